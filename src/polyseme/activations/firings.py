@@ -1,0 +1,174 @@
+"""A dictionary's latents over held-out tokens, kept sparse: what evaluation, causal tests and interpretation share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse import csc_array, csr_array
+from torch import Tensor
+
+from polyseme.activations.reading import Reader, read_windows
+from polyseme.core.batch import Latents
+from polyseme.core.errors import DamagedArtifact, InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows
+
+_IDS = ("token", "document", "window", "position")
+
+
+class Encoder(Protocol):
+    """What firings need of a dictionary."""
+
+    @property
+    def d_in(self) -> int: ...
+
+    @property
+    def n_latents(self) -> int: ...
+
+    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents: ...
+
+
+@dataclass(frozen=True)
+class Firings:
+    """One dictionary's non-zero latents over the counted tokens, in window order.
+
+    Token t is `windows.tokens[window[t], position[t]]`; what it predicts is the token at `position[t] + 1` of the
+    same row, where that exists and is not special.
+
+    Attributes:
+        matrix: float32 `[token, n_latents]`, only non-zero activations stored, columns ascending within a row.
+        token: id of each token.
+        document: index of its document in `Windows.names`.
+        window: its row in the windows.
+        position: its column in that row.
+    """
+
+    matrix: csr_array
+    token: Int[np.ndarray, " token"]
+    document: Int[np.ndarray, " token"]
+    window: Int[np.ndarray, " token"]
+    position: Int[np.ndarray, " token"]
+
+    @property
+    def n_tokens(self) -> int:
+        """Rows of the matrix: tokens that are neither special nor padding."""
+        return len(self.token)
+
+    @property
+    def n_latents(self) -> int:
+        """Columns of the matrix, dead latents too."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def n_documents(self) -> int:
+        """Distinct documents among the tokens."""
+        return len(np.unique(self.document))
+
+    @cached_property
+    def columns(self) -> csc_array:
+        """The same numbers latent by latent: `columns.indptr[i] : columns.indptr[i + 1]` are latent i's firings."""
+        return self.matrix.tocsc()
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write `<name>.*.npy` and `<name>.json` into `folder`, each complete or not at all."""
+        from polyseme.store import save_array, save_json
+
+        for part in ("data", "indices", "indptr"):
+            save_array(folder / f"{name}.{part}.npy", getattr(self.matrix, part))
+        for part in _IDS:
+            save_array(folder / f"{name}.{part}.npy", getattr(self, part))
+        save_json(folder / f"{name}.json", {"n_tokens": self.n_tokens, "n_latents": self.n_latents})
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Firings":
+        """Read what `save` wrote, memory-mapped.
+
+        Raises:
+            DamagedArtifact: a file is missing, cut short or does not fit the others.
+        """
+        import json
+
+        try:
+            shape = json.loads((folder / f"{name}.json").read_text())
+            parts = {
+                part: np.load(folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False)
+                for part in ("data", "indices", "indptr", *_IDS)
+            }
+            n_tokens, n_latents = int(shape["n_tokens"]), int(shape["n_latents"])
+            matrix = csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=(n_tokens, n_latents))
+            if any(len(parts[part]) != n_tokens for part in _IDS):
+                raise ValueError("the id arrays and the matrix differ in length")
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise DamagedArtifact(
+                f"the firings {name!r} cannot be read ({error})", where=str(folder), fix="delete them and run again"
+            ) from error
+        return cls(matrix, parts["token"], parts["document"], parts["window"], parts["position"])
+
+
+def collect_firings(
+    network: Reader,
+    windows: Windows,
+    dictionaries: Mapping[str, tuple[Site, Encoder]],
+    *,
+    batch_windows: int = 16,
+    reporter: Reporter | None = None,
+) -> dict[str, Firings]:
+    """Encode every counted token of the windows with every dictionary, from one forward pass for all sites.
+
+    Args:
+        network: where the vectors come from.
+        windows: held-out tokens.
+        dictionaries: name to (the site it reads, the dictionary).
+        batch_windows: windows a forward pass.
+        reporter: told how many tokens are done.
+
+    Raises:
+        InputError: a dictionary's `d_in` is not the width of its site.
+    """
+    for name, (site, dictionary) in dictionaries.items():
+        if dictionary.d_in != network.width(site):
+            raise InputError(
+                f"dictionary {name!r} takes vectors of width {dictionary.d_in}, the site's have {network.width(site)}",
+                where=str(site),
+                fix="use the dictionary at the site and on the network it was trained on",
+            )
+    collected: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in dictionaries}
+    ids: dict[str, list[np.ndarray]] = {part: [] for part in _IDS}
+    progress = (reporter or Silent()).task("latents over held-out tokens", windows.n_tokens, "tokens")
+    done = 0
+    sites = [site for site, _ in dictionaries.values()]
+    for reading in read_windows(network, windows, sites, batch_windows=batch_windows):
+        for name, (site, dictionary) in dictionaries.items():
+            with torch.inference_mode():
+                collected[name].append(_entries(dictionary.encode(reading.vectors[site].float())))
+        for part in _IDS:
+            ids[part].append(getattr(reading, part))
+        done += len(reading)
+        progress.update(done)
+    joined = {part: np.concatenate([np.empty(0, np.int32), *chunks]) for part, chunks in ids.items()}
+    return {
+        name: Firings(_matrix(collected[name], len(joined["token"]), dictionary.n_latents), **joined)
+        for name, (_, dictionary) in dictionaries.items()
+    }
+
+
+def _entries(latents: Latents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    counts = (latents.offsets[1:] - latents.offsets[:-1]).cpu().numpy()
+    return latents.values.float().cpu().numpy(), latents.indices.to(torch.int32).cpu().numpy(), counts
+
+
+def _matrix(chunks: list[tuple[np.ndarray, np.ndarray, np.ndarray]], n_tokens: int, n_latents: int) -> csr_array:
+    data = np.concatenate([np.empty(0, np.float32), *(c[0] for c in chunks)])
+    indices = np.concatenate([np.empty(0, np.int32), *(c[1] for c in chunks)])
+    counts = np.concatenate([np.empty(0, np.int64), *(c[2] for c in chunks)])
+    indptr = np.zeros(n_tokens + 1, dtype=np.int64 if len(data) > np.iinfo(np.int32).max else np.int32)
+    np.cumsum(counts, out=indptr[1:])
+    matrix = csr_array((data, indices, indptr), shape=(n_tokens, n_latents))
+    matrix.eliminate_zeros()
+    return matrix

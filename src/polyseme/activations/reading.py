@@ -1,0 +1,102 @@
+"""Reading a network at the counted tokens of windows: the one loop that harvest, statistics and firings share."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.core.site import Site
+from polyseme.corpora.pack import PADDING, Windows
+
+
+class Reader(Protocol):
+    """What harvesting needs of a network; `polyseme.networks.Network` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the weights or the code that runs them do."""
+        ...
+
+    @property
+    def causal(self) -> bool:
+        """True when a position never sees a later one, so that padding at the end changes nothing."""
+        ...
+
+    def width(self, site: Site) -> int:
+        """Size of the site's vectors."""
+        ...
+
+    def read(self, inputs: Any, sites: Sequence[Site]) -> Mapping[Site, Tensor]:
+        """The vectors `[batch, position, d]` of every site, from one forward pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The counted tokens of a few windows, in window order, with every site's vectors.
+
+    Attributes:
+        vectors: site to vectors, on the network's device and in its precision.
+        token: token ids.
+        document: index into `Windows.names`.
+        window: row in `Windows`.
+        position: column in the row.
+    """
+
+    vectors: dict[Site, Float[Tensor, "token d"]]
+    token: Int[np.ndarray, " token"]
+    document: Int[np.ndarray, " token"]
+    window: Int[np.ndarray, " token"]
+    position: Int[np.ndarray, " token"]
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+
+def read_windows(
+    network: Reader,
+    windows: Windows,
+    sites: Sequence[Site],
+    *,
+    batch_windows: int,
+    rows: Int[np.ndarray, " row"] | None = None,
+) -> Iterator[Reading]:
+    """Run the network over windows, a few at a time, and yield the vectors of every token that counts.
+
+    Special tokens and padding are run (the others attend to them) and left out of what comes back.
+
+    Args:
+        network: read in one pass for all sites.
+        windows: the tokens.
+        sites: where to read; a site named twice is read once.
+        batch_windows: windows a forward pass.
+        rows: which windows, in which order; all of them by default.
+    """
+    wanted = list(dict.fromkeys(sites))
+    rows = np.arange(len(windows)) if rows is None else rows
+    for start in range(0, len(rows), batch_windows):
+        chosen = rows[start : start + batch_windows]
+        counted = ~windows.special[chosen]
+        row, column = counted.nonzero()
+        read = network.read(_inputs(network, windows, chosen), wanted)
+        picked = torch.from_numpy(np.flatnonzero(counted.reshape(-1)))
+        vectors = {site: v.flatten(0, 1).index_select(0, picked.to(v.device)) for site, v in read.items()}
+        yield Reading(
+            vectors=vectors,
+            token=windows.tokens[chosen][row, column].astype(np.int32),
+            document=windows.document[chosen][row, column].astype(np.int32),
+            window=chosen[row].astype(np.int32),
+            position=column.astype(np.int32),
+        )
+
+
+def _inputs(network: Reader, windows: Windows, chosen: Int[np.ndarray, " row"]) -> Any:
+    tokens = torch.from_numpy(windows.tokens[chosen].astype(np.int64))
+    padding = windows.document[chosen] == PADDING
+    if network.causal or not padding.any():
+        return tokens
+    return {"input_ids": tokens, "attention_mask": torch.from_numpy((~padding).astype(np.int64))}

@@ -1,0 +1,36 @@
+"""How long work tells where it stands; the rendering lives in `polyseme.cli.progress`."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """One task's progress."""
+
+    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        """`done` of `total` units are finished; `note` is a short figure beside the bar (`loss .12, L0 32`)."""
+        ...
+
+
+class Reporter(Protocol):
+    """Makes progress lines and prints messages; only rank 0 gets one that writes."""
+
+    def task(self, name: str, total: float, unit: str = "") -> Progress:
+        """A new line for a task of `total` units (`tokens`, `latents`)."""
+        ...
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        ...
+
+
+class Silent:
+    """A reporter and a progress that say nothing."""
+
+    def task(self, name: str, total: float, unit: str = "") -> "Silent":
+        return self
+
+    def message(self, text: str) -> None:
+        return
+
+    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        return

@@ -1,0 +1,84 @@
+"""What an evaluation says: a value never travels without its interval, its n and its unit."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from polyseme.core.config import Config
+
+Better = Literal["higher", "lower", "neither"]
+Status = Literal["supported", "mixed", "indistinguishable_from_control", "insufficient_data"]
+STATUSES: tuple[Status, ...] = ("supported", "mixed", "indistinguishable_from_control", "insufficient_data")
+
+
+def _from_json(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _to_json(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+Number = Annotated[float, BeforeValidator(_from_json), PlainSerializer(_to_json, when_used="json")]
+"""A float whose NaN ("not measured") is `null` in JSON and NaN again when read back."""
+
+
+class Interval(Config):
+    """A two-sided interval."""
+
+    low: Number
+    high: Number
+    level: float = 0.95
+    method: str = "bootstrap over documents"
+
+    def excludes(self, value: float) -> bool:
+        """True when `value` lies strictly outside; False for an interval that was not measured."""
+        return self.low > value or self.high < value
+
+
+class MetricRecord(Config):
+    """One measured number and all it takes to read it."""
+
+    name: str
+    """The metric: `fvu`, `ce_recovered`, …"""
+    value: Number
+    """NaN means not measured."""
+    interval: Interval | None = None
+    n: int
+    """How many units of `n_unit` the value rests on."""
+    n_unit: str = "tokens"
+    unit: str = ""
+    """Unit of the value: `nats/token`, `latents`, empty for a ratio."""
+    better: Better = "neither"
+    scope: dict[str, str | int] = {}
+    """What it was measured on: site, seed, control, ablation, joint, …"""
+    details: dict[str, Any] = {}
+    """Parts of the value (every CE behind a CE recovered), a histogram, a curve; JSON, NaN as null."""
+    version: int = 1
+    """Raised when the definition changes, so that old and new numbers are never compared."""
+
+
+class Evidence(Config):
+    """One test behind a verdict."""
+
+    name: str
+    """`causal_effect`, `model_specificity`, `firing_documents`, …"""
+    effect: Number
+    interval: Interval | None = None
+    null: Number = math.nan
+    """The effect's value under its null (the mean over random directions; 0 for a margin)."""
+    n: int
+    n_unit: str = "tokens"
+    threshold: Number = math.nan
+    p_corrected: Number = math.nan
+    """Benjamini–Hochberg corrected p-value, where the test has one."""
+    passed: bool
+    note: str = ""
+
+
+class Verdict(Config):
+    """What the evidence says about one latent."""
+
+    status: Status
+    evidence: tuple[Evidence, ...]

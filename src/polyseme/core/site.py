@@ -1,0 +1,27 @@
+"""Sites: the places in a network that are read or written."""
+
+from typing import Literal
+
+from polyseme.core.config import Config
+
+Port = Literal["in", "out"]
+
+
+class Site(Config):
+    """A place in a network: a module path and its port.
+
+    A dictionary's input and output are bound to sites by the study, never by the dictionary.
+    """
+
+    path: str
+    """Dotted module path, as in `nn.Module.get_submodule`: `transformer.h.2`."""
+    port: Port = "out"
+    """`in`: the module's first argument; `out`: what it returns (its first tensor, where it returns a tuple)."""
+    head: int | None = None
+    """Attention head whose slice of the last axis is meant; None for the whole vector."""
+    n_heads: int | None = None
+    """How many equal slices the last axis has; required with `head`."""
+
+    def __str__(self) -> str:
+        head = "" if self.head is None else f"[head {self.head}]"
+        return f"{self.path}.{self.port}{head}"

@@ -1,0 +1,78 @@
+"""Bootstrap over documents and multiple testing: the two statistics every stage shares.
+
+Documents, not tokens, are the unit of resampling: tokens of one document depend on each other, and an interval over
+tokens would be several times too narrow.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from polyseme.core.records import Interval
+
+
+def bootstrap_documents(
+    sums: Float[np.ndarray, "document statistic"],
+    finish: Callable[[Float[np.ndarray, "*batch statistic"]], Float[np.ndarray, "*batch"]],
+    *,
+    seed: int,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, Interval]:
+    """A statistic of additive sums with its percentile interval under resampling of documents.
+
+    Args:
+        sums: per-document additive statistics (counts, sums of squares, …).
+        finish: from totals over documents (last axis: statistics) to the value; vectorised over leading axes.
+        seed: of the resampling.
+        n_resamples: bootstrap replicates.
+        level: of the interval.
+
+    Returns:
+        The value on all documents, and its interval (NaN bounds with fewer than two documents).
+    """
+    sums = np.asarray(sums, dtype=np.float64)
+    value = float(finish(sums.sum(axis=0)))
+    n = len(sums)
+    if n < 2:
+        return value, Interval(low=np.nan, high=np.nan, level=level)
+    replicates = finish(resampled_totals(sums, seed=seed, n_resamples=n_resamples))
+    replicates = replicates[np.isfinite(replicates)]
+    if len(replicates) < n_resamples // 2:
+        return value, Interval(low=np.nan, high=np.nan, level=level)
+    tail = (1 - level) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return value, Interval(low=float(low), high=float(high), level=level)
+
+
+def resampled_totals(
+    sums: Float[np.ndarray, "document *statistic"], *, seed: int, n_resamples: int
+) -> Float[np.ndarray, "resample *statistic"]:
+    """Totals over `n_resamples` draws of as many documents as there are, with replacement."""
+    sums = np.asarray(sums, dtype=np.float64)
+    weights = resampling_weights(len(sums), seed=seed, n_resamples=n_resamples)
+    return np.tensordot(weights, sums, axes=(1, 0))
+
+
+def resampling_weights(n_documents: int, *, seed: int, n_resamples: int) -> Float[np.ndarray, "resample document"]:
+    """How often each document is drawn in each resample (multinomial counts); shared seeds pair two statistics."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n_resamples).astype(np.float64)
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Benjamini–Hochberg adjusted p-values (step-up false discovery rate); NaN stays NaN and is not counted.
+
+    Benjamini & Hochberg 1995, Controlling the false discovery rate.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    adjusted = np.full_like(p, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    if len(tested) == 0:
+        return adjusted
+    order = tested[np.argsort(p[tested], kind="stable")]
+    m = len(order)
+    scaled = p[order] * m / np.arange(1, m + 1)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return adjusted

@@ -1,0 +1,50 @@
+"""Documents and their deterministic split into train and held-out."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of a corpus.
+
+    Attributes:
+        name: where it comes from (a relative path, `file.jsonl:12`), for people.
+        key: what decides its split: its content's hash unless the corpus says otherwise.
+        text: the text itself.
+    """
+
+    name: str
+    key: str
+    text: str
+
+
+class Corpus(Protocol):
+    """A source of documents in a fixed order."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the documents do."""
+        ...
+
+    def documents(self) -> Iterator[Document]:
+        """Every document, the same order each time."""
+        ...
+
+
+def content_key(text: str) -> str:
+    """A document's default key: SHA-256 of its UTF-8 text, so that copies fall on the same side of a split."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def split_of(key: str, heldout_fraction: float) -> Split:
+    """The side of the split a document with this key falls on, whatever else the corpus holds.
+
+    The key's hash is a uniform number in [0, 1); below `heldout_fraction` is held out.
+    """
+    digest = hashlib.sha256(f"polyseme-split-v1:{key}".encode()).digest()
+    return "heldout" if int.from_bytes(digest[:8], "big") / 2**64 < heldout_fraction else "train"
