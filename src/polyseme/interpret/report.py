@@ -1,0 +1,376 @@
+"""Everything a study's report shows, as data: the studies fill it, the web page and the terminal summary read it.
+
+One `StudyReport` is one JSON file. It holds no tensors and no paths that must exist, so a report can be rendered
+again years later. NaN means "not measured" and is `null` in JSON; an empty tuple or None means the part was not run,
+and the page says so in its place. Text that comes from a corpus or a tokenizer passes through
+`polyseme.interpret.tokens.visible` before it gets here, and is still treated as hostile by every renderer.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.core.records import STATUSES, Interval, MetricRecord, Number, Status, Verdict
+
+SCHEMA = 1
+MAX_BYTES = 256 * 2**20
+
+Stratum = Literal["top", "quantile", "random", "near_miss", "silent"]
+STRATA: tuple[Stratum, ...] = ("top", "quantile", "random", "near_miss", "silent")
+
+
+class Histogram(Config):
+    """Counts between edges."""
+
+    edges: tuple[Number, ...]
+    """One more than there are counts, ascending, in the units of `label`."""
+    counts: tuple[Number, ...]
+    """How many fall in each bin."""
+    label: str = ""
+    """What is counted along the axis: `activation`, `log10 density`."""
+
+
+class Curve(Config):
+    """One named line or set of points: `trained`, `random directions`, `loss`."""
+
+    name: str
+    """Its name in the legend."""
+    x: tuple[Number, ...]
+    y: tuple[Number, ...]
+    low: tuple[Number, ...] = ()
+    """Lower end of the interval at each x, where there is one."""
+    high: tuple[Number, ...] = ()
+    null: bool = False
+    """True for a control or a null: drawn dashed and in grey."""
+
+
+class Chart(Config):
+    """Curves that share their axes."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...] = ()
+    log_x: bool = False
+    log_y: bool = False
+    note: str = ""
+    """One sentence on how to read it."""
+
+
+class Context(Config):
+    """A stretch of text around one token, with one latent's activation at each token."""
+
+    stratum: Stratum
+    """How the token was chosen: `near_miss` is where the latent is silent though its favourite token stands there;
+    `silent` a random token where it is silent."""
+    document: str
+    """Name of the document."""
+    position: int
+    """Column of the focus token in its window."""
+    focus: int
+    """Index of the focus token in `tokens`."""
+    tokens: tuple[str, ...]
+    """Text of each token with invisible characters made visible."""
+    activations: tuple[Number, ...]
+    """The latent's activation at each token, 0 where silent; NaN at special tokens, which are not read."""
+    loss_effects: tuple[Number, ...] = ()
+    """Exact effect of ablating the latent there on the next token's loss, nats; empty when not measured."""
+
+
+class TokenWeight(Config):
+    """A token with a number beside it: a mean activation or a direct logit effect."""
+
+    token: str
+    value: Number
+    n: int = 0
+    """How often the token occurred, where that matters."""
+
+
+class Neighbour(Config):
+    """Another latent, of the same or another dictionary, and how alike it is."""
+
+    dictionary: str
+    """Where it lives: `same`, `seed 1`, `control spectrum`."""
+    latent: int
+    value: Number
+    """Correlation, cosine or co-firing share, by `measure`."""
+    measure: Literal["correlation", "write cosine", "co-firing"] = "correlation"
+
+
+class LatentReport(Config):
+    """One latent with the evidence beside it."""
+
+    site: str
+    """Name of its dictionary, as in `DictionaryReport.name`."""
+    latent: int
+    verdict: Verdict
+    why: str = ""
+    """Why it is shown: its place in the ranking of its verdict."""
+    density: Number
+    n_tokens: int
+    """Held-out tokens at which it fires."""
+    n_documents: int
+    """Held-out documents in which it fires."""
+    mean_activation: Number
+    """Mean over the tokens where it fires."""
+    max_activation: Number
+    token_share: Number = float("nan")
+    token_share_interval: Interval | None = None
+    recurrence: Number = float("nan")
+    """Best correlation with a latent of another seed on the same network."""
+    read_norm: Number = float("nan")
+    write_norm: Number = float("nan")
+    read_write_cosine: Number = float("nan")
+    nearest: tuple[Neighbour, ...] = ()
+    """Best match in each other seed and each control, by correlation over the same held-out tokens."""
+    neighbours: tuple[Neighbour, ...] = ()
+    """Nearest latents of the same dictionary, by write cosine and by co-firing."""
+    histogram: Histogram | None = None
+    """Of its non-zero activations."""
+    top_tokens: tuple[TokenWeight, ...] = ()
+    """Tokens by mean activation."""
+    top_logits: tuple[TokenWeight, ...] = ()
+    """Highest direct logit effects of its write direction (nothing in between, no final norm)."""
+    bottom_logits: tuple[TokenWeight, ...] = ()
+    contexts: tuple[Context, ...] = ()
+
+
+class LatentPoint(Config):
+    """One latent in the scatter of causal effect against model-specificity."""
+
+    latent: int
+    effect: Number
+    """Causal effect less its null, in `DictionaryReport.effect_unit`."""
+    margin: Number
+    """Model-specificity."""
+    status: Status
+
+
+class DictionaryReport(Config):
+    """One dictionary of the study: what it is, how it scores, what its latents are worth."""
+
+    name: str
+    """Short name of its site (`blocks.2.resid_post`); `a → b` for a transcoder. Unique in the study."""
+    site: str
+    """Full module path and port."""
+    architecture: str
+    """`batch_topk`, …"""
+    d_in: int
+    n_latents: int
+    seed: int
+    n_train_tokens: int
+    settings: tuple[tuple[str, str], ...] = ()
+    """Further settings worth a line: (name, value)."""
+    metrics: tuple[MetricRecord, ...] = ()
+    """FVU, L0, dead and dense latents, baselines (`token_lookup_fvu`, `bigram_lookup_fvu`), … on held-out documents."""
+    verdict_counts: dict[Status, int] = Field(default_factory=dict[Status, int])
+    """How many of the dictionary's latents got each verdict."""
+    n_not_judged: int = 0
+    """Latents without a verdict: they never fire on the held-out tokens, or were not among those judged."""
+    density: tuple[tuple[str, Histogram], ...] = ()
+    """Histograms of log10 density: (`trained` or the control's name, histogram), trained first, edges shared."""
+    stability: Chart | None = None
+    """Share of latents matched in another seed at each threshold, with the random-direction null."""
+    training: tuple[Chart, ...] = ()
+    """Loss parts, L0, dead latents against tokens."""
+    points: tuple[LatentPoint, ...] = ()
+    """Judged latents for the scatter; a sample of at most a few thousand."""
+    effect_unit: str = "nats a firing token"
+
+
+class ControlValue(Config):
+    """One metric on one control, and how far the trained network is from it."""
+
+    control: str
+    """Name of the control, as in `ControlSummary.name`."""
+    record: MetricRecord
+    gap: Number
+    """Trained less control, in the metric's unit."""
+    gap_interval: Interval | None = None
+    """Paired over documents where the documents are the same."""
+
+
+class Comparison(Config):
+    """One metric of one site: trained beside every control."""
+
+    site: str
+    """Dictionary name, or `joint`."""
+    trained: MetricRecord
+    controls: tuple[ControlValue, ...] = ()
+
+
+class ControlSummary(Config):
+    """One null of the study."""
+
+    name: str
+    """Short name: `gaussian`, `spectrum+embeddings`."""
+    targets: str
+    preserves: str
+    destroys: str
+
+
+class SpliceRow(Config):
+    """What happens to the loss when reconstructions take the place of activations; all CEs in nats/token."""
+
+    site: str
+    """Dictionary name, or `joint` for all of them in the same pass."""
+    joint: bool = False
+    ce_clean: MetricRecord
+    ce_patched: MetricRecord
+    ce_zero: MetricRecord
+    ce_mean: MetricRecord
+    recovered_zero: MetricRecord
+    """(CE_zero − CE_patched) / (CE_zero − CE_clean)."""
+    recovered_mean: MetricRecord
+    kl: MetricRecord
+    """KL(clean ‖ patched), nats/token."""
+    delta_ce: MetricRecord
+    """CE_patched − CE_clean."""
+    compute_equivalent: str = ""
+    """`predicts like a 0.6 M-parameter model of the ladder`; empty when there is no ladder."""
+
+
+class Faithfulness(Config):
+    """Splicing, one site at a time and jointly."""
+
+    single: tuple[SpliceRow, ...] = ()
+    joint: SpliceRow | None = None
+    """None with a single site."""
+    interaction: MetricRecord | None = None
+    """ΔCE(joint) − Σ ΔCE(single)."""
+    ladder: tuple[tuple[str, Number, Number], ...] = ()
+    """The measured ladder: (name, parameters, held-out CE)."""
+    n_parameters: Number = float("nan")
+    """Of the studied network."""
+
+
+class Continuation(Config):
+    """One prompt continued by the clean and by the jointly patched network, greedily or from the same noise."""
+
+    document: str
+    prompt: str
+    clean: str
+    patched: str
+    true: str = ""
+    """How the document really goes on."""
+    note: str = ""
+
+
+class Calibration(Config):
+    """The verdict procedure run on planted truth."""
+
+    description: str
+    """What was planted and how, one or two sentences."""
+    false_positive_rate: MetricRecord
+    """Share of planted non-features called supported."""
+    miss_rate: MetricRecord
+    """Share of planted features not called supported."""
+    target: Number = 0.05
+    counts: tuple[tuple[str, dict[Status, int]], ...] = ()
+    """(`planted feature`, …) with the count of each verdict."""
+
+
+class Provenance(Config):
+    """One stage's artifact."""
+
+    stage: str
+    key: str
+    """Full hash."""
+    inputs: tuple[str, ...] = ()
+    """Stages it was made from."""
+    seconds: Number = float("nan")
+    reused: bool = False
+
+
+class StudySummary(Config):
+    """What was studied, on what, and what it took."""
+
+    network: str
+    n_parameters: int
+    network_fingerprint: str = ""
+    corpus: str
+    split: str = "held-out documents, by hash"
+    n_train_tokens: int
+    n_heldout_tokens: int
+    n_heldout_documents: int
+    context: int
+    excluded: str = "special tokens: beginning-of-sequence, separators, padding"
+    """What is left out of training and of every statistic."""
+    seeds: tuple[int, ...]
+    controls: tuple[ControlSummary, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    """Further settings: (name, value)."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """(package, version)."""
+    git_commit: str = ""
+    git_dirty: bool = False
+    argv: str = ""
+    started: str = ""
+    """ISO 8601 with the zone."""
+    wall_seconds: Number = float("nan")
+    peak_memory_bytes: Number = float("nan")
+    device: str = ""
+
+
+class StudyReport(Config):
+    """Everything one report shows."""
+
+    schema_version: int = SCHEMA
+    title: str
+    """The study's name."""
+    run: str
+    """Its run id."""
+    summary: StudySummary
+    headlines: tuple[str, ...] = ()
+    """Sentences at the top; empty: made from the numbers by `polyseme.interpret.headlines.headlines`."""
+    dictionaries: tuple[DictionaryReport, ...]
+    faithfulness: Faithfulness | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    continuations: tuple[Continuation, ...] = ()
+    latents: tuple[LatentReport, ...] = ()
+    """The most telling latents, in the order of display inside each (status, site)."""
+    calibration: Calibration | None = None
+    charts: tuple[Chart, ...] = ()
+    """Further charts of the study as a whole."""
+    provenance: tuple[Provenance, ...] = ()
+    limits: tuple[str, ...] = ()
+    """Limits of this very study, shown beside the standing ones."""
+
+    @property
+    def verdict_counts(self) -> dict[Status, int]:
+        """Counts of each verdict over all dictionaries."""
+        return {s: sum(d.verdict_counts.get(s, 0) for d in self.dictionaries) for s in STATUSES}
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON; the caller (a stage or a run) makes the write atomic."""
+        path.write_text(self.model_dump_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "StudyReport":
+        """Read a report written by `save`.
+
+        Raises:
+            InputError: too large, not a report, or of another schema version.
+        """
+        from pydantic import ValidationError
+
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"the report is larger than {MAX_BYTES >> 20} MiB", where=str(path))
+        try:
+            report = cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise InputError(
+                f"not a report: {place}: {first['msg']}", where=str(path), fix="run the study again to write it anew"
+            ) from error
+        if report.schema_version != SCHEMA:
+            raise InputError(
+                f"the report has schema version {report.schema_version}, this polyseme reads {SCHEMA}",
+                where=str(path),
+                fix="run the study again, or render it with the version that wrote it",
+            )
+        return report

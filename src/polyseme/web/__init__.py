@@ -1,0 +1,1 @@
+"""Pages and reports made from what studies wrote."""
