@@ -32,22 +32,16 @@ def expected(network: FakeNetwork, windows, site: Site) -> np.ndarray:
 
 def test_firings_equal_the_latents_recomputed_token_by_token():
     windows, network = make_windows(n_documents=5), FakeNetwork()
-    dictionaries = {
-        f"d{i}": (site, Threshold(network.width(site))) for i, site in enumerate(SITES)
-    }
+    dictionaries = {f"d{i}": (site, Threshold(network.width(site))) for i, site in enumerate(SITES)}
     firings = collect_firings(network, windows, dictionaries, batch_windows=3)
     for name, (site, _) in dictionaries.items():
         f = firings[name]
-        np.testing.assert_array_equal(
-            f.matrix.toarray(), expected(network, windows, site)
-        )
+        np.testing.assert_array_equal(f.matrix.toarray(), expected(network, windows, site))
         assert f.n_tokens == windows.n_tokens
         assert f.matrix.dtype == np.float32
         assert (f.matrix.data != 0).all()
         np.testing.assert_array_equal(f.token, windows.tokens[f.window, f.position])
-        np.testing.assert_array_equal(
-            f.document, windows.document[f.window, f.position]
-        )
+        np.testing.assert_array_equal(f.document, windows.document[f.window, f.position])
         assert not windows.special[f.window, f.position].any()
         assert f.n_documents == len(np.unique(windows.document[~windows.special]))
     assert network.passes == -(-len(windows) // 3)  # one pass for both sites
@@ -76,9 +70,7 @@ def test_saved_firings_come_back(tmp_path):
 
 def test_a_dictionary_of_another_width_is_refused():
     with pytest.raises(InputError, match=r"width 5.*have 4"):
-        collect_firings(
-            FakeNetwork(), make_windows(n_documents=2), {"d": (SITES[0], Threshold(5))}
-        )
+        collect_firings(FakeNetwork(), make_windows(n_documents=2), {"d": (SITES[0], Threshold(5))})
 
 
 def test_no_tokens_give_an_empty_matrix():

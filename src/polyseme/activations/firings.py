@@ -83,10 +83,7 @@ class Firings:
             save_array(folder / f"{name}.{part}.npy", getattr(self.matrix, part))
         for part in _IDS:
             save_array(folder / f"{name}.{part}.npy", getattr(self, part))
-        save_json(
-            folder / f"{name}.json",
-            {"n_tokens": self.n_tokens, "n_latents": self.n_latents},
-        )
+        save_json(folder / f"{name}.json", {"n_tokens": self.n_tokens, "n_latents": self.n_latents})
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Firings":
@@ -100,31 +97,18 @@ class Firings:
         try:
             shape = json.loads((folder / f"{name}.json").read_text())
             parts = {
-                part: np.load(
-                    folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False
-                )
+                part: np.load(folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False)
                 for part in ("data", "indices", "indptr", *_IDS)
             }
             n_tokens, n_latents = int(shape["n_tokens"]), int(shape["n_latents"])
-            matrix = csr_array(
-                (parts["data"], parts["indices"], parts["indptr"]),
-                shape=(n_tokens, n_latents),
-            )
+            matrix = csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=(n_tokens, n_latents))
             if any(len(parts[part]) != n_tokens for part in _IDS):
                 raise ValueError("the id arrays and the matrix differ in length")
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DamagedArtifact(
-                f"the firings {name!r} cannot be read ({error})",
-                where=str(folder),
-                fix="delete them and run again",
+                f"the firings {name!r} cannot be read ({error})", where=str(folder), fix="delete them and run again"
             ) from error
-        return cls(
-            matrix,
-            parts["token"],
-            parts["document"],
-            parts["window"],
-            parts["position"],
-        )
+        return cls(matrix, parts["token"], parts["document"], parts["window"], parts["position"])
 
 
 def collect_firings(
@@ -154,58 +138,36 @@ def collect_firings(
                 where=str(site),
                 fix="use the dictionary at the site and on the network it was trained on",
             )
-    collected: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {
-        name: [] for name in dictionaries
-    }
+    collected: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in dictionaries}
     ids: dict[str, list[np.ndarray]] = {part: [] for part in _IDS}
-    progress = (reporter or Silent()).task(
-        "latents over held-out tokens", windows.n_tokens, "tokens"
-    )
+    progress = (reporter or Silent()).task("latents over held-out tokens", windows.n_tokens, "tokens")
     done = 0
     sites = [site for site, _ in dictionaries.values()]
     for reading in read_windows(network, windows, sites, batch_windows=batch_windows):
         for name, (site, dictionary) in dictionaries.items():
             with torch.inference_mode():
-                collected[name].append(
-                    _entries(dictionary.encode(reading.vectors[site].float()))
-                )
+                collected[name].append(_entries(dictionary.encode(reading.vectors[site].float())))
         for part in _IDS:
             ids[part].append(getattr(reading, part))
         done += len(reading)
         progress.update(done)
-    joined = {
-        part: np.concatenate([np.empty(0, np.int32), *chunks])
-        for part, chunks in ids.items()
-    }
+    joined = {part: np.concatenate([np.empty(0, np.int32), *chunks]) for part, chunks in ids.items()}
     return {
-        name: Firings(
-            _matrix(collected[name], len(joined["token"]), dictionary.n_latents),
-            **joined,
-        )
+        name: Firings(_matrix(collected[name], len(joined["token"]), dictionary.n_latents), **joined)
         for name, (_, dictionary) in dictionaries.items()
     }
 
 
 def _entries(latents: Latents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     counts = (latents.offsets[1:] - latents.offsets[:-1]).cpu().numpy()
-    return (
-        latents.values.float().cpu().numpy(),
-        latents.indices.to(torch.int32).cpu().numpy(),
-        counts,
-    )
+    return (latents.values.float().cpu().numpy(), latents.indices.to(torch.int32).cpu().numpy(), counts)
 
 
-def _matrix(
-    chunks: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    n_tokens: int,
-    n_latents: int,
-) -> csr_array:
+def _matrix(chunks: list[tuple[np.ndarray, np.ndarray, np.ndarray]], n_tokens: int, n_latents: int) -> csr_array:
     data = np.concatenate([np.empty(0, np.float32), *(c[0] for c in chunks)])
     indices = np.concatenate([np.empty(0, np.int32), *(c[1] for c in chunks)])
     counts = np.concatenate([np.empty(0, np.int64), *(c[2] for c in chunks)])
-    indptr = np.zeros(
-        n_tokens + 1, dtype=np.int64 if len(data) > np.iinfo(np.int32).max else np.int32
-    )
+    indptr = np.zeros(n_tokens + 1, dtype=np.int64 if len(data) > np.iinfo(np.int32).max else np.int32)
     np.cumsum(counts, out=indptr[1:])
     matrix = csr_array((data, indices, indptr), shape=(n_tokens, n_latents))
     matrix.eliminate_zeros()

@@ -47,7 +47,7 @@ class Reading:
         position: column in the row.
     """
 
-    vectors: dict[Site, Float[Tensor, "token d"]]
+    vectors: dict[Site, Float[Tensor, "token _"]]
     token: Int[np.ndarray, " token"]
     document: Int[np.ndarray, " token"]
     window: Int[np.ndarray, " token"]
@@ -84,10 +84,7 @@ def read_windows(
         row, column = counted.nonzero()
         read = network.read(_inputs(network, windows, chosen), wanted)
         picked = torch.from_numpy(np.flatnonzero(counted.reshape(-1)))
-        vectors = {
-            site: v.flatten(0, 1).index_select(0, picked.to(v.device))
-            for site, v in read.items()
-        }
+        vectors = {site: v.flatten(0, 1).index_select(0, picked.to(v.device)) for site, v in read.items()}
         yield Reading(
             vectors=vectors,
             token=windows.tokens[chosen][row, column].astype(np.int32),
@@ -102,7 +99,4 @@ def _inputs(network: Reader, windows: Windows, chosen: Int[np.ndarray, " row"]) 
     padding = windows.document[chosen] == PADDING
     if network.causal or not padding.any():
         return tokens
-    return {
-        "input_ids": tokens,
-        "attention_mask": torch.from_numpy((~padding).astype(np.int64)),
-    }
+    return {"input_ids": tokens, "attention_mask": torch.from_numpy((~padding).astype(np.int64))}
