@@ -1,0 +1,189 @@
+"""Where a latent fires, and where it might have and does not: text around tokens, with activations."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from polyseme.activations.firings import Firings
+from polyseme.core.config import Config
+from polyseme.core.seeds import derive_seed
+from polyseme.corpora.pack import Windows
+from polyseme.interpret.report import Context, Histogram, Stratum, TokenWeight
+from polyseme.interpret.tokens import TokenTexts, visible
+
+
+class ContextsConfig(Config):
+    """Which contexts are shown for a latent."""
+
+    before: int = 12
+    """Tokens shown before the focus."""
+    after: int = 6
+    """Tokens shown after it."""
+    n_top: int = 6
+    """Strongest firings."""
+    n_quantile: int = 3
+    """Firings at evenly spaced ranks between the strongest and the weakest."""
+    n_random: int = 4
+    """Firings drawn at random: what the latent is really like, where the top is a selection."""
+    n_near_miss: int = 3
+    """Tokens it usually fires on, where it is silent."""
+    n_silent: int = 0
+    """Tokens drawn at random from where it is silent."""
+    per_document: int = 2
+    """At most so many of the strongest firings from one document."""
+    min_count: int = 3
+    """A token must occur so often to be listed among a latent's tokens."""
+    seed: int = 0
+    """Of the random draws."""
+
+
+class LatentReader:
+    """Contexts, tokens and histogram of one dictionary's latents.
+
+    Args:
+        firings: the dictionary's latents over the held-out tokens.
+        windows: the tokens they were collected from.
+        texts: token ids to text.
+        config: how many of each.
+    """
+
+    def __init__(self, firings: Firings, windows: Windows, texts: TokenTexts, config: ContextsConfig | None = None):
+        self.firings, self.windows, self.texts = firings, windows, texts
+        self.config = config or ContextsConfig()
+        self._row_at = np.full(windows.tokens.shape, -1, dtype=np.int64)
+        self._row_at[firings.window, firings.position] = np.arange(firings.n_tokens)
+        self._occurrences = np.bincount(firings.token)
+
+    def firing(self, latent: int) -> tuple[Int[np.ndarray, " firing"], Float[np.ndarray, " firing"]]:
+        """The tokens (rows of the firings, ascending) where the latent fires, and its activations there."""
+        columns = self.firings.columns
+        span = slice(columns.indptr[latent], columns.indptr[latent + 1])
+        return np.asarray(columns.indices[span]), np.asarray(columns.data[span], dtype=np.float64)
+
+    def n_documents(self, latent: int) -> int:
+        """Documents in which the latent fires."""
+        return len(np.unique(self.firings.document[self.firing(latent)[0]]))
+
+    def histogram(self, latent: int, bins: int = 32) -> Histogram | None:
+        """Its non-zero activations in equal bins from 0 (or their least) to their greatest; None if it never fires."""
+        _, values = self.firing(latent)
+        if not len(values):
+            return None
+        counts, edges = np.histogram(values, bins=bins, range=(min(0.0, values.min()), values.max()))
+        return Histogram(edges=tuple(map(float, edges)), counts=tuple(map(float, counts)), label="activation")
+
+    def top_tokens(self, latent: int, n: int = 8) -> tuple[TokenWeight, ...]:
+        """Tokens by E[f | token], silent occurrences counting 0, among those seen at least `min_count` times."""
+        return tuple(
+            TokenWeight(token=self.texts[t], value=mean, n=int(self._occurrences[t]))
+            for t, mean in self._token_means(latent)[:n]
+        )
+
+    def contexts(self, latent: int, loss_effects: Mapping[int, float] | None = None) -> tuple[Context, ...]:
+        """Contexts of every stratum, strongest first within the top; none when the latent never fires.
+
+        Args:
+            latent: its index.
+            loss_effects: row of the firings to the exact effect of ablating the latent there, nats.
+        """
+        rows, values = self.firing(latent)
+        if not len(rows):
+            return ()
+        c = self.config
+        rng = np.random.default_rng(derive_seed(c.seed, "contexts", latent))
+        by_strength = rows[np.argsort(-values, kind="stable")]
+        top = self._spread(by_strength, c.n_top)
+        strata: dict[Stratum, Iterable[int]] = {
+            "top": top,
+            "quantile": _evenly(by_strength[~np.isin(by_strength, top)], c.n_quantile),
+            "random": rng.choice(rows, min(c.n_random, len(rows)), replace=False),
+            "near_miss": self._near_misses(latent, rows, rng),
+            "silent": self._silent(rows, rng),
+        }
+        column = dict(zip(rows.tolist(), values.tolist(), strict=True))
+        return tuple(
+            self._context(stratum, int(row), column, loss_effects or {})
+            for stratum, chosen in strata.items()
+            for row in chosen
+        )
+
+    def _token_means(self, latent: int) -> list[tuple[int, float]]:
+        rows, values = self.firing(latent)
+        tokens, inverse = np.unique(self.firings.token[rows], return_inverse=True)
+        means = np.bincount(inverse, weights=values, minlength=len(tokens)) / self._occurrences[tokens]
+        keep = self._occurrences[tokens] >= self.config.min_count
+        tokens, means = tokens[keep], means[keep]
+        order = np.lexsort((tokens, -means))
+        return [(int(tokens[i]), float(means[i])) for i in order]
+
+    def _spread(self, rows: Int[np.ndarray, " firing"], n: int) -> list[int]:
+        """The first `n` rows that are not another's neighbour, copy or third in one document; then fewer demands."""
+        out: list[int] = []
+        documents: dict[int, int] = {}
+        seen: set[tuple[int, ...]] = set()
+        shown: set[tuple[int, int]] = set()
+        for row in rows[:4096].tolist():
+            if len(out) == n:
+                break
+            window, start, stop = self._span(row)
+            document = int(self.firings.document[row])
+            copy = tuple(self.windows.tokens[window, start:stop].tolist())
+            place = (window, int(self.firings.position[row]))
+            if documents.get(document, 0) >= self.config.per_document or copy in seen or place in shown:
+                continue
+            out.append(row)
+            seen.add(copy)
+            shown |= {(window, p) for p in range(start, stop)}
+            documents[document] = documents.get(document, 0) + 1
+        # A latent that fires in few documents still fills its list.
+        out += [r for r in rows[:4096].tolist() if r not in set(out)][: n - len(out)]
+        return out
+
+    def _near_misses(
+        self, latent: int, rows: Int[np.ndarray, " firing"], rng: np.random.Generator
+    ) -> Int[np.ndarray, " chosen"]:
+        favourites = [t for t, _ in self._token_means(latent)[:8]]
+        here = np.flatnonzero(np.isin(self.firings.token, favourites))
+        silent = np.setdiff1d(here, rows, assume_unique=True)
+        return rng.choice(silent, min(self.config.n_near_miss, len(silent)), replace=False)
+
+    def _silent(self, rows: Int[np.ndarray, " firing"], rng: np.random.Generator) -> Int[np.ndarray, " chosen"]:
+        if not self.config.n_silent:
+            return np.empty(0, dtype=np.int64)
+        silent = np.setdiff1d(np.arange(self.firings.n_tokens), rows, assume_unique=True)
+        return rng.choice(silent, min(self.config.n_silent, len(silent)), replace=False)
+
+    def _span(self, row: int) -> tuple[int, int, int]:
+        """Window, first and last-but-one column of the context around a row: never past the document's ends."""
+        window, position = int(self.firings.window[row]), int(self.firings.position[row])
+        same = self.windows.document[window] == self.firings.document[row]
+        start, stop = position, position + 1
+        while start > max(0, position - self.config.before) and same[start - 1]:
+            start -= 1
+        while stop < min(len(same), position + 1 + self.config.after) and same[stop]:
+            stop += 1
+        return window, start, stop
+
+    def _context(
+        self, stratum: Stratum, row: int, column: Mapping[int, float], loss_effects: Mapping[int, float]
+    ) -> Context:
+        window, start, stop = self._span(row)
+        around = self._row_at[window, start:stop].tolist()
+        effects = tuple(loss_effects.get(r, float("nan")) for r in around)
+        return Context(
+            stratum=stratum,
+            document=visible(self.windows.names[int(self.firings.document[row])], limit=160),
+            position=int(self.firings.position[row]),
+            focus=int(self.firings.position[row]) - start,
+            tokens=self.texts.many(self.windows.tokens[window, start:stop].tolist()),
+            activations=tuple(float("nan") if r < 0 else column.get(r, 0.0) for r in around),
+            loss_effects=effects if any(e == e for e in effects) else (),
+        )
+
+
+def _evenly(rows: Int[np.ndarray, " firing"], n: int) -> Int[np.ndarray, " chosen"]:
+    """`n` of the rows at evenly spaced places between the first and the last, both left out."""
+    if not len(rows) or not n:
+        return rows[:0]
+    return rows[np.unique(np.linspace(0, len(rows) - 1, n + 2).round().astype(int)[1:-1])]

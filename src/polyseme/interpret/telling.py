@@ -1,0 +1,126 @@
+"""Which latents of each verdict are worth a reader's time."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from polyseme.core.records import STATUSES, Evidence, Status, Verdict
+
+EFFECT, SPECIFICITY = "causal_effect", "model_specificity"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A judged latent.
+
+    Attributes:
+        site: name of its dictionary.
+        latent: its index.
+        verdict: with its evidence.
+        density: share of vectors where it fires.
+        n_documents: documents in which it fires.
+    """
+
+    site: str
+    latent: int
+    verdict: Verdict
+    density: float
+    n_documents: int
+
+
+@dataclass(frozen=True)
+class Telling:
+    """A chosen latent and the sentence that says why."""
+
+    candidate: Candidate
+    why: str
+
+
+def evidence_strength(evidence: Evidence | None) -> float:
+    """Lower bound of the standardised effect: (low − null) / SE, with SE from the interval's half width.
+
+    `SE = (high − low) / (2 · 1.96)`; −inf where there is no interval.
+    """
+    if evidence is None or evidence.interval is None:
+        return -math.inf
+    null = 0.0 if math.isnan(evidence.null) else evidence.null
+    error = (evidence.interval.high - evidence.interval.low) / (2 * 1.96)
+    if not math.isfinite(error):
+        return -math.inf
+    return (evidence.interval.low - null) / max(error, 1e-12)
+
+
+def most_telling(candidates: Iterable[Candidate], n: int = 50) -> dict[Status, tuple[Telling, ...]]:
+    """At most `n` latents of each verdict over all dictionaries, the sites taking turns.
+
+    - supported: largest lower bound of the standardised effect, the weaker of the two tests counting;
+    - mixed: those that matter but are not specific, and those that are specific but do not matter, in turn, each by
+      the test passed;
+    - indistinguishable from control: the most control-like (lowest upper end of the margin) and the densest, in turn;
+    - insufficient data: those seen in most documents, nearest to a verdict.
+    """
+    by: dict[Status, dict[str, list[Candidate]]] = {s: defaultdict(list) for s in STATUSES}
+    for candidate in candidates:
+        by[candidate.verdict.status][candidate.site].append(candidate)
+    return {
+        status: tuple(_in_turn([_ranked(status, group) for group in sites.values()])[:n])
+        for status, sites in by.items()
+    }
+
+
+def _ranked(status: Status, group: list[Candidate]) -> list[Telling]:
+    if status == "supported":
+        return _told(group, lambda c: -min(_strength(c, EFFECT), _strength(c, SPECIFICITY)), "strongest evidence")
+    if status == "mixed":
+        matters = [c for c in group if _passed(c, EFFECT) and not _passed(c, SPECIFICITY)]
+        specific = [c for c in group if _passed(c, SPECIFICITY) and not _passed(c, EFFECT)]
+        others = [c for c in group if _passed(c, EFFECT) == _passed(c, SPECIFICITY)]
+        return _in_turn(
+            [
+                _told(matters, lambda c: -_strength(c, EFFECT), "matters to the loss, not specific to the network"),
+                _told(specific, lambda c: -_strength(c, SPECIFICITY), "specific to the network, no effect on the loss"),
+                _told(others, lambda c: -_strength(c, EFFECT), "its tests disagree"),
+            ]
+        )
+    if status == "indistinguishable_from_control":
+        alike = _told(group, _upper_margin, "most like a control's latent")
+        dense = _told(group, lambda c: -c.density, "fires most often")
+        seen: set[int] = set()
+        return [
+            t
+            for t in _in_turn([alike, dense])
+            if t.candidate.latent not in seen and not seen.add(t.candidate.latent)  # type: ignore[func-returns-value]
+        ]
+    return _told(group, lambda c: -c.n_documents, "seen in most documents")
+
+
+def _told(group: Sequence[Candidate], key: Callable[[Candidate], float], why: str) -> list[Telling]:
+    ranked = sorted(group, key=lambda c: (key(c), c.latent))
+    return [Telling(c, f"{why}: no. {i} at this site") for i, c in enumerate(ranked, 1)]
+
+
+def _in_turn(lists: Sequence[Sequence[Telling]]) -> list[Telling]:
+    longest = max(map(len, lists), default=0)
+    return [one[i] for i in range(longest) for one in lists if i < len(one)]
+
+
+def _evidence(candidate: Candidate, name: str) -> Evidence | None:
+    return next((e for e in candidate.verdict.evidence if e.name == name), None)
+
+
+def _strength(candidate: Candidate, name: str) -> float:
+    return evidence_strength(_evidence(candidate, name))
+
+
+def _passed(candidate: Candidate, name: str) -> bool:
+    evidence = _evidence(candidate, name)
+    return evidence is not None and evidence.passed
+
+
+def _upper_margin(candidate: Candidate) -> float:
+    evidence = _evidence(candidate, SPECIFICITY)
+    if evidence is None:
+        return math.inf
+    high = evidence.effect if evidence.interval is None else evidence.interval.high
+    return math.inf if math.isnan(high) else high

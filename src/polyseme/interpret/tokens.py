@@ -1,0 +1,107 @@
+"""The exact text of single tokens, with everything that cannot be seen made visible."""
+
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+_NAMED = {"\n": "↵", "\t": "⇥", "\r": "␍", "\0": "␀", "\x1b": "␛", "\x7f": "␡"}
+_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp", "Zs"}
+_BLANK = {"\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u2800", "\u3164", "\uffa0"}
+
+
+def visible(text: str, *, limit: int | None = None) -> str:
+    """`text` with control, formatting, zero-width, bidi and unassigned characters replaced by something to see.
+
+    Newline becomes ↵, tab ⇥; other hidden characters ⟨U+200B⟩; bytes that are not UTF-8 (surrogate escapes) ⟨e2⟩; a
+    combining mark at the start gets ◌ to sit on. The ordinary space stays a space. A sign in the text that looks like
+    one of these markers is not told apart from it.
+
+    Args:
+        text: any string, lone surrogates allowed.
+        limit: cut after this many characters, with … at the end.
+    """
+    out = "".join(_visible_character(c) for c in (text if limit is None else text[: limit + 1]))
+    if out and unicodedata.category(out[0]).startswith("M"):
+        out = "◌" + out
+    return out if limit is None or len(out) <= limit else out[: limit - 1] + "…"
+
+
+@cache
+def _visible_character(c: str) -> str:
+    if c == " ":
+        return c
+    if c in _NAMED:
+        return _NAMED[c]
+    code = ord(c)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"⟨{code - 0xDC00:02x}⟩"
+    hidden = unicodedata.category(c) in _HIDDEN or c in _BLANK or 0xFE00 <= code <= 0xFE0F or 0xD800 <= code <= 0xDFFF
+    return f"⟨U+{code:04X}⟩" if hidden else c
+
+
+class TokenTexts:
+    """Token ids to visible text, for any tokenizer of transformers, or none.
+
+    A byte-level BPE token is a byte string, not always whole characters: it is decoded on its own, and bytes that are
+    part of a character show as ⟨e2⟩. SentencePiece's ▁ is a space and its <0xE2> a byte. Other pieces (WordPiece's
+    ##ing) are shown as the tokenizer spells them.
+
+    Args:
+        tokenizer: with `convert_ids_to_tokens`, and a `backend_tokenizer` where it is a fast one; None: ids as ⟨17⟩.
+        limit: longest text, in characters.
+    """
+
+    def __init__(self, tokenizer: Any | None, *, limit: int = 48):
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._kind = _kind(tokenizer)
+        self._special: frozenset[int] = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
+        self._known: dict[int, str] = {}
+
+    def __getitem__(self, token: int) -> str:
+        token = int(token)
+        if token not in self._known:
+            self._known[token] = self._text(token)
+        return self._known[token]
+
+    def many(self, tokens: Iterable[int]) -> tuple[str, ...]:
+        """The text of each token."""
+        return tuple(self[t] for t in tokens)
+
+    def _text(self, token: int) -> str:
+        piece = None if self._tokenizer is None else self._tokenizer.convert_ids_to_tokens(token)
+        if piece is None:
+            return f"⟨{token}⟩"
+        if token not in self._special:
+            if self._kind == "bytes":
+                table = _bytes_of_characters()
+                if all(c in table for c in piece):
+                    piece = bytes(table[c] for c in piece).decode("utf-8", "surrogateescape")
+            elif self._kind == "sentencepiece":
+                if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+                    piece = bytes([int(piece[3:5], 16)]).decode("utf-8", "surrogateescape")
+                piece = piece.replace("▁", " ")
+        return visible(piece, limit=self._limit) or "⟨empty⟩"
+
+
+def _kind(tokenizer: Any | None) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return "pieces"
+    import json
+
+    parts = json.loads(backend.to_str())
+    # Only what the decoder undoes tells how pieces are spelt; the vocabulary may hold any character by itself.
+    decoder = json.dumps(parts.get("decoder"))
+    if '"ByteLevel"' in decoder:
+        return "bytes"
+    return "sentencepiece" if "▁" in json.dumps(parts.get("decoder"), ensure_ascii=False) else "pieces"
+
+
+@cache
+def _bytes_of_characters() -> dict[str, int]:
+    """GPT-2's spelling of bytes as printable characters, backwards (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
