@@ -1,8 +1,9 @@
 """How long work tells where it stands; the rendering lives in `polyseme.cli.progress`."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """One task's progress."""
 
@@ -11,6 +12,7 @@ class Progress(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Makes progress lines and prints messages; only rank 0 gets one that writes."""
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from polyseme.core.config import Config
 
-Port = Literal["in", "out"]
+Port = Literal["in", "out", "stream"]
 
 
 class Site(Config):
@@ -16,7 +16,9 @@ class Site(Config):
     path: str
     """Dotted module path, as in `nn.Module.get_submodule`: `transformer.h.2`."""
     port: Port = "out"
-    """`in`: the module's first argument; `out`: what it returns (its first tensor, where it returns a tuple)."""
+    """`in`: the module's first argument; `out`: what it returns (its first tensor, where it returns a tuple);
+    `stream`: the tensor the module reads, wherever else it is read. `in` and `stream` read the same value, but an edit
+    of `in` reaches this module alone, an edit of `stream` also the skip connection around it."""
     head: int | None = None
     """Attention head whose slice of the last axis is meant; None for the whole vector."""
     n_heads: int | None = None

@@ -1,12 +1,20 @@
 """Token windows: documents packed into rows of equal length, with every boundary known."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from polyseme.core.errors import DamagedArtifact, InputError
+from polyseme.store import save_array, save_json
+
 PADDING = -1
+_ARRAYS = ("tokens", "document", "special", "n_bytes")
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,8 @@ class Windows:
             special token that opens a document or window belongs to the document it opens.
         special: True for BOS, separators and padding: left out of dictionary training and of all statistics.
         names: each document's name.
-        n_bytes: UTF-8 bytes of each document that were packed (whole documents only lose bytes to a cap).
+        n_bytes: UTF-8 bytes of each document that were packed; of the document that a cap cuts short, its share by
+            tokens.
     """
 
     tokens: Int[np.ndarray, "window context"]
@@ -36,10 +45,88 @@ class Windows:
         """Tokens that count: neither special nor padding."""
         return int((~self.special).sum())
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the arrays and names."""
+        digest = hashlib.sha256(json.dumps([self.names, self.tokens.shape]).encode())
+        for array in (self.tokens, self.document, self.special, self.n_bytes):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def save_windows(folder: Path, windows: Windows) -> None:
+    """Write windows as `.npy` files and `windows.json`, each complete or not at all."""
+    for name in _ARRAYS:
+        save_array(folder / f"{name}.npy", getattr(windows, name))
+    save_json(folder / "windows.json", {"names": list(windows.names), "fingerprint": windows.fingerprint})
+
+
+def load_saved_windows(folder: Path) -> Windows:
+    """Read what `save_windows` wrote.
+
+    Raises:
+        DamagedArtifact: a file is missing, cut short or changed.
+    """
+    try:
+        saved = json.loads((folder / "windows.json").read_text(encoding="utf-8"))
+        arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
+        windows = Windows(names=tuple(saved["names"]), **arrays)
+        if windows.fingerprint != saved["fingerprint"]:
+            raise ValueError("the checksum differs")
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise DamagedArtifact(
+            f"the saved windows cannot be read ({error})", where=str(folder), fix="delete the folder and run again"
+        ) from error
+    return windows
+
+
+class _Rows:
+    """Rows under construction, held as arrays (nine bytes a token)."""
+
+    def __init__(self, context: int, prefix: int | None, suffix: int | None, pad_id: int):
+        self.context, self.prefix, self.suffix, self.pad_id = context, prefix, suffix, pad_id
+        self.body = context - (suffix is not None)
+        self.tokens: list[np.ndarray] = []
+        self.document: list[np.ndarray] = []
+        self.special: list[np.ndarray] = []
+        self.used = 0
+        """Places taken in the row being filled, 0 when no row is."""
+
+    @property
+    def room(self) -> int:
+        return self.body - self.used
+
+    def open(self, document: int) -> None:
+        """Start a row where there is none, and put the prefix that opens `document`."""
+        if not self.used:
+            self.tokens.append(np.full(self.context, self.pad_id, dtype=np.int32))
+            self.document.append(np.full(self.context, PADDING, dtype=np.int32))
+            self.special.append(np.ones(self.context, dtype=bool))
+        if self.prefix is not None:
+            self.tokens[-1][self.used] = self.prefix
+            self.document[-1][self.used] = document
+            self.used += 1
+
+    def put(self, ids: np.ndarray, document: int) -> None:
+        end = self.used + len(ids)
+        self.tokens[-1][self.used : end] = ids
+        self.document[-1][self.used : end] = document
+        self.special[-1][self.used : end] = False
+        self.used = end
+
+    def close(self) -> None:
+        if self.suffix is not None:
+            self.tokens[-1][self.used] = self.suffix
+            self.document[-1][self.used] = self.document[-1][self.used - 1]
+        self.used = 0
+
+    def stacked(self, rows: list[np.ndarray], dtype: type) -> np.ndarray:
+        return np.stack(rows) if rows else np.empty((0, self.context), dtype=dtype)
+
 
 def pack(
     documents: Iterable[tuple[str, str]],
-    encode: Callable[[list[str]], list[list[int]]],
+    encode: Callable[[list[str]], Sequence[Sequence[int]]],
     *,
     context: int,
     prefix: int | None,
@@ -51,7 +138,9 @@ def pack(
     """Pack documents into windows of `context` tokens.
 
     Every window opens with `prefix` (BOS, CLS) where there is one, and closes with `suffix` (SEP) where there is
-    one; a document that begins inside a window is preceded by `prefix` too. Only the last window is padded.
+    one; a document that begins inside a window is preceded by `prefix` too. Only the last window is padded, but for
+    a single place at the end of a window where nothing but the next document's prefix would fit. A document that
+    encodes to nothing takes no place.
 
     Args:
         documents: (name, text) in order.
@@ -60,79 +149,54 @@ def pack(
         prefix: id of the token that opens documents and windows, or None.
         suffix: id of the token that closes windows, or None.
         pad_id: id that fills the last window.
-        max_tokens: stop once this many counted tokens are packed (the last window is filled up first).
+        max_tokens: stop once this many counted tokens are packed and their window is full.
         batch: documents encoded at a time.
 
     Raises:
-        ValueError: `context` leaves no room for a token.
+        InputError: `context` leaves no room for a token.
     """
-    body = context - (suffix is not None)
-    if body - (prefix is not None) < 1:
-        raise ValueError(f"a context of {context} leaves no room for a token between the special ones")
-    rows: list[tuple[list[int], list[int], list[bool]]] = []
+    rows = _Rows(context, prefix, suffix, pad_id)
+    opening = int(prefix is not None)
+    if rows.body - opening < 1:
+        raise InputError(
+            f"a context of {context} leaves no room for a token between the special ones", fix="raise the context"
+        )
     names: list[str] = []
     n_bytes: list[int] = []
-    ids: list[int] = []
-    docs: list[int] = []
-    flags: list[bool] = []
-    counted = 0
-
-    def close() -> None:
-        nonlocal ids, docs, flags
-        last = docs[-1]
-        if suffix is not None:
-            ids, docs, flags = [*ids, suffix], [*docs, last], [*flags, True]
-        gap = context - len(ids)
-        rows.append((ids + [pad_id] * gap, docs + [PADDING] * gap, flags + [True] * gap))
-        ids, docs, flags = [], [], []
-
-    def open_with(index: int) -> None:
-        if prefix is not None:
-            ids.append(prefix)
-            docs.append(index)
-            flags.append(True)
-
+    counted, full = 0, False
     for name, text, encoded in _encoded(documents, encode, batch):
-        index = len(names)
+        ids, index, at = np.asarray(encoded, dtype=np.int32), len(names), 0
+        while at < len(ids) and not full:
+            if rows.used and rows.room <= opening:
+                rows.close()
+            if not (rows.used and at):
+                rows.open(index)
+            piece = ids[at : at + rows.room]
+            rows.put(piece, index)
+            at, counted = at + len(piece), counted + len(piece)
+            if not rows.room:
+                rows.close()
+                full = max_tokens is not None and counted >= max_tokens
+        size = len(text.encode("utf-8", "surrogatepass"))
         names.append(name)
-        n_bytes.append(len(text.encode("utf-8", "surrogatepass")))
-        if ids and body - len(ids) <= (prefix is not None):
-            close()
-        open_with(index)
-        at = 0
-        while at < len(encoded):
-            if not ids:
-                open_with(index)
-            take = min(body - len(ids), len(encoded) - at)
-            ids += encoded[at : at + take]
-            docs += [index] * take
-            flags += [False] * take
-            at, counted = at + take, counted + take
-            if len(ids) == body:
-                close()
-                if max_tokens is not None and counted >= max_tokens:
-                    break
-        if max_tokens is not None and counted >= max_tokens:
+        n_bytes.append(size if at == len(ids) else round(size * at / len(ids)))
+        if full:
             break
-    if not all(flags):  # a row that holds no counted token is dropped
-        close()
+    if rows.used:
+        rows.close()
     return Windows(
-        tokens=np.array([r[0] for r in rows], dtype=np.int32).reshape(-1, context),
-        document=np.array([r[1] for r in rows], dtype=np.int32).reshape(-1, context),
-        special=np.array([r[2] for r in rows], dtype=bool).reshape(-1, context),
+        tokens=rows.stacked(rows.tokens, np.int32),
+        document=rows.stacked(rows.document, np.int32),
+        special=rows.stacked(rows.special, bool),
         names=tuple(names),
         n_bytes=np.array(n_bytes, dtype=np.int64),
     )
 
 
 def _encoded(
-    documents: Iterable[tuple[str, str]], encode: Callable[[list[str]], list[list[int]]], batch: int
+    documents: Iterable[tuple[str, str]], encode: Callable[[list[str]], Sequence[Sequence[int]]], batch: int
 ) -> Iterator[tuple[str, str, Sequence[int]]]:
-    held: list[tuple[str, str]] = []
-    for document in documents:
-        held.append(document)
-        if len(held) == batch:
-            yield from ((n, t, e) for (n, t), e in zip(held, encode([t for _, t in held]), strict=True))
-            held = []
-    if held:
-        yield from ((n, t, e) for (n, t), e in zip(held, encode([t for _, t in held]), strict=True))
+    waiting = iter(documents)
+    while held := list(islice(waiting, batch)):
+        encoded = encode([text for _, text in held])
+        yield from ((name, text, ids) for (name, text), ids in zip(held, encoded, strict=True))

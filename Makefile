@@ -1,0 +1,48 @@
+# `make demo` and `make test` are all a fresh machine needs (Python 3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SITE := $(VENV)/.installed
+SITE_DEV := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check bench format clean
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "polyseme needs Python 3.11 or newer; set PYTHON=python3.x"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone: its pin takes a CPU build where one is at hand.
+$(SITE): $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing polyseme into $(VENV) (a few minutes the first time) …"
+	$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(PIP) --editable .
+	@touch $@
+
+$(SITE_DEV): $(SITE)
+	@echo "Installing what the tests need …"
+	$(PIP) --editable '.[data,dev]'
+	@touch $@
+
+demo: $(SITE)
+	$(BIN)/polyseme demo
+
+test: $(SITE_DEV)
+	$(BIN)/python -m pytest
+
+check: $(SITE_DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: $(SITE_DEV)
+	$(BIN)/python benchmarks/engine_step.py
+
+format: $(SITE_DEV)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

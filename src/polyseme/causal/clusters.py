@@ -1,0 +1,121 @@
+"""Tests and intervals for many latents at once, each from a few tokens clustered in documents."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from polyseme.core.stats import resampling_weights
+
+_LATENTS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Sums over the samples of each (latent, document), in latent order.
+
+    Attributes:
+        start: latent i's documents are the rows `start[i] : start[i + 1]`.
+        count: samples in each row.
+        sums: total of each measured quantity in each row.
+    """
+
+    start: Int[np.ndarray, " latent_plus_1"]
+    count: Float[np.ndarray, " cluster"]
+    sums: Float[np.ndarray, "cluster quantity"]
+
+    @property
+    def n_documents(self) -> Int[np.ndarray, " latent"]:
+        """Documents sampled from, of each latent."""
+        return np.diff(self.start)
+
+    def means(self) -> Float[np.ndarray, "latent quantity"]:
+        """Mean over each latent's samples; NaN for a latent without any."""
+        n_latents = len(self.start) - 1
+        latent = np.repeat(np.arange(n_latents), self.n_documents)
+        total = np.zeros((n_latents, self.sums.shape[1]))
+        np.add.at(total, latent, self.sums)
+        count = np.bincount(latent, weights=self.count, minlength=n_latents)
+        return total / np.where(count > 0, count, np.nan)[:, None]
+
+    def groups(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(latents, their clusters [latent, document]) of latents that have equally many documents, two at least."""
+        n_documents = self.n_documents
+        for n in np.unique(n_documents[n_documents >= 2]):
+            latents = np.flatnonzero(n_documents == n)
+            for at in range(0, len(latents), _LATENTS_AT_ONCE):
+                some = latents[at : at + _LATENTS_AT_ONCE]
+                yield some, self.start[some][:, None] + np.arange(n)
+
+
+def cluster_by_document(
+    latent: Int[np.ndarray, " sample"],
+    document: Int[np.ndarray, " sample"],
+    quantities: Float[np.ndarray, "sample quantity"],
+    n_latents: int,
+) -> Clusters:
+    """Sum samples over the documents of each latent, in float64."""
+    key = latent.astype(np.int64) * (int(document.max(initial=0)) + 1) + document
+    cells, inverse = np.unique(key, return_inverse=True)
+    sums = np.zeros((len(cells), quantities.shape[1]))
+    np.add.at(sums, inverse, quantities)
+    count = np.bincount(inverse, minlength=len(cells)).astype(np.float64)
+    owner = cells // (int(document.max(initial=0)) + 1)
+    start = np.searchsorted(owner, np.arange(n_latents + 1))
+    return Clusters(start, count, sums)
+
+
+def bootstrap_means(
+    clusters: Clusters, quantity: int, *, seed: int, n_resamples: int, level: float = 0.95
+) -> Float[np.ndarray, "latent bound"]:
+    """Percentile intervals of each latent's mean Σ sums / Σ counts under resampling of its documents.
+
+    NaN for a latent with fewer than two documents.
+    """
+    bounds = np.full((len(clusters.start) - 1, 2), np.nan)
+    tail = (1 - level) / 2
+    for latents, rows in clusters.groups():
+        weights = resampling_weights(rows.shape[1], seed=seed, n_resamples=n_resamples)
+        replicates = (weights @ clusters.sums[rows, quantity].T) / (weights @ clusters.count[rows].T)
+        bounds[latents] = np.quantile(replicates, [tail, 1 - tail], axis=0).T
+    return bounds
+
+
+def sign_flip_p(
+    clusters: Clusters, quantity: int, *, seed: int, n_flips: int
+) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
+    """One- and two-sided p-values that each latent's mean is above (differs from) zero.
+
+    The total over documents is compared with its distribution when each document's sum keeps or changes its sign
+    by a fair coin: all 2^n of them where that is at most `n_flips`, else `n_flips` random ones, the observed one
+    counted in, so that p is never 0. Exact whenever documents are independent and their sums symmetric about 0
+    under the null, which holds for the difference of two exchangeable interventions however heavy its tails.
+
+    Args:
+        clusters: sums over documents.
+        quantity: the column of `clusters.sums` that is tested.
+        seed: of the random flips.
+        n_flips: how many.
+
+    Returns:
+        (one-sided p, two-sided p); NaN for a latent with fewer than two documents.
+    """
+    above = np.full(len(clusters.start) - 1, np.nan)
+    differs = above.copy()
+    rng = np.random.default_rng(seed)
+    for latents, rows in clusters.groups():
+        sums = clusters.sums[rows, quantity]
+        n = rows.shape[1]
+        exact = 2**n <= n_flips
+        if exact:
+            signs = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+        else:
+            signs = 1.0 - 2.0 * rng.integers(0, 2, size=(n_flips, n))
+        flipped = signs @ sums.T
+        observed = sums.sum(axis=1)
+        slack = 1e-9 * np.abs(sums).sum(axis=1)  # ties are counted whatever the order of summation
+        seen = 0 if exact else 1
+        above[latents] = (seen + (flipped >= observed - slack).sum(axis=0)) / (seen + len(signs))
+        differs[latents] = (seen + (np.abs(flipped) >= np.abs(observed) - slack).sum(axis=0)) / (seen + len(signs))
+    return above, differs

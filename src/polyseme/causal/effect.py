@@ -1,0 +1,218 @@
+"""Does the network use a latent? Remove it from single tokens and see what happens to the prediction."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.activations.firings import Firings
+from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p
+from polyseme.causal.interventions import Interventions, Route, Runner, choose_route, intervene
+from polyseme.causal.sampling import Samples, sample_firings
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.seeds import derive_seed
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows
+
+
+class Writer(Protocol):
+    """What causal tests need of a dictionary."""
+
+    @property
+    def n_latents(self) -> int: ...
+
+    def write_directions(self) -> Float[Tensor, "n_latents d_out"]: ...
+
+
+class CausalConfig(Config):
+    """How causal effects are measured."""
+
+    n_samples: int = 32
+    """Most firing tokens a latent, spread over its documents; each costs two interventions (effect and null)."""
+    n_flips: int = 9999
+    """Sign flips of the permutation test; the smallest p-value it can give is 1 / (n_flips + 1)."""
+    n_resamples: int = 1000
+    """Bootstrap resamples of documents behind the interval."""
+    route: Literal["auto", "ghosts", "rows"] = "auto"
+    """Hundreds of interventions in one pass (ghosts, for networks that honour 4-D masks) or one row each."""
+    max_ghosts: int = 512
+    """Most interventions that share one window's pass."""
+    tokens_per_pass: int = 1024
+    """Tokens, clean and edited, in one forward pass; bounds the memory."""
+    logit_bytes: int = 2**28
+    """Most bytes of one pass's logits; a large vocabulary lowers the number of interventions that share a pass."""
+
+
+@dataclass(frozen=True)
+class CausalEffects:
+    """Causal effect of every latent of one dictionary, in nats; NaN where it was not measured.
+
+    Attributes:
+        effect: mean over sampled firing tokens of CE(x − fᵢdᵢ) − CE(x).
+        low, high: its 95% interval by bootstrap over documents.
+        null: the same mean for a random direction of equal norm.
+        p: one-sided, effect above null.
+        p_two_sided: effect differs from null.
+        kl: mean KL(clean ‖ edited) of the predictions; unlike the effect it cannot cancel.
+        null_kl: the same for the random direction.
+        n_tokens: firing tokens sampled.
+        n_documents: documents they come from.
+    """
+
+    effect: Float[np.ndarray, " latent"]
+    low: Float[np.ndarray, " latent"]
+    high: Float[np.ndarray, " latent"]
+    null: Float[np.ndarray, " latent"]
+    p: Float[np.ndarray, " latent"]
+    p_two_sided: Float[np.ndarray, " latent"]
+    kl: Float[np.ndarray, " latent"]
+    null_kl: Float[np.ndarray, " latent"]
+    n_tokens: Int[np.ndarray, " latent"]
+    n_documents: Int[np.ndarray, " latent"]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array under its name, for saving; `CausalEffects(**arrays)` gives the object back."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def causal_effects(
+    network: Runner,
+    windows: Windows,
+    site: Site,
+    dictionary: Writer,
+    firings: Firings,
+    *,
+    config: CausalConfig | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> CausalEffects:
+    """Exact causal effect of every latent with its equal-norm random-direction null.
+
+    effectᵢ = mean over firing tokens t of CE(x_t − fᵢ(t) dᵢ) − CE(x_t), a full forward pass each, dᵢ the write
+    direction, changed at t alone, CE that of the prediction made at t. The null subtracts fᵢ(t) ‖dᵢ‖ u with a fresh
+    uniformly random unit vector u at the same token. p comes from the paired differences by sign flips of whole
+    documents (`sign_flip_p`).
+
+    Args:
+        network: a causal language model.
+        windows: the held-out tokens that `firings` were read on.
+        site: where the dictionary writes (the site it reads, unless it is a transcoder).
+        dictionary: gives the write directions.
+        firings: its latents over the windows.
+        config: how many samples, which route, memory bounds.
+        seed: of sampling, null directions and resampling; every result is a pure function of it.
+        reporter: told how many interventions are done.
+
+    Raises:
+        InputError: the network is not causal, or the directions do not have the site's width.
+    """
+    config = config or CausalConfig()
+    route = choose_route(network, config.route)
+    directions = dictionary.write_directions().detach().float().cpu()
+    if directions.shape != (firings.n_latents, network.width(site)):
+        raise InputError(
+            f"the dictionary writes {directions.shape[0]} directions of width {directions.shape[1]}; "
+            f"the firings have {firings.n_latents} latents and the site's vectors {network.width(site)} numbers",
+            where=str(site),
+            fix="give the site the dictionary writes to, and its own firings",
+        )
+    samples = sample_firings(firings, windows, n_samples=config.n_samples, seed=derive_seed(seed, "sample"))
+    measured = _measure(network, windows, site, directions, firings, samples, config, route, seed, reporter or Silent())
+    clusters = cluster_by_document(samples.latent, firings.document[samples.row], measured, firings.n_latents)
+    means = clusters.means()
+    interval = bootstrap_means(clusters, 0, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
+    p, p_two_sided = sign_flip_p(clusters, 4, seed=derive_seed(seed, "flips"), n_flips=config.n_flips)
+    return CausalEffects(
+        effect=means[:, 0],
+        low=interval[:, 0],
+        high=interval[:, 1],
+        null=means[:, 1],
+        p=p,
+        p_two_sided=p_two_sided,
+        kl=means[:, 2],
+        null_kl=means[:, 3],
+        n_tokens=np.bincount(samples.latent, minlength=firings.n_latents),
+        n_documents=clusters.n_documents,
+    )
+
+
+def _measure(
+    network: Runner,
+    windows: Windows,
+    site: Site,
+    directions: Float[Tensor, "latent d"],
+    firings: Firings,
+    samples: Samples,
+    config: CausalConfig,
+    route: Route,
+    seed: int,
+    reporter: Reporter,
+) -> Float[np.ndarray, "sample quantity"]:
+    """(effect, null, KL, null KL, effect − null) of each sample."""
+    measured = np.full((len(samples), 5), np.nan)
+    if len(samples) == 0:
+        return measured
+    progress = reporter.task("causal effects", 2 * len(samples), "interventions")
+    per_window = min(config.max_ghosts, config.logit_bytes // (4 * _vocabulary(network, windows)))
+    chunks = _chunks(firings.window[samples.row], max(1, per_window // 2))
+    done = 0
+    for some in _passes(chunks, windows.tokens.shape[1], config.tokens_per_pass):
+        todo = [
+            _interventions(samples, chunk, int(firings.window[samples.row[chunk[0]]]), firings, directions, seed)
+            for chunk in some
+        ]
+        outcomes = intervene(network, windows, site, todo, route=route, tokens_per_pass=config.tokens_per_pass)
+        for chunk, outcome in zip(some, outcomes, strict=True):
+            ce, kl = outcome.ce.reshape(2, -1), outcome.kl.reshape(2, -1)
+            measured[chunk] = np.stack([*ce, *kl, ce[0].astype(np.float64) - ce[1]], axis=1)
+            done += 2 * len(chunk)
+        progress.update(done)
+    return measured
+
+
+def _vocabulary(network: Runner, windows: Windows) -> int:
+    tokens = torch.from_numpy(windows.tokens[:1].astype(np.int64)).to(network.device)
+    last = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
+    last[0, -1] = True
+    return network.run(tokens, logits_at=last).logits.shape[-1]
+
+
+def _chunks(window: Int[np.ndarray, " sample"], most: int) -> list[Int[np.ndarray, " chunk"]]:
+    """Samples of the same window, at most `most` together; fullest first, so that a pass holds chunks alike."""
+    order = np.argsort(window, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(window[order])) + 1)
+    chunks = [group[at : at + most] for group in groups for at in range(0, len(group), most)]
+    return sorted(chunks, key=len, reverse=True)
+
+
+def _passes(chunks: list[np.ndarray], context: int, tokens_per_pass: int) -> Iterator[list[np.ndarray]]:
+    at = 0
+    while at < len(chunks):
+        n = max(1, tokens_per_pass // (context + 2 * len(chunks[at])))
+        yield chunks[at : at + n]
+        at += n
+
+
+def _interventions(
+    samples: Samples,
+    chunk: Int[np.ndarray, " chunk"],
+    window: int,
+    firings: Firings,
+    directions: Float[Tensor, "latent d"],
+    seed: int,
+) -> Interventions:
+    """Each sample's own direction, then a random one of equal norm for each."""
+    own = directions[torch.from_numpy(samples.latent[chunk].astype(np.int64))]
+    own = own * torch.from_numpy(samples.value[chunk])[:, None]
+    # Seeded by what it is drawn for, so that neither the order nor the size of passes changes the null.
+    rng = np.random.default_rng(derive_seed(seed, "null", window, int(chunk[0])))
+    random = torch.from_numpy(rng.standard_normal(own.shape, dtype=np.float32))
+    random = random * (own.norm(dim=1) / random.norm(dim=1))[:, None]
+    position = np.tile(firings.position[samples.row[chunk]], 2)
+    return Interventions(window, position, torch.cat([own, random]))

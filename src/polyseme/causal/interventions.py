@@ -1,0 +1,236 @@
+"""What the network predicts at a token when one vector there is changed: two ways to run it, one answer.
+
+An intervention (window w, position t, vector v) subtracts v from the site's vector at that one position and reads
+the prediction made there. Rows run it literally, one copy of the window each. Ghosts run hundreds in one pass: the
+window's clean tokens are followed by ghost tokens, each a copy of one of them (same id, same position) that attends
+to the clean tokens before its original and to itself, and to no other ghost; no clean token attends to a ghost. In a
+causal network the prediction at t depends on positions ≤ t only, and the positions before t are untouched by a
+change at t, so a ghost computes exactly what its own full forward pass would.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.core.errors import InputError
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows
+
+Route = Literal["ghosts", "rows"]
+
+
+class Result(Protocol):
+    """What running a network returns."""
+
+    @property
+    def logits(self) -> Tensor: ...
+
+
+class Runner(Protocol):
+    """What causal tests need of a network; `polyseme.networks.Network` is one."""
+
+    @property
+    def causal(self) -> bool:
+        """True when a position never sees a later one."""
+        ...
+
+    @property
+    def supports_4d_mask(self) -> bool:
+        """True when a float mask `[batch, 1, query, key]` is added to the attention scores as it is."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def width(self, site: Site) -> int: ...
+
+    def run(
+        self,
+        inputs: Any,
+        *,
+        edits: Mapping[Site, Callable[[Tensor], Tensor]] = ...,
+        attention_mask: Tensor | None = ...,
+        position_ids: Tensor | None = ...,
+        logits_at: Tensor | None = ...,
+    ) -> Result:
+        """Logits `[selected, vocab]` at the positions where the mask `logits_at[batch, position]` is True."""
+        ...
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """Interventions on one window.
+
+    Attributes:
+        window: row in the windows.
+        position: where each one changes the site's vector and reads the prediction.
+        vectors: what each one subtracts.
+    """
+
+    window: int
+    position: Int[np.ndarray, " intervention"]
+    vectors: Float[Tensor, "intervention d"]
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What each intervention did to the prediction of the next token.
+
+    Attributes:
+        ce: cross-entropy of the window's next token, edited minus clean, in nats.
+        kl: KL(clean ‖ edited) of the predicted distributions, in nats.
+    """
+
+    ce: Float[np.ndarray, " intervention"]
+    kl: Float[np.ndarray, " intervention"]
+
+
+def choose_route(network: Runner, wanted: Literal["auto", "ghosts", "rows"] = "auto") -> Route:
+    """The fastest exact way to run this network.
+
+    Raises:
+        InputError: the network does not predict next tokens causally, or ghosts are asked of one that ignores masks.
+    """
+    if not network.causal:
+        raise InputError(
+            "causal effects are measured on next-token predictions, and this network sees later tokens",
+            fix="use a causal language model, or leave the causal tests out",
+        )
+    if wanted == "ghosts" and not network.supports_4d_mask:
+        raise InputError("this network does not honour a mask per query and key", fix="set route to rows or auto")
+    if wanted == "auto":
+        return "ghosts" if network.supports_4d_mask else "rows"
+    return wanted
+
+
+def intervene(
+    network: Runner, windows: Windows, site: Site, todo: Sequence[Interventions], *, route: Route, tokens_per_pass: int
+) -> list[Outcome]:
+    """Run interventions on several windows, each exact and by itself.
+
+    Args:
+        network: run without gradients.
+        windows: the tokens; every position intervened on must have a next token in its window.
+        site: where vectors are changed.
+        todo: interventions, window by window; with ghosts all of them share one pass.
+        route: how to run them (`choose_route`).
+        tokens_per_pass: for rows: tokens a forward pass.
+    """
+    with torch.inference_mode():
+        if route == "ghosts":
+            return _ghosts(network, windows, site, todo)
+        return [_rows(network, windows, site, one, tokens_per_pass) for one in todo]
+
+
+def _ghosts(network: Runner, windows: Windows, site: Site, todo: Sequence[Interventions]) -> list[Outcome]:
+    device, context = network.device, windows.tokens.shape[1]
+    n_ghosts = max(len(one) for one in todo)
+    rows = [one.window for one in todo]
+    # A window with fewer interventions is filled up with unread ghosts of its first token.
+    position = torch.zeros(len(todo), n_ghosts, dtype=torch.int64)
+    real = torch.zeros(len(todo), n_ghosts, dtype=torch.bool)
+    for b, one in enumerate(todo):
+        position[b, : len(one)] = torch.from_numpy(one.position.astype(np.int64))
+        real[b, : len(one)] = True
+    tokens = torch.from_numpy(windows.tokens[rows].astype(np.int64))
+    clean = torch.zeros(len(todo), context, dtype=torch.bool)
+    clean[real.nonzero()[:, 0], position[real]] = True
+
+    def subtract(x: Tensor) -> Tensor:
+        edited = x.clone()
+        for b, one in enumerate(todo):
+            edited[b, context : context + len(one)] -= one.vectors.to(x.dtype)
+        return edited
+
+    logits_at = torch.cat([clean, real], dim=1)
+    output = network.run(
+        torch.cat([tokens, tokens.gather(1, position)], dim=1).to(device),
+        edits={site: subtract},
+        attention_mask=ghost_mask(context, position.to(device)),
+        position_ids=torch.cat([torch.arange(context).expand(len(todo), -1), position], dim=1).to(device),
+        logits_at=logits_at.to(device),
+    )
+    selected = logits_at.flatten().cumsum(0).reshape(logits_at.shape) - 1
+    logp = output.logits.float().log_softmax(-1)
+    outcomes: list[Outcome] = []
+    for b, one in enumerate(todo):
+        at = position[b, : len(one)]
+        outcomes.append(
+            _outcome(logp, selected[b, :context][at], selected[b, context : context + len(one)], tokens[b][at + 1])
+        )
+    return outcomes
+
+
+def ghost_mask(context: int, position: Int[Tensor, "batch ghost"]) -> Float[Tensor, "batch 1 query key"]:
+    """The additive attention mask of clean tokens followed by ghosts: 0 where a query sees a key, else the minimum.
+
+    Args:
+        context: clean tokens.
+        position: the clean token each ghost copies.
+    """
+    batch, n_ghosts = position.shape
+    total, key = context + n_ghosts, torch.arange(context, device=position.device)
+    seen = torch.zeros(batch, total, total, dtype=torch.bool, device=position.device)
+    seen[:, :context, :context] = key[None, :] <= key[:, None]
+    seen[:, context:, :context] = key < position[..., None]
+    ghost = torch.arange(context, total, device=position.device)
+    seen[:, ghost, ghost] = True
+    blocked = torch.full((), torch.finfo(torch.float32).min, device=position.device)
+    return torch.where(seen, torch.zeros((), device=position.device), blocked)[:, None]
+
+
+def _rows(network: Runner, windows: Windows, site: Site, one: Interventions, tokens_per_pass: int) -> Outcome:
+    device, context = network.device, windows.tokens.shape[1]
+    tokens = torch.from_numpy(windows.tokens[one.window].astype(np.int64))
+    at = torch.from_numpy(one.position.astype(np.int64))
+    places, place = at.unique(return_inverse=True)
+    clean = torch.zeros(1, context, dtype=torch.bool)
+    clean[0, places] = True
+    reference = network.run(tokens[None].to(device), logits_at=clean.to(device)).logits.float().log_softmax(-1)
+    n_rows = max(1, tokens_per_pass // context)
+    ce: list[np.ndarray] = []
+    kl: list[np.ndarray] = []
+    for start in range(0, len(one), n_rows):
+        some = slice(start, min(start + n_rows, len(one)))
+        row = torch.arange(some.stop - some.start)
+        logits_at = torch.zeros(len(row), context, dtype=torch.bool)
+        logits_at[row, at[some]] = True
+
+        def subtract(x: Tensor, some: slice = some, row: Tensor = row) -> Tensor:
+            edited = x.clone()
+            edited[row, at[some]] -= one.vectors[some].to(x.dtype)
+            return edited
+
+        output = network.run(
+            tokens.expand(len(row), -1).to(device), edits={site: subtract}, logits_at=logits_at.to(device)
+        )
+        both = torch.cat([reference, output.logits.float().log_softmax(-1)])
+        part = _outcome(both, place[some], len(places) + row, tokens[at[some] + 1])
+        ce.append(part.ce)
+        kl.append(part.kl)
+    return Outcome(np.concatenate(ce), np.concatenate(kl))
+
+
+def _outcome(
+    logp: Float[Tensor, "selected vocab"],
+    clean: Int[Tensor, " intervention"],
+    edited: Int[Tensor, " intervention"],
+    target: Int[Tensor, " intervention"],
+) -> Outcome:
+    clean, edited, target = clean.to(logp.device), edited.to(logp.device), target.to(logp.device)
+    after = logp[edited]
+    places, place = clean.unique(return_inverse=True)
+    before = logp[places]
+    negentropy = (before.exp() * before).sum(-1)
+    crossed = (before.exp()[place] * after).sum(-1)
+    ce = before[place, target] - after.gather(1, target[:, None])[:, 0]
+    kl = (negentropy[place] - crossed).clamp_min(0)  # rounding can leave −1e-7 where nothing changed
+    return Outcome(ce.cpu().numpy(), kl.cpu().numpy())

@@ -1,0 +1,28 @@
+"""What every control is: a study turned into the same study on a null."""
+
+from typing import ClassVar, Literal, Protocol
+
+from polyseme.studies.config import StudyConfig
+
+Target = Literal["data", "labels", "weights", "latents"]
+
+
+class Control(Protocol):
+    """Config to config: a control is an ordinary study, run by the same code as the study it is a null of."""
+
+    targets: ClassVar[Target]
+    """What the null replaces."""
+    preserves: ClassVar[str]
+    """What the null shares with the real study; a result it explains is not the network's doing."""
+    destroys: ClassVar[str]
+    """What the null lacks; only this can explain a gap."""
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A short name, unique within a study: `gaussian_reinit`."""
+        ...
+
+    def apply(self, study: StudyConfig) -> StudyConfig:
+        """The study on the null: same sites, dictionary, widths, L0, tokens and training."""
+        ...

@@ -1,0 +1,178 @@
+"""Codes in two layouts, sparse entries and a dense tile, with the same five operations; and the gradient buffers.
+
+Every architecture's mathematics is written once over these operations. With f the values, W the decoder, g the
+gradient of the loss in the reconstruction and b, j the row and latent of an entry:
+
+    decode      ŷ_b = Σ_j f_bj W_j            dot       ∂f_bj = ⟨g_b, W_j⟩
+    by_latent   s_j = Σ_b t_bj                outer     ∂W_j  = Σ_b t_bj g_b
+    take        p_j at every entry
+
+Sparse entries are used when few latents are active, the dense tile (a few rows, all latents) otherwise.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.dictionaries.kernels import bag_sum, gather_dot, tiles
+
+
+class Gradients:
+    """The gradient buffers of one step, never zeroed first: what is new overwrites, what has begun is added to.
+
+    Args:
+        buffers: parameter name to its buffer.
+    """
+
+    def __init__(self, buffers: Mapping[str, Tensor]):
+        self._buffers = buffers
+        self._begun = dict.fromkeys(buffers, 0)
+
+    def add(self, name: str, value: Tensor, start: int = 0) -> None:
+        """Add `value` to the rows of `name` from `start` on; rows are begun in order."""
+        stop, begun = start + len(value), self._begun[name]
+        part = self._buffers[name][start:stop]
+        if start == begun:
+            part.copy_(value)
+            self._begun[name] = stop
+        else:
+            assert stop <= begun, "a piece lies partly in rows that have begun"
+            part.add_(value)
+
+    def add_at(self, name: str, indices: Int[Tensor, " some"], value: Tensor) -> None:
+        """Add `value` to the rows `indices` of a buffer that has begun."""
+        assert self._begun[name] == len(self._buffers[name])
+        self._buffers[name].index_add_(0, indices, value)
+
+    def finish(self) -> None:
+        """Zero what nothing was added to."""
+        for name, buffer in self._buffers.items():
+            buffer[self._begun[name] :].zero_()
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._buffers[name]
+
+
+class Codes(Protocol):
+    """Pre-activations of the latents that matter to a step, in one of two layouts."""
+
+    @property
+    def pre(self) -> Tensor:
+        """Pre-activations, one per entry."""
+        ...
+
+    def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
+        """A per-latent vector, broadcastable against `pre`."""
+        ...
+
+    def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
+        """Σ over each row's entries of value × weight[latent]."""
+        ...
+
+    def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
+        """⟨g[row], weight[latent]⟩ at every entry."""
+        ...
+
+    def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
+        """Sum over each latent's entries."""
+        ...
+
+    def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
+        """Add Σ over each latent's entries of t × rows[row] to the gradient `name`."""
+        ...
+
+
+class SparseEntries:
+    """Entries in row order; within a row, indices unique.
+
+    Args:
+        pre: pre-activation of each entry.
+        indices: its latent, int32.
+        offsets: start of each row's entries, and the end.
+        n_latents: width of the dense equivalent.
+    """
+
+    def __init__(
+        self,
+        pre: Float[Tensor, " entry"],
+        indices: Int[Tensor, " entry"],
+        offsets: Int[Tensor, " bag_plus_1"],
+        n_latents: int,
+    ):
+        self.pre, self.indices, self.offsets, self.n_latents = pre, indices, offsets.to(torch.int32), n_latents
+
+    @functools.cached_property
+    def bags(self) -> Int[Tensor, " entry"]:
+        """The row of each entry, int32."""
+        n_bags = len(self.offsets) - 1
+        rows = torch.arange(n_bags, dtype=torch.int32, device=self.offsets.device)
+        return rows.repeat_interleave(self.offsets[1:] - self.offsets[:-1], output_size=len(self.indices))
+
+    @functools.cached_property
+    def _order(self) -> tuple[Tensor, Tensor]:
+        """The entries sorted by latent (rows ascending in each), and where each latent starts."""
+        order = torch.sort(self.indices, stable=True).indices
+        starts = torch.zeros(self.n_latents + 1, dtype=torch.int32, device=self.indices.device)
+        starts[1:] = torch.bincount(self.indices, minlength=self.n_latents).cumsum(0)
+        return order, starts
+
+    def split(self, ends: Int[Tensor, " prefix"]) -> "SparseEntries":
+        """The same entries with each row cut into `len(ends)` bags at those latents; needs ascending indices."""
+        groups = len(ends)
+        bags = self.bags * groups + torch.bucketize(self.indices, ends, right=True, out_int32=True)
+        offsets = torch.zeros((len(self.offsets) - 1) * groups + 1, dtype=torch.int32, device=bags.device)
+        offsets[1:] = torch.bincount(bags, minlength=len(offsets) - 1).cumsum(0)
+        out = SparseEntries(self.pre, self.indices, offsets, self.n_latents)
+        out.__dict__["_order"] = self._order  # the order by latent is the same
+        return out
+
+    def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
+        return per_latent[self.indices]
+
+    def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
+        return bag_sum(weight, self.indices, self.offsets, values)
+
+    def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
+        return gather_dot(g, weight, self.bags, self.indices, self.offsets)
+
+    def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
+        return t.new_zeros(self.n_latents).index_add_(0, self.indices, t)
+
+    def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
+        order, starts = self._order
+        bags, t = self.bags[order], t[order]
+        for part in tiles(self.n_latents, rows.shape[1] * rows.element_size()):
+            own = starts[part.start : part.stop + 1]
+            low, high = int(own[0]), int(own[-1])
+            grads.add(name, bag_sum(rows, bags[low:high], own - low, t[low:high]), part.start)
+
+
+class DenseTile:
+    """All latents of a few rows.
+
+    Args:
+        pre: their pre-activations.
+    """
+
+    def __init__(self, pre: Float[Tensor, "bag n_latents"]):
+        self.pre = pre
+
+    def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
+        return per_latent
+
+    def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
+        return values @ weight
+
+    def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
+        return g @ weight.t()
+
+    def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
+        return t.sum(0)
+
+    def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
+        for part in tiles(t.shape[1], rows.shape[1] * rows.element_size()):
+            grads.add(name, t[:, part].t() @ rows, part.start)

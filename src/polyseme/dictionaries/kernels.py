@@ -1,0 +1,104 @@
+"""The torch operations the engine stands on, each chosen once and for the same reason on every run.
+
+Nothing here is timed at run time: a choice made by timing could differ between a run and its resume, and the two would
+no longer be equal bit for bit.
+"""
+
+import functools
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+TILE_BYTES = 16 * 2**20
+"""Largest temporary: glibc hands blocks under 32 MiB out again without page faults, and a tile stays near the cache."""
+
+
+def tiles(n: int, row_bytes: int) -> Iterator[slice]:
+    """Slices of 0..n whose rows fill at most `TILE_BYTES`."""
+    rows = max(1, TILE_BYTES // max(1, row_bytes))
+    return (slice(start, min(n, start + rows)) for start in range(0, n, rows))
+
+
+@functools.cache
+def _onednn_linear() -> Any:
+    """oneDNN's fp32 linear where it beats MKL (AMD processors, twofold), else None."""
+    try:
+        cpu = Path("/proc/cpuinfo").read_text(errors="replace") if platform.system() == "Linux" else ""
+        return torch.ops.mkldnn._linear_pointwise if "AuthenticAMD" in cpu else None
+    except (OSError, AttributeError):
+        return None
+
+
+def affine(
+    x: Float[Tensor, "batch d"], weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"], out: Float[Tensor, "batch n"]
+) -> Float[Tensor, "batch n"]:
+    """x Wᵀ + b, in `out` where the fastest routine can write there."""
+    onednn = _onednn_linear() if x.device.type == "cpu" and x.dtype == torch.float32 else None
+    if onednn is not None:
+        return onednn(x, weight, bias, "none", [], "")
+    return torch.mm(x, weight.t(), out=out).add_(bias)
+
+
+def bag_sum(
+    weight: Float[Tensor, "n d"],
+    indices: Int[Tensor, " entry"],
+    offsets: Int[Tensor, " bag_plus_1"],
+    values: Float[Tensor, " entry"],
+) -> Float[Tensor, "bag d"]:
+    """For each bag of entries, Σ values × weight[indices]."""
+    return F.embedding_bag(
+        indices, weight, offsets.to(indices.dtype), mode="sum", per_sample_weights=values, include_last_offset=True
+    )
+
+
+_GATHER_DOT: Any = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
+
+
+def gather_dot(
+    left: Float[Tensor, "bag d"],
+    right: Float[Tensor, "n d"],
+    bags: Int[Tensor, " entry"],
+    indices: Int[Tensor, " entry"],
+    offsets: Int[Tensor, " bag_plus_1"],
+) -> Float[Tensor, " entry"]:
+    """⟨left[bag], right[index]⟩ of each entry; bags ascending, `offsets` their starts and the end."""
+    if _GATHER_DOT is None or len(indices) == 0:
+        return gather_dot_fallback(left, right, bags, indices)
+    return _GATHER_DOT(left, right, indices, offsets[:-1].to(indices.dtype), bags.to(indices.dtype), 0)
+
+
+def gather_dot_fallback(
+    left: Float[Tensor, "bag d"],
+    right: Float[Tensor, "n d"],
+    bags: Int[Tensor, " entry"],
+    indices: Int[Tensor, " entry"],
+) -> Float[Tensor, " entry"]:
+    """`gather_dot` with public operations only, in tiles of entries."""
+    out = left.new_empty(len(indices))
+    for part in tiles(len(indices), 2 * left.shape[1] * left.element_size()):
+        torch.linalg.vecdot(left[bags[part]], right[indices[part]], out=out[part])
+    return out
+
+
+def top_k(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"], Int[Tensor, "batch k"]]:
+    """The k largest of each row in no particular order, exactly; two stages where that is faster.
+
+    Stage one takes the k groups (of `n // width` interleaved columns' maxima) with the largest maximum; the row's k
+    largest are among them, since each group left out has k maxima above all of its own.
+    """
+    rows, n = x.shape
+    group = 8
+    if n % group or n // group < 2 * k or x.device.type != "cpu":
+        return torch.topk(x, k, dim=1, sorted=False)
+    width = n // group
+    grouped = x.view(rows, group, width)
+    columns = torch.topk(grouped.amax(1), k, dim=1, sorted=False).indices
+    candidates = grouped.gather(2, columns[:, None, :].expand(rows, group, k)).view(rows, group * k)
+    values, place = torch.topk(candidates, k, dim=1, sorted=False)
+    return values, columns.gather(1, place % k) + (place // k) * width

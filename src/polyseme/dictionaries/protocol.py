@@ -1,0 +1,109 @@
+"""What a dictionary is, what training needs of it, and what a training step tells."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from polyseme.core.batch import Batch, Latents
+from polyseme.core.config import Config
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What one training step measured, in tensors that nobody has waited for yet.
+
+    The loss is (squared error + coefficient × penalty + AuxK's share) summed over a vector, divided by d_out and
+    averaged over the batch, in the units in which the target's mean squared norm about its mean is d_out: 1 is what
+    predicting the mean costs, whatever the data's scale and width.
+
+    Attributes:
+        loss: mse + sparsity + aux; its gradient is what `accumulate` wrote.
+        mse: the reconstruction's part.
+        sparsity: the penalty's part, coefficient included.
+        aux: the part of AuxK, or of the gated dictionary's auxiliary reconstruction.
+        l0: mean active latents per vector.
+        fired: on how many vectors of the batch each latent was active.
+        sse: Σ‖y − ŷ‖² over the batch.
+        total: Σ‖y − ȳ‖² over the batch, ȳ its mean; sse / total is the batch's FVU.
+        n_rows: vectors in the batch.
+    """
+
+    loss: Float[Tensor, ""]
+    mse: Float[Tensor, ""]
+    sparsity: Float[Tensor, ""]
+    aux: Float[Tensor, ""]
+    l0: Float[Tensor, ""]
+    fired: Int[Tensor, " n_latents"]
+    sse: Float[Tensor, ""]
+    total: Float[Tensor, ""]
+    n_rows: int
+
+
+class Dictionary(Protocol):
+    """Sparse latents of a vector and back; raw activations in, raw activations out."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def d_in(self) -> int: ...
+    @property
+    def d_out(self) -> int: ...
+    @property
+    def n_latents(self) -> int: ...
+
+    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        """The active latents of each vector."""
+        ...
+
+    def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
+        """Σ z_i × (write direction i) + bias."""
+        ...
+
+    def reconstruct(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
+        """decode(encode(x))."""
+        ...
+
+    def read_directions(self) -> Float[Tensor, "n_latents d_in"]:
+        """The encoder's rows: the inner product with a raw vector is the latent's pre-activation less its bias."""
+        ...
+
+    def write_directions(self) -> Float[Tensor, "n_latents d_out"]:
+        """The decoder's unit rows: what one unit of the latent adds to the reconstruction."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter and buffer, live: copying all of them back restores the dictionary bit for bit."""
+        ...
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The trained tensors, live leaves whose `.grad` is set by `Trainable.accumulate`."""
+        ...
+
+
+class Trainable(Dictionary, Protocol):
+    """A dictionary that writes its own gradients; any torch optimiser over `parameters()` moves it."""
+
+    @property
+    def has_coefficient(self) -> bool:
+        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
+        ...
+
+    def initialise(self, batch: Batch) -> None:
+        """Take the data's centre and scale from the first batch."""
+        ...
+
+    def accumulate(
+        self, batch: Batch, *, progress: float, dead: Bool[Tensor, " n_latents"] | None, coefficient: float
+    ) -> StepStats:
+        """Set `.grad` of every parameter to the gradient of `StepStats.loss` on this batch."""
+        ...
+
+    def after_step(self) -> None:
+        """Restore the constraints that the optimiser's step has broken (unit decoder norms)."""
+        ...
+
+    def folded(self) -> "Trainable":
+        """A copy whose weights take raw activations themselves: what is saved."""
+        ...

@@ -1,0 +1,122 @@
+"""Which latents of each vector enter the code: chosen tile by tile, while a tile is in cache, never all at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.dictionaries.entries import SparseEntries
+from polyseme.dictionaries.kernels import affine, tiles, top_k
+
+MAX_DENSITY = 0.1
+"""Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """x Wᵀ + b in row tiles.
+
+    Attributes:
+        x: inputs, normalised and less the bias.
+        weight, bias: of the encoder.
+    """
+
+    x: Float[Tensor, "batch d_in"]
+    weight: Float[Tensor, "n_latents d_in"]
+    bias: Float[Tensor, " n_latents"]
+
+    @property
+    def n_latents(self) -> int:
+        """Width of a tile."""
+        return len(self.weight)
+
+    def tiles(self) -> Iterator[tuple[slice, Float[Tensor, "rows n_latents"]]]:
+        """Rows and their pre-activations, in a buffer that the next tile overwrites."""
+        buffer: Tensor | None = None
+        for rows in tiles(len(self.x), self.n_latents * self.x.element_size()):
+            x = self.x[rows]
+            if buffer is None:
+                buffer = x.new_empty(len(x), self.n_latents)
+            yield rows, affine(x, self.weight, self.bias, out=buffer[: len(x)])
+
+
+def ragged(
+    values: Float[Tensor, " entry"], flat: Int[Tensor, " entry"], n_rows: int, n_latents: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, latents (int32) and entries a row, of entries at flat positions of a tile."""
+    rows = flat.div(n_latents, rounding_mode="floor")
+    return values, (flat - rows * n_latents).to(torch.int32), torch.bincount(rows, minlength=n_rows)
+
+
+def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int) -> SparseEntries:
+    """The entries of all tiles; each part is values, latents and entries a row."""
+    counts = torch.cat([part[2] for part in parts])
+    offsets = counts.new_zeros(len(counts) + 1)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    return SparseEntries(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), offsets, n_latents)
+
+
+def select_above(
+    encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float, *, max_density: float = 1.0
+) -> SparseEntries | None:
+    """Every entry above `bound` (one for all or one a latent), or None when the first tile is denser than asked."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _, pre in encoder.tiles():
+        flat = active(pre > bound)
+        if not parts and len(flat) > max_density * pre.numel():
+            return None
+        parts.append(ragged(pre.view(-1)[flat], flat, len(pre), encoder.n_latents))
+    return joined(parts, encoder.n_latents)
+
+
+def active(mask: Tensor) -> Int[Tensor, " entry"]:
+    """Flat positions of the true elements of `mask`, ascending; eight elements are looked at as one word."""
+    flat = mask.view(-1)
+    if flat.numel() % 8 or flat.device.type != "cpu":
+        return flat.nonzero().view(-1)
+    words = flat.view(torch.int64).nonzero().view(-1)
+    within = flat.view(-1, 8)[words].view(-1).nonzero().view(-1)
+    return words[within >> 3] * 8 + (within & 7)
+
+
+def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
+    """The at most k largest positive entries of each row; `ascending` sorts them by latent."""
+    k = min(k, encoder.n_latents)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _, pre in encoder.tiles():
+        values, latents = top_k(pre, k)
+        if ascending:
+            latents, order = torch.sort(latents, dim=1)
+            values = values.gather(1, order)
+        keep = values > 0
+        counts = keep.sum(1)
+        values, latents = values.view(-1), latents.to(torch.int32).view(-1)
+        if int(counts.sum()) < len(values):
+            values, latents = values[keep.view(-1)], latents[keep.view(-1)]
+        parts.append((values, latents, counts))
+    return joined(parts, encoder.n_latents)
+
+
+def select_batch_top_k(encoder: Encoder, k: int, guess: float) -> SparseEntries:
+    """The k × rows largest positive entries of the whole batch; ties go to the lowest row, then latent.
+
+    Entries under 0.9 × `guess` are dropped while their tile is in cache; the result does not depend on the guess,
+    for when fewer are left than wanted the batch is encoded again without it.
+    """
+    wanted = min(k, encoder.n_latents) * len(encoder.x)
+    survivors = select_above(encoder, max(0.0, 0.9 * guess))
+    assert survivors is not None
+    if len(survivors.pre) < wanted and guess > 0:
+        survivors = select_above(encoder, 0.0)
+        assert survivors is not None
+    if len(survivors.pre) <= wanted:
+        return survivors
+    pre = survivors.pre
+    smallest = torch.topk(pre, wanted, sorted=False).values.min()
+    keep = pre > smallest
+    ties = (pre == smallest).nonzero().view(-1)
+    keep[ties[: wanted - int(keep.sum())]] = True
+    counts = torch.bincount(survivors.bags[keep], minlength=len(encoder.x))
+    return joined([(pre[keep], survivors.indices[keep], counts)], encoder.n_latents)

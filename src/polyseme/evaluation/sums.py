@@ -1,0 +1,261 @@
+"""Per-document additive sums: what every metric is made of, what is saved, and what is resampled.
+
+A metric is a pure function (its *finish*) of the totals of some columns over documents. The columns, one row a
+document, are saved beside the record, so that anyone can recompute the value and its interval, and so that a control
+measured on the same documents can be paired with the trained network document by document.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from polyseme.core.errors import DamagedArtifact
+from polyseme.core.records import Better, Interval, MetricRecord
+from polyseme.core.stats import bootstrap_documents
+from polyseme.store import load_array, load_json, save_array, save_json
+
+Values = Float[np.ndarray, "*batch"]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over documents, on their way to a value.
+
+    Attributes:
+        sums: [..., statistic]; leading axes are resamples.
+        columns: names of the statistics.
+        parameters: of the finish.
+    """
+
+    sums: Float[np.ndarray, "*batch statistic"]
+    columns: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+    def combine(self, weights: Mapping[str, float]) -> Values:
+        """Σ weight · column."""
+        parts = [weight * self.sums[..., self.columns.index(name)] for name, weight in weights.items()]
+        return np.sum(parts, axis=0)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How totals become a value.
+
+    Attributes:
+        value: totals to values, over any leading axes.
+        resampling: `bootstrap` over documents, or `jackknife` (leave one document out) where the bootstrap is
+            inconsistent because a resample repeats documents and so never sees as many distinct ones.
+        bounds: the interval is clipped to these.
+    """
+
+    value: Callable[[Totals], Values]
+    resampling: Literal["bootstrap", "jackknife"] = "bootstrap"
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+
+def _divide(numerator: Values, denominator: Values) -> Values:
+    """NaN where there is nothing to divide by: not measured."""
+    return numerator / np.where(denominator == 0, np.nan, denominator)
+
+
+def _ratio(totals: Totals) -> Values:
+    """Σ wᵢ cᵢ / Σ vᵢ cᵢ for the weights w (`numerator`) and v (`denominator`) by column name."""
+    return _divide(totals.combine(totals.parameters["numerator"]), totals.combine(totals.parameters["denominator"]))
+
+
+def _fvu(totals: Totals) -> Values:
+    """Σ‖y−ŷ‖² / (Σ‖y−c‖² − ‖Σ(y−c)‖²/n): columns n, error, square, then Σ(y−c) itself, c any fixed vector."""
+    n, error, square = (totals.sums[..., i] for i in range(3))
+    variation = square - _divide((totals.sums[..., 3:] ** 2).sum(-1), n)
+    # A constant target leaves rounding noise instead of 0: nothing to explain, so not measured.
+    return _divide(error, np.where(variation <= 1e-12 * square, 0.0, variation))
+
+
+def _dead_share(totals: Totals) -> Values:
+    """1 − (latents firing in two documents or more + Σ latents firing in this document only) / n_latents."""
+    alive = totals.parameters["shared"] + totals.sums[..., 0]
+    return 1 - alive / totals.parameters["n_latents"]
+
+
+def _dense_share(totals: Totals) -> Values:
+    """Share of latents whose firings (columns after n) exceed `threshold` of the n vectors."""
+    density = _divide(totals.sums[..., 1:], totals.sums[..., :1])
+    return (density > totals.parameters["threshold"]).sum(-1) / totals.parameters["n_latents"]
+
+
+FINISHES: dict[str, Finish] = {
+    "ratio": Finish(_ratio),
+    "fvu": Finish(_fvu, bounds=(0.0, math.inf)),
+    "dead_share": Finish(_dead_share, resampling="jackknife", bounds=(0.0, 1.0)),
+    "dense_share": Finish(_dense_share, bounds=(0.0, 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class DocumentSums:
+    """One metric's additive sums, a row a document.
+
+    Attributes:
+        name: the metric.
+        finish: key in `FINISHES`.
+        columns: names of the statistics; the last name may stand for a whole vector (`fvu`, `dense_share`).
+        sums: float64 [document, statistic].
+        documents: index in `Windows.names` of each row: every document with a counted token, ascending.
+        n: how many `n_unit` the value rests on.
+        parameters: of the finish (JSON).
+        details: JSON that travels into the record.
+    """
+
+    name: str
+    finish: str
+    columns: tuple[str, ...]
+    sums: Float[np.ndarray, "document statistic"]
+    documents: Int[np.ndarray, " document"]
+    n: int
+    n_unit: str = "tokens"
+    unit: str = ""
+    better: Better = "neither"
+    scope: dict[str, str | int] = field(default_factory=dict[str, str | int])
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
+    version: int = 1
+
+    def values(self, totals: Float[np.ndarray, "*batch statistic"]) -> Values:
+        """The metric's value for totals over documents."""
+        return FINISHES[self.finish].value(Totals(totals, self.columns, self.parameters))
+
+    def record(self, *, seed: int = 0, n_resamples: int = 1000) -> MetricRecord:
+        """The metric's value and 95% interval; the same `seed` draws the same documents for every metric."""
+        value, interval = interval_of(self.sums, self.values, self.finish, seed=seed, n_resamples=n_resamples)
+        return MetricRecord(
+            name=self.name,
+            value=value,
+            interval=interval,
+            n=self.n,
+            n_unit=self.n_unit,
+            unit=self.unit,
+            better=self.better,
+            scope=self.scope,
+            details={**self._means(), "n_documents": len(self.sums), **self.details},
+            version=self.version,
+        )
+
+    def _means(self) -> dict[str, float]:
+        """The parts of a ratio a token, so that a CE recovered is never seen without its CEs."""
+        if self.finish != "ratio" or "n" not in self.columns:
+            return {}
+        totals = self.sums.sum(0)
+        n = totals[self.columns.index("n")]
+        return {name: float(total / n) for name, total in zip(self.columns, totals, strict=True) if n and name != "n"}
+
+
+def interval_of(
+    sums: Float[np.ndarray, "document *statistic"],
+    values: Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]],
+    finish: str,
+    *,
+    seed: int,
+    n_resamples: int,
+    clip: bool = True,
+) -> tuple[float, Interval]:
+    """A value and its 95% interval over documents, by the resampling its finish asks for.
+
+    Jackknife: θ ± 1.96 √((m−1)/m Σ(θ₍ᵢ₎ − θ̄)²) over the m leave-one-out values (Efron & Stein 1981).
+    """
+    kind = FINISHES[finish]
+    if not len(sums):
+        return math.nan, Interval(low=math.nan, high=math.nan)
+    if kind.resampling == "jackknife":
+        value, interval = _jackknife(sums, values)
+    else:
+        value, interval = bootstrap_documents(sums, values, seed=seed, n_resamples=n_resamples)
+    if not clip or math.isnan(interval.low):
+        return value, interval
+    low, high = kind.bounds
+    return value, interval.model_copy(update={"low": max(interval.low, low), "high": min(interval.high, high)})
+
+
+def _jackknife(
+    sums: Float[np.ndarray, "document *statistic"],
+    values: Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]],
+) -> tuple[float, Interval]:
+    total = sums.sum(0)
+    value, m = float(values(total)), len(sums)
+    method = "jackknife over documents"
+    if m < 2:
+        return value, Interval(low=math.nan, high=math.nan, method=method)
+    left_out = values(total - sums)
+    error = 1.959964 * math.sqrt((m - 1) / m * float(((left_out - left_out.mean()) ** 2).sum()))
+    return value, Interval(low=value - error, high=value + error, method=method)
+
+
+def save_sums(folder: Path, entries: Sequence[DocumentSums], names: Sequence[str], *, stem: str = "sums") -> None:
+    """Write `<stem>.npy` (float64 [document, column of every metric]) and `<stem>.json` (what each column is).
+
+    In the JSON, `documents` are the rows' names and `metrics` says for each metric which columns
+    `[start, stop)` are its own, its finish and its parameters.
+
+    Args:
+        folder: an existing folder.
+        entries: metrics measured on the same documents.
+        names: `Windows.names`.
+        stem: file name without its ending.
+    """
+    documents = entries[0].documents if entries else np.zeros(0, dtype=np.int64)
+    assert all(np.array_equal(e.documents, documents) for e in entries), "metrics measured on different documents"
+    metrics: list[dict[str, Any]] = []
+    start = 0
+    for entry in entries:
+        stop = start + entry.sums.shape[1]
+        metrics.append({"start": start, "stop": stop, **_meta(entry)})
+        start = stop
+    sums = np.concatenate([e.sums for e in entries], axis=1) if entries else np.zeros((0, 0))
+    save_array(folder / f"{stem}.npy", sums)
+    rows = [int(d) for d in documents]
+    save_json(
+        folder / f"{stem}.json",
+        {"version": 1, "documents": rows, "names": [names[d] for d in rows], "metrics": metrics},
+    )
+
+
+def load_sums(folder: Path, *, stem: str = "sums") -> list[DocumentSums]:
+    """What `save_sums` wrote.
+
+    Raises:
+        DamagedArtifact: a file is missing, unreadable, or the two do not belong together.
+    """
+    index, sums = load_json(folder / f"{stem}.json"), load_array(folder / f"{stem}.npy")
+    try:
+        documents = np.array(index["documents"], dtype=np.int64)
+        entries = [_entry(meta, sums, documents) for meta in index["metrics"]]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DamagedArtifact(
+            f"the per-document sums cannot be read ({error!r})", where=str(folder), fix="run the evaluation again"
+        ) from error
+    width = sum(entry.sums.shape[1] for entry in entries)
+    if sums.shape != (len(documents), width):
+        raise DamagedArtifact(
+            f"the per-document sums are {sums.shape[0]} × {sums.shape[1]}, their index says {len(documents)} × {width}",
+            where=str(folder),
+            fix="run the evaluation again",
+        )
+    return entries
+
+
+_META = ("name", "finish", "columns", "n", "n_unit", "unit", "better", "scope", "parameters", "details", "version")
+
+
+def _meta(entry: DocumentSums) -> dict[str, Any]:
+    return {key: getattr(entry, key) for key in _META}
+
+
+def _entry(meta: dict[str, Any], sums: np.ndarray, documents: np.ndarray) -> DocumentSums:
+    known: dict[str, Any] = {key: meta[key] for key in _META}
+    known["columns"] = tuple(meta["columns"])
+    columns = np.asarray(sums[:, meta["start"] : meta["stop"]], dtype=np.float64)
+    return DocumentSums(sums=columns, documents=documents, **known)

@@ -1,0 +1,243 @@
+"""The known architectures: where each keeps the places that carry a short name.
+
+A family is one `Family` and one line in `FAMILIES`. Its templates are `module path.port`, relative to the base model
+(the part below the head), with `{n}` for the block. A name a family lacks is an error, never the nearest thing.
+
+What the short names mean, in every family:
+
+- `embed`: token (or patch) embeddings before positions are added.
+- `blocks.N.resid_pre`, `blocks.N.resid_post`: what block N reads and what block N + 1 reads.
+- `blocks.N.resid_mid`: what the MLP's residual connection adds to.
+- `blocks.N.attn_in`, `blocks.N.mlp_in`: what the attention and the MLP read, after their norm.
+- `blocks.N.attn_out`, `blocks.N.mlp_out`: what they add to the residual stream.
+- `blocks.N.attn.z`, `blocks.N.attn.head.H`: what goes into the output projection: every head, and head H's slice.
+- `blocks.N.mlp_post`: the hidden neurons after the non-linearity (and after the gate, where there is one).
+- `final_norm` (also `ln_final`): the vectors the unembedding reads, after the norm's gain and bias.
+
+TransformerLens's hook names stand for the same places in the network as it is loaded here: weights are not folded or
+centred, so values equal `HookedTransformer.from_pretrained_no_processing`'s, except that `attn.hook_z` keeps the heads
+side by side on the last axis and that a norm's `hook_normalized` includes an RMSNorm's gain. In post-norm blocks (BERT)
+TransformerLens's `hook_resid_mid` and `hook_resid_post` are the sums before the norm, and resolve to those.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+TRANSFORMER_LENS = {
+    "hook_embed": "embed",
+    "blocks.{n}.hook_resid_pre": "blocks.{n}.resid_pre",
+    "blocks.{n}.hook_resid_mid": "blocks.{n}.resid_mid",
+    "blocks.{n}.hook_resid_post": "blocks.{n}.resid_post",
+    "blocks.{n}.ln1.hook_normalized": "blocks.{n}.attn_in",
+    "blocks.{n}.ln2.hook_normalized": "blocks.{n}.mlp_in",
+    "blocks.{n}.hook_attn_out": "blocks.{n}.attn_out",
+    "blocks.{n}.hook_mlp_out": "blocks.{n}.mlp_out",
+    "blocks.{n}.attn.hook_z": "blocks.{n}.attn.z",
+    "blocks.{n}.mlp.hook_post": "blocks.{n}.mlp_post",
+    "ln_final.hook_normalized": "final_norm",
+}
+"""TransformerLens's name to the short name of the same place."""
+
+
+def _nothing_absent(config: Any) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where one architecture keeps its named places.
+
+    Attributes:
+        name: of the family.
+        model_types: values of a Hugging Face config's `model_type` that have this layout.
+        blocks: path of the list of blocks.
+        sites: short name to `path.port`.
+        transformer_lens: hook names whose place differs from that of the short name in `TRANSFORMER_LENS`.
+        readout: module paths, from the whole model and with `{base}` for the base model, that turn the last residual
+            stream into logits; empty where there is no such chain.
+        embeddings: parameters that embed the input and are not in an `nn.Embedding`.
+        mask_4d: whether the attention takes an additive `[batch, 1, query, key]` mask as it is.
+        absent: from the config, short names this network lacks though the family has them, with the reason.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    blocks: str
+    sites: dict[str, str]
+    transformer_lens: dict[str, str] = field(default_factory=dict[str, str])
+    readout: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    mask_4d: bool = False
+    absent: Callable[[Any], dict[str, str]] = _nothing_absent
+
+
+GPT2 = Family(
+    name="gpt2",
+    model_types=("gpt2",),
+    blocks="h",
+    sites={
+        "embed": "wte.out",
+        "blocks.{n}.resid_pre": "h.{n}.in",
+        "blocks.{n}.attn_in": "h.{n}.attn.in",
+        "blocks.{n}.attn.z": "h.{n}.attn.c_proj.in",
+        "blocks.{n}.attn_out": "h.{n}.attn.out",
+        "blocks.{n}.resid_mid": "h.{n}.ln_2.stream",
+        "blocks.{n}.mlp_in": "h.{n}.mlp.in",
+        "blocks.{n}.mlp_post": "h.{n}.mlp.c_proj.in",
+        "blocks.{n}.mlp_out": "h.{n}.mlp.out",
+        "blocks.{n}.resid_post": "h.{n}.out",
+        "final_norm": "ln_f.out",
+    },
+    readout=("{base}ln_f", "lm_head"),
+    mask_4d=True,
+)
+
+
+def _neox_absent(config: Any) -> dict[str, str]:
+    if not config.use_parallel_residual:
+        return {}
+    reason = "attention and MLP are parallel (use_parallel_residual), so there is no residual stream between them"
+    return {"blocks.{n}.resid_mid": reason}
+
+
+NEOX = Family(
+    name="gpt_neox",
+    model_types=("gpt_neox",),
+    blocks="layers",
+    sites={
+        "embed": "embed_in.out",
+        "blocks.{n}.resid_pre": "layers.{n}.in",
+        "blocks.{n}.attn_in": "layers.{n}.attention.in",
+        "blocks.{n}.attn.z": "layers.{n}.attention.dense.in",
+        "blocks.{n}.attn_out": "layers.{n}.attention.out",
+        "blocks.{n}.resid_mid": "layers.{n}.post_attention_layernorm.stream",
+        "blocks.{n}.mlp_in": "layers.{n}.mlp.in",
+        "blocks.{n}.mlp_post": "layers.{n}.mlp.dense_4h_to_h.in",
+        "blocks.{n}.mlp_out": "layers.{n}.mlp.out",
+        "blocks.{n}.resid_post": "layers.{n}.out",
+        "final_norm": "final_layer_norm.out",
+    },
+    readout=("{base}final_layer_norm", "lm_head"),
+    mask_4d=True,
+    absent=_neox_absent,
+)
+
+LLAMA = Family(
+    name="llama",
+    model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "smollm3"),
+    blocks="layers",
+    sites={
+        "embed": "embed_tokens.out",
+        "blocks.{n}.resid_pre": "layers.{n}.in",
+        "blocks.{n}.attn_in": "layers.{n}.self_attn.in",
+        "blocks.{n}.attn.z": "layers.{n}.self_attn.o_proj.in",
+        "blocks.{n}.attn_out": "layers.{n}.self_attn.out",
+        "blocks.{n}.resid_mid": "layers.{n}.post_attention_layernorm.stream",
+        "blocks.{n}.mlp_in": "layers.{n}.mlp.in",
+        "blocks.{n}.mlp_post": "layers.{n}.mlp.down_proj.in",
+        "blocks.{n}.mlp_out": "layers.{n}.mlp.out",
+        "blocks.{n}.resid_post": "layers.{n}.out",
+        "final_norm": "norm.out",
+    },
+    readout=("{base}norm", "lm_head"),
+    mask_4d=True,
+)
+
+# Norms before and after each part: what is added to the stream is what the second norm returns.
+GEMMA2 = Family(
+    name="gemma2",
+    model_types=("gemma2", "gemma3_text"),
+    blocks="layers",
+    sites={
+        **LLAMA.sites,
+        "blocks.{n}.attn_out": "layers.{n}.post_attention_layernorm.out",
+        "blocks.{n}.resid_mid": "layers.{n}.pre_feedforward_layernorm.stream",
+        "blocks.{n}.mlp_out": "layers.{n}.post_feedforward_layernorm.out",
+    },
+    readout=LLAMA.readout,
+    mask_4d=True,
+)
+
+_NO_ATTENTION = "a state-space block has no attention; its one part is `mixer_out`"
+_NO_MLP = "a state-space block has no MLP; its one part is `mixer_out`"
+
+MAMBA = Family(
+    name="mamba",
+    model_types=("mamba",),
+    blocks="layers",
+    sites={
+        "embed": "embeddings.out",
+        "blocks.{n}.resid_pre": "layers.{n}.in",
+        "blocks.{n}.mixer_in": "layers.{n}.mixer.in",
+        "blocks.{n}.mixer_out": "layers.{n}.mixer.out",
+        "blocks.{n}.resid_post": "layers.{n}.out",
+        "final_norm": "norm_f.out",
+    },
+    readout=("{base}norm_f", "lm_head"),
+    absent=lambda config: {
+        **{f"blocks.{{n}}.{name}": _NO_ATTENTION for name in ("attn_in", "attn.z", "attn_out", "resid_mid")},
+        **{f"blocks.{{n}}.{name}": _NO_MLP for name in ("mlp_in", "mlp_post", "mlp_out")},
+    },
+)
+
+BERT = Family(
+    name="bert",
+    model_types=("bert",),
+    blocks="encoder.layer",
+    sites={
+        "embed": "embeddings.word_embeddings.out",
+        "blocks.{n}.resid_pre": "encoder.layer.{n}.in",
+        "blocks.{n}.attn_in": "encoder.layer.{n}.attention.in",
+        "blocks.{n}.attn.z": "encoder.layer.{n}.attention.output.dense.in",
+        "blocks.{n}.attn_out": "encoder.layer.{n}.attention.output.dense.out",
+        "blocks.{n}.resid_mid": "encoder.layer.{n}.attention.out",
+        "blocks.{n}.mlp_in": "encoder.layer.{n}.intermediate.in",
+        "blocks.{n}.mlp_post": "encoder.layer.{n}.output.dense.in",
+        "blocks.{n}.mlp_out": "encoder.layer.{n}.output.dense.out",
+        "blocks.{n}.resid_post": "encoder.layer.{n}.out",
+    },
+    transformer_lens={
+        "blocks.{n}.hook_resid_mid": "encoder.layer.{n}.attention.output.LayerNorm.in",
+        "blocks.{n}.hook_resid_post": "encoder.layer.{n}.output.LayerNorm.in",
+        "blocks.{n}.hook_normalized_resid_post": "encoder.layer.{n}.out",
+        "blocks.{n}.ln1.hook_normalized": "encoder.layer.{n}.attention.out",
+        "blocks.{n}.ln2.hook_normalized": "encoder.layer.{n}.out",
+    },
+    readout=("cls.predictions",),
+    mask_4d=True,
+    absent=lambda config: {"final_norm": "a post-norm network ends in its last block's norm; use its resid_post"},
+)
+
+VIT = Family(
+    name="vit",
+    model_types=("vit",),
+    blocks="layers",
+    sites={
+        "embed": "embeddings.patch_embeddings.out",
+        "blocks.{n}.resid_pre": "layers.{n}.in",
+        "blocks.{n}.attn_in": "layers.{n}.attention.in",
+        "blocks.{n}.attn.z": "layers.{n}.attention.o_proj.in",
+        "blocks.{n}.attn_out": "layers.{n}.attention.out",
+        "blocks.{n}.resid_mid": "layers.{n}.layernorm_after.stream",
+        "blocks.{n}.mlp_in": "layers.{n}.mlp.in",
+        "blocks.{n}.mlp_post": "layers.{n}.mlp.fc2.in",
+        "blocks.{n}.mlp_out": "layers.{n}.mlp.out",
+        "blocks.{n}.resid_post": "layers.{n}.out",
+        "final_norm": "layernorm.out",
+    },
+    readout=("{base}layernorm", "classifier"),
+    embeddings=(
+        "embeddings.cls_token",
+        "embeddings.mask_token",
+        "embeddings.position_embeddings",
+        "embeddings.patch_embeddings.projection.weight",
+    ),
+)
+
+FAMILIES: tuple[Family, ...] = (GPT2, NEOX, LLAMA, GEMMA2, MAMBA, BERT, VIT)
+
+
+def family_of(model_type: str | None) -> Family | None:
+    """The family with this `model_type`; None for an architecture without short names."""
+    return next((family for family in FAMILIES if model_type in family.model_types), None)

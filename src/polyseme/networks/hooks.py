@@ -1,0 +1,203 @@
+"""Reading and writing inside one forward pass.
+
+At a site the value is read first, then edited: a read gives the value before that site's edits, and after every edit
+upstream of it. Several edits at one module and port (heads, say) apply one after the other, in the order given.
+"""
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from polyseme.core.errors import InputError
+from polyseme.core.site import Site
+from polyseme.networks.edits import Edit
+
+Repeated = Literal["error", "first"]
+
+
+class _Stop(BaseException):
+    """Ends the pass once every read is made; not an `Exception`, so that a model's own handlers let it by."""
+
+
+class Pass:
+    """The reads and edits of one forward pass.
+
+    Args:
+        module: the network.
+        reads: sites to read.
+        edits: what to put in the place of sites' vectors.
+        repeated: what to do when a module is called a second time.
+    """
+
+    def __init__(self, module: nn.Module, reads: Sequence[Site], edits: Mapping[Site, Edit], repeated: Repeated):
+        self._module = module
+        self._repeated = repeated
+        self._reads = list(dict.fromkeys(reads))
+        self._edits = dict(edits)
+        self._fired: set[tuple[str, str]] = set()
+        self.values: dict[Site, Tensor] = {}
+
+    def run(self, forward: Callable[[], Any], *, stop: bool) -> Any:
+        """Call `forward` with the hooks in place.
+
+        Args:
+            forward: runs the network.
+            stop: end the pass as soon as every site is read; nothing is returned then.
+
+        Raises:
+            InputError: a site was not reached, was called more than once, has no tensor, or an edit changed its shape.
+        """
+        waiting = {(site.path, site.port) for site in self._reads}
+        stop = stop and bool(waiting)
+        output = None
+        with ExitStack() as stack:
+            for path, port in dict.fromkeys((site.path, site.port) for site in [*self._reads, *self._edits]):
+                handle = self._register(path, port, waiting if stop else None)
+                stack.callback(handle.remove)
+            try:
+                output = forward()
+            except _Stop:
+                pass
+        missing = [site for site in [*self._reads, *self._edits] if (site.path, site.port) not in self._fired]
+        if missing and not (stop and not waiting):
+            raise InputError(
+                f"The forward pass did not reach {', '.join(map(str, missing))}",
+                where=type(self._module).__name__,
+                fix="name a module that the network calls on these inputs",
+            )
+        return output
+
+    def _register(self, path: str, port: str, waiting: set[tuple[str, str]] | None) -> Any:
+        module = self._module.get_submodule(path)
+
+        def visit(value: Tensor) -> Tensor | None:
+            if (path, port) in self._fired:
+                if self._repeated == "error":
+                    raise InputError(
+                        f"The module {path} is called more than once in a forward pass, so its site is ambiguous",
+                        where=type(self._module).__name__,
+                        fix="name a site around it, or load the network with repeated='first' to mean the first call",
+                    )
+                return None
+            self._fired.add((path, port))
+            self._read(path, port, value)
+            edited = self._edit(path, port, value)
+            if waiting is not None:
+                waiting.discard((path, port))
+                if not waiting:
+                    raise _Stop
+            return edited
+
+        if port == "out":
+
+            def after(_: nn.Module, args: Any, output: Any) -> Any:
+                edited = visit(_first_tensor(output, path))
+                return None if edited is None else _with_first_tensor(output, edited)
+
+            return module.register_forward_hook(after)
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            key = _input_key(module, args, kwargs, path)
+            value = cast(Tensor, args[key] if isinstance(key, int) else kwargs[key])
+            edited = visit(value)
+            if edited is None:
+                return None
+            if port == "stream":
+                # The skip connection around the module holds the same tensor.
+                value.copy_(edited)
+                return None
+            if isinstance(key, int):
+                return (*args[:key], edited, *args[key + 1 :]), kwargs
+            return args, {**kwargs, key: edited}
+
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def _read(self, path: str, port: str, value: Tensor) -> None:
+        for site in self._reads:
+            if (site.path, site.port) == (path, port):
+                # A copy made outside inference mode is an ordinary tensor, and no later in-place step reaches it.
+                with torch.inference_mode(False):
+                    self.values[site] = _slice(value, site).clone()
+
+    def _edit(self, path: str, port: str, value: Tensor) -> Tensor | None:
+        edits = [(site, edit) for site, edit in self._edits.items() if (site.path, site.port) == (path, port)]
+        if not edits:
+            return None
+        result = value.clone()
+        for site, edit in edits:
+            part = _slice(result, site)
+            edited = edit(part.clone())
+            if edited.shape != part.shape:
+                raise InputError(
+                    f"The edit at {site} returned shape {tuple(edited.shape)} for vectors of shape {tuple(part.shape)}",
+                    fix="return a tensor of the shape given; check the width of the dictionary or vector",
+                )
+            part.copy_(edited)
+        return result
+
+
+def _slice(value: Tensor, site: Site) -> Tensor:
+    if site.head is None:
+        return value
+    assert site.n_heads is not None
+    width, rest = divmod(value.shape[-1], site.n_heads)
+    if rest:
+        raise InputError(f"The {value.shape[-1]} entries at {site} do not divide into {site.n_heads} heads")
+    return value[..., site.head * width : (site.head + 1) * width]
+
+
+def _input_key(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> int | str:
+    """Where the module's first argument is: a position, or the keyword it came by."""
+    if args:
+        if isinstance(args[0], Tensor):
+            return 0
+    else:
+        first = next(iter(inspect.signature(module.forward).parameters), "")
+        if isinstance(kwargs.get(first), Tensor):
+            return first
+        tensors = [name for name, value in kwargs.items() if isinstance(value, Tensor)]
+        if len(tensors) == 1:
+            return tensors[0]
+    raise InputError(f"The first argument of the module {path} is not a tensor", fix="name another site")
+
+
+def _first_tensor(output: Any, path: str) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    for value in _items(output).values():
+        if isinstance(value, Tensor):
+            return value
+    raise InputError(
+        f"The module {path} returns a {type(output).__name__} without a tensor in it", fix="name another site"
+    )
+
+
+def _with_first_tensor(output: Any, new: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return new
+    key = next(key for key, value in _items(output).items() if isinstance(value, Tensor))
+    if isinstance(output, tuple):
+        values = [new if i == key else value for i, value in enumerate(cast(tuple[Any, ...], output))]
+        return type(output)(*values) if hasattr(output, "_fields") else tuple(values)
+    changed = copy.copy(output)
+    if isinstance(output, (list, dict)):
+        changed[key] = new
+    else:
+        object.__setattr__(changed, key, new)
+    return changed
+
+
+def _items(output: Any) -> dict[Any, Any]:
+    if isinstance(output, (tuple, list)):
+        return dict(enumerate(cast(Sequence[Any], output)))
+    if isinstance(output, dict):
+        return dict(cast(dict[Any, Any], output))
+    if dataclasses.is_dataclass(output):
+        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    return {}

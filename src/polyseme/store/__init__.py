@@ -1,0 +1,50 @@
+"""The only code that writes results: artifacts under the hash of what made them, runs, checkpoints."""
+
+from polyseme.store.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
+from polyseme.store.files import (
+    FileWriter,
+    append_line,
+    atomic_file,
+    atomic_path,
+    load_array,
+    load_json,
+    load_lines,
+    load_tensors,
+    load_tensors_metadata,
+    save_array,
+    save_json,
+    save_lines,
+    save_tensors,
+    sha256,
+    to_json,
+)
+from polyseme.store.runs import Run, RunRecord, RunStatus, find_run, list_runs
+from polyseme.store.stages import Artifact, Store
+
+__all__ = [
+    "Artifact",
+    "Checkpoint",
+    "FileWriter",
+    "Run",
+    "RunRecord",
+    "RunStatus",
+    "Store",
+    "append_line",
+    "atomic_file",
+    "atomic_path",
+    "find_run",
+    "latest_checkpoint",
+    "list_runs",
+    "load_array",
+    "load_json",
+    "load_lines",
+    "load_tensors",
+    "load_tensors_metadata",
+    "save_array",
+    "save_checkpoint",
+    "save_json",
+    "save_lines",
+    "save_tensors",
+    "sha256",
+    "to_json",
+]

@@ -1,0 +1,10 @@
+"""Shapes are checked at run time in every test; the network is blocked by pytest's options."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("polyseme", "beartype.beartype")
