@@ -49,9 +49,7 @@ def nearest_by_firing(firings: Firings, latents: Sequence[int], *, n: int = 4) -
     out: dict[int, tuple[Neighbour, ...]] = {}
     for latent in latents:
         rows = columns.indices[columns.indptr[latent] : columns.indptr[latent + 1]]
-        together = (
-            np.bincount(np.asarray(matrix[rows].indices), minlength=firings.n_latents) if len(rows) else totals * 0
-        )
+        together = np.bincount(np.asarray(matrix[rows].indices, dtype=np.int64), minlength=firings.n_latents)
         together[latent] = 0
         share = together / np.maximum(totals + len(rows) - together, 1)
         best = np.argsort(-share, kind="stable")[:n]

@@ -86,12 +86,10 @@ def _ranked(status: Status, group: list[Candidate]) -> list[Telling]:
     if status == "indistinguishable_from_control":
         alike = _told(group, _upper_margin, "most like a control's latent")
         dense = _told(group, lambda c: -c.density, "fires most often")
-        seen: set[int] = set()
-        return [
-            t
-            for t in _in_turn([alike, dense])
-            if t.candidate.latent not in seen and not seen.add(t.candidate.latent)  # type: ignore[func-returns-value]
-        ]
+        first_place: dict[int, Telling] = {}
+        for telling in _in_turn([alike, dense]):
+            first_place.setdefault(telling.candidate.latent, telling)
+        return list(first_place.values())
     return _told(group, lambda c: -c.n_documents, "seen in most documents")
 
 
