@@ -6,14 +6,7 @@ import torch
 
 from polyseme.core.errors import InputError
 from polyseme.store import latest_checkpoint, save_checkpoint
-
-
-class Listener:
-    def __init__(self):
-        self.messages = []
-
-    def message(self, text):
-        self.messages.append(text)
+from tests.store.listener import Listener
 
 
 def save(folder, step, **kwargs):

@@ -11,21 +11,8 @@ import pytest
 
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
-from polyseme.store import Store, save_array, save_json
-
-
-class Listener:
-    def __init__(self):
-        self.messages = []
-
-    def message(self, text):
-        self.messages.append(text)
-
-    def task(self, name, total, unit=""):
-        return self
-
-    def update(self, done, total=None, note=""):
-        pass
+from polyseme.store import Store, files, save_array, save_json, sha256
+from tests.store.listener import Listener
 
 
 class Maker:
@@ -169,16 +156,16 @@ def test_damage_after_verification_is_noticed_on_reading(tmp_path):
 
 
 def test_each_file_is_hashed_once_a_process(tmp_path, monkeypatch):
-    Store(tmp_path).stage("harvest", {}, {}, Maker())
+    key = Store(tmp_path).stage("harvest", {}, {}, Maker()).key
     store, hashed = Store(tmp_path), []
-    monkeypatch.setattr("polyseme.store.stages.files.sha256", lambda path: hashed.append(path.name) or "wrong")
-    with pytest.raises(DamagedArtifact):
-        store.find("harvest", store.stage("harvest", {}, {}, lambda folder: None).key)
-    monkeypatch.undo()
-    store = Store(tmp_path)
-    store.stage("other", {}, {}, Maker())
-    monkeypatch.setattr("polyseme.store.stages.files.sha256", lambda path: pytest.fail("hashed twice"))
-    store.stage("other", {}, {}, Maker())
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or sha256(path))
+    for _ in range(3):
+        store.find("harvest", key)
+    assert sorted(hashed) == ["index.json", "shard-0.npy", "shard-1.npy", "shard-2.npy"]
+    artifact = store.stage("made", {}, {}, Maker())
+    hashed.clear()
+    store.find("made", artifact.key)
+    assert hashed == []
 
 
 def test_two_at_once_make_it_once(tmp_path):
