@@ -7,4 +7,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("polyseme", "beartype.beartype")
+import tests.typecheck  # noqa: F401  the hook takes the checker by name, and finds it only once it is imported
+
+install_import_hook("polyseme", "tests.typecheck.checked")

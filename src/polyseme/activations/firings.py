@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from polyseme.corpora.pack import Windows
 _IDS = ("token", "document", "window", "position")
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What firings need of a dictionary."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import PADDING, Windows
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What harvesting needs of a network; `polyseme.networks.Network` is one."""
 

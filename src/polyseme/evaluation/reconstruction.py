@@ -6,7 +6,7 @@ ratios, so that it does not move when the data are rescaled, shifted or split in
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ Visitor = Callable[[Reading, Mapping[str, Latents]], None]
 """Sees every batch of the one network pass: the vectors of every site and the latents of every dictionary."""
 
 
+@runtime_checkable
 class Reconstructor(Protocol):
     """What evaluation needs of a dictionary."""
 

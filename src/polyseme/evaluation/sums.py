@@ -19,7 +19,7 @@ from polyseme.core.records import Better, Interval, MetricRecord
 from polyseme.core.stats import bootstrap_documents
 from polyseme.store import load_array, load_json, save_array, save_json
 
-Values = Float[np.ndarray, "*batch"]
+Values = Float[np.ndarray, " resample"]
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Totals:
     """Sums over documents, on their way to a value.
 
     Attributes:
-        sums: [..., statistic]; leading axes are resamples.
+        sums: one row a resample.
         columns: names of the statistics.
         parameters: of the finish.
     """
 
-    sums: Float[np.ndarray, "*batch statistic"]
+    sums: Float[np.ndarray, "resample statistic"]
     columns: tuple[str, ...]
     parameters: Mapping[str, Any]
 
     def combine(self, weights: Mapping[str, float]) -> Values:
         """Σ weight · column."""
-        parts = [weight * self.sums[..., self.columns.index(name)] for name, weight in weights.items()]
+        parts = [weight * self.sums[:, self.columns.index(name)] for name, weight in weights.items()]
         return np.sum(parts, axis=0)
 
 
@@ -47,7 +47,7 @@ class Finish:
     """How totals become a value.
 
     Attributes:
-        value: totals to values, over any leading axes.
+        value: totals to values, one a resample.
         resampling: `bootstrap` over documents, or `jackknife` (leave one document out) where the bootstrap is
             inconsistent because a resample repeats documents and so never sees as many distinct ones.
         bounds: the interval is clipped to these.
@@ -70,21 +70,21 @@ def _ratio(totals: Totals) -> Values:
 
 def _fvu(totals: Totals) -> Values:
     """Σ‖y−ŷ‖² / (Σ‖y−c‖² − ‖Σ(y−c)‖²/n): columns n, error, square, then Σ(y−c) itself, c any fixed vector."""
-    n, error, square = (totals.sums[..., i] for i in range(3))
-    variation = square - _divide((totals.sums[..., 3:] ** 2).sum(-1), n)
+    n, error, square = (totals.sums[:, i] for i in range(3))
+    variation = square - _divide((totals.sums[:, 3:] ** 2).sum(-1), n)
     # A constant target leaves rounding noise instead of 0: nothing to explain, so not measured.
     return _divide(error, np.where(variation <= 1e-12 * square, 0.0, variation))
 
 
 def _dead_share(totals: Totals) -> Values:
     """1 − (latents firing in two documents or more + Σ latents firing in this document only) / n_latents."""
-    alive = totals.parameters["shared"] + totals.sums[..., 0]
+    alive = totals.parameters["shared"] + totals.sums[:, 0]
     return 1 - alive / totals.parameters["n_latents"]
 
 
 def _dense_share(totals: Totals) -> Values:
     """Share of latents whose firings (columns after n) exceed `threshold` of the n vectors."""
-    density = _divide(totals.sums[..., 1:], totals.sums[..., :1])
+    density = totals.sums[:, 1:] / totals.sums[:, :1]
     return (density > totals.parameters["threshold"]).sum(-1) / totals.parameters["n_latents"]
 
 
@@ -125,9 +125,10 @@ class DocumentSums:
     details: dict[str, Any] = field(default_factory=dict[str, Any])
     version: int = 1
 
-    def values(self, totals: Float[np.ndarray, "*batch statistic"]) -> Values:
-        """The metric's value for totals over documents."""
-        return FINISHES[self.finish].value(Totals(totals, self.columns, self.parameters))
+    def values(self, totals: Float[np.ndarray, "*batch statistic"]) -> Float[np.ndarray, "*batch"]:
+        """The metric's value for totals over documents, over any leading axes."""
+        flat = Totals(totals.reshape(-1, totals.shape[-1]), self.columns, self.parameters)
+        return FINISHES[self.finish].value(flat).reshape(totals.shape[:-1])
 
     def record(self, *, seed: int = 0, n_resamples: int = 1000) -> MetricRecord:
         """The metric's value and 95% interval; the same `seed` draws the same documents for every metric."""

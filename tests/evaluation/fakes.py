@@ -1,0 +1,120 @@
+"""A causal network of two sites whose every number can be recomputed by hand, and dictionaries with known answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyseme.core.batch import Latents
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows, pack
+
+FIRST, SECOND = Site(path="first"), Site(path="second")
+VOCABULARY, WIDTH = 20, 6
+
+
+class FakeNetwork:
+    """first = E[token]; second = first + ½ tanh(previous first); logits = second U."""
+
+    fingerprint = "fake"
+    context = 16
+    device = torch.device("cpu")
+
+    def __init__(self, *, causal: bool = True, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        self.embedding = torch.randn(VOCABULARY, WIDTH, generator=generator)
+        self.unembedding = torch.randn(WIDTH, VOCABULARY, generator=generator)
+        self.causal = causal
+        self.passes = 0
+
+    def width(self, site: Site) -> int:
+        return WIDTH
+
+    def _forward(self, tokens: Tensor, edits: Mapping[Site, Callable[[Tensor], Tensor]]) -> dict[Site, Tensor]:
+        self.passes += 1
+        keep: Callable[[Tensor], Tensor] = lambda x: x  # noqa: E731
+        first = edits.get(FIRST, keep)(self.embedding[tokens])
+        before = torch.cat([torch.zeros_like(first[:, :1]), first[:, :-1]], 1)
+        return {FIRST: first, SECOND: edits.get(SECOND, keep)(first + 0.5 * before.tanh())}
+
+    def read(self, inputs: Any, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        tokens = inputs["input_ids"] if isinstance(inputs, dict) else inputs
+        vectors = self._forward(tokens, {})
+        return {site: vectors[site] for site in sites}
+
+    def run(
+        self,
+        inputs: Any,
+        *,
+        edits: Mapping[Site, Callable[[Tensor], Tensor]] | None = None,
+        logits_at: Tensor | None = None,
+    ) -> SimpleNamespace:
+        tokens = inputs["input_ids"] if isinstance(inputs, dict) else inputs
+        last = self._forward(tokens, edits or {})[SECOND]
+        return SimpleNamespace(logits=(last if logits_at is None else last[logits_at]) @ self.unembedding)
+
+
+class Constant:
+    """Decodes to one vector, whatever it reads; no latent ever fires."""
+
+    n_latents = 3
+
+    def __init__(self, vector: Tensor):
+        self.vector = vector
+        self.d_in = self.d_out = len(vector)
+
+    def encode(self, x: Tensor) -> Latents:
+        return Latents.from_dense(x.new_zeros(len(x), self.n_latents))
+
+    def decode(self, z: Latents) -> Tensor:
+        return self.vector.expand(z.n_rows, -1)
+
+
+class Identity:
+    """Reconstructs bit for bit: positive and negative parts of each coordinate are latents."""
+
+    def __init__(self, d: int = WIDTH):
+        self.d_in = self.d_out = d
+        self.n_latents = 2 * d
+
+    def encode(self, x: Tensor) -> Latents:
+        return Latents.from_dense(torch.cat([x.relu(), (-x).relu()], 1))
+
+    def decode(self, z: Latents) -> Tensor:
+        positive, negative = z.dense().chunk(2, dim=1)
+        return positive - negative
+
+
+class Linear:
+    """ReLU(x Wᵀ + b) V: a plain, imperfect autoencoder."""
+
+    def __init__(self, n_latents: int = 12, d: int = WIDTH, seed: int = 0, bias: float = -0.5):
+        generator = torch.Generator().manual_seed(seed)
+        self.d_in = self.d_out = d
+        self.n_latents = n_latents
+        self.W_enc = torch.randn(n_latents, d, generator=generator)
+        self.W_dec = self.W_enc / self.W_enc.square().sum(1, keepdim=True) / 2
+        self.b_enc = torch.full((n_latents,), bias)
+
+    def encode(self, x: Tensor) -> Latents:
+        return Latents.from_dense((x @ self.W_enc.T + self.b_enc).relu())
+
+    def decode(self, z: Latents) -> Tensor:
+        return z.dense() @ self.W_dec
+
+
+def make_windows(n_documents: int = 8, context: int = 10, seed: int = 0, prefix: int | None = 0) -> Windows:
+    """Random documents of 3 to 25 tokens out of ids 1 to 19; BOS is 0."""
+    rng = np.random.default_rng(seed)
+    encoded = {f"doc{i}": rng.integers(1, VOCABULARY, rng.integers(3, 26)).tolist() for i in range(n_documents)}
+    return pack(
+        [(name, name) for name in encoded], lambda texts: [encoded[t] for t in texts], context=context, prefix=prefix
+    )
+
+
+def counted(network: FakeNetwork, windows: Windows, site: Site = SECOND) -> Tensor:
+    """Every counted vector of a site, in window order."""
+    return network.read(torch.from_numpy(windows.tokens).long(), [site])[site][torch.from_numpy(~windows.special)]
