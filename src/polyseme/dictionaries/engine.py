@@ -16,92 +16,347 @@ and, with g = ∂loss/∂v̂ = 2 (v̂ − v) / (batch × d_out),
 An architecture is an `Activation`: what it selects, its values, and the way back from ∂f to ∂pre.
 """
 
-from dataclasses import dataclass, field
-from typing import Protocol, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.batch import Batch, Latents
-from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.seeds import make_generator
+from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.auxk import auxk
-from polyseme.dictionaries.entries import Codes, DenseTile, Gradients, SparseEntries
-from polyseme.dictionaries.kernels import tiles
+from polyseme.dictionaries.entries import DenseTile, Gradients, SparseEntries
+from polyseme.dictionaries.kernels import bag_sum, tiles
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
 
 
-class DictionaryBase(Config):
-    """What every architecture's config has."""
+@final
+class SparseDictionary:
+    """A dictionary of any architecture: its weights, its normalisation and its training step.
 
-    n_latents: int | None = None
-    """Number of latents; None: expansion × d_in."""
-    expansion: int = 8
-    """Latents per input dimension, where n_latents is not given."""
-    k_aux: int | None = None
-    """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
-    aux_coefficient: float = 1 / 32
-    """Weight of AuxK's squared error in the loss."""
-
-    def width(self, d_in: int) -> int:
-        """Number of latents for inputs of width `d_in`."""
-        return self.n_latents or self.expansion * d_in
-
-
-@dataclass
-class Step:
-    """What an activation needs to add its penalties and its own parameters' gradients.
-
-    Attributes:
-        target: v, the rows the codes belong to.
-        b_dec, W_dec: of the decoder.
-        grads: where gradients are added.
-        per_row: 1 / (batch × d_out), the weight of one row in the loss.
-        coefficient: of the penalty.
-        sparsity, aux: the activation adds its parts of the loss here.
+    Args:
+        config: its configuration; `config.build` makes an equal one.
+        activation: the architecture.
+        d_in: width of the inputs.
+        d_out: width of the outputs for a transcoder, None for an autoencoder.
+        seed: of the decoder's random unit rows; an autoencoder's encoder starts as its transpose, a transcoder's
+            as random unit rows of its own.
+        device, dtype: of every tensor.
+        tied: the encoder is the decoder's transpose (autoencoders only).
     """
 
-    target: Float[Tensor, "batch d_out"]
-    b_dec: Float[Tensor, " d_out"]
-    W_dec: Float[Tensor, "n_latents d_out"]
-    grads: Gradients
-    per_row: float
-    coefficient: float
-    sparsity: Tensor | float = 0.0
-    aux: Tensor | float = 0.0
+    def __init__(
+        self,
+        config: DictionaryBase,
+        activation: Activation,
+        d_in: int,
+        d_out: int | None,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        tied: bool = False,
+    ):
+        if tied and d_out is not None:
+            raise InputError(
+                "a transcoder cannot be tied", where="dictionary.tied", fix="leave tied out, or train an autoencoder"
+            )
+        self.config = config
+        self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)
+        self.is_transcoder = d_out is not None
+        self._activation = activation
+        self._encoder_name = "W_dec" if tied else "W_enc"
 
+        def unit_rows(name: str, width: int) -> Tensor:
+            rows = torch.randn(self.n_latents, width, generator=make_generator(seed, name), dtype=torch.float32)
+            return torch.nn.functional.normalize(rows, dim=1).to(device, dtype)
 
-class Activation(Protocol):
-    """One architecture: how pre-activations become values, and the way back."""
+        W_dec = unit_rows("W_dec", self.d_out)
+        self._parameters = {
+            "W_dec": W_dec,
+            "b_enc": W_dec.new_zeros(self.n_latents),
+            "b_dec": W_dec.new_zeros(self.d_out),
+            **activation.parameters,
+        }
+        if not tied:
+            self._parameters["W_enc"] = unit_rows("W_enc", d_in) if self.is_transcoder else W_dec.clone()
+        self._buffers = {
+            "centre_in": W_dec.new_zeros(d_in),
+            "centre_out": W_dec.new_zeros(self.d_out),
+            "scale_in": W_dec.new_ones(()),
+            "scale_out": W_dec.new_ones(()),
+        }
+        self._gradients: dict[str, Tensor] = {}
 
-    unit_norm: bool
-    """Decoder rows have norm 1: their gradients are projected, the rows renormalised after a step."""
-    has_coefficient: bool
-    """Sparsity is bought with a penalty."""
-    revives: bool
-    """AuxK applies: a dead latent may have a positive pre-activation, so it gets a gradient."""
-    prefixes: Tensor | None
-    """Ends of the nested dictionaries (Matryoshka), int32; None for one dictionary."""
-    parameters: dict[str, Tensor]
-    """Trained tensors beyond weights and biases."""
-    buffers: dict[str, Tensor]
-    """Other state."""
+    @property
+    def has_coefficient(self) -> bool:
+        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
+        return self._activation.has_coefficient
 
-    def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        """The entries that matter, ascending in each row unless training; None: use dense tiles (training only)."""
-        ...
+    def parameters(self) -> dict[str, Tensor]:
+        """The trained tensors, live."""
+        return dict(self._parameters)
 
-    def values(self, codes: Codes, bias: Tensor) -> Tensor:
-        """f at each entry; `bias` is b_enc."""
-        ...
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter and buffer, live; copy into them in place to restore."""
+        return {**self._parameters, **self._buffers, **self._activation.buffers}
 
-    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, bias: Tensor, step: Step) -> Tensor:
-        """∂pre from ∂f; adds penalties to `step`, and gradients of its own parameters to `step.grads`."""
-        ...
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        """The active latents of raw vectors, in units in which a write direction has norm 1.
 
-    def fold(self, gain: Float[Tensor, " n_latents"]) -> None:
-        """Rescale own tensors in place for pre-activations and values that are `gain` times as large."""
-        ...
+        Raises:
+            InputError: when the vectors are not as wide as the dictionary.
+        """
+        entries = self._activation.select(self._encoder(self._normalised(x, "in")), training=False)
+        assert entries is not None, "an inference selection is always sparse"
+        values, indices, offsets = (
+            self._activation.values(entries, self._parameters["b_enc"]),
+            entries.indices,
+            entries.offsets,
+        )
+        keep = values != 0
+        if not bool(keep.all()):
+            counts = torch.bincount(entries.bags[keep], minlength=len(offsets) - 1)
+            values, indices, offsets = values[keep], indices[keep], offsets.new_zeros(len(offsets))
+            torch.cumsum(counts, 0, out=offsets[1:])
+        return Latents(values * self._gain()[indices], indices, offsets.to(torch.int64), self.n_latents)
+
+    @torch.no_grad()
+    def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
+        """The raw vectors that latents stand for: Σ z_i × write_directions[i] + bias.
+
+        Raises:
+            InputError: when the latents are another dictionary's.
+        """
+        if z.n_latents != self.n_latents:
+            raise InputError(
+                f"latents of a dictionary with {z.n_latents}, given to one with {self.n_latents}",
+                where="decode",
+                fix="decode latents with the dictionary that encoded them",
+            )
+        W_dec, indices = self._parameters["W_dec"], z.indices.to(torch.int32)
+        values = z.values.to(W_dec.dtype)
+        if not self._activation.unit_norm:
+            values = values / self._norms()[indices]
+        bias = self._buffers["scale_out"] * self._parameters["b_dec"] + self._buffers["centre_out"]
+        return bag_sum(W_dec, indices, z.offsets, values).add_(bias)
+
+    def reconstruct(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
+        """decode(encode(x))."""
+        return self.decode(self.encode(x))
+
+    def read_directions(self) -> Float[Tensor, "n_latents d_in"]:
+        """The encoder's rows for raw activations."""
+        gain = self._gain() / self._buffers["scale_in"]
+        return self._parameters[self._encoder_name] * gain[:, None]
+
+    def write_directions(self) -> Float[Tensor, "n_latents d_out"]:
+        """The decoder's rows, of norm 1: what one unit of a latent adds."""
+        return self._parameters["W_dec"] / self._norms()[:, None]
+
+    @torch.no_grad()
+    def initialise(self, batch: Batch) -> None:
+        """Take centre and scale of inputs and targets from the first batch.
+
+        Centring first makes training blind to a shift of the data, and the scale (mean squared norm about the mean =
+        width) to a rescaling. It is also what starts b_dec at the data's mean.
+
+        Raises:
+            InputError: when the vectors are not finite, all alike, or not as wide as the dictionary.
+        """
+        for port, vectors in (("in", batch.x), ("out", batch.y)):
+            self._check_width(vectors, port)
+            wide = vectors.to(torch.float64)
+            centre = wide.mean(0)
+            scale = (wide - centre).square().mean().sqrt()
+            if not bool(torch.isfinite(scale)) or float(scale) <= 1e-12 * float(centre.abs().max()):
+                raise InputError(
+                    "the activations are not finite"
+                    if not bool(torch.isfinite(scale))
+                    else "the activations are all equal",
+                    where=f"first training batch, port {port}",
+                    fix="look at the site and at the network's outputs there",
+                )
+            self._buffers[f"centre_{port}"].copy_(centre)
+            self._buffers[f"scale_{port}"].copy_(scale)
+
+    @torch.no_grad()
+    def accumulate(
+        self, batch: Batch, *, progress: float, dead: Bool[Tensor, " n_latents"] | None, coefficient: float
+    ) -> StepStats:
+        """Set `.grad` of every parameter to the gradient of the loss on this batch.
+
+        Args:
+            batch: raw activations; `y is x` for an autoencoder.
+            progress: share of the training done, 0 to 1.
+            dead: latents that have not fired for long; None: no AuxK.
+            coefficient: of the penalty; ignored by architectures with a k.
+
+        Raises:
+            InputError: when the vectors are not as wide as the dictionary.
+        """
+        x = self._normalised(batch.x, "in")
+        v = x if batch.y is batch.x else self._normalised(batch.y, "out")
+        encoder = self._encoder(x)
+        grads = Gradients(self._attached_gradients())
+        step = Step(v, self._parameters["b_dec"], self._parameters["W_dec"], grads, 1 / v.numel(), coefficient)
+        residual = torch.empty_like(v)
+        d_bias = v.new_zeros(self.n_latents)
+        fired = torch.zeros(self.n_latents, dtype=torch.int64, device=v.device)
+        mse = v.new_zeros(())
+
+        entries = self._activation.select(encoder, training=True)
+        whole = [(slice(0, len(v)), entries)] if entries is not None else None
+        for rows, codes in whole or ((rows, DenseTile(pre)) for rows, pre in encoder.tiles()):
+            step.target = v[rows]
+            values = self._activation.values(codes, encoder.bias)
+            mse += self._reconstruction(codes, values, residual[rows], encoder.x[rows], step, d_bias)
+            fired += codes.by_latent((values != 0).to(v.dtype)).to(torch.int64)
+
+        aux = step.aux
+        if dead is not None and self._activation.revives:
+            k_aux = self.d_out // 2 if self.config.k_aux is None else self.config.k_aux
+            aux = aux + auxk(
+                encoder, residual, step, dead, k_aux, self.config.aux_coefficient, self._encoder_name, d_bias
+            )
+        if not self.is_transcoder:
+            grads.add("b_dec", -(encoder.weight.t() @ d_bias))
+        grads.finish()
+        if self._activation.unit_norm:
+            self._project(grads["W_dec"])
+
+        mean = v.sum(0, dtype=torch.float64) / len(v)
+        total = torch.dot(v.view(-1), v.view(-1)).double() - len(v) * mean.square().sum()
+        sse = torch.dot(residual.view(-1), residual.view(-1)).double()
+        sparsity = v.new_zeros(()) + step.sparsity
+        aux = v.new_zeros(()) + aux
+        l0 = fired.sum().to(v.dtype) / len(v)
+        return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(v))
+
+    def _reconstruction(
+        self,
+        codes: SparseEntries | DenseTile,
+        values: Tensor,
+        residual: Float[Tensor, "batch d_out"],
+        u: Float[Tensor, "batch d_in"],
+        step: Step,
+        d_bias: Float[Tensor, " n_latents"],
+    ) -> Tensor:
+        """One reconstruction and its way back: fills `residual` (v̂ − v), adds every gradient, returns the mse part."""
+        prefixes = self._activation.prefixes
+        grads, factor = step.grads, 2 * step.per_row
+        if prefixes is None:
+            torch.sub(codes.decode(values, step.W_dec).add_(step.b_dec), step.target, out=residual)
+            mse = torch.dot(residual.view(-1), residual.view(-1)) * step.per_row
+            back, bags = residual, codes
+            grads.add("b_dec", residual.sum(0) * factor)
+        else:
+            assert isinstance(codes, SparseEntries)
+            factor /= len(prefixes)
+            bags = codes.split(prefixes)
+            back = bags.decode(values, step.W_dec).view(len(residual), len(prefixes), -1)
+            back[:, 0] += step.b_dec - step.target
+            torch.cumsum(back, 1, out=back)  # residual of every nested dictionary
+            residual.copy_(back[:, -1])
+            mse = torch.dot(back.view(-1), back.view(-1)) * (step.per_row / len(prefixes))
+            grads.add("b_dec", back.sum((0, 1)) * factor)
+            # A latent is in every dictionary from its own on: its gradient sums their residuals.
+            back = back.flip(1).cumsum(1).flip(1).reshape(-1, residual.shape[1])
+        d_values = bags.dot(back, step.W_dec).mul_(factor)
+        bags.outer("W_dec", values * factor, back, grads)
+        d_pre = self._activation.pull_back(codes, values, d_values, self._parameters["b_enc"], step)
+        codes.outer(self._encoder_name, d_pre, u, grads)
+        summed = codes.by_latent(d_pre)
+        d_bias += summed
+        grads.add("b_enc", summed)
+        return mse
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Renormalise decoder rows, where the architecture keeps them at norm 1."""
+        if self._activation.unit_norm:
+            W_dec = self._parameters["W_dec"]
+            W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_(min=torch.finfo(W_dec.dtype).tiny))
+
+    @torch.no_grad()
+    def folded(self) -> "SparseDictionary":
+        """A copy that takes raw activations with no normalisation of its own, and whose decoder rows have norm 1.
+
+        With gain_j = s_y‖W_dec_j‖: W_enc′_j = gain_j W_enc_j / s_x, b_enc′ = gain b_enc (a transcoder: less
+        gain W_enc c_x / s_x), b_dec′ = s_y b_dec + c_y, thresholds × gain; computed in float64.
+        """
+        own = {name: tensor.double() for name, tensor in self.tensors().items()}
+        norms = self._norms().double()
+        gain = norms * own["scale_out"]
+        new = self.config.build(
+            self.d_in,
+            self.d_out if self.is_transcoder else None,
+            seed=0,
+            device=own["b_dec"].device,
+            dtype=self._parameters["b_dec"].dtype,
+        )
+        for name, tensor in new._activation.parameters.items():
+            tensor.copy_(self._parameters[name])
+        for name, tensor in new._activation.buffers.items():
+            tensor.copy_(self._activation.buffers[name])
+        new._activation.fold(gain)
+        W_enc = own[self._encoder_name]
+        b_enc = own["b_enc"]
+        if self.is_transcoder:
+            b_enc = b_enc - W_enc @ (own["centre_in"] / own["scale_in"])
+        new._parameters["W_dec"].copy_(own["W_dec"] / norms[:, None])
+        if self._encoder_name == "W_enc":
+            new._parameters["W_enc"].copy_(W_enc * (gain / own["scale_in"])[:, None])
+        new._parameters["b_enc"].copy_(b_enc * gain)
+        new._parameters["b_dec"].copy_(own["b_dec"] * own["scale_out"] + own["centre_out"])
+        return new
+
+    def _norms(self) -> Float[Tensor, " n_latents"]:
+        """Decoder norms where they are free (never zero), ones where they are constrained."""
+        W_dec = self._parameters["W_dec"]
+        if self._activation.unit_norm:
+            return W_dec.new_ones(self.n_latents)
+        return torch.linalg.vector_norm(W_dec, dim=1).clamp_(min=1e-30)
+
+    def _gain(self) -> Float[Tensor, " n_latents"]:
+        """Raw units per unit of a normalised activation."""
+        return self._norms() * self._buffers["scale_out"]
+
+    def _encoder(self, x: Float[Tensor, "batch d_in"]) -> Encoder:
+        """The encoder over normalised vectors."""
+        u = x if self.is_transcoder else x - self._parameters["b_dec"]
+        return Encoder(u, self._parameters[self._encoder_name], self._parameters["b_enc"])
+
+    def _normalised(self, vectors: Tensor, port: str) -> Tensor:
+        """(vectors − centre) / scale, in the dictionary's dtype."""
+        self._check_width(vectors, port)
+        centre, scale = self._buffers[f"centre_{port}"], self._buffers[f"scale_{port}"]
+        return (vectors.to(centre) - centre).div_(scale)
+
+    def _check_width(self, vectors: Tensor, port: str) -> None:
+        width = self.d_in if port == "in" else self.d_out
+        if vectors.dim() != 2 or vectors.shape[1] != width or len(vectors) == 0:
+            raise InputError(
+                f"expected vectors [batch, {width}], got {list(vectors.shape)}",
+                where=f"dictionary, port {port}",
+                fix=f"give it a non-empty batch of a site of width {width}, or build a dictionary of another width",
+            )
+
+    def _attached_gradients(self) -> dict[str, Tensor]:
+        """The kept buffers, put back as `.grad` (an optimiser's zero_grad may have dropped them)."""
+        for name, parameter in self._parameters.items():
+            buffer = self._gradients.setdefault(name, torch.empty_like(parameter))
+            if parameter.grad is not buffer:
+                parameter.grad = buffer
+        return self._gradients
+
+    def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:
+        """Remove from each decoder row's gradient its part along the row."""
+        W_dec = self._parameters["W_dec"]
+        for part in tiles(self.n_latents, self.d_out * W_dec.element_size()):
+            along = torch.linalg.vecdot(gradient[part], W_dec[part])
+            gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)

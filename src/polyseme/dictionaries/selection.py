@@ -55,7 +55,9 @@ def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int) -> Sparse
     counts = torch.cat([part[2] for part in parts])
     offsets = counts.new_zeros(len(counts) + 1)
     torch.cumsum(counts, 0, out=offsets[1:])
-    return SparseEntries(torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), offsets, n_latents)
+    return SparseEntries(
+        torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), offsets, n_latents
+    )
 
 
 def select_above(
