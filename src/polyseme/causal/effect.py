@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 
 
+@runtime_checkable
 class Writer(Protocol):
     """What causal tests need of a dictionary."""
 

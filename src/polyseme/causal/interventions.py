@@ -10,7 +10,7 @@ change at t, so a ghost computes exactly what its own full forward pass would.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,13 +24,7 @@ from polyseme.corpora.pack import Windows
 Route = Literal["ghosts", "rows"]
 
 
-class Result(Protocol):
-    """What running a network returns."""
-
-    @property
-    def logits(self) -> Tensor: ...
-
-
+@runtime_checkable
 class Runner(Protocol):
     """What causal tests need of a network; `polyseme.networks.Network` is one."""
 
@@ -57,8 +51,11 @@ class Runner(Protocol):
         attention_mask: Tensor | None = ...,
         position_ids: Tensor | None = ...,
         logits_at: Tensor | None = ...,
-    ) -> Result:
-        """Logits `[selected, vocab]` at the positions where the mask `logits_at[batch, position]` is True."""
+    ) -> Any:
+        """An output whose `logits` are those at the True positions of `logits_at[batch, position]`, row by row.
+
+        An edit is given its own copy of the site's vectors `[batch, position, d]`.
+        """
         ...
 
 
@@ -145,10 +142,9 @@ def _ghosts(network: Runner, windows: Windows, site: Site, todo: Sequence[Interv
     clean[real.nonzero()[:, 0], position[real]] = True
 
     def subtract(x: Tensor) -> Tensor:
-        edited = x.clone()
         for b, one in enumerate(todo):
-            edited[b, context : context + len(one)] -= one.vectors.to(x.dtype)
-        return edited
+            x[b, context : context + len(one)] -= one.vectors.to(x)
+        return x
 
     logits_at = torch.cat([clean, real], dim=1)
     output = network.run(
@@ -205,9 +201,8 @@ def _rows(network: Runner, windows: Windows, site: Site, one: Interventions, tok
         logits_at[row, at[some]] = True
 
         def subtract(x: Tensor, some: slice = some, row: Tensor = row) -> Tensor:
-            edited = x.clone()
-            edited[row, at[some]] -= one.vectors[some].to(x.dtype)
-            return edited
+            x[row, at[some]] -= one.vectors[some].to(x)
+            return x
 
         output = network.run(
             tokens.expand(len(row), -1).to(device), edits={site: subtract}, logits_at=logits_at.to(device)

@@ -1,0 +1,92 @@
+"""Small stand-ins: a network that reads and edits by plain hooks, a dictionary of given directions, random windows."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+
+from polyseme.activations.firings import Firings
+from polyseme.core.site import Site
+from polyseme.corpora.pack import PADDING, Windows
+
+
+class HookedNetwork:
+    """Runs a module that maps token ids to logits; sites are outputs of its submodules."""
+
+    def __init__(self, module: nn.Module, *, width: int, masks: bool = False, causal: bool = True):
+        self.module, self._width = module, width
+        self.supports_4d_mask, self.causal = masks, causal
+        self.device = torch.device("cpu")
+
+    def width(self, site: Site) -> int:
+        return self._width
+
+    def run(self, inputs, *, edits=None, attention_mask=None, position_ids=None, logits_at=None):
+        handles = []
+        for site, edit in (edits or {}).items():
+
+            def hook(_module: nn.Module, _args: Any, output: Any, edit: Any = edit) -> Any:
+                if isinstance(output, tuple):
+                    return (edit(output[0].clone()), *output[1:])
+                return edit(output.clone())
+
+            handles.append(self.module.get_submodule(site.path).register_forward_hook(hook))
+        extra = {"attention_mask": attention_mask, "position_ids": position_ids}
+        try:
+            with torch.inference_mode():
+                output = self.module(inputs, **{k: v for k, v in extra.items() if v is not None})
+        finally:
+            for handle in handles:
+                handle.remove()
+        logits = output if isinstance(output, Tensor) else output.logits
+        return SimpleNamespace(logits=logits if logits_at is None else logits[logits_at])
+
+
+@dataclass
+class Directions:
+    """A dictionary as far as causal tests go."""
+
+    directions: Tensor
+
+    @property
+    def n_latents(self) -> int:
+        return len(self.directions)
+
+    def write_directions(self) -> Tensor:
+        return self.directions
+
+
+def random_windows(n_windows: int, context: int, *, vocabulary: int, n_documents: int, seed: int = 0) -> Windows:
+    """Windows of random tokens, each opened by a special one, shared out among documents; the last one is padded."""
+    rng = np.random.default_rng(seed)
+    document = np.sort(rng.integers(0, n_documents, (n_windows, 1)), axis=0).repeat(context, axis=1).astype(np.int32)
+    special = np.zeros((n_windows, context), dtype=bool)
+    special[:, 0] = True
+    special[-1, -2:] = True
+    document[-1, -2:] = PADDING
+    return Windows(
+        tokens=rng.integers(1, vocabulary, (n_windows, context)).astype(np.int32),
+        document=document,
+        special=special,
+        names=tuple(f"document {i}" for i in range(n_documents)),
+        n_bytes=np.ones(n_documents, dtype=np.int64),
+    )
+
+
+def firings_of(windows: Windows, activations: np.ndarray) -> Firings:
+    """Firings of dense activations [counted token, latent]."""
+    window, position = (~windows.special).nonzero()
+    matrix = csr_array(np.asarray(activations, dtype=np.float32))
+    ids = (windows.tokens[window, position], windows.document[window, position], window, position)
+    return Firings(matrix, *(np.asarray(x, dtype=np.int32) for x in ids))
+
+
+def random_firings(windows: Windows, n_latents: int, *, density: float, seed: int = 0) -> Firings:
+    """Latents that fire at random tokens with random strengths."""
+    rng = np.random.default_rng(seed)
+    shape = (windows.n_tokens, n_latents)
+    return firings_of(windows, (rng.random(shape) < density) * rng.uniform(0.5, 3.0, shape))
