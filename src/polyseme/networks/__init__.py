@@ -1,0 +1,25 @@
+"""Networks: load them, name their sites, read and edit them in one pass, re-initialise them."""
+
+from polyseme.networks.edits import Edit, add, mean_ablate, replace, zero_ablate
+from polyseme.networks.families import FAMILIES, Family
+from polyseme.networks.load import NetworkConfig, load_network
+from polyseme.networks.network import Inputs, Network, Output
+from polyseme.networks.reinit import ReinitConfig, ReinitRecord, reinitialise
+
+__all__ = [
+    "FAMILIES",
+    "Edit",
+    "Family",
+    "Inputs",
+    "Network",
+    "NetworkConfig",
+    "Output",
+    "ReinitConfig",
+    "ReinitRecord",
+    "add",
+    "load_network",
+    "mean_ablate",
+    "reinitialise",
+    "replace",
+    "zero_ablate",
+]

@@ -15,9 +15,7 @@ Edit = Callable[[Tensor], Tensor]
 may work in place."""
 
 
-def replace(
-    value: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None
-) -> Edit:
+def replace(value: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
     """Put `value` in the site's place.
 
     Args:
@@ -27,9 +25,7 @@ def replace(
     return _masked(lambda x: value.to(device=x.device, dtype=x.dtype).expand_as(x), positions)
 
 
-def add(
-    vector: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None
-) -> Edit:
+def add(vector: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
     """Add `vector` to the site's vectors (steering).
 
     Args:

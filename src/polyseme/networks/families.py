@@ -40,7 +40,7 @@ TRANSFORMER_LENS = {
 """TransformerLens's name to the short name of the same place."""
 
 
-def _nothing_absent(config: Any) -> dict[str, str]:
+def _nothing_absent(_config: Any) -> dict[str, str]:
     return {}
 
 
@@ -175,7 +175,7 @@ MAMBA = Family(
         "final_norm": "norm_f.out",
     },
     readout=("{base}norm_f", "lm_head"),
-    absent=lambda config: {
+    absent=lambda _config: {
         **{f"blocks.{{n}}.{name}": _NO_ATTENTION for name in ("attn_in", "attn.z", "attn_out", "resid_mid")},
         **{f"blocks.{{n}}.{name}": _NO_MLP for name in ("mlp_in", "mlp_post", "mlp_out")},
     },
@@ -206,7 +206,7 @@ BERT = Family(
     },
     readout=("cls.predictions",),
     mask_4d=True,
-    absent=lambda config: {"final_norm": "a post-norm network ends in its last block's norm; use its resid_post"},
+    absent=lambda _config: {"final_norm": "a post-norm network ends in its last block's norm; use its resid_post"},
 )
 
 VIT = Family(

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Literal, cast
 
 import torch
@@ -60,10 +60,8 @@ class Pass:
             for path, port in dict.fromkeys((site.path, site.port) for site in [*self._reads, *self._edits]):
                 handle = self._register(path, port, waiting if stop else None)
                 stack.callback(handle.remove)
-            try:
+            with suppress(_Stop):
                 output = forward()
-            except _Stop:
-                pass
         missing = [site for site in [*self._reads, *self._edits] if (site.path, site.port) not in self._fired]
         if missing and not (stop and not waiting):
             raise InputError(
@@ -96,7 +94,7 @@ class Pass:
 
         if port == "out":
 
-            def after(_: nn.Module, args: Any, output: Any) -> Any:
+            def after(_: nn.Module, _args: Any, output: Any) -> Any:
                 edited = visit(_first_tensor(output, path))
                 return None if edited is None else _with_first_tensor(output, edited)
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from polyseme.core.errors import InputError, nearest_names
-from polyseme.core.site import Site
+from polyseme.core.site import Port, Site
 from polyseme.networks.families import TRANSFORMER_LENS, Family
 
 _PATH = re.compile(r"(?P<path>.*?)(?:\.(?P<port>in|out|stream))?(?:\[head (?P<head>\d+)\])?$", re.DOTALL)
@@ -64,14 +64,9 @@ class SiteTable:
         if match and match["path"] in self._paths:
             head = None if match["head"] is None else int(match["head"])
             n_heads = None if head is None else self._n_heads
-            return self._checked(Site(path=match["path"], port=match["port"] or "out", head=head, n_heads=n_heads))
-        near = nearest_names(name, [*self._sites, *sorted(self._paths)])
-        blocks = f" (it has blocks 0 to {self.n_blocks - 1})" if self.n_blocks else ""
-        raise InputError(
-            f"This network has no site {name!r}{blocks}",
-            where=self._where,
-            fix=(f"perhaps {', '.join(near)}; " if near else "") + "network.site_names(modules=True) lists every name",
-        )
+            port = cast(Port, match["port"] or "out")
+            return self._checked(Site(path=match["path"], port=port, head=head, n_heads=n_heads))
+        raise self._unknown(name)
 
     def names(self, *, modules: bool = False) -> list[str]:
         """Short names and hook names; with `modules`, module paths too."""
@@ -91,7 +86,7 @@ class SiteTable:
 
     def _checked(self, site: Site) -> Site:
         if site.path and site.path not in self._paths:
-            return self.resolve(site.path)
+            raise self._unknown(site.path)
         if site.head is not None:
             if site.n_heads is None:
                 raise InputError(f"The site {site} names a head but not how many there are", fix="give n_heads")
@@ -101,6 +96,16 @@ class SiteTable:
                     fix=f"heads are 0 to {site.n_heads - 1}",
                 )
         return site
+
+    def _unknown(self, name: str) -> InputError:
+        near = nearest_names(name, [*self._sites, *sorted(self._paths)])
+        blocks = f" (it has blocks 0 to {self.n_blocks - 1})" if self.n_blocks else ""
+        perhaps = f"perhaps {', '.join(near)}; " if near else ""
+        return InputError(
+            f"This network has no site {name!r}{blocks}",
+            where=self._where,
+            fix=f"{perhaps}network.site_names(modules=True) lists every name",
+        )
 
     def _expand(self, templates: Mapping[str, str]) -> dict[str, str]:
         expanded: dict[str, str] = {}

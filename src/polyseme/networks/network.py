@@ -1,0 +1,408 @@
+"""A loaded network: its sites, one-pass reads that stop early, and edits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from polyseme.core.config import fingerprint
+from polyseme.core.errors import InputError
+from polyseme.core.site import Site
+from polyseme.networks.edits import Edit
+from polyseme.networks.families import Family
+from polyseme.networks.hooks import Pass, Repeated
+from polyseme.networks.reinit import ReinitRecord
+from polyseme.networks.sites import SiteTable
+from polyseme.networks.weights import weights_fingerprint
+
+Inputs = Tensor | Mapping[str, Any]
+"""Token ids `[batch, position]`, a float tensor (pixels), or keyword inputs by name."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gives.
+
+    Attributes:
+        logits: `[batch, position, vocab]`; `[selected, vocab]` under `logits_at`; for a network without a head, its
+            first output.
+        reads: each site's vectors before its own edits, as ordinary tensors the caller owns.
+    """
+
+    logits: Tensor
+    reads: dict[Site, Tensor]
+
+
+@final
+class Network:
+    """A network whose named places can be read and written; made by `load_network`.
+
+    The module is in eval mode and its parameters need no gradient. Reads come back as ordinary tensors; logits come out
+    of `torch.inference_mode`, so copy them before working on them in place.
+
+    Attributes:
+        module: the network itself.
+        tokenizer: of a text model, where its folder has one.
+        family: name of its family of `networks.families`; `unknown` where only module paths name sites.
+        causal: whether position t sees only positions up to t.
+        context: most positions a window may have; None where there is no limit.
+        reinit: what was re-initialised, if anything.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        run: Callable[[nn.Module, Any], Tensor] | None,
+        family: Family | None,
+        base: str,
+        tokenizer: Any | None,
+        causal: bool,
+        context: int | None,
+        reinit: ReinitRecord | None,
+        example_inputs: Inputs | None,
+        repeated: Repeated,
+    ):
+        self.module = module
+        self.tokenizer = tokenizer
+        self.family = family.name if family else "unknown"
+        self.causal = causal
+        self.context = context
+        self.reinit = reinit
+        self._run = run
+        self._family = family
+        self._base = base
+        self._config = getattr(module, "config", None)
+        self._example_inputs = example_inputs
+        self._repeated: Repeated = repeated
+        self._table = SiteTable(module, base=base, family=family, config=self._config)
+        self._widths: dict[Site, int] = {}
+        # Modules of known families are called once a pass, their parameterless dropouts aside.
+        self._called_once: set[str] = set()
+        if family is not None:
+            dropout = (nn.Dropout, nn.Identity)
+            self._called_once = {name for name, part in module.named_modules() if not isinstance(part, dropout)}
+
+    def __repr__(self) -> str:
+        return f"Network({type(self.module).__name__}, family={self.family!r}, {self.n_blocks} blocks)"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        tensor = next(self.module.parameters(), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks `blocks.N` counts; 0 for an unknown family."""
+        return self._table.n_blocks
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters, shared ones counted once."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over class, config, weights and re-initialisation; 64 hex digits, computed once."""
+        if self.reinit is None:
+            return weights_fingerprint(self.module)
+        # Named by what it was made from: linear algebra may differ in the last bit between machines.
+        return fingerprint({"weights": self.reinit.source, "reinit": self.reinit.config.model_dump(mode="json")})
+
+    # Sites
+
+    def site(self, name: str | Site) -> Site:
+        """The site of a short name, a TransformerLens hook name or a module path (`transformer.h.2.mlp.in`).
+
+        Raises:
+            InputError: there is no such place; names the nearest ones.
+        """
+        return self._table.resolve(name)
+
+    def site_names(self, *, modules: bool = False) -> list[str]:
+        """Every short name and hook name; with `modules`, the module paths too."""
+        return self._table.names(modules=modules)
+
+    def width(self, site: str | Site) -> int:
+        """Length of the site's vectors.
+
+        Raises:
+            InputError: it takes a pass to know it, and the network came without `example_inputs`.
+        """
+        site = self.site(site)
+        if site not in self._widths:
+            self._widths[site] = self.read(self._example(), [site])[site].shape[-1]
+        return self._widths[site]
+
+    # Passes
+
+    def read(
+        self,
+        inputs: Inputs,
+        sites: Sequence[str | Site],
+        *,
+        edits: Mapping[Site, Edit] | Mapping[str, Edit] | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "#batch position"] | None = None,
+    ) -> dict[Site, Tensor]:
+        """Every site's vectors in one forward pass that stops right after the deepest of them.
+
+        Args:
+            inputs: token ids `[batch, position]`, a float tensor, or keyword inputs.
+            sites: what to read, by name or `Site`.
+            edits: as in `run`; those below the deepest read do not happen.
+            attention_mask: as in `run`.
+            position_ids: as in `run`.
+
+        Returns:
+            Site to its vectors, usually `[batch, position, d]`, before its own edits.
+
+        Raises:
+            InputError: an unknown site, bad inputs, a module not reached or called more than once.
+        """
+        reads = [self.site(site) for site in sites]
+        resolved = self._resolved(edits)
+        once = [site.path for site in (*reads, *resolved)]
+        # Whether an unknown module is called again shows only in a pass that runs to its end, so the first one does.
+        stop = self._repeated == "first" or self._called_once.issuperset(once)
+        forward = self._forward(inputs, attention_mask, position_ids)
+        passing = Pass(self.module, reads, resolved, self._repeated)
+        with torch.inference_mode():
+            passing.run(forward, stop=stop)
+        if not stop:
+            self._called_once.update(once)
+        return {site: passing.values[site] for site in reads}
+
+    def run(
+        self,
+        inputs: Inputs,
+        *,
+        edits: Mapping[Site, Edit] | Mapping[str, Edit] | None = None,
+        reads: Sequence[str | Site] = (),
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "#batch position"] | None = None,
+        logits_at: Bool[Tensor, "batch position"] | None = None,
+    ) -> Output:
+        """One whole forward pass with edits at any set of sites.
+
+        A site is read before it is edited. An edit that returns its argument leaves the logits the same bit for bit.
+
+        Args:
+            inputs: token ids `[batch, position]`, a float tensor, or keyword inputs.
+            edits: site to the function whose value takes the place of its vectors (`networks.edits` makes some).
+            reads: sites to return.
+            attention_mask: `[batch, position]`, 1 for positions to attend to; or, where `supports_4d_mask`, an additive
+                `[batch, 1, query, key]`, which then stands for causality too.
+            position_ids: of each token, where they are not 0, 1, 2, …
+            logits_at: positions whose logits are wanted; the unembedding is computed for these alone where the network
+                has a head of its own.
+
+        Raises:
+            InputError: an unknown site, bad inputs, an edit that changes the shape, a module called more than once.
+        """
+        resolved = self._resolved(edits)
+        sites = [self.site(site) for site in reads]
+        forward = self._forward(inputs, attention_mask, position_ids)
+        passing = Pass(self.module, sites, resolved, self._repeated)
+        head = self._head() if logits_at is not None else None
+        with torch.inference_mode():
+            if logits_at is None:
+                logits = _logits(passing.run(forward, stop=False))
+            elif head is None:
+                logits = _logits(passing.run(forward, stop=False))[logits_at.to(self.device)]
+            else:
+                handle = head.register_forward_pre_hook(_rows_at(logits_at.to(self.device)))
+                try:
+                    logits = _logits(passing.run(forward, stop=False))
+                finally:
+                    handle.remove()
+        return Output(logits, passing.values)
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """The logits of an unedited pass, `[batch, position, vocab]`."""
+        return self.run(inputs).logits
+
+    @cached_property
+    def supports_4d_mask(self) -> bool:
+        """Whether `attention_mask` may be an additive `[batch, 1, query, key]` that alone says who sees whom."""
+        if self._family is None or not self._family.mask_4d:
+            return False
+        if getattr(self._config, "_attn_implementation", None) not in ("sdpa", "eager"):
+            return False
+        window: int | None = getattr(self._config, "sliding_window", None)
+        if window is None or not getattr(self._config, "use_sliding_window", True):
+            return True
+        return self.context is not None and window >= self.context
+
+    # Read-out
+
+    def unembedding(self) -> Float[Tensor, "vocab d_model"] | None:
+        """The matrix that turns the final norm's output into logits; None for a network without one."""
+        head = self._head()
+        return None if head is None else head.weight
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm before the unembedding, where the family has one."""
+        site = self._table.named.get("final_norm")
+        return None if site is None else self.module.get_submodule(site.path)
+
+    @torch.inference_mode()
+    def unembed(self, vectors: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """Logits of vectors of the last residual stream: final norm, head, and the soft cap where there is one.
+
+        Raises:
+            InputError: the network has no head, or is of an unknown family.
+        """
+        paths = [path.format(base=self._base) for path in self._family.readout] if self._family else []
+        if not paths or any(path not in dict(self.module.named_modules()) for path in paths):
+            raise InputError("This network has no known read-out from its residual stream to logits")
+        out = vectors.to(self.device, self.dtype)
+        for path in paths:
+            out = self.module.get_submodule(path)(out)
+        cap = getattr(self._config, "final_logit_softcapping", None)
+        return out if cap is None else torch.tanh(out / cap) * cap
+
+    # How
+
+    def _head(self) -> nn.Linear | None:
+        find = getattr(self.module, "get_output_embeddings", None)
+        head = find() if callable(find) else None
+        return head if isinstance(head, nn.Linear) else None
+
+    def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
+        return {self.site(site): edit for site, edit in (edits or {}).items()}
+
+    def _example(self) -> Inputs:
+        if self._example_inputs is not None:
+            return self._example_inputs
+        main = getattr(self.module, "main_input_name", None)
+        if self._run is None and main == "input_ids":
+            return torch.zeros(1, 2, dtype=torch.int64)
+        if self._run is None and main == "pixel_values":
+            size = getattr(self._config, "image_size", 1)
+            sides = (size, size) if isinstance(size, int) else tuple(size)
+            return torch.zeros(1, getattr(self._config, "num_channels", 3), *sides)
+        raise InputError(
+            "The width of a site is not known without a forward pass",
+            where=type(self.module).__name__,
+            fix="pass example_inputs= to load_network",
+        )
+
+    def _forward(self, inputs: Inputs, attention_mask: Tensor | None, position_ids: Tensor | None) -> Callable[[], Any]:
+        """Check the inputs, move them to the device and return what runs the network on them."""
+        if self._run is not None:
+            if attention_mask is not None or position_ids is not None:
+                raise InputError(
+                    "A network with a run callable takes no attention_mask or position_ids",
+                    fix="put them into the inputs its run callable gets",
+                )
+            run, moved = self._run, _to(inputs, self.device)
+            return lambda: run(self.module, moved)
+        kwargs: dict[str, Any] = dict(_to(inputs, self.device)) if isinstance(inputs, Mapping) else {}
+        if isinstance(inputs, Tensor):
+            main = str(getattr(self.module, "main_input_name", "input_ids"))
+            if (main == "input_ids") == inputs.is_floating_point():
+                kind = "a float" if inputs.is_floating_point() else "an integer"
+                raise InputError(
+                    f"This network reads {main}, and was given {kind} tensor",
+                    where=type(self.module).__name__,
+                    fix="give token ids to a text model and pixels to a vision model, or keyword inputs as a dict",
+                )
+            if main == "input_ids":
+                self._check_tokens(inputs, position_ids)
+            kwargs[main] = inputs.to(self.device)
+        if attention_mask is not None:
+            kwargs["attention_mask"] = self._mask(attention_mask)
+        if position_ids is not None:
+            if "position_ids" not in self._accepted:
+                raise InputError("This network takes no position_ids", where=type(self.module).__name__)
+            kwargs["position_ids"] = position_ids.to(self.device)
+        if "use_cache" in self._accepted:
+            kwargs.setdefault("use_cache", False)
+        return lambda: self.module(**kwargs)
+
+    @cached_property
+    def _accepted(self) -> frozenset[str]:
+        import inspect
+
+        return frozenset(inspect.signature(self.module.forward).parameters)
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        if mask.dim() != 4:
+            return mask.to(self.device)
+        if not self.supports_4d_mask:
+            raise InputError(
+                "This network does not take a [batch, 1, query, key] attention mask",
+                where=type(self.module).__name__,
+                fix="check network.supports_4d_mask, and run the sequences apart where it is False",
+            )
+        return mask.to(self.device, self.dtype) if mask.is_floating_point() else mask.to(self.device)
+
+    def _check_tokens(self, tokens: Tensor, position_ids: Tensor | None) -> None:
+        where = type(self.module).__name__
+        if tokens.dim() != 2:
+            raise InputError(
+                f"Token ids have shape {tuple(tokens.shape)}", where=where, fix="give them as [batch, position]"
+            )
+        # A position shared by several tokens (under a 4-D mask) counts once.
+        n_positions = tokens.shape[1] if position_ids is None else int(position_ids.max()) + 1
+        if self.context is not None and n_positions > self.context:
+            raise InputError(
+                f"The window has {n_positions} positions, and this network's context is {self.context}",
+                where=where,
+                fix=f"set the context to at most {self.context}",
+            )
+        vocabulary = getattr(self._config, "vocab_size", None)
+        if vocabulary is not None and tokens.device.type == "cpu" and tokens.numel():
+            low, high = (int(x) for x in tokens.aminmax())
+            if low < 0 or high >= vocabulary:
+                raise InputError(
+                    f"Token ids run from {low} to {high}, and this network's vocabulary has {vocabulary} entries",
+                    where=where,
+                    fix="tokenize with the network's own tokenizer",
+                )
+
+
+def _rows_at(positions: Tensor) -> Callable[[nn.Module, Any], Any]:
+    def select(_: nn.Module, args: Any) -> Any:
+        if args[0].shape[:-1] != positions.shape:
+            raise InputError(
+                f"logits_at has shape {tuple(positions.shape)} for vectors of shape {tuple(args[0].shape)}",
+                fix="give it as [batch, position], like the tokens",
+            )
+        return (args[0][positions], *args[1:])
+
+    return select
+
+
+def _to(inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    if isinstance(inputs, Mapping):
+        return {name: _to(value, device) for name, value in cast(Mapping[str, Any], inputs).items()}
+    return inputs
+
+
+def _logits(output: Any) -> Tensor:
+    """The logits of whatever a network returns; its first tensor where nothing is called logits."""
+    if isinstance(output, Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    values = cast(list[Any], list(output.values()) if isinstance(output, dict) else list(output))  # pyright: ignore
+    for value in values:
+        if isinstance(value, Tensor):
+            return value
+    raise InputError(f"The network returned a {type(output).__name__} without a tensor in it")

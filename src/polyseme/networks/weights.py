@@ -1,0 +1,38 @@
+"""The hash that names a network's weights."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What a Hugging Face config records beside the network's function: where it came from and what wrote it.
+_INCIDENTAL = ("_name_or_path", "transformers_version", "architectures", "dtype", "use_cache")
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """SHA-256 (64 hex digits) over class, config, and the name, dtype, shape and bytes of every tensor of the state.
+
+    Weights that several modules share are hashed once. The same network gives the same hash on every device.
+    """
+    config: Any = getattr(module, "config", None)
+    described: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
+    header = {
+        "class": f"{type(module).__module__}.{type(module).__qualname__}",
+        "config": {key: value for key, value in described.items() if key not in _INCIDENTAL},
+    }
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, default=str).encode())
+    seen: dict[tuple[int, int], str] = {}
+    for name, tensor in sorted(module.state_dict().items()):
+        key = (tensor.data_ptr(), tensor.numel())
+        shared = seen.setdefault(key, name) if tensor.numel() else name
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{shared}\n".encode())
+        if shared == name:
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """The tensor's bytes, as a buffer without a copy where it is on the CPU."""
+    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
