@@ -1,31 +1,75 @@
 """What an architecture brings to the engine: its configuration's common part and its activation."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Config
 from polyseme.dictionaries.entries import Codes, Gradients, SparseEntries
 from polyseme.dictionaries.selection import Encoder
 
+if TYPE_CHECKING:
+    from polyseme.dictionaries.engine import SparseDictionary
 
-class DictionaryBase(Config):
-    """What every architecture's config has."""
 
-    n_latents: int | None = None
+class DictionaryBase(Config, ABC):
+    """What every architecture's config has; an architecture adds its `activation`."""
+
+    n_latents: int | None = Field(default=None, ge=1)
     """Number of latents; None: expansion × d_in."""
-    expansion: int = 8
+    expansion: int = Field(default=8, ge=1)
     """Latents per input dimension, where n_latents is not given."""
-    k_aux: int | None = None
-    """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
-    aux_coefficient: float = 1 / 32
-    """Weight of AuxK's squared error in the loss."""
+
+    @property
+    def tied(self) -> bool:
+        """True when the encoder is the decoder's transpose."""
+        return False
+
+    @abstractmethod
+    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "Activation":
+        """The architecture itself, with its own parameters at their start; `zeros` tells size, device and dtype."""
 
     def width(self, d_in: int) -> int:
         """Number of latents for inputs of width `d_in`."""
         return self.n_latents or self.expansion * d_in
+
+    def build(
+        self,
+        d_in: int,
+        d_out: int | None = None,
+        *,
+        seed: int | None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "SparseDictionary":
+        """An untrained dictionary.
+
+        Args:
+            d_in: width of what it reads.
+            d_out: width of what it writes, for a transcoder; None for an autoencoder.
+            seed: of the initial weights; None leaves them zero, to be filled.
+            device, dtype: of every tensor.
+
+        Raises:
+            InputError: for a tied transcoder.
+        """
+        from polyseme.dictionaries.engine import SparseDictionary  # the engine builds on this module
+
+        return SparseDictionary(self, d_in, d_out, seed=seed, device=device, dtype=dtype)
+
+
+class RevivedBase(DictionaryBase, ABC):
+    """The options of AuxK, for architectures whose dead latents it can reach."""
+
+    k_aux: int | None = Field(default=None, ge=0)
+    """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
+    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    """Weight of AuxK's squared error in the loss."""
 
 
 @dataclass
@@ -34,6 +78,7 @@ class Step:
 
     Attributes:
         target: v, the rows the codes belong to.
+        b_enc: of the encoder.
         b_dec, W_dec: of the decoder.
         grads: where gradients are added.
         per_row: 1 / (batch × d_out), the weight of one row in the loss.
@@ -42,6 +87,7 @@ class Step:
     """
 
     target: Float[Tensor, "batch d_out"]
+    b_enc: Float[Tensor, " n_latents"]
     b_dec: Float[Tensor, " d_out"]
     W_dec: Float[Tensor, "n_latents d_out"]
     grads: Gradients
@@ -58,8 +104,10 @@ class Activation(Protocol):
     """Decoder rows have norm 1: their gradients are projected, the rows renormalised after a step."""
     has_coefficient: bool
     """Sparsity is bought with a penalty."""
-    revives: bool
-    """AuxK applies: a dead latent may have a positive pre-activation, so it gets a gradient."""
+    k_aux: int | None
+    """AuxK's latents per vector (None: half of d_out); 0 where a dead latent has no positive pre-activation to use."""
+    aux_coefficient: float
+    """AuxK's weight."""
     prefixes: Tensor | None
     """Ends of the nested dictionaries (Matryoshka), int32; None for one dictionary."""
     parameters: dict[str, Tensor]
@@ -71,14 +119,14 @@ class Activation(Protocol):
         """The entries that matter, ascending in each row unless training; None: use dense tiles (training only)."""
         ...
 
-    def values(self, codes: Codes, bias: Tensor) -> Tensor:
-        """f at each entry; `bias` is b_enc."""
+    def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
+        """f at each entry."""
         ...
 
-    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, bias: Tensor, step: Step) -> Tensor:
+    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         """∂pre from ∂f; adds penalties to `step`, and gradients of its own parameters to `step.grads`."""
         ...
 
-    def fold(self, gain: Float[Tensor, " n_latents"]) -> None:
+    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
         """Rescale own tensors in place for pre-activations and values that are `gain` times as large."""
         ...

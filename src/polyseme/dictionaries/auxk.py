@@ -16,7 +16,7 @@ def auxk(
     step: Step,
     dead: Bool[Tensor, " n_latents"],
     k: int,
-    coefficient: float,
+    weight: float,
     encoder_name: str,
     d_bias: Float[Tensor, " n_latents"],
 ) -> Float[Tensor, ""] | float:
@@ -31,7 +31,7 @@ def auxk(
         step: decoder and gradients.
         dead: which latents count as dead.
         k: how many of them a vector gets.
-        coefficient: weight in the loss.
+        weight: of one vector's squared error in the loss, coefficient / (batch × d_out).
         encoder_name: the gradient buffer of the encoder (the decoder's, when tied).
         d_bias: sum over the batch of the gradients in the pre-activations, added to.
     """
@@ -40,7 +40,6 @@ def auxk(
     if k == 0:
         return 0.0
     W_enc, W_dec, b_enc = encoder.weight[latents], step.W_dec[latents], encoder.bias[latents]
-    weight = coefficient * step.per_row
     d_enc, d_dec, d_pre_sum = torch.zeros_like(W_enc), torch.zeros_like(W_dec), torch.zeros_like(b_enc)
     loss = residual.new_zeros(())
     for rows in tiles(len(residual), len(latents) * residual.element_size()):

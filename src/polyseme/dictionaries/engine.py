@@ -38,39 +38,40 @@ class SparseDictionary:
     """A dictionary of any architecture: its weights, its normalisation and its training step.
 
     Args:
-        config: its configuration; `config.build` makes an equal one.
-        activation: the architecture.
+        config: its configuration.
         d_in: width of the inputs.
         d_out: width of the outputs for a transcoder, None for an autoencoder.
         seed: of the decoder's random unit rows; an autoencoder's encoder starts as its transpose, a transcoder's
-            as random unit rows of its own.
+            as random unit rows of its own. None: zeros, to be filled.
         device, dtype: of every tensor.
-        tied: the encoder is the decoder's transpose (autoencoders only).
+
+    Raises:
+        InputError: for a tied transcoder.
     """
 
     def __init__(
         self,
         config: DictionaryBase,
-        activation: Activation,
         d_in: int,
         d_out: int | None,
         *,
-        seed: int,
+        seed: int | None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        tied: bool = False,
     ):
-        if tied and d_out is not None:
+        if config.tied and d_out is not None:
             raise InputError(
                 "a transcoder cannot be tied", where="dictionary.tied", fix="leave tied out, or train an autoencoder"
             )
         self.config = config
         self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)
         self.is_transcoder = d_out is not None
-        self._activation = activation
-        self._encoder_name = "W_dec" if tied else "W_enc"
+        self._activation: Activation = config.activation(torch.zeros(self.n_latents, device=device, dtype=dtype))
+        self._encoder_name = "W_dec" if config.tied else "W_enc"
 
         def unit_rows(name: str, width: int) -> Tensor:
+            if seed is None:
+                return torch.zeros(self.n_latents, width, device=device, dtype=dtype)
             rows = torch.randn(self.n_latents, width, generator=make_generator(seed, name), dtype=torch.float32)
             return torch.nn.functional.normalize(rows, dim=1).to(device, dtype)
 
@@ -79,9 +80,9 @@ class SparseDictionary:
             "W_dec": W_dec,
             "b_enc": W_dec.new_zeros(self.n_latents),
             "b_dec": W_dec.new_zeros(self.d_out),
-            **activation.parameters,
+            **self._activation.parameters,
         }
-        if not tied:
+        if not config.tied:
             self._parameters["W_enc"] = unit_rows("W_enc", d_in) if self.is_transcoder else W_dec.clone()
         self._buffers = {
             "centre_in": W_dec.new_zeros(d_in),
@@ -100,9 +101,13 @@ class SparseDictionary:
         """The trained tensors, live."""
         return dict(self._parameters)
 
+    def weights(self) -> dict[str, Tensor]:
+        """What a folded dictionary is made of: `tensors()` without the normalisation, live."""
+        return {**self._parameters, **self._activation.buffers}
+
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter and buffer, live; copy into them in place to restore."""
-        return {**self._parameters, **self._buffers, **self._activation.buffers}
+        return {**self.weights(), **self._buffers}
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
@@ -111,13 +116,10 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
-        entries = self._activation.select(self._encoder(self._normalised(x, "in")), training=False)
+        encoder = self._encoder(self._normalised(x, "in"))
+        entries = self._activation.select(encoder, training=False)
         assert entries is not None, "an inference selection is always sparse"
-        values, indices, offsets = (
-            self._activation.values(entries, self._parameters["b_enc"]),
-            entries.indices,
-            entries.offsets,
-        )
+        values, indices, offsets = self._activation.values(entries, encoder.bias), entries.indices, entries.offsets
         keep = values != 0
         if not bool(keep.all()):
             counts = torch.bincount(entries.bags[keep], minlength=len(offsets) - 1)
@@ -186,7 +188,12 @@ class SparseDictionary:
 
     @torch.no_grad()
     def accumulate(
-        self, batch: Batch, *, progress: float, dead: Bool[Tensor, " n_latents"] | None, coefficient: float
+        self,
+        batch: Batch,
+        *,
+        progress: float,  # noqa: ARG002  part of Trainable; no architecture here has a schedule of its own
+        dead: Bool[Tensor, " n_latents"] | None,
+        coefficient: float,
     ) -> StepStats:
         """Set `.grad` of every parameter to the gradient of the loss on this batch.
 
@@ -203,7 +210,9 @@ class SparseDictionary:
         v = x if batch.y is batch.x else self._normalised(batch.y, "out")
         encoder = self._encoder(x)
         grads = Gradients(self._attached_gradients())
-        step = Step(v, self._parameters["b_dec"], self._parameters["W_dec"], grads, 1 / v.numel(), coefficient)
+        step = Step(
+            v, encoder.bias, self._parameters["b_dec"], self._parameters["W_dec"], grads, 1 / v.numel(), coefficient
+        )
         residual = torch.empty_like(v)
         d_bias = v.new_zeros(self.n_latents)
         fired = torch.zeros(self.n_latents, dtype=torch.int64, device=v.device)
@@ -218,11 +227,10 @@ class SparseDictionary:
             fired += codes.by_latent((values != 0).to(v.dtype)).to(torch.int64)
 
         aux = step.aux
-        if dead is not None and self._activation.revives:
-            k_aux = self.d_out // 2 if self.config.k_aux is None else self.config.k_aux
-            aux = aux + auxk(
-                encoder, residual, step, dead, k_aux, self.config.aux_coefficient, self._encoder_name, d_bias
-            )
+        k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux
+        if dead is not None and k_aux > 0:
+            weight = self._activation.aux_coefficient * step.per_row
+            aux = aux + auxk(encoder, residual, step, dead, k_aux, weight, self._encoder_name, d_bias)
         if not self.is_transcoder:
             grads.add("b_dec", -(encoder.weight.t() @ d_bias))
         grads.finish()
@@ -268,7 +276,7 @@ class SparseDictionary:
             back = back.flip(1).cumsum(1).flip(1).reshape(-1, residual.shape[1])
         d_values = bags.dot(back, step.W_dec).mul_(factor)
         bags.outer("W_dec", values * factor, back, grads)
-        d_pre = self._activation.pull_back(codes, values, d_values, self._parameters["b_enc"], step)
+        d_pre = self._activation.pull_back(codes, values, d_values, step)
         codes.outer(self._encoder_name, d_pre, u, grads)
         summed = codes.by_latent(d_pre)
         d_bias += summed
@@ -292,13 +300,9 @@ class SparseDictionary:
         own = {name: tensor.double() for name, tensor in self.tensors().items()}
         norms = self._norms().double()
         gain = norms * own["scale_out"]
-        new = self.config.build(
-            self.d_in,
-            self.d_out if self.is_transcoder else None,
-            seed=0,
-            device=own["b_dec"].device,
-            dtype=self._parameters["b_dec"].dtype,
-        )
+        bias = self._parameters["b_dec"]
+        d_out = self.d_out if self.is_transcoder else None
+        new = SparseDictionary(self.config, self.d_in, d_out, seed=None, device=bias.device, dtype=bias.dtype)
         for name, tensor in new._activation.parameters.items():
             tensor.copy_(self._parameters[name])
         for name, tensor in new._activation.buffers.items():

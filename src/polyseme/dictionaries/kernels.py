@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -52,7 +51,7 @@ def bag_sum(
     values: Float[Tensor, " entry"],
 ) -> Float[Tensor, "bag d"]:
     """For each bag of entries, Σ values × weight[indices]."""
-    return F.embedding_bag(
+    return torch.nn.functional.embedding_bag(
         indices, weight, offsets.to(indices.dtype), mode="sum", per_sample_weights=values, include_last_offset=True
     )
 

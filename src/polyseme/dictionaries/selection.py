@@ -61,13 +61,13 @@ def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int) -> Sparse
 
 
 def select_above(
-    encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float, *, max_density: float = 1.0
+    encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float, *, training: bool
 ) -> SparseEntries | None:
-    """Every entry above `bound` (one for all or one a latent), or None when the first tile is denser than asked."""
+    """Every entry above `bound` (one for all or one a latent); None in training when the first tile is too dense."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for _, pre in encoder.tiles():
         flat = active(pre > bound)
-        if not parts and len(flat) > max_density * pre.numel():
+        if training and not parts and len(flat) > MAX_DENSITY * pre.numel():
             return None
         parts.append(ragged(pre.view(-1)[flat], flat, len(pre), encoder.n_latents))
     return joined(parts, encoder.n_latents)
@@ -108,12 +108,14 @@ def select_batch_top_k(encoder: Encoder, k: int, guess: float) -> SparseEntries:
     for when fewer are left than wanted the batch is encoded again without it.
     """
     wanted = min(k, encoder.n_latents) * len(encoder.x)
-    survivors = select_above(encoder, max(0.0, 0.9 * guess))
-    assert survivors is not None
+    if guess <= 0:
+        _, pre = next(encoder.tiles())
+        share = wanted * len(pre) // len(encoder.x)
+        guess = float(torch.topk(pre.view(-1), share, sorted=False).values.min())
+    survivors = select_above(encoder, max(0.0, 0.9 * guess), training=False)
     if len(survivors.pre) < wanted and guess > 0:
-        survivors = select_above(encoder, 0.0)
-        assert survivors is not None
-    if len(survivors.pre) <= wanted:
+        survivors = select_above(encoder, 0.0, training=False)
+        if len(survivors.pre) <= wanted:
         return survivors
     pre = survivors.pre
     smallest = torch.topk(pre, wanted, sorted=False).values.min()

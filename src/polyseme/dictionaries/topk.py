@@ -2,18 +2,16 @@
 
 from typing import Literal, final
 
-import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.dictionaries.activation import DictionaryBase, Step
-from polyseme.dictionaries.engine import SparseDictionary
+from polyseme.dictionaries.activation import RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.selection import Encoder, select_top_k
 
 
-class TopKConfig(DictionaryBase):
+class TopKConfig(RevivedBase):
     """The k largest positive latents of each vector; decoder rows kept at norm 1."""
 
     architecture: Literal["topk"] = "topk"
@@ -21,41 +19,34 @@ class TopKConfig(DictionaryBase):
     k: int = Field(default=32, ge=1)
     """Active latents per vector (fewer where fewer are positive)."""
 
-    def build(
-        self,
-        d_in: int,
-        d_out: int | None = None,
-        *,
-        seed: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> SparseDictionary:
-        """An untrained dictionary; `d_out` makes it a transcoder."""
-        return SparseDictionary(self, TopK(self.k), d_in, d_out, seed=seed, device=device, dtype=dtype)
+    def activation(self, _zeros: Float[Tensor, " n_latents"], /) -> "TopK":
+        return TopK(self)
 
 
 @final
 class TopK:
-    """f = ReLU(pre) on each vector's k largest entries, 0 elsewhere; ∂pre = ∂f where f > 0."""
+    """f = ReLU(pre) on each vector's k largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
+
+    Gao et al. 2024, Scaling and evaluating sparse autoencoders, section 2.3.
+    """
 
     unit_norm = True
     has_coefficient = False
-    revives = True
     prefixes: Tensor | None = None
 
-    def __init__(self, k: int):
-        self._k = k
+    def __init__(self, config: TopKConfig):
+        self._k, self.k_aux, self.aux_coefficient = config.k, config.k_aux, config.aux_coefficient
         self.parameters: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         return select_top_k(encoder, self._k, ascending=not training)
 
-    def values(self, codes: Codes, bias: Tensor) -> Tensor:
+    def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre
 
-    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, bias: Tensor, step: Step) -> Tensor:
+    def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
 
-    def fold(self, gain: Float[Tensor, " n_latents"]) -> None:
+    def fold(self, _gain: Float[Tensor, " n_latents"], /) -> None:
         return

@@ -1,0 +1,75 @@
+"""BatchTopK: the k × batch largest pre-activations of a whole batch (Bussmann et al. 2024, eq. 6)."""
+
+from typing import Literal, final
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.dictionaries.activation import RevivedBase, Step
+from polyseme.dictionaries.entries import Codes, SparseEntries
+from polyseme.dictionaries.selection import Encoder, select_above, select_batch_top_k
+
+
+class BatchTopKConfig(RevivedBase):
+    """On average k latents per vector, shared out over the batch; a learned threshold outside training."""
+
+    architecture: Literal["batch_topk"] = "batch_topk"
+    """Which dictionary."""
+    k: int = Field(default=32, ge=1)
+    """Active latents per vector, on average."""
+
+    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "BatchTopK":
+        return BatchTopK(self.k, zeros.new_tensor(-1.0), k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
+
+
+@final
+class BatchTopK:
+    """f = ReLU(pre) on the batch's k × rows largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
+
+    Outside training a vector's code must not depend on its neighbours: f = pre where pre > t, with t the running mean
+    (decay .99) of the smallest value each batch kept. While t is unset (−1, before the first step) the batch's own top
+    k × rows are taken. Bussmann, Leask & Nanda 2024, BatchTopK sparse autoencoders.
+
+    Args:
+        k: active latents per vector, on average.
+        threshold: t, a buffer.
+        k_aux, aux_coefficient: of AuxK.
+        prefixes: ends of nested dictionaries, for Matryoshka.
+    """
+
+    unit_norm = True
+    has_coefficient = False
+    decay = 0.99
+
+    def __init__(
+        self, k: int, threshold: Tensor, *, k_aux: int | None, aux_coefficient: float, prefixes: Tensor | None = None
+    ):
+        self._k, self.k_aux, self.aux_coefficient, self.prefixes = k, k_aux, aux_coefficient, prefixes
+        self._threshold = threshold
+        self._guess = 0.0  # the last batch's smallest value: only saves work, so no part of the state
+        self.parameters: dict[str, Tensor] = {}
+        self.buffers = {"threshold": threshold}
+
+    def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
+        if not training and float(self._threshold) >= 0:
+            return select_above(encoder, self._threshold, training=False)
+        entries = select_batch_top_k(encoder, self._k, self._guess if training else 0.0)
+        if training and len(entries.pre):
+            smallest = entries.pre.min()
+            self._guess = float(smallest)
+            if float(self._threshold) < 0:
+                self._threshold.copy_(smallest)
+            else:
+                self._threshold.lerp_(smallest, 1 - self.decay)
+        return entries
+
+    def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
+        return codes.pre
+
+    def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
+        return d_values
+
+    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
+        if float(self._threshold) >= 0:
+            self._threshold.copy_(self._threshold.double() * gain[0])  # unit decoder norms: one gain for all

@@ -1,0 +1,80 @@
+"""Gated: one path decides which latents are active, another how much (Rajamanoharan et al. 2024a)."""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.dictionaries.activation import DictionaryBase, Step
+from polyseme.dictionaries.entries import Codes, SparseEntries
+from polyseme.dictionaries.selection import Encoder, select_above
+
+
+class GatedConfig(DictionaryBase):
+    """A gate and a magnitude that share their weights, an L1 penalty on the gate; decoder rows kept at norm 1."""
+
+    architecture: Literal["gated"] = "gated"
+    """Which dictionary."""
+    coefficient: float = Field(default=1.0, ge=0)
+    """Of the L1 penalty on the gate; what a target L0 steers."""
+
+    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "Gated":
+        return Gated(torch.zeros_like(zeros), torch.zeros_like(zeros))
+
+
+@final
+class Gated:
+    """With π = u W_encᵀ + b_enc (the gate) and μ = exp(r_mag) u W_encᵀ + b_mag (the magnitude),
+
+        f = H(π) ReLU(μ)
+        loss = ‖v̂(f) − v‖² + coefficient Σ_j ReLU(π_j) + ‖v̂_frozen(ReLU(π)) − v‖²        (mean over batch, / d_out)
+
+    The gate learns from the last two terms only, H having no gradient; "frozen": W_dec and b_dec get no gradient from
+    the last. u W_encᵀ is π − b_enc, so one product serves both paths. No AuxK: a dead latent's gate is never positive.
+    Rajamanoharan et al. 2024a, Improving dictionary learning with gated sparse autoencoders, eq. 6 to 8.
+
+    Args:
+        r_mag: log ratio of the magnitude's weights to the gate's.
+        b_mag: the magnitude's bias.
+    """
+
+    unit_norm = True
+    has_coefficient = True
+    k_aux: int | None = 0
+    aux_coefficient = 0.0
+    prefixes: Tensor | None = None
+
+    def __init__(self, r_mag: Float[Tensor, " n_latents"], b_mag: Float[Tensor, " n_latents"]):
+        self._r_mag, self._b_mag = r_mag, b_mag
+        self.parameters = {"r_mag": r_mag, "b_mag": b_mag}
+        self.buffers: dict[str, Tensor] = {}
+
+    def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
+        return select_above(encoder, 0.0, training=training)
+
+    def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
+        ratio, b_mag = codes.take(self._r_mag.exp()), codes.take(self._b_mag)
+        return (
+            shared.mul_(codes.take(self._r_mag.exp())).add_(codes.take(self._b_mag)).clamp_(min=0).mul_(codes.pre > 0)
+        )
+
+    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        gate, weight = codes.pre.clamp(min=0), step.coefficient * step.per_row
+        residual = codes.decode(gate, step.W_dec).add_(step.b_dec).sub_(step.target)
+        step.sparsity = step.sparsity + weight * gate.sum()
+        step.aux = step.aux + step.per_row * torch.dot(residual.view(-1), residual.view(-1))
+        d_gate = codes.dot(residual, step.W_dec).mul_(2 * step.per_row).add_(weight).mul_(gate > 0)
+
+        ratio = self._r_mag.exp()
+        d_mag = d_values * (values > 0)
+        d_shared = d_mag * codes.take(ratio)
+        magnitude_part = codes.by_latent(d_shared)
+        step.grads.add("b_mag", codes.by_latent(d_mag))
+        step.grads.add("r_mag", codes.by_latent(d_shared * (codes.pre - codes.take(step.b_enc))))
+        step.grads.add("b_enc", -magnitude_part)  # the magnitude does not see the gate's bias, which the sum below adds
+        return d_gate + d_shared
+
+    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
+        self._b_mag.copy_(self._b_mag.double() * gain)

@@ -1,0 +1,80 @@
+"""JumpReLU: a learned threshold per latent, and an L0 penalty (Rajamanoharan et al. 2024b)."""
+
+import math
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.dictionaries.activation import RevivedBase, Step
+from polyseme.dictionaries.entries import Codes, SparseEntries
+from polyseme.dictionaries.selection import Encoder, select_above
+
+
+class JumpReLUConfig(RevivedBase):
+    """Latents above their own learned threshold, with a penalty on their number; decoder rows kept at norm 1."""
+
+    architecture: Literal["jumprelu"] = "jumprelu"
+    """Which dictionary."""
+    coefficient: float = Field(default=1.0, ge=0)
+    """Of the L0 penalty; what a target L0 steers. About the squared size of the smallest activation worth its cost."""
+    threshold: float = Field(default=0.5, gt=0)
+    """Where thresholds start, in units of the data's standard deviation along a random direction."""
+    bandwidth: float = Field(default=0.5, gt=0)
+    """Width of the kernel that estimates the thresholds' gradients, in the same units."""
+
+    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "JumpReLU":
+        return JumpReLU(self, torch.full_like(zeros, math.log(self.threshold)))
+
+
+@final
+class JumpReLU:
+    """f = pre · H(pre − θ), penalty Σ_j H(pre_j − θ_j), θ = exp(log_threshold).
+
+    The pre-activation gets the true gradient; the threshold, whose true gradient is 0 almost everywhere, the
+    straight-through estimate with a rectangle kernel K(z) = 1{|z| < ½} of width ε:
+
+        ∂f/∂θ = −(θ/ε) K((pre − θ)/ε)        ∂H/∂θ = −(1/ε) K((pre − θ)/ε)
+
+    so entries within ε/2 below their threshold are part of a step as well, with value 0. Rajamanoharan et al. 2024b,
+    Jumping ahead: improving reconstruction fidelity with JumpReLU sparse autoencoders, eq. 9 to 12. Departures: no
+    ReLU before the jump (θ > 0 makes it idle forward; backward it would put every negative pre-activation in the
+    kernel of a small θ), and a wider ε than the paper's, without which thresholds hardly move in short trainings.
+    """
+
+    unit_norm = True
+    has_coefficient = True
+    prefixes: Tensor | None = None
+
+    def __init__(self, config: JumpReLUConfig, log_threshold: Tensor):
+        self.k_aux, self.aux_coefficient, self._bandwidth = config.k_aux, config.aux_coefficient, config.bandwidth
+        self._log_threshold = log_threshold
+        self.parameters = {"log_threshold": log_threshold}
+        self.buffers: dict[str, Tensor] = {}
+
+    def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
+        below = self._bandwidth / 2 if training else 0.0
+        return select_above(encoder, self._threshold() - below, training=training)
+
+    def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
+        return codes.pre * (codes.pre > codes.take(self._threshold()))
+
+    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        weight, threshold = step.coefficient * step.per_row, self._threshold()
+        active = values != 0
+        step.sparsity = step.sparsity + weight * active.sum()
+        near = (codes.pre - codes.take(threshold)).abs_() < self._bandwidth / 2
+        # dθ = −Σ near (θ ∂f + weight)/ε, and d log θ = θ dθ
+        by_value = codes.by_latent(d_values * near)
+        by_count = codes.by_latent(near.to(d_values.dtype))
+        d_threshold = (threshold * by_value + weight * by_count).mul_(-1 / self._bandwidth)
+        step.grads.add("log_threshold", threshold * d_threshold)
+        return d_values * active
+
+    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
+        self._log_threshold.copy_(self._log_threshold.double() + gain.log())
+
+    def _threshold(self) -> Float[Tensor, " n_latents"]:
+        return self._log_threshold.exp()

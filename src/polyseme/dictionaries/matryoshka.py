@@ -1,0 +1,43 @@
+"""Matryoshka BatchTopK: nested dictionaries, each of which must reconstruct alone (Bussmann et al. 2025)."""
+
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from polyseme.dictionaries.activation import RevivedBase
+from polyseme.dictionaries.batch_topk import BatchTopK
+
+
+def _ascending(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if not shares or any(a >= b for a, b in zip((0.0, *shares), shares, strict=False)) or shares[-1] != 1:
+        raise ValueError("must rise from above 0 to exactly 1, such as 0.25, 0.5, 1")
+    return shares
+
+
+class MatryoshkaConfig(RevivedBase):
+    """BatchTopK whose first latents are dictionaries of their own, so that general features are not split away."""
+
+    architecture: Literal["matryoshka"] = "matryoshka"
+    """Which dictionary."""
+    k: int = Field(default=32, ge=1)
+    """Active latents per vector, on average, over all latents."""
+    prefixes: Annotated[tuple[float, ...], AfterValidator(_ascending)] = (0.0625, 0.125, 0.25, 0.5, 1.0)
+    """Shares of the latents that make up each nested dictionary, ascending, the last 1."""
+
+    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> BatchTopK:
+        """BatchTopK's selection; the loss is the mean over prefixes m of ‖v − b_dec − Σ_{j<m} f_j W_dec_j‖².
+
+        Bussmann, Nabeshima, Karvonen & Nanda 2025, Learning multi-level features with Matryoshka sparse autoencoders,
+        eq. 5; the mean instead of the sum, so that the loss compares with other architectures'.
+        """
+        ends = sorted({max(1, round(share * len(zeros))) for share in self.prefixes})
+        return BatchTopK(
+            self.k,
+            zeros.new_tensor(-1.0),
+            k_aux=self.k_aux,
+            aux_coefficient=self.aux_coefficient,
+            prefixes=torch.tensor(ends, dtype=torch.int32, device=zeros.device),
+        )

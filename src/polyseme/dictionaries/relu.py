@@ -1,0 +1,78 @@
+"""ReLU with an L1 penalty: the classic sparse autoencoder (Bricken et al. 2023; Conerly et al. 2024)."""
+
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.dictionaries.activation import DictionaryBase, Step
+from polyseme.dictionaries.entries import Codes, SparseEntries
+from polyseme.dictionaries.kernels import tiles
+from polyseme.dictionaries.selection import Encoder, select_above
+
+
+class ReLUConfig(DictionaryBase):
+    """Every positive latent, with an L1 penalty weighted by decoder norm; tied: one matrix of unit rows."""
+
+    architecture: Literal["relu"] = "relu"
+    """Which dictionary."""
+    coefficient: float = Field(default=1.0, ge=0)
+    """Of the L1 penalty; what a target L0 steers."""
+    tie_weights: bool = False
+    """Encoder = decoder transposed, unit rows (no transcoders)."""
+
+    @property
+    def tied(self) -> bool:
+        return self.tie_weights
+
+    def activation(self, _zeros: Float[Tensor, " n_latents"], /) -> "ReLU":
+        return ReLU(unit_norm=self.tie_weights)
+
+
+@final
+class ReLU:
+    """f = ReLU(pre), penalty Σ_j f_j ‖W_dec_j‖: no constraint on norms is needed, none can be gamed.
+
+        ∂f_j += coefficient ‖W_dec_j‖        ∂W_dec_j += coefficient Σ_b f_bj W_dec_j / ‖W_dec_j‖
+
+    both / (batch × d_out). Tied, rows are kept at norm 1 and the penalty is plain L1. No AuxK: a dead latent's
+    pre-activations are all negative, where ReLU has no gradient to give. Conerly et al. 2024, Update on how we train
+    SAEs.
+
+    Args:
+        unit_norm: decoder rows are constrained (tied).
+    """
+
+    has_coefficient = True
+    k_aux: int | None = 0
+    aux_coefficient = 0.0
+    prefixes: Tensor | None = None
+
+    def __init__(self, *, unit_norm: bool):
+        self.unit_norm = unit_norm
+        self.parameters: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
+
+    def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
+        return select_above(encoder, 0.0, training=training)
+
+    def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
+        return codes.pre.clamp(min=0)
+
+    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        weight, W_dec = step.coefficient * step.per_row, step.W_dec
+        totals = codes.by_latent(values)
+        if self.unit_norm:
+            step.sparsity = step.sparsity + weight * totals.sum()
+            return (d_values + weight).mul_(values > 0)
+        norms = torch.linalg.vector_norm(W_dec, dim=1)
+        step.sparsity = step.sparsity + weight * torch.dot(totals, norms)
+        along = weight * totals / norms.clamp(min=torch.finfo(norms.dtype).tiny)
+        for part in tiles(len(W_dec), W_dec.shape[1] * W_dec.element_size()):
+            step.grads.add("W_dec", along[part, None] * W_dec[part], part.start)
+        return (d_values + codes.take(weight * norms)).mul_(values > 0)
+
+    def fold(self, _gain: Float[Tensor, " n_latents"], /) -> None:
+        return

@@ -1,0 +1,95 @@
+"""A dictionary on disk: `dictionary.json` (what it is) and `dictionary.safetensors` (weights for raw activations)."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from polyseme.core.errors import DamagedArtifact, InputError
+from polyseme.dictionaries.activation import DictionaryBase
+from polyseme.dictionaries.engine import SparseDictionary
+from polyseme.store.files import load_json, load_tensors, save_json, save_tensors
+
+SCHEMA = 1
+_KIND = "polyseme dictionary"
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -> None:
+    """Write a dictionary; see `polyseme.dictionaries.save_dictionary`."""
+    folded = dictionary.folded()
+    tensors = folded.weights()
+    save_tensors(folder / "dictionary.safetensors", tensors)
+    record = {
+        "kind": _KIND,
+        "schema": SCHEMA,
+        "config": dictionary.config.model_dump(mode="json"),
+        "d_in": dictionary.d_in,
+        "d_out": dictionary.d_out if dictionary.is_transcoder else None,
+        "dtype": str(tensors["b_dec"].dtype).removeprefix("torch."),
+        "metadata": metadata,
+    }
+    save_json(folder / "dictionary.json", record)
+
+
+def load(folder: Path, configs: "TypeAdapter[Any]", device: torch.device | str) -> SparseDictionary:
+    """Read a dictionary; see `polyseme.dictionaries.load_dictionary`."""
+    record = read_record(folder)
+    where = folder / "dictionary.json"
+    try:
+        config = cast(DictionaryBase, configs.validate_python(record["config"]))
+        d_in, d_out, dtype = record["d_in"], record["d_out"], _DTYPES[record["dtype"]]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise DamagedArtifact(f"not a dictionary's record ({error})", where=str(where), fix="save it again") from None
+    for width in (d_in, *([] if d_out is None else [d_out])):
+        if not isinstance(width, int) or width < 1:
+            raise DamagedArtifact(f"a width of {width!r}", where=str(where), fix="save it again")
+    path = folder / "dictionary.safetensors"
+    tensors = load_tensors(path)
+    n_latents = config.width(d_in)
+    # Checked against the file before anything is built, so that a false record cannot ask for all the memory.
+    _expect(path, "W_dec", tensors.get("W_dec"), (n_latents, d_out or d_in), dtype)
+    dictionary = config.build(d_in, d_out, seed=None, device=device, dtype=dtype)
+    weights = dictionary.weights()
+    if unknown := sorted(tensors.keys() - weights.keys()):
+        raise DamagedArtifact(f"unexpected tensors {unknown}", where=str(path), fix="save it again")
+    for name, weight in weights.items():
+        _expect(path, name, tensors.get(name), tuple(weight.shape), dtype)
+        weight.copy_(tensors[name])
+    return dictionary
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The parsed `dictionary.json`."""
+    path = folder / "dictionary.json"
+    if not path.is_file():
+        raise InputError(
+            "there is no dictionary here",
+            where=str(folder),
+            fix="name a folder with dictionary.json and dictionary.safetensors, as save_dictionary writes them; "
+            "pickled weights (.pt, .bin) are not read",
+        )
+    record = load_json(path)
+    if not isinstance(record, dict) or cast(dict[str, Any], record).get("kind") != _KIND:
+        raise DamagedArtifact("not a dictionary's record", where=str(path), fix="save the dictionary again")
+    record = cast(dict[str, Any], record)
+    if record.get("schema") != SCHEMA:
+        raise InputError(
+            f"a dictionary of schema {record.get('schema')!r}, this version reads {SCHEMA}",
+            where=str(path),
+            fix="update polyseme, or save the dictionary with this version",
+        )
+    return record
+
+
+def _expect(path: Path, name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tensor is None:
+        raise DamagedArtifact(f"tensor {name} is missing", where=str(path), fix="save the dictionary again")
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+        raise DamagedArtifact(
+            f"tensor {name} is {tensor.dtype} {list(tensor.shape)}, the record says {dtype} {list(shape)}",
+            where=str(path),
+            fix="save the dictionary again",
+        )
