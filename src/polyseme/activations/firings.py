@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
-from polyseme.activations.reading import Reader, read_windows
+from polyseme.activations.reading import Reader, Reading, read_windows
 from polyseme.core.batch import Latents
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
@@ -22,6 +22,7 @@ from polyseme.corpora.pack import Windows
 _IDS = ("token", "document", "window", "position")
 
 
+@runtime_checkable
 @runtime_checkable
 class Encoder(Protocol):
     """What firings need of a dictionary."""
@@ -139,24 +140,45 @@ def collect_firings(
                 where=str(site),
                 fix="use the dictionary at the site and on the network it was trained on",
             )
-    collected: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in dictionaries}
-    ids: dict[str, list[np.ndarray]] = {part: [] for part in _IDS}
+    collector = FiringsCollector({name: dictionary.n_latents for name, (_, dictionary) in dictionaries.items()})
     progress = (reporter or Silent()).task("latents over held-out tokens", windows.n_tokens, "tokens")
     done = 0
     sites = [site for site, _ in dictionaries.values()]
     for reading in read_windows(network, windows, sites, batch_windows=batch_windows):
-        for name, (site, dictionary) in dictionaries.items():
-            with torch.inference_mode():
-                collected[name].append(_entries(dictionary.encode(reading.vectors[site].float())))
-        for part in _IDS:
-            ids[part].append(getattr(reading, part))
+        with torch.inference_mode():
+            latents = {name: d.encode(reading.vectors[site].float()) for name, (site, d) in dictionaries.items()}
+        collector.see(reading, latents)
         done += len(reading)
         progress.update(done)
-    joined = {part: np.concatenate([np.empty(0, np.int32), *chunks]) for part, chunks in ids.items()}
-    return {
-        name: Firings(_matrix(collected[name], len(joined["token"]), dictionary.n_latents), **joined)
-        for name, (_, dictionary) in dictionaries.items()
-    }
+    return collector.finish()
+
+
+class FiringsCollector:
+    """Gathers firings batch by batch: a visitor of any pass that reads vectors and encodes them.
+
+    Args:
+        n_latents: dictionary name to its width.
+    """
+
+    def __init__(self, n_latents: Mapping[str, int]):
+        self._n_latents = dict(n_latents)
+        self._entries: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in n_latents}
+        self._ids: dict[str, list[np.ndarray]] = {part: [] for part in _IDS}
+
+    def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:
+        """Add one batch, in window order."""
+        for name in self._n_latents:
+            self._entries[name].append(_entries(latents[name]))
+        for part in _IDS:
+            self._ids[part].append(getattr(reading, part))
+
+    def finish(self) -> dict[str, Firings]:
+        """Each dictionary's firings; their ids are shared."""
+        joined = {part: np.concatenate([np.empty(0, np.int32), *chunks]) for part, chunks in self._ids.items()}
+        return {
+            name: Firings(_matrix(entries, len(joined["token"]), self._n_latents[name]), **joined)
+            for name, entries in self._entries.items()
+        }
 
 
 def _entries(latents: Latents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from polyseme.corpora.pack import PADDING, Windows
 
 
 @runtime_checkable
+@runtime_checkable
 class Reader(Protocol):
     """What harvesting needs of a network; `polyseme.networks.Network` is one."""
 

@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
+
+from polyseme.core.errors import InputError, nearest_names
 
 Split = Literal["train", "heldout"]
 
@@ -23,6 +25,7 @@ class Document:
     text: str
 
 
+@runtime_checkable
 class Corpus(Protocol):
     """A source of documents in a fixed order."""
 
@@ -48,3 +51,16 @@ def split_of(key: str, heldout_fraction: float) -> Split:
     """
     digest = hashlib.sha256(f"polyseme-split-v1:{key}".encode()).digest()
     return "heldout" if int.from_bytes(digest[:8], "big") / 2**64 < heldout_fraction else "train"
+
+
+def missing_field(name: str, known: list[str], *, where: str, what: str) -> InputError:
+    """The error for a field, column or split that is not there, with the nearest names and all of them."""
+    near = nearest_names(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    there = ", ".join(known[:20]) or "none"
+    return InputError(f"there is no {what} {name!r}", where=where, fix=f"{hint}There are: {there}".strip())
+
+
+def missing_extra(package: str, what: str) -> InputError:
+    """The error for an optional dependency that is not installed."""
+    return InputError(f"{what} need the package {package!r}", fix="pip install 'polyseme[data]'")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from polyseme.core.errors import DamagedArtifact, InputError
-from polyseme.store import save_array, save_json
+from polyseme.store import load_json, save_array, save_json
 
 PADDING = -1
 _ARRAYS = ("tokens", "document", "special", "n_bytes")
@@ -68,7 +68,7 @@ def load_saved_windows(folder: Path) -> Windows:
         DamagedArtifact: a file is missing, cut short or changed.
     """
     try:
-        saved = json.loads((folder / "windows.json").read_text(encoding="utf-8"))
+        saved = load_json(folder / "windows.json")
         arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
         windows = Windows(names=tuple(saved["names"]), **arrays)
         if windows.fingerprint != saved["fingerprint"]:
@@ -169,8 +169,7 @@ def pack(
         while at < len(ids) and not full:
             if rows.used and rows.room <= opening:
                 rows.close()
-            if not (rows.used and at):
-                rows.open(index)
+            rows.open(index)
             piece = ids[at : at + rows.room]
             rows.put(piece, index)
             at, counted = at + len(piece), counted + len(piece)

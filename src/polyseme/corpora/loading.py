@@ -1,0 +1,168 @@
+"""From a corpus and a tokenizer to windows: split, sample, encode, pack."""
+
+import hashlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.corpora.document import Corpus, Document, Split, split_of
+from polyseme.corpora.files import LeftOut
+from polyseme.corpora.pack import Windows, pack
+
+_CHARS_A_TOKEN = 8
+"""Characters held per token asked for before a sample is tried; more are fetched when they prove too few."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What packing needs of a Hugging Face tokenizer."""
+
+    bos_token_id: int | None
+    cls_token_id: int | None
+    eos_token_id: int | None
+    sep_token_id: int | None
+    pad_token_id: int | None
+    unk_token_id: int | None
+    all_special_ids: list[int]
+
+    def __call__(self, text: list[str], **options: Any) -> Any:
+        """A mapping whose `input_ids` are the texts' token ids."""
+        ...
+
+
+def load_windows(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    *,
+    split: Split,
+    context: int,
+    max_tokens: int | None = None,
+    heldout_fraction: float = 0.1,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> Windows:
+    """Take one side of a corpus's split and pack it into windows.
+
+    Without `max_tokens`, documents come in the corpus's order. With it, they come in the order of the SHA-256 of
+    seed and key, so that a small sample covers the whole corpus and a larger one begins with the same documents; the
+    corpus is read to its end, but no more text is held than the sample needs.
+
+    Documents are opened by the tokenizer's BOS, else its CLS, else its EOS; windows are closed by SEP where the
+    tokenizer has a CLS too. Special tokens written out in a document's text are encoded as the plain text they are.
+
+    Args:
+        corpus: the documents.
+        tokenizer: of the network that will read them.
+        split: which side of the split.
+        context: tokens a window.
+        max_tokens: counted tokens wanted; the last window is filled up beyond them. None for all there are.
+        heldout_fraction: share of documents on the held-out side.
+        seed: of the order under `max_tokens`.
+        reporter: told what was left out.
+
+    Raises:
+        InputError: the corpus, or this side of it, is empty or smaller than asked for.
+    """
+    if not 0 <= heldout_fraction <= 1:
+        raise InputError(f"a held-out fraction of {heldout_fraction} is not between 0 and 1", where="heldout_fraction")
+    opening = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
+    prefix = next((token for token in opening if token is not None), None)
+    suffix = tokenizer.sep_token_id if tokenizer.cls_token_id is not None else None
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else prefix
+    unwanted = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        encoded = tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        # Some vocabularies hold their special tokens as ordinary words too; those few are dropped.
+        return [ids if unwanted.isdisjoint(ids) else [i for i in ids if i not in unwanted] for ids in encoded]
+
+    budget = None if max_tokens is None else max_tokens * _CHARS_A_TOKEN
+    while True:
+        selection = _Selection(corpus, split, heldout_fraction, seed, budget)
+        windows = pack(
+            ((d.name, d.text) for d in selection.documents()),
+            encode,
+            context=context,
+            prefix=prefix,
+            suffix=suffix,
+            pad_id=pad or 0,
+            max_tokens=max_tokens,
+        )
+        if budget is None or max_tokens is None or windows.n_tokens >= max_tokens or not selection.turned_away:
+            break
+        budget *= 2
+    left_out = getattr(corpus, "left_out", None)
+    if isinstance(left_out, LeftOut):
+        left_out.report(reporter or Silent())
+    _check_size(windows, selection, split, heldout_fraction, max_tokens)
+    return windows
+
+
+@dataclass
+class _Selection:
+    """The documents of one side in the order they are packed, holding about `budget` characters at most."""
+
+    corpus: Corpus
+    split: Split
+    heldout_fraction: float
+    seed: int
+    budget: int | None
+    seen: int = 0
+    """Documents of the whole corpus so far."""
+    turned_away: int = 0
+    """Documents of this side that the budget had no room for."""
+    _heap: list[tuple[int, int, Document]] = field(default_factory=list[tuple[int, int, Document]])
+
+    def documents(self) -> Iterator[Document]:
+        if self.budget is None:
+            return self._side()
+        held = 0
+        for i, document in enumerate(self._side()):
+            # The heap's head is the document that would come last: highest rank first, then the later one.
+            heapq.heappush(self._heap, (-self._rank(document), -i, document))
+            held += len(document.text)
+            while held - len(self._heap[0][2].text) >= self.budget:
+                held -= len(heapq.heappop(self._heap)[2].text)
+                self.turned_away += 1
+        return (document for _, _, document in sorted(self._heap, key=lambda entry: entry[:2], reverse=True))
+
+    def _side(self) -> Iterator[Document]:
+        for document in self.corpus.documents():
+            self.seen += 1
+            if split_of(document.key, self.heldout_fraction) == self.split:
+                yield document
+
+    def _rank(self, document: Document) -> int:
+        return int.from_bytes(hashlib.sha256(f"{self.seed}:{document.key}".encode()).digest()[:16], "big")
+
+
+def _check_size(
+    windows: Windows, selection: _Selection, split: Split, heldout_fraction: float, max_tokens: int | None
+) -> None:
+    where = f"the {split} side of the corpus (heldout_fraction {heldout_fraction:g})"
+    if selection.seen == 0:
+        raise InputError(
+            "the corpus is empty: it holds no document with text in it",
+            where=type(selection.corpus).__name__,
+            fix="check the corpus's paths, field or column",
+        )
+    if not windows.names:
+        raise InputError(
+            f"all {selection.seen} documents fall on the other side of the split, none on this one",
+            where=where,
+            fix="give a corpus of more documents (for text files, a smaller `document_chars` makes more of them) "
+            "or change `heldout_fraction`",
+        )
+    if len(windows) == 0:
+        raise InputError("the documents hold no token", where=where, fix="check that the tokenizer fits the corpus")
+    if max_tokens is not None and windows.n_tokens < max_tokens:
+        raise InputError(
+            f"the corpus is smaller than asked for: {windows.n_tokens:,} tokens of {max_tokens:,}",
+            where=where,
+            fix=f"ask for at most {windows.n_tokens:,} tokens, or give a larger corpus",
+        )

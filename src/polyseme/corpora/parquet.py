@@ -1,0 +1,100 @@
+"""Parquet files: one column is the text."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.corpora.document import Document, content_key, missing_extra, missing_field
+from polyseme.corpora.files import FoundFile, LeftOut, OnError, check_text, files_fingerprint, find_files
+
+_ROWS = 256
+
+
+class ParquetCorpus:
+    """Parquet files in path order, a few rows in memory at a time; nulls and blank texts are left out."""
+
+    def __init__(self, config: "ParquetCorpusConfig"):
+        self.config = config
+        self.left_out = LeftOut()
+
+    @cached_property
+    def files(self) -> list[FoundFile]:
+        return find_files(self.config.paths, self.config.glob)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        config = self.config
+        return files_fingerprint(self.files, f"parquet {config.column} {config.max_documents} {config.errors}")
+
+    def documents(self) -> Iterator[Document]:
+        self.left_out.clear()
+        return islice(self._all(), self.config.max_documents)
+
+    def _all(self) -> Iterator[Document]:
+        for file in self.files:
+            for row, value in _column(file, self.config.column):
+                try:
+                    text = check_text(value, self.config.column, f"{file.path}, row {row}")
+                except InputError as error:
+                    self.left_out.take(error, self.config.errors)
+                    continue
+                if text.strip():
+                    yield Document(name=f"{file.name}:{row}", key=content_key(text), text=text)
+
+
+def _column(file: FoundFile, column: str) -> Iterator[tuple[int, object]]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise missing_extra("pyarrow", "Parquet files") from None
+    row = 0
+    try:
+        with pq.ParquetFile(file.path) as opened:
+            names: list[str] = opened.schema_arrow.names
+            if column not in names:
+                raise missing_field(column, names, where=str(file.path), what="column")
+            kind: Any = opened.schema_arrow.field(column).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+                raise InputError(
+                    f"column {column!r} holds {kind}, not text",
+                    where=str(file.path),
+                    fix=f"set `column` to one that holds text (there are {', '.join(names)})",
+                )
+            for batch in opened.iter_batches(batch_size=_ROWS, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    row += 1
+                    if value is not None:
+                        yield row, value
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"this is not a Parquet file, or it is damaged ({error})",
+            where=f"{file.path}, after row {row}",
+            fix="fetch or write the file again",
+        ) from error
+
+
+class ParquetCorpusConfig(Config):
+    """Parquet files, and folders of them (needs the `data` extra)."""
+
+    kind: Literal["parquet"] = "parquet"
+    paths: tuple[Path, ...]
+    """Files and folders."""
+    column: str = "text"
+    """The column that holds the text."""
+    glob: str = "**/*.parquet"
+    """Which files of a folder to read."""
+    max_documents: int | None = Field(default=None, ge=1)
+    """Read at most this many documents, from the start; None for all."""
+    errors: OnError = "strict"
+    """What a bad value does: `strict` stops with its row, `skip` leaves it out and counts it."""
+
+    def build(self) -> ParquetCorpus:
+        """The corpus."""
+        return ParquetCorpus(self)
