@@ -196,10 +196,10 @@ def _jackknife(
 
 
 def save_sums(folder: Path, entries: Sequence[DocumentSums], names: Sequence[str], *, stem: str = "sums") -> None:
-    """Write `<stem>.npy` (float64 [document, column of every metric]) and `<stem>.json` (what each column is).
+    """Write `<stem>.npy` (float64 [document, column]) and `<stem>.json` (what each column is).
 
-    In the JSON, `documents` are the rows' names and `metrics` says for each metric which columns
-    `[start, stop)` are its own, its finish and its parameters.
+    In the JSON, `documents` and `names` tell the rows, and `metrics` tells for each metric its columns
+    `[start, stop)`, its finish and its parameters; metrics made of the same sums share columns.
 
     Args:
         folder: an existing folder.
@@ -210,13 +210,18 @@ def save_sums(folder: Path, entries: Sequence[DocumentSums], names: Sequence[str
     documents = entries[0].documents if entries else np.zeros(0, dtype=np.int64)
     assert all(np.array_equal(e.documents, documents) for e in entries), "metrics measured on different documents"
     metrics: list[dict[str, Any]] = []
-    start = 0
+    starts: dict[int, int] = {}
+    blocks: list[np.ndarray] = [np.zeros((len(documents), 0))]
+    stop = 0
     for entry in entries:
-        stop = start + entry.sums.shape[1]
-        metrics.append({"start": start, "stop": stop, **_meta(entry)})
-        start = stop
-    sums = np.concatenate([e.sums for e in entries], axis=1) if entries else np.zeros((0, 0))
-    save_array(folder / f"{stem}.npy", sums)
+        width = entry.sums.shape[1]
+        if id(entry.sums) not in starts:
+            starts[id(entry.sums)] = stop
+            blocks.append(entry.sums)
+            stop += width
+        start = starts[id(entry.sums)]
+        metrics.append({"start": start, "stop": start + width, **_meta(entry)})
+    save_array(folder / f"{stem}.npy", np.concatenate(blocks, axis=1))
     rows = [int(d) for d in documents]
     save_json(
         folder / f"{stem}.json",
@@ -233,19 +238,17 @@ def load_sums(folder: Path, *, stem: str = "sums") -> list[DocumentSums]:
     index, sums = load_json(folder / f"{stem}.json"), load_array(folder / f"{stem}.npy")
     try:
         documents = np.array(index["documents"], dtype=np.int64)
-        entries = [_entry(meta, sums, documents) for meta in index["metrics"]]
+        width = max((int(meta["stop"]) for meta in index["metrics"]), default=0)
+        if sums.shape != (len(documents), width):
+            raise ValueError(f"shape {sums.shape}, the index says {(len(documents), width)}")
+        blocks: dict[tuple[int, int], np.ndarray] = {}
+        return [_entry(meta, sums, documents, blocks) for meta in index["metrics"]]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DamagedArtifact(
-            f"the per-document sums cannot be read ({error!r})", where=str(folder), fix="run the evaluation again"
-        ) from error
-    width = sum(entry.sums.shape[1] for entry in entries)
-    if sums.shape != (len(documents), width):
-        raise DamagedArtifact(
-            f"the per-document sums are {sums.shape[0]} × {sums.shape[1]}, their index says {len(documents)} × {width}",
+            f"the per-document sums {stem!r} cannot be read ({error!r})",
             where=str(folder),
             fix="run the evaluation again",
-        )
-    return entries
+        ) from error
 
 
 _META = ("name", "finish", "columns", "n", "n_unit", "unit", "better", "scope", "parameters", "details", "version")
@@ -255,8 +258,11 @@ def _meta(entry: DocumentSums) -> dict[str, Any]:
     return {key: getattr(entry, key) for key in _META}
 
 
-def _entry(meta: dict[str, Any], sums: np.ndarray, documents: np.ndarray) -> DocumentSums:
+def _entry(
+    meta: dict[str, Any], sums: np.ndarray, documents: np.ndarray, blocks: dict[tuple[int, int], np.ndarray]
+) -> DocumentSums:
     known: dict[str, Any] = {key: meta[key] for key in _META}
     known["columns"] = tuple(meta["columns"])
-    columns = np.asarray(sums[:, meta["start"] : meta["stop"]], dtype=np.float64)
+    start, stop = int(meta["start"]), int(meta["stop"])
+    columns = blocks.setdefault((start, stop), np.asarray(sums[:, start:stop], dtype=np.float64))
     return DocumentSums(sums=columns, documents=documents, **known)

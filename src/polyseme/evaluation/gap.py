@@ -1,0 +1,104 @@
+"""Trained network less control: the same metric on the same held-out documents, with the interval of the difference."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from polyseme.core.errors import InputError
+from polyseme.core.records import Interval, MetricRecord
+from polyseme.evaluation.sums import DocumentSums, interval_of
+
+
+def gap(
+    trained: DocumentSums,
+    control: DocumentSums,
+    *,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    scope: Mapping[str, str | int] | None = None,
+) -> MetricRecord:
+    """trained − control, its interval from resamples that draw the same documents for both.
+
+    Pairing removes the variance the two share (hard documents are hard for both), so that the interval is that of the
+    difference itself.
+
+    Args:
+        trained: the metric on the network.
+        control: the same metric on a control, over the same documents.
+        seed: of the resampling.
+        n_resamples: bootstrap replicates.
+        scope: added to the record's scope (`control`: its name).
+
+    Raises:
+        InputError: not the same metric, or not the same documents.
+    """
+    if (trained.name, trained.finish, trained.version) != (control.name, control.finish, control.version):
+        raise InputError(
+            f"the gap is between two values of one metric, not {trained.name!r} (version {trained.version}) and "
+            f"{control.name!r} (version {control.version})",
+            fix="evaluate both with the same version of polyseme",
+        )
+    if not np.array_equal(trained.documents, control.documents):
+        raise InputError(
+            f"{trained.name!r} was measured on {len(trained.documents)} documents of the network and "
+            f"{len(control.documents)} of the control, not on the same ones",
+            fix="evaluate both on the same held-out windows",
+        )
+    split = trained.sums.shape[1]
+
+    def difference(totals: Float[np.ndarray, "*batch statistic"]) -> Float[np.ndarray, "*batch"]:
+        return trained.values(totals[..., :split]) - control.values(totals[..., split:])
+
+    both = np.concatenate([trained.sums, control.sums], axis=1)
+    value, interval = interval_of(both, difference, trained.finish, seed=seed, n_resamples=n_resamples, clip=False)
+    return MetricRecord(
+        name=trained.name,
+        value=value,
+        interval=interval.model_copy(update={"method": f"paired {interval.method}"}),
+        n=trained.n,
+        n_unit=trained.n_unit,
+        unit=trained.unit,
+        better=trained.better,
+        scope={**trained.scope, "gap": "trained − control", **(scope or {})},
+        details={
+            "trained": float(trained.values(trained.sums.sum(0))),
+            "control": float(control.values(control.sums.sum(0))),
+            "n_documents": len(trained.documents),
+        },
+        version=trained.version,
+    )
+
+
+def gap_of_records(
+    trained: MetricRecord, control: MetricRecord, *, scope: Mapping[str, str | int] | None = None
+) -> MetricRecord:
+    """trained − control of two independent records, where there are no shared documents (seed stability).
+
+    With the intervals [l₁, u₁] and [l₂, u₂] of x₁ and x₂ the difference lies between
+    x₁ − x₂ − √((x₁−l₁)² + (u₂−x₂)²) and x₁ − x₂ + √((u₁−x₁)² + (x₂−l₂)²) (Zou & Donner 2008, eq. 3).
+
+    Raises:
+        InputError: not the same metric.
+    """
+    if (trained.name, trained.version) != (control.name, control.version):
+        raise InputError(
+            f"the gap is between two values of one metric, not {trained.name!r} (version {trained.version}) and "
+            f"{control.name!r} (version {control.version})",
+            fix="evaluate both with the same version of polyseme",
+        )
+    value = trained.value - control.value
+    low = high = math.nan
+    if trained.interval is not None and control.interval is not None:
+        a, b = trained.interval, control.interval
+        low = value - math.hypot(trained.value - a.low, b.high - control.value)
+        high = value + math.hypot(a.high - trained.value, control.value - b.low)
+    return trained.model_copy(
+        update={
+            "value": value,
+            "interval": Interval(low=low, high=high, method="of two independent intervals (Zou & Donner 2008)"),
+            "scope": {**trained.scope, "gap": "trained − control", **(scope or {})},
+            "details": {"trained": trained.value, "control": control.value},
+        }
+    )

@@ -1,0 +1,225 @@
+"""Do two dictionaries agree: the best one-to-one matching of their directions, beside that of random directions."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from polyseme.core.errors import InputError
+from polyseme.core.records import Interval, MetricRecord
+from polyseme.core.seeds import derive_seed, make_generator
+
+EXACT = 4096
+"""Up to this many directions a side the matching is exact (Hungarian); above, greedy."""
+CANDIDATES = 32
+"""Nearest directions of each direction that the greedy matching considers."""
+SHARED = 0.7
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+
+
+def matched_cosines(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    *,
+    alive_a: Bool[np.ndarray, " n"] | None = None,
+    alive_b: Bool[np.ndarray, " m"] | None = None,
+    absolute: bool = False,
+) -> tuple[Float[np.ndarray, " pair"], str]:
+    """Cosines of the one-to-one matching that maximises their sum, min(n, m) of them, and the matching's name.
+
+    Dead latents take part with cosine 0, so that each unit without a living partner counts as a miss. With more than
+    `EXACT` directions on a side the matching is greedy: pairs are taken from the highest cosine down among each
+    direction's `CANDIDATES` nearest, and what is left unmatched counts 0, so that agreement is never overstated.
+
+    Args:
+        a: directions, of any length; zero directions have cosine 0 with all.
+        b: directions of the other side.
+        alive_a: latents that fire; all by default.
+        alive_b: of the other side.
+        absolute: match on |cosine|.
+
+    Raises:
+        InputError: directions of different widths, or none.
+    """
+    if a.shape[1] != b.shape[1] or not len(a) or not len(b):
+        raise InputError(
+            f"cannot match {len(a)} directions of width {a.shape[1]} with {len(b)} of width {b.shape[1]}",
+            where="matching of directions",
+            fix="compare dictionaries that write to the same site",
+        )
+    a, b = _units(a, alive_a), _units(b, alive_b)
+    if max(len(a), len(b)) > EXACT:
+        return _greedy(a, b, absolute), f"greedy over the {CANDIDATES} nearest"
+    from scipy.optimize import linear_sum_assignment
+
+    cosines = (a @ b.T).cpu().numpy()
+    cosines = np.abs(cosines) if absolute else cosines
+    rows, columns = linear_sum_assignment(cosines, maximize=True)
+    return np.clip(cosines[rows, columns].astype(np.float64), -1.0, 1.0), "hungarian"
+
+
+def stability(
+    a: Float[Tensor, "n d"],
+    b: Float[Tensor, "m d"],
+    *,
+    alive_a: Bool[np.ndarray, " n"] | None = None,
+    alive_b: Bool[np.ndarray, " m"] | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    scope: Mapping[str, str | int] | None = None,
+) -> list[MetricRecord]:
+    """How far two dictionaries found the same write directions.
+
+    `stability_cosine`: mean matched cosine (signed: a latent that writes the opposite is another latent);
+    `stability_shared`: share of pairs above .7. Both carry in `details` the share above every threshold (`curve`),
+    the same for as many random directions (`null_curve`), and `chance`, the value random directions reach.
+
+    The interval resamples latents (pairs, the matching kept): documents play no part in a comparison of weights.
+
+    Args:
+        a: write directions of one dictionary.
+        b: of another one, at the same site.
+        alive_a: latents that fire; the others count as misses.
+        alive_b: of the other one.
+        thresholds: of the curve.
+        seed: of the bootstrap and the null.
+        n_resamples: bootstrap replicates.
+        scope: of the records.
+
+    Raises:
+        InputError: directions of different widths.
+    """
+    cosines, matching = matched_cosines(a, b, alive_a=alive_a, alive_b=alive_b)
+    null = random_matched_cosines(len(a), len(b), a.shape[1], seed=seed)
+    details = {
+        "matching": matching,
+        "alive": [_count(alive_a, len(a)), _count(alive_b, len(b))],
+        "thresholds": list(thresholds),
+        "curve": [float((cosines > t).mean()) for t in thresholds],
+        "null_curve": [float((null > t).mean()) for t in thresholds],
+    }
+    scores = {"stability_cosine": (cosines, null), "stability_shared": (cosines > SHARED, null > SHARED)}
+    records: list[MetricRecord] = []
+    for name, (values, chance) in scores.items():
+        more = {**details, "chance": float(chance.mean())}
+        if name == "stability_shared":
+            more["threshold"] = SHARED
+        records.append(_record(name, values.astype(np.float64), more, seed, n_resamples, scope))
+    return records
+
+
+def mcc(
+    directions: Float[Tensor, "n_latents d"],
+    truth: Float[Tensor, "n_features d"],
+    *,
+    alive: Bool[np.ndarray, " n_latents"] | None = None,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    scope: Mapping[str, str | int] | None = None,
+) -> MetricRecord:
+    """Mean |cosine| of the best one-to-one matching to the true directions, dead latents counted as misses.
+
+    The mean is over min(n_latents, n_features) pairs. `details.chance` is what as many random directions reach: with
+    many latents in few dimensions that is far above 0, and no MCC means anything without it.
+
+    Args:
+        directions: of the latents.
+        truth: of the features.
+        alive: latents that fire; all by default.
+        seed: of the bootstrap and of the chance level.
+        n_resamples: bootstrap replicates, over matched pairs.
+        scope: of the record.
+    """
+    cosines, matching = matched_cosines(directions, truth, alive_a=alive, absolute=True)
+    chance = _random_against(directions.shape[0], truth, seed)
+    details = {
+        "matching": matching,
+        "chance": float(chance.mean()),
+        "n_latents": len(directions),
+        "n_features": len(truth),
+        "alive": _count(alive, len(directions)),
+    }
+    return _record("mcc", cosines, details, seed, n_resamples, scope)
+
+
+@lru_cache(maxsize=32)
+def random_matched_cosines(n: int, m: int, d: int, *, seed: int) -> Float[np.ndarray, " pair"]:
+    """Matched cosines of n and m independent random unit directions in d dimensions: the null of `stability`.
+
+    All of them are alive, which makes the null slightly too high, never too low, for dictionaries with dead latents.
+    """
+    a = torch.randn(n, d, generator=make_generator(seed, "random directions", "a"))
+    b = torch.randn(m, d, generator=make_generator(seed, "random directions", "b"))
+    cosines, _ = matched_cosines(a, b)
+    cosines.flags.writeable = False
+    return cosines
+
+
+def _random_against(n: int, truth: Float[Tensor, "n_features d"], seed: int) -> Float[np.ndarray, " pair"]:
+    random = torch.randn(n, truth.shape[1], generator=make_generator(seed, "random directions", "a"))
+    return matched_cosines(random.to(truth.device), truth, absolute=True)[0]
+
+
+def _units(directions: Tensor, alive: np.ndarray | None) -> Tensor:
+    units = torch.nn.functional.normalize(directions.detach().float(), dim=1)
+    if alive is not None:
+        units = units * torch.from_numpy(np.asarray(alive)).to(units)[:, None]
+    return units
+
+
+def _greedy(a: Tensor, b: Tensor, absolute: bool, chunk: int = 1024) -> Float[np.ndarray, " pair"]:
+    """Pairs from the highest cosine down, each side at most once; ties by index."""
+    k = min(CANDIDATES, len(a), len(b))
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for left, right, swapped in ((a, b, False), (b, a, True)):
+        for start in range(0, len(left), chunk):
+            cosines = left[start : start + chunk] @ right.T
+            values, near = (cosines.abs() if absolute else cosines).topk(k, dim=1)
+            rows = np.repeat(np.arange(start, start + len(near)), k)
+            columns = near.flatten().cpu().numpy()
+            pair = (columns, rows) if swapped else (rows, columns)
+            found.append((*pair, values.flatten().cpu().numpy().astype(np.float64)))
+    rows, columns, values = (np.concatenate([part[i] for part in found]) for i in range(3))
+    order = np.lexsort((columns, rows, -values))
+    free_a, free_b = np.ones(len(a), bool), np.ones(len(b), bool)
+    out = np.zeros(min(len(a), len(b)))
+    n = 0
+    for i in order:
+        row, column = rows[i], columns[i]
+        if free_a[row] and free_b[column]:
+            free_a[row] = free_b[column] = False
+            out[n] = values[i]
+            n += 1
+    return np.clip(out, -1.0, 1.0)
+
+
+def _count(alive: np.ndarray | None, n: int) -> int:
+    return n if alive is None else int(np.count_nonzero(alive))
+
+
+def _record(
+    name: str,
+    values: Float[np.ndarray, " pair"],
+    details: dict[str, Any],
+    seed: int,
+    n_resamples: int,
+    scope: Mapping[str, str | int] | None,
+) -> MetricRecord:
+    rng = np.random.default_rng(derive_seed(seed, "latents"))
+    means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(n_resamples)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return MetricRecord(
+        name=name,
+        value=float(values.mean()),
+        interval=Interval(low=float(low), high=float(high), method="bootstrap over latents, matching kept"),
+        n=len(values),
+        n_unit="latents",
+        better="higher",
+        scope=dict(scope or {}),
+        details=details,
+    )

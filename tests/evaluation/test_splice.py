@@ -1,0 +1,192 @@
+"""Known answers and invariances of patched and ablated passes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from polyseme.core.errors import InputError
+from polyseme.core.records import MetricRecord
+from polyseme.corpora.pack import Windows
+from polyseme.evaluation import splice as module
+from polyseme.evaluation.splice import splice, splice_sums
+from tests.evaluation.fakes import FIRST, SECOND, WIDTH, Constant, FakeNetwork, Identity, Linear, counted, make_windows
+
+MEANS = {site: counted(FakeNetwork(), make_windows(), site).mean(0) for site in (FIRST, SECOND)}
+Key = tuple[str, str]
+
+
+def measure(chosen, windows=None, network=None, means=None, **options) -> dict[Key, MetricRecord]:
+    """(metric with its ablation, where) to record."""
+    found = splice(
+        network or FakeNetwork(), windows or make_windows(), {"s": chosen}, means or MEANS, n_resamples=100, **options
+    )
+    return {
+        (" ".join(filter(None, [r.name, str(r.scope.get("ablation", ""))])), str(r.scope["site"])): r
+        for r in found["s"]
+    }
+
+
+def value(found: dict[Key, MetricRecord], name: str, site: str = "joint") -> float:
+    return found[name, site].value
+
+
+def test_the_identity_patches_bit_for_bit():
+    found = measure({FIRST: Identity(), SECOND: Identity()})
+    for site in ("first.out", "second.out", "joint"):
+        assert value(found, "ce_patched", site) == value(found, "ce_clean", site)
+        assert value(found, "kl", site) == 0
+        assert value(found, "ce_increase", site) == 0
+        assert value(found, "ce_recovered zero", site) == 1
+        assert value(found, "ce_recovered mean", site) == 1
+    assert value(found, "ce_interaction") == 0
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_a_dictionary_that_says_nothing_is_the_ablation(ablation: str):
+    constants = {site: torch.zeros(WIDTH) if ablation == "zero" else mean for site, mean in MEANS.items()}
+    found = measure({site: Constant(vector) for site, vector in constants.items()})
+    for site in ("first.out", "second.out", "joint"):
+        assert value(found, "ce_patched", site) == value(found, f"ce_{ablation}", site)
+        assert value(found, f"ce_recovered {ablation}", site) == 0
+    assert value(found, "kl") > 0
+
+
+def by_hand(network: FakeNetwork, windows: Windows, edits) -> tuple[float, np.ndarray, Tensor]:
+    """CE at every target that counts, one loop over tokens."""
+    logits = network.run(torch.from_numpy(windows.tokens).long(), edits=edits).logits
+    losses, documents, rows = [], [], []
+    for w in range(len(windows)):
+        for p in range(windows.tokens.shape[1] - 1):
+            if not windows.special[w, p + 1]:
+                losses.append(float(cross_entropy(logits[w, p], torch.tensor(int(windows.tokens[w, p + 1])))))
+                documents.append(int(windows.document[w, p + 1]))
+                rows.append(logits[w, p].log_softmax(-1))
+    return float(np.mean(losses)), np.array(documents), torch.stack(rows)
+
+
+@pytest.mark.parametrize("prefix", [0, None])
+def test_every_ce_is_the_one_computed_token_by_token(prefix: int | None):
+    network, windows, dictionary = FakeNetwork(), make_windows(prefix=prefix), Linear()
+    special = torch.from_numpy(windows.special)
+
+    def patch(x: Tensor) -> Tensor:
+        return torch.where(
+            special[..., None], x, dictionary.decode(dictionary.encode(x.reshape(-1, 6))).reshape(x.shape)
+        )
+
+    found = measure({FIRST: dictionary}, windows, network)
+    clean, documents, clean_rows = by_hand(network, windows, {})
+    patched, _, patched_rows = by_hand(network, windows, {FIRST: patch})
+    zero, _, _ = by_hand(network, windows, {FIRST: lambda x: torch.where(special[..., None], x, 0.0)})
+    assert value(found, "ce_clean") == pytest.approx(clean, rel=1e-6)
+    assert value(found, "ce_patched") == pytest.approx(patched, rel=1e-6)
+    assert value(found, "ce_zero") == pytest.approx(zero, rel=1e-6)
+    assert value(found, "ce_recovered zero") == pytest.approx((zero - patched) / (zero - clean), rel=1e-5)
+    kl = (clean_rows.exp() * (clean_rows - patched_rows)).sum(-1).mean()
+    assert value(found, "kl") == pytest.approx(float(kl), rel=1e-5)
+    assert found["kl", "joint"].n == len(documents)
+    if prefix is None:  # nothing stands before the first token of a window; with BOS every token is a target
+        assert len(documents) == windows.n_tokens - len(windows)
+    else:
+        assert len(documents) == windows.n_tokens
+
+
+def test_the_sums_belong_to_the_targets_document():
+    network, windows = FakeNetwork(), make_windows()
+    _, documents, _ = by_hand(network, windows, {})
+    entry = splice_sums(network, windows, {"s": {FIRST: Linear()}}, MEANS)["s"][0]
+    assert entry.sums[:, 0].tolist() == [int((documents == d).sum()) for d in entry.documents]
+
+
+def test_every_ce_travels_with_a_ce_recovered():
+    record = measure({FIRST: Linear()})["ce_recovered zero", "joint"]
+    parts = record.details
+    assert record.value == pytest.approx(
+        (parts["ce_zero"] - parts["ce_patched"]) / (parts["ce_zero"] - parts["ce_clean"])
+    )
+    assert "special tokens" in parts["edited"]
+
+
+def test_one_site_alone_is_its_own_joint():
+    network = FakeNetwork()
+    found = measure({FIRST: Linear()}, network=network, batch_windows=1)
+    assert value(found, "ce_interaction") == 0
+    for name, site in found:
+        if site == "joint" and name != "ce_interaction":
+            assert value(found, name) == value(found, name, "first.out")
+    assert network.passes == 4 * len(make_windows())  # clean, zero, mean, patched: joint costs no pass of its own
+
+
+def test_the_interaction_is_what_the_single_patches_do_not_explain():
+    found = measure({FIRST: Linear(), SECOND: Linear(seed=1)})
+    single = value(found, "ce_increase", "first.out") + value(found, "ce_increase", "second.out")
+    assert value(found, "ce_interaction") == pytest.approx(value(found, "ce_increase") - single, rel=1e-9)
+    assert found["ce_interaction", "joint"].interval.low < found["ce_interaction", "joint"].interval.high
+    assert value(found, "ce_increase") != pytest.approx(single)
+
+
+def test_two_seeds_share_the_clean_and_ablated_passes():
+    network, windows = FakeNetwork(), make_windows()
+    sets = {
+        "seed 0": {FIRST: Linear(), SECOND: Linear(seed=1)},
+        "seed 1": {FIRST: Linear(seed=2), SECOND: Linear(seed=3)},
+    }
+    found = splice(network, windows, sets, MEANS, batch_windows=1, n_resamples=10)
+    assert network.passes == len(windows) * (1 + 2 * 3 + 2 * 3)
+    alone = splice(FakeNetwork(), windows, {"seed 1": sets["seed 1"]}, MEANS, n_resamples=10)
+    assert [r.value for r in found["seed 1"]] == pytest.approx([r.value for r in alone["seed 1"]], rel=1e-6)
+
+
+def test_the_split_into_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    chosen = {FIRST: Linear(), SECOND: Linear(seed=1)}
+    few, many = measure(chosen, batch_windows=2), measure(chosen, batch_windows=100)
+    monkeypatch.setattr(module, "LOGITS_BYTES", 1)
+    tight = measure(chosen, batch_windows=100)
+    for key in few:
+        assert [few[key].value, tight[key].value] == pytest.approx([many[key].value] * 2, rel=1e-6)
+
+
+def test_rotating_the_first_site_and_its_dictionary_changes_nothing():
+    """Patches act on what the site holds, not on its basis."""
+    rotation = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(5)))[0]
+
+    class Rotated(Linear):
+        def encode(self, x):
+            return super().encode(x @ rotation.T)
+
+        def decode(self, z):
+            return super().decode(z) @ rotation
+
+    def outside(edit):
+        return lambda x: edit(x @ rotation) @ rotation.T
+
+    class RotatedNetwork(FakeNetwork):
+        def _forward(self, tokens, edits):
+            return super()._forward(tokens, {site: outside(edit) for site, edit in edits.items()})
+
+    plain = measure({FIRST: Linear()})
+    rotated = measure({FIRST: Rotated()}, network=RotatedNetwork(), means={FIRST: MEANS[FIRST] @ rotation})
+    for key in plain:
+        assert rotated[key].value == pytest.approx(plain[key].value, rel=1e-4, abs=1e-6)
+
+
+def test_an_encoder_has_no_ce():
+    found = measure({FIRST: Linear()}, network=FakeNetwork(causal=False))
+    for record in found.values():
+        assert math.isnan(record.value)
+        assert "not measured" in record.details["note"]
+
+
+def test_bad_input_is_told_before_any_pass():
+    network = FakeNetwork()
+    with pytest.raises(InputError, match=r"width 5.*width 6.*first\.out"):
+        measure({FIRST: Identity(5)}, network=network)
+    with pytest.raises(InputError, match=r"no mean.*second\.out"):
+        measure({SECOND: Identity()}, network=network, means={FIRST: MEANS[FIRST]})
+    with pytest.raises(InputError, match=r"shape \(5,\).*width 6"):
+        measure({FIRST: Identity()}, network=network, means={FIRST: torch.zeros(5)})
+    assert network.passes == 0
