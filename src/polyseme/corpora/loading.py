@@ -68,6 +68,8 @@ def load_windows(
     """
     if not 0 <= heldout_fraction <= 1:
         raise InputError(f"a held-out fraction of {heldout_fraction} is not between 0 and 1", where="heldout_fraction")
+    if max_tokens is not None and max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens}", where="max_tokens", fix="ask for at least one token")
     opening = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
     prefix = next((token for token in opening if token is not None), None)
     suffix = tokenizer.sep_token_id if tokenizer.cls_token_id is not None else None
