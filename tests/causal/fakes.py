@@ -1,49 +1,13 @@
-"""Small stand-ins: a network that reads and edits by plain hooks, a dictionary of given directions, random windows."""
+"""Small stand-ins: a dictionary of given directions, random windows, firings of given activations."""
 
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import torch
 from scipy.sparse import csr_array
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyseme.activations.firings import Firings
-from polyseme.core.site import Site
 from polyseme.corpora.pack import PADDING, Windows
-
-
-class HookedNetwork:
-    """Runs a module that maps token ids to logits; sites are outputs of its submodules."""
-
-    def __init__(self, module: nn.Module, *, width: int, masks: bool = False, causal: bool = True):
-        self.module, self._width = module, width
-        self.supports_4d_mask, self.causal = masks, causal
-        self.device = torch.device("cpu")
-
-    def width(self, site: Site) -> int:
-        return self._width
-
-    def run(self, inputs, *, edits=None, attention_mask=None, position_ids=None, logits_at=None):
-        handles = []
-        for site, edit in (edits or {}).items():
-
-            def hook(_module: nn.Module, _args: Any, output: Any, edit: Any = edit) -> Any:
-                if isinstance(output, tuple):
-                    return (edit(output[0].clone()), *output[1:])
-                return edit(output.clone())
-
-            handles.append(self.module.get_submodule(site.path).register_forward_hook(hook))
-        extra = {"attention_mask": attention_mask, "position_ids": position_ids}
-        try:
-            with torch.inference_mode():
-                output = self.module(inputs, **{k: v for k, v in extra.items() if v is not None})
-        finally:
-            for handle in handles:
-                handle.remove()
-        logits = output if isinstance(output, Tensor) else output.logits
-        return SimpleNamespace(logits=logits if logits_at is None else logits[logits_at])
 
 
 @dataclass

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.causal.fakes import Directions, HookedNetwork, firings_of, random_firings, random_windows
-from tests.tiny import CONTEXT, VOCABULARY, tiny_gpt2, tiny_llama, tiny_mamba, tiny_neox
 from torch import nn
 
 from polyseme.causal import CausalConfig, causal_effects
@@ -14,8 +12,12 @@ from polyseme.causal.interventions import Interventions, intervene
 from polyseme.causal.sampling import has_target, sample_firings
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
+from polyseme.networks import load_network
+from tests.causal.fakes import Directions, firings_of, random_firings, random_windows
+from tests.tiny import CONTEXT, VOCABULARY, tiny_gpt2, tiny_llama, tiny_mamba, tiny_neox
 
 WIDTH = 16
+EXAMPLE = torch.zeros(1, 2, dtype=torch.int64)
 MODELS = {
     "gpt2": (tiny_gpt2, "transformer.h.0", True),
     "neox": (tiny_neox, "gpt_neox.layers.0", True),
@@ -46,7 +48,8 @@ def by_hand(module, path, tokens, position, vector):
 def test_every_route_agrees_with_a_forward_pass_by_hand(family):
     make, path, masks = MODELS[family]
     module = make()
-    network = HookedNetwork(module, width=WIDTH, masks=masks)
+    network = load_network(module)
+    assert network.supports_4d_mask == masks
     windows = random_windows(3, CONTEXT, vocabulary=VOCABULARY, n_documents=2)
     generator = torch.Generator().manual_seed(1)
     todo = [
@@ -54,7 +57,12 @@ def test_every_route_agrees_with_a_forward_pass_by_hand(family):
         Interventions(2, np.array([9, 2]), torch.randn(2, WIDTH, generator=generator)),
     ]
     expected = [
-        np.array([by_hand(module, path, windows.tokens[one.window], p, v) for p, v in zip(one.position, one.vectors)])
+        np.array(
+            [
+                by_hand(module, path, windows.tokens[one.window], p, v)
+                for p, v in zip(one.position, one.vectors, strict=True)
+            ]
+        )
         for one in todo
     ]
     assert np.abs(expected[0][:, 0]).min() > 1e-3
@@ -66,7 +74,7 @@ def test_every_route_agrees_with_a_forward_pass_by_hand(family):
 
 
 def test_both_routes_and_any_pass_size_give_the_same_effects():
-    network = HookedNetwork(tiny_gpt2(), width=WIDTH, masks=True)
+    network = load_network(tiny_gpt2())
     windows = random_windows(6, 20, vocabulary=VOCABULARY, n_documents=4)
     firings = random_firings(windows, 5, density=0.2)
     dictionary = Directions(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)))
@@ -95,6 +103,10 @@ class Linear(nn.Module):
         return self.readout(self.site(self.embedding(inputs)))
 
 
+def toy(module):
+    return load_network(module, causal=True, example_inputs=EXAMPLE)
+
+
 def test_a_linear_network_has_its_analytic_effect_and_a_null_direction_has_none():
     d, vocabulary = 6, 11
     generator = torch.Generator().manual_seed(0)
@@ -111,7 +123,12 @@ def test_a_linear_network_has_its_analytic_effect_and_a_null_direction_has_none(
     directions = torch.stack([torch.randn(d, generator=generator), torch.eye(d)[-1]])
     every = CausalConfig(n_samples=10**6)
     effects = causal_effects(
-        HookedNetwork(module, width=d), windows, Site(path="site"), Directions(directions), firings, config=every
+        toy(module),
+        windows,
+        Site(path="site"),
+        Directions(directions),
+        firings,
+        config=every,
     )
     rows = np.flatnonzero(chosen & has_target(firings, windows))
     x = vectors[windows.tokens[window[rows], position[rows]]].double()
@@ -143,9 +160,8 @@ def test_a_direction_read_out_beats_its_null_and_a_random_one_does_not():
     token = windows.tokens[window, position]
     activations = (token[:, None] == np.arange(n)) & (position % 2 == 0)[:, None]
     effects = causal_effects(
-        HookedNetwork(module, width=d), windows, Site(path="site"), Directions(directions[:n]),
-        firings_of(windows, activations),
-    )  # fmt: skip
+        toy(module), windows, Site(path="site"), Directions(directions[:n]), firings_of(windows, activations)
+    )
     assert (effects.p[1 : n // 2] < 0.001).all()
     assert (effects.p[n // 2 :] > 0.05).all()
     assert np.isnan(effects.effect[0])  # token 0 never occurs: not measured
@@ -173,13 +189,18 @@ def test_sampling_is_even_over_firing_tokens_and_keeps_to_eligible_ones():
 def test_bad_input_is_refused_before_any_work():
     windows = random_windows(4, 8, vocabulary=9, n_documents=2)
     firings = random_firings(windows, 3, density=0.5)
-    encoder = HookedNetwork(nn.Identity(), width=4, causal=False)
+    encoder = load_network(nn.Embedding(9, 4), causal=False, example_inputs=EXAMPLE)
     with pytest.raises(InputError, match="sees later tokens"):
-        causal_effects(encoder, windows, Site(path="x"), Directions(torch.eye(4)[:3]), firings)
-    plain = HookedNetwork(nn.Identity(), width=4)
+        causal_effects(encoder, windows, Site(path="site"), Directions(torch.eye(4)[:3]), firings)
+    plain = toy(Linear(torch.eye(9)[:, :4], torch.eye(9)[:, :4]))
     with pytest.raises(InputError, match="mask"):
         causal_effects(
-            plain, windows, Site(path="x"), Directions(torch.eye(4)[:3]), firings, config=CausalConfig(route="ghosts")
+            plain,
+            windows,
+            Site(path="site"),
+            Directions(torch.eye(4)[:3]),
+            firings,
+            config=CausalConfig(route="ghosts"),
         )
     with pytest.raises(InputError, match="width 5"):
-        causal_effects(plain, windows, Site(path="x"), Directions(torch.eye(5)[:3]), firings)
+        causal_effects(plain, windows, Site(path="site"), Directions(torch.eye(5)[:3]), firings)

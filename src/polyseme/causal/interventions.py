@@ -22,6 +22,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 
 Route = Literal["ghosts", "rows"]
+Edit = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
@@ -47,7 +48,7 @@ class Runner(Protocol):
         self,
         inputs: Any,
         *,
-        edits: Mapping[Site, Callable[[Tensor], Tensor]] = ...,
+        edits: Mapping[Site, Edit] | None = ...,
         attention_mask: Tensor | None = ...,
         position_ids: Tensor | None = ...,
         logits_at: Tensor | None = ...,
@@ -149,7 +150,7 @@ def _ghosts(network: Runner, windows: Windows, site: Site, todo: Sequence[Interv
     logits_at = torch.cat([clean, real], dim=1)
     output = network.run(
         torch.cat([tokens, tokens.gather(1, position)], dim=1).to(device),
-        edits={site: subtract},
+        edits=_only(site, subtract),
         attention_mask=ghost_mask(context, position.to(device)),
         position_ids=torch.cat([torch.arange(context).expand(len(todo), -1), position], dim=1).to(device),
         logits_at=logits_at.to(device),
@@ -163,6 +164,12 @@ def _ghosts(network: Runner, windows: Windows, site: Site, todo: Sequence[Interv
             _outcome(logp, selected[b, :context][at], selected[b, context : context + len(one)], tokens[b][at + 1])
         )
     return outcomes
+
+
+def _only(site: Site, edit: Edit) -> dict[Site, Edit]:
+    edits: dict[Site, Edit] = {}
+    edits[site] = edit
+    return edits
 
 
 def ghost_mask(context: int, position: Int[Tensor, "batch ghost"]) -> Float[Tensor, "batch 1 query key"]:
@@ -205,7 +212,7 @@ def _rows(network: Runner, windows: Windows, site: Site, one: Interventions, tok
             return x
 
         output = network.run(
-            tokens.expand(len(row), -1).to(device), edits={site: subtract}, logits_at=logits_at.to(device)
+            tokens.expand(len(row), -1).to(device), edits=_only(site, subtract), logits_at=logits_at.to(device)
         )
         both = torch.cat([reference, output.logits.float().log_softmax(-1)])
         part = _outcome(both, place[some], len(places) + row, tokens[at[some] + 1])
