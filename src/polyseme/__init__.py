@@ -1,3 +1,43 @@
-"""polyseme finds the features inside a neural network and says which of them are really the network's."""
+"""polyseme finds the features inside a neural network and says which of them are really the network's.
+
+    import polyseme
+
+    result = polyseme.study("study.toml")        # or a config, or a dict
+    print(result.report)                         # the path of report.html
+    for latent in result.latents("blocks.2.resid_post", status="supported"):
+        print(latent.latent, latent.verdict.evidence)
+
+Importing polyseme does nothing: no download, no global state; everything heavy is imported when it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from polyseme.controls.study import ControlledStudyConfig as Study
+    from polyseme.controls.study import StudyResult, study
+    from polyseme.dictionaries import load_dictionary
+    from polyseme.networks import load_network
+
+_PUBLIC = {
+    "Study": ("polyseme.controls.study", "ControlledStudyConfig"),
+    "StudyResult": ("polyseme.controls.study", "StudyResult"),
+    "study": ("polyseme.controls.study", "study"),
+    "load_dictionary": ("polyseme.dictionaries", "load_dictionary"),
+    "load_network": ("polyseme.networks", "load_network"),
+}
+
+__all__ = ["Study", "StudyResult", "__version__", "load_dictionary", "load_network", "study"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        module, attribute = _PUBLIC[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module 'polyseme' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

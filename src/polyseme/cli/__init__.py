@@ -1,1 +1,11 @@
-"""The command line."""
+"""The command line: `polyseme study`, `demo`, `runs`, `show`, `sites`, `calibrate`."""
+
+
+def main() -> int:
+    """Entry point of the `polyseme` script; returns the exit status."""
+    from polyseme.cli.main import run
+
+    return run()
+
+
+__all__ = ["main"]

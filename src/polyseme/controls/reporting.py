@@ -1,0 +1,344 @@
+"""From findings to the data of a report, and to the files of a run."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from polyseme.controls.calibration import shipped_calibration
+from polyseme.controls.report_latents import latent_reports
+from polyseme.controls.study import Findings, Measured
+from polyseme.core.records import STATUSES, MetricRecord
+from polyseme.evaluation import DocumentSums, compute_equivalent, density_histogram, gap
+from polyseme.interpret.headlines import headlines
+from polyseme.interpret.report import (
+    Chart,
+    Comparison,
+    Continuation,
+    ControlSummary,
+    ControlValue,
+    Curve,
+    DictionaryReport,
+    Faithfulness,
+    Histogram,
+    LatentPoint,
+    Provenance,
+    SpliceRow,
+    StudyReport,
+    StudySummary,
+)
+from polyseme.interpret.tokens import visible
+from polyseme.store import Run, save_json, save_lines
+from polyseme.studies.baselines import shipped_ladder
+from polyseme.studies.bench import Bench
+
+MAX_POINTS = 2000
+_COMPARED = ("fvu", "l0", "cosine", "shrinkage", "dead_latents", "dense_latents")
+_COMPARED_SPLICES = ("ce_clean", "ce_patched", "ce_increase", "ce_recovered", "kl")
+
+
+def report_of(
+    findings: Findings, bench: Bench, run: Run, *, started: float, wall_seconds: float, peak_memory_bytes: float
+) -> StudyReport:
+    """Everything the report shows, from everything the study found."""
+    report = StudyReport(
+        title=findings.config.name,
+        run=run.id,
+        summary=_summary(findings, run, started, wall_seconds, peak_memory_bytes),
+        dictionaries=tuple(_dictionary(findings, site) for site in findings.config.sites),
+        faithfulness=_faithfulness(findings),
+        comparisons=tuple(_comparisons(findings)),
+        continuations=tuple(
+            Continuation(
+                document=visible(c.document),
+                prompt=visible(c.prompt),
+                clean=visible(c.clean),
+                patched=visible(c.patched),
+                true=visible(c.true),
+                note=f"the two agree on {c.agreement:.0%} of the tokens",
+            )
+            for c in findings.continuations
+        ),
+        latents=latent_reports(findings),
+        calibration=shipped_calibration(findings.config.verdicts),
+        provenance=tuple(
+            Provenance(stage=r.stage, key=r.key, inputs=r.inputs, seconds=r.seconds, reused=r.reused)
+            for r in bench.records
+        ),
+        limits=tuple(_limits(findings)),
+    )
+    return report.model_copy(update={"headlines": headlines(report)})
+
+
+def write_files(report: StudyReport, findings: Findings, run: Run) -> None:
+    """Write `report.json`, `report.html`, `metrics.jsonl` and `verdicts.jsonl`, each whole or not at all."""
+    from polyseme.web.report import write_report
+
+    save_json(run.artifacts / "report.json", report.model_dump(mode="json"))
+    write_report(report, run.artifacts / "report.html")
+    run.save_metrics(all_records(findings))
+    lines = [
+        {"site": site, "seed": findings.config.seeds[0], "latent": latent, **verdict.model_dump(mode="json")}
+        for site, judged in findings.verdicts.items()
+        for latent, verdict in enumerate(judged.verdicts)
+    ]
+    save_lines(run.artifacts / "verdicts.jsonl", lines)
+
+
+def all_records(findings: Findings) -> Iterator[MetricRecord]:
+    """Every metric of the study, its baselines and its controls, and every gap."""
+    for measured in (findings.real, *findings.controls.values()):
+        for entries in (*measured.readings.sums.values(), *measured.spliced.sums.values()):
+            yield from (_record(findings, entry) for entry in entries)
+    for entries in findings.baselines.sums.values():
+        yield from (_record(findings, entry) for entry in entries)
+    for records in findings.stability.values():
+        yield from records
+    for comparison in _comparisons(findings):
+        for value in comparison.controls:
+            yield value.record.model_copy(
+                update={
+                    "value": value.gap,
+                    "interval": value.gap_interval,
+                    "scope": {**value.record.scope, "gap": f"trained − {value.control}"},
+                    "details": {"trained": comparison.trained.value, "control": value.record.value},
+                }
+            )
+    for judged in findings.verdicts.values():
+        yield from judged.records
+
+
+def _record(findings: Findings, entry: DocumentSums) -> MetricRecord:
+    return entry.record(n_resamples=findings.config.evaluation.n_resamples)
+
+
+def _summary(
+    findings: Findings, run: Run, started: float, wall_seconds: float, peak_memory_bytes: float
+) -> StudySummary:
+    config, subject = findings.config, findings.real.subject
+    network, tokens, made_by = subject.network, subject.tokens, run.record.made_by
+    corpus = config.corpus.model_dump(mode="json", exclude_defaults=True)
+    shown = ", ".join(f"{key} {value}" for key, value in corpus.items() if key != "kind")
+    training = config.training
+    n_train = training.n_tokens or tokens.train.n_tokens
+    settings = [
+        ("architecture", config.dictionary.architecture),
+        *((key, str(value)) for key, value in config.dictionary.model_dump().items() if key != "architecture"),
+        ("batch", f"{training.batch_size} tokens"),
+        ("judged seed", str(config.seeds[0])),
+        ("harvest", config.harvest.cache),
+    ]
+    return StudySummary(
+        network=visible(config.network.source),
+        n_parameters=network.n_parameters,
+        network_fingerprint=subject.base,
+        corpus=visible(f"{config.corpus.kind}{f' ({shown})' if shown else ''}"),
+        n_train_tokens=n_train,
+        n_heldout_tokens=tokens.heldout.n_tokens,
+        n_heldout_documents=len(np.unique(tokens.heldout.document[~tokens.heldout.special])),
+        context=tokens.heldout.tokens.shape[1],
+        seeds=config.seeds,
+        controls=tuple(
+            ControlSummary(name=c.name, targets=c.targets, preserves=c.preserves, destroys=c.destroys)
+            for c in config.controls
+        ),
+        settings=tuple(settings),
+        versions=(("python", made_by.python), *sorted(made_by.packages.items())),
+        git_commit=made_by.git.commit if made_by.git else "",
+        git_dirty=made_by.git.dirty if made_by.git else False,
+        argv=visible(" ".join(made_by.argv)),
+        started=datetime.fromtimestamp(started).astimezone().isoformat(timespec="seconds"),
+        wall_seconds=wall_seconds,
+        peak_memory_bytes=peak_memory_bytes,
+        device=f"{network.device} ({platform.machine()})",
+    )
+
+
+def _dictionary(findings: Findings, site: str) -> DictionaryReport:
+    seed = findings.config.seeds[0]
+    real = findings.real
+    dictionary = real.trained.dictionaries[site, seed]
+    judged = findings.verdicts[site]
+    counts = {status: sum(v.status == status for v in judged.verdicts) for status in STATUSES}
+    alive = int(real.readings.alive(site, seed).sum())
+    stable = findings.stability.get(site, [])
+    return DictionaryReport(
+        name=site,
+        site=str(real.subject.sites[site]),
+        architecture=findings.config.dictionary.architecture,
+        d_in=dictionary.d_in,
+        n_latents=dictionary.n_latents,
+        seed=seed,
+        n_train_tokens=real.trained.history[site, seed][-1].tokens,
+        metrics=(
+            *(_record(findings, entry) for entry in real.readings.sums[site, seed]),
+            *(_record(findings, entry) for entry in findings.baselines.sums[site]),
+            *stable,
+        ),
+        verdict_counts=counts,
+        n_not_judged=dictionary.n_latents - alive,
+        density=tuple(_densities(findings, site)),
+        stability=_stability(stable),
+        training=tuple(_training(findings, site)),
+        points=_points(findings, site),
+    )
+
+
+def _densities(findings: Findings, site: str) -> Iterator[tuple[str, Histogram]]:
+    everything = {"trained": findings.real, **findings.controls}
+    for name, measured in everything.items():
+        firings = measured.readings.firings[site, findings.config.seeds[0]]
+        found = density_histogram(np.diff(firings.columns.indptr), firings.n_tokens)
+        edges, heights = found["edges"], found["counts"]
+        assert isinstance(edges, list) and isinstance(heights, list)
+        yield name, Histogram(edges=tuple(edges), counts=tuple(heights), label="log10 density")
+
+
+def _stability(records: Sequence[MetricRecord]) -> Chart | None:
+    if not records:
+        return None
+    details = records[0].details
+    thresholds = tuple(details["thresholds"])
+    return Chart(
+        title="Seed stability",
+        x_label="cosine threshold",
+        y_label="share of matched latents above it",
+        curves=(
+            Curve(name="another seed", x=thresholds, y=tuple(details["curve"])),
+            Curve(name="random directions", x=thresholds, y=tuple(details["null_curve"]), null=True),
+        ),
+        note="Latents are matched one to one; dead latents are misses.",
+    )
+
+
+def _training(findings: Findings, site: str) -> Iterator[Chart]:
+    seed = findings.config.seeds[0]
+    curves = {
+        "trained": findings.real.trained.history[site, seed],
+        **{name: control.trained.history[site, seed] for name, control in findings.controls.items()},
+    }
+    for field, label in (("fvu", "FVU (running, training batches)"), ("l0", "L0"), ("dead", "share of dead latents")):
+        yield Chart(
+            title=label,
+            x_label="tokens",
+            y_label=label,
+            curves=tuple(
+                Curve(
+                    name=name,
+                    x=tuple(float(point.tokens) for point in history),
+                    y=tuple(float(getattr(point, field)) for point in history),
+                    null=name != "trained",
+                )
+                for name, history in curves.items()
+            ),
+        )
+
+
+def _points(findings: Findings, site: str) -> tuple[LatentPoint, ...]:
+    effects, specific = findings.effects.get(site), findings.specificity.get(site)
+    if effects is None or specific is None:
+        return ()
+    effect, margin = effects.effect - effects.null, specific.smallest.value
+    points = [
+        LatentPoint(latent=i, effect=float(effect[i]), margin=float(margin[i]), status=verdict.status)
+        for i, verdict in enumerate(findings.verdicts[site].verdicts)
+        if np.isfinite(effect[i]) and np.isfinite(margin[i])
+    ]
+    step = max(1, -(-len(points) // MAX_POINTS))
+    return tuple(points[::step])
+
+
+def _faithfulness(findings: Findings) -> Faithfulness:
+    config = findings.config
+    entries = findings.real.spliced.sums[config.seeds[0]]
+    parameters = findings.real.subject.network.n_parameters
+    ladder = shipped_ladder(config.network.source) if config.network.reinit is None else ()
+
+    def found(name: str, site: str, ablation: str | None = None) -> MetricRecord:
+        for entry in entries:
+            same = entry.name == name and entry.scope.get("site") == site
+            if same and entry.scope.get("ablation") == ablation:
+                return _record(findings, entry)
+        raise AssertionError(f"splice gave no {name} at {site}")
+
+    def row(site: str) -> SpliceRow:
+        clean, patched = found("ce_clean", site), found("ce_patched", site)
+        equivalent = ""
+        if ladder:
+            record = compute_equivalent(ladder, patched, clean=clean, n_parameters=parameters)
+            equivalent = str(record.details["sentence"])
+        return SpliceRow(
+            site=site,
+            joint=site == "joint",
+            ce_clean=clean,
+            ce_patched=patched,
+            ce_zero=found("ce_zero", site),
+            ce_mean=found("ce_mean", site),
+            recovered_zero=found("ce_recovered", site, "zero"),
+            recovered_mean=found("ce_recovered", site, "mean"),
+            kl=found("kl", site),
+            delta_ce=found("ce_increase", site),
+            compute_equivalent=equivalent,
+        )
+
+    several = len(config.sites) > 1
+    return Faithfulness(
+        single=tuple(row(site) for site in config.sites),
+        joint=row("joint") if several else None,
+        interaction=found("ce_interaction", "joint") if several else None,
+        ladder=tuple((f"{rung.n_parameters / 1e6:.2f} M", float(rung.n_parameters), rung.ce) for rung in ladder),
+        n_parameters=parameters,
+    )
+
+
+def _comparisons(findings: Findings) -> Iterator[Comparison]:
+    """Each compared metric of each site, and of all jointly, beside the same metric on every control."""
+    if not findings.controls:
+        return
+    seed = findings.config.seeds[0]
+
+    def entries(measured: Measured) -> dict[tuple[str, str, str], DocumentSums]:
+        out: dict[tuple[str, str, str], DocumentSums] = {}
+        for site in findings.config.sites:
+            out |= {(site, e.name, ""): e for e in measured.readings.sums[site, seed] if e.name in _COMPARED}
+        for e in measured.spliced.sums[seed]:
+            if e.name in _COMPARED_SPLICES:
+                out[str(e.scope["site"]), e.name, str(e.scope.get("ablation", ""))] = e
+        return out
+
+    others = {name: entries(control) for name, control in findings.controls.items()}
+    for key, real in entries(findings.real).items():
+        values: list[ControlValue] = []
+        for name, other in others.items():
+            difference = gap(real, other[key], n_resamples=findings.config.evaluation.n_resamples)
+            values.append(
+                ControlValue(
+                    control=name,
+                    record=_record(findings, other[key]),
+                    gap=difference.value,
+                    gap_interval=difference.interval,
+                )
+            )
+        yield Comparison(site=key[0], trained=_record(findings, real), controls=tuple(values))
+
+
+def _limits(findings: Findings) -> Iterator[str]:
+    config = findings.config
+    if not config.controls:
+        yield "The study has no controls, so no latent can be called supported."
+    if len(config.seeds) < 2:
+        yield "The study has one seed, so seed recurrence and model-specificity were not measured."
+    elif len(config.seeds) > 2:
+        yield f"Recurrence is measured against seed {config.seeds[1]} alone, though there are {len(config.seeds)} seeds."
+    if config.controls:
+        yield f"Each control was trained from one seed ({config.seeds[0]}); its own spread over seeds is not measured."
+    if not findings.effects:
+        yield "Causal effects were not measured: the network does not predict the next token."
+    elif config.causal.n_samples:
+        yield (
+            f"A causal effect is the mean over at most {config.causal.n_samples} firing tokens of a latent, and counts "
+            "the prediction made at that token only: what a latent does for later tokens is not in it."
+        )
+    if config.network.source != "pylm":
+        yield "There is no measured ladder for this network, so compute-equivalents were not measured."

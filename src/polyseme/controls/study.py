@@ -1,0 +1,275 @@
+"""The main job: a study, the same study on every control, the evidence, the verdicts and the report."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from polyseme.causal import CausalConfig, CausalEffects
+from polyseme.controls import ControlConfig
+from polyseme.controls.evidence import causal_stage, specificity_stage, stability_stage, token_shares
+from polyseme.controls.protocol import Control
+from polyseme.controls.verdicts import SiteVerdicts, VerdictConfig, judge
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.records import MetricRecord, Status
+from polyseme.evaluation import Continuation
+from polyseme.evaluation.specificity import Specificity
+from polyseme.evaluation.token_share import TokenShare
+from polyseme.interpret.report import LatentReport, StudyReport
+from polyseme.networks import Network
+from polyseme.store import Run, Store
+from polyseme.studies.baselines import Baselines, baselines_stage
+from polyseme.studies.bench import Bench
+from polyseme.studies.continuations import continuations_stage
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.dictionaries import dictionaries_stage
+from polyseme.studies.files import load_config, validate_config
+from polyseme.studies.measure import Readings, Spliced, readings_stage, splice_stage
+from polyseme.studies.subject import Subject, Trained
+from polyseme.studies.tokens import Tokens, tokens_stage
+
+
+class ControlledStudyConfig(StudyConfig):
+    """A study with its controls: what a study file says."""
+
+    controls: tuple[ControlConfig, ...] = ()
+    """Nulls the whole study is repeated on; without one, no latent can be called supported."""
+    causal: CausalConfig = CausalConfig()
+    verdicts: VerdictConfig = VerdictConfig()
+    shown: int = Field(50, ge=0)
+    """Most telling latents of each verdict that the report shows."""
+
+    @model_validator(mode="after")
+    def _distinct_controls(self) -> "ControlledStudyConfig":
+        names = [control.name for control in self.controls]
+        if len(set(names)) < len(names):
+            raise ValueError(f"`controls` names one twice: {names}")
+        return self
+
+    def plain(self) -> StudyConfig:
+        """The study alone, which controls are applied to."""
+        return StudyConfig.model_validate({name: getattr(self, name) for name in StudyConfig.model_fields})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One subject, trained and measured.
+
+    Attributes:
+        subject: what was studied.
+        trained: its dictionaries.
+        readings: over its own held-out tokens.
+        shared: over the real study's held-out tokens, the same object where those are its own.
+        spliced: what patching costs it.
+    """
+
+    subject: Subject
+    trained: Trained
+    readings: Readings
+    shared: Readings
+    spliced: Spliced
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything a study found, before it is put into words.
+
+    Attributes:
+        config: of the study.
+        real: the study itself.
+        controls: control name to the same study on it.
+        baselines: look-up tables.
+        stability: by site, between the first two seeds.
+        continuations: text by the clean and by the jointly patched network.
+        effects, specificity, shares, verdicts: by site, of the first seed's dictionaries.
+    """
+
+    config: ControlledStudyConfig
+    real: Measured
+    controls: dict[str, Measured]
+    baselines: Baselines
+    stability: dict[str, list[MetricRecord]]
+    continuations: list[Continuation]
+    effects: dict[str, CausalEffects]
+    specificity: dict[str, Specificity]
+    shares: dict[str, TokenShare]
+    verdicts: dict[str, SiteVerdicts]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study.
+
+    Attributes:
+        run: its run directory.
+        data: everything the report shows.
+    """
+
+    run: Run
+    data: StudyReport
+
+    @property
+    def report(self) -> Path:
+        """The self-contained page."""
+        return self.run.artifacts / "report.html"
+
+    @property
+    def verdict_counts(self) -> dict[Status, int]:
+        """How many latents got each verdict."""
+        return self.data.verdict_counts
+
+    def latents(self, site: str | None = None, *, status: Status | None = None) -> Iterator[LatentReport]:
+        """The latents the report shows, the most telling first."""
+        for latent in self.data.latents:
+            if (site is None or latent.site == site) and (status is None or latent.verdict.status == status):
+                yield latent
+
+
+def study(
+    config: ControlledStudyConfig | Mapping[str, Any] | str | Path,
+    *,
+    root: str | Path = "runs",
+    resume: bool = True,
+    reporter: Reporter | None = None,
+) -> StudyResult:
+    """Run a study with its controls, or go on with one that was stopped.
+
+    Args:
+        config: a config, a mapping of its fields, or the path of a TOML file.
+        root: folder of runs and of the artifacts they share.
+        resume: take finished stages as they are; False makes every one anew.
+        reporter: told of progress; silent by default.
+
+    Raises:
+        InputError: anything wrong with the config, the network, the corpus or the disk, before long work where possible.
+        Diverged: a training that went wrong.
+    """
+    config = as_config(config)
+    reporter = reporter or Silent()
+    store = Store(Path(root))
+    run = Run.open(store.runs, config.name, config.model_dump(mode="json"))
+    with run.working():
+        bench = Bench(store, reporter, run, fresh=not resume)
+        return _run(config, bench, run)
+
+
+def as_config(config: ControlledStudyConfig | Mapping[str, Any] | str | Path) -> ControlledStudyConfig:
+    """The config that a path, a mapping or a config means."""
+    if isinstance(config, ControlledStudyConfig):
+        return config
+    if isinstance(config, str | Path):
+        return load_config(Path(config), ControlledStudyConfig)
+    return validate_config(config, ControlledStudyConfig, where="the study's config")
+
+
+def _run(config: ControlledStudyConfig, bench: Bench, run: Run) -> StudyResult:
+    from polyseme.controls.reporting import report_of, write_files
+
+    started = time.time()
+    findings = find(config, bench)
+    bench.reporter.message("writing the report")
+    data = report_of(
+        findings, bench, run, started=started, wall_seconds=time.time() - started, peak_memory_bytes=peak_memory()
+    )
+    write_files(data, findings, run)
+    return StudyResult(run, data)
+
+
+def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
+    """All stages of a study in order, each found or made."""
+    plain = config.plain()
+    bench.reporter.message(f"study {config.name}: loading {config.network.source}")
+    network = plain.network.build()
+    sites = {name: network.site(name) for name in plain.sites}
+    _check_controls(config, network)
+    tokens = tokens_stage(plain, network, bench)
+    real = _measure(Subject(plain, "trained", network.fingerprint, sites, tokens, network), tokens, bench)
+    baselines = baselines_stage(real.subject, bench)
+    continuations = continuations_stage(real.subject, real.trained, bench)
+    effects = causal_stage(real.subject, real.trained, real.readings, plain.seeds[0], config.causal, bench)
+    controls = {
+        control.name: _measure_control(control, plain, network, sites, tokens, real, bench)
+        for control in config.controls
+    }
+    specific = specificity_stage(
+        real.readings, {name: c.shared for name, c in controls.items()}, plain.sites, plain.seeds, bench
+    )
+    shares = token_shares(real.readings, plain.sites, plain.seeds[0])
+    verdicts = {
+        site: judge(
+            real.readings.firings[site, plain.seeds[0]],
+            effects.get(site),
+            specific.get(site),
+            config=config.verdicts,
+        )
+        for site in plain.sites
+    }
+    stable = stability_stage(real.readings, real.trained, plain.sites, plain.seeds, bench)
+    return Findings(
+        config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts
+    )
+
+
+def _measure(
+    subject: Subject, shared: Tokens, bench: Bench, target_l0: Mapping[tuple[str, int], float] | None = None
+) -> Measured:
+    trained = dictionaries_stage(subject, bench, target_l0=target_l0)
+    tokens = subject.tokens
+    readings = readings_stage(subject, trained, tokens.heldout, tokens.key, bench)
+    common = readings
+    if tokens.key != shared.key:
+        label = f"{subject.label}, on the study's own held-out tokens"
+        common = readings_stage(subject, trained, shared.heldout, shared.key, bench, label=label)
+    spliced = splice_stage(subject, trained, bench)
+    return Measured(subject, trained, readings, common, spliced)
+
+
+def _measure_control(
+    control: Control,
+    plain: StudyConfig,
+    network: Network,
+    sites: dict[str, Any],
+    tokens: Tokens,
+    real: Measured,
+    bench: Bench,
+) -> Measured:
+    """The control's study: one seed, the real study's L0 where sparsity is bought with a coefficient."""
+    study = control.apply(plain.model_copy(update={"seeds": plain.seeds[:1]}))
+    own = tokens if study.tokens.transform is None else tokens_stage(study, network, bench)
+    same = study.network.reinit is None
+    subject = Subject(study, control.name, network.fingerprint, sites, own, network if same else None)
+    targets: dict[tuple[str, int], float] | None = None
+    if any(getattr(d, "has_coefficient", False) for d in real.trained.dictionaries.values()):
+        targets = {
+            (site, seed): next(s for s in real.readings.sums[site, seed] if s.name == "l0").record().value
+            for site in plain.sites
+            for seed in study.seeds
+        }
+    measured = _measure(subject, tokens, bench, targets)
+    subject.forget_network()
+    return measured
+
+
+def _check_controls(config: ControlledStudyConfig, network: Network) -> None:
+    """What cannot work is said before anything is trained."""
+    if network.tokenizer is None and any(c.targets == "data" for c in config.controls):
+        raise InputError("a control on tokens needs a network with a tokenizer", where="controls")
+    if config.network.reinit is not None and any(c.targets == "weights" for c in config.controls):
+        raise InputError(
+            "the study's own network is re-initialised already, so a control on weights is no null of it",
+            where="network.reinit",
+            fix="leave out network.reinit, or the controls on weights",
+        )
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

@@ -1,0 +1,54 @@
+"""What tokens alone explain, and how large a plain model predicts like the patched one."""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, Rung, load_sums, save_sums, sweep
+from polyseme.store import Artifact
+from polyseme.studies.bench import Bench
+from polyseme.studies.subject import Subject
+from polyseme.studies.tokens import first_windows
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """FVU of the look-up tables: site name to `fvu_token` and `fvu_bigram`."""
+
+    sums: dict[str, list[DocumentSums]]
+    artifact: Artifact
+
+
+def baselines_stage(subject: Subject, bench: Bench) -> Baselines:
+    """Learn the look-up tables on train tokens and score them on the held-out ones."""
+    study = subject.study
+    config = {**subject.identity, "lookup_tokens": study.evaluation.lookup_tokens}
+
+    def make(folder: Path) -> None:
+        network, heldout = subject.network, subject.tokens.heldout
+        train = first_windows(subject.tokens.train, study.evaluation.lookup_tokens)
+        sites = list(subject.sites.values())
+        settings = LookupConfig(batch_windows=study.evaluation.batch_windows)
+        sums = LookupSums(settings.build(network, train, heldout, sites, reporter=bench.reporter), heldout)
+        sweep(network, heldout, {}, [sums.see], sites=sites, reporter=bench.reporter)
+        save_sums(folder, sums.finish(scope={"study": subject.label}), heldout.names)
+
+    artifact = bench.stage("baselines", config, subject.inputs, make, label=subject.label)
+    sums = load_sums(artifact.path)
+    by_site = {
+        name: [entry for entry in sums if entry.scope["site"] == str(site)] for name, site in subject.sites.items()
+    }
+    return Baselines(by_site, artifact)
+
+
+def shipped_ladder(source: str) -> tuple[Rung, ...]:
+    """The measured ladder that a shipped network is a rung of; empty for any other network."""
+    if source != "pylm":
+        return ()
+    text = files("polyseme.networks").joinpath("pylm", "ladder.json").read_text(encoding="utf-8")
+    ladder: dict[str, Any] = json.loads(text)
+    return tuple(
+        Rung(n_parameters=rung["n_parameters"], ce=rung["heldout_ce_nats_per_token"]) for rung in ladder["rungs"]
+    )

@@ -1,0 +1,89 @@
+"""The dictionaries stage: every site and seed of a subject, trained in one pass over its activations."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from polyseme.activations import site_means
+from polyseme.core.seeds import derive_seed
+from polyseme.dictionaries import load_dictionary, save_dictionary
+from polyseme.store import load_json, load_tensors, save_json, save_tensors
+from polyseme.store.files import remove
+from polyseme.studies.bench import Bench
+from polyseme.studies.subject import Subject, Trained, dictionary_name
+from polyseme.studies.tokens import first_windows
+from polyseme.training import HistoryPoint, Job, fit
+
+_HISTORY = TypeAdapter(dict[str, tuple[HistoryPoint, ...]])
+MEAN_TOKENS = 50_000
+"""Train tokens behind each site's mean vector, which mean ablation puts in a site's place."""
+
+
+def dictionaries_stage(
+    subject: Subject, bench: Bench, *, target_l0: Mapping[tuple[str, int], float] | None = None
+) -> Trained:
+    """Train (or find) a dictionary for every site and seed.
+
+    Args:
+        subject: network, tokens, sites, and the study's config.
+        bench: store and progress.
+        target_l0: L0 each dictionary must reach, for a control that is to match the real study; only dictionaries whose
+            sparsity is bought with a coefficient need it.
+
+    Raises:
+        Diverged: a training went wrong; the last good checkpoint is kept.
+    """
+    study = subject.study
+    keys = [(site, seed) for site in subject.sites for seed in study.seeds]
+    names = {key: dictionary_name(*key) for key in keys}
+    config = {
+        **subject.identity,
+        "dictionary": study.dictionary,
+        "training": study.training.model_dump(exclude={"checkpoint_seconds"}),
+        "harvest": study.harvest,
+        "seeds": study.seeds,
+        "target_l0": {names[key]: value for key, value in (target_l0 or {}).items()},
+    }
+
+    def make(folder: Path) -> None:
+        network = subject.network
+        source = study.harvest.build(
+            network, subject.tokens.train, subject.sites, folder=folder / "activations", reporter=bench.reporter
+        )
+        jobs = [
+            Job(
+                name=names[site, seed],
+                dictionary=study.dictionary.build(
+                    network.width(subject.sites[site]),
+                    seed=derive_seed(seed, "dictionary", site),
+                    device=network.device,
+                ),
+                x_site=site,
+                y_site=site,
+                seed=seed,
+                target_l0=(target_l0 or {}).get((site, seed)),
+            )
+            for site, seed in keys
+        ]
+        trained = fit(jobs, source, study.training, checkpoints=folder / "checkpoints", reporter=bench.reporter)
+        few = first_windows(subject.tokens.train, MEAN_TOKENS)
+        means = site_means(network, few, list(subject.sites.values()))
+        save_tensors(folder / "means.safetensors", {name: means[site].cpu() for name, site in subject.sites.items()})
+        save_json(folder / "history.json", {t.name: t.history for t in trained})
+        for (site, seed), job in zip(keys, trained, strict=True):
+            where = {"site": site, "module": str(subject.sites[site]), "seed": seed, "n_tokens": job.n_tokens}
+            metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.key}
+            save_dictionary(folder / names[site, seed], job.dictionary, metadata)
+        # What only a killed run needs is not part of the artifact.
+        remove(folder / "checkpoints")
+        remove(folder / "activations")
+
+    artifact = bench.stage("dictionaries", config, subject.inputs, make, label=subject.label)
+    history = _HISTORY.validate_python(load_json(artifact.file("history.json")))
+    return Trained(
+        dictionaries={key: load_dictionary(artifact.path / name) for key, name in names.items()},
+        history={key: history[name] for key, name in names.items()},
+        means=load_tensors(artifact.file("means.safetensors")),
+        artifact=artifact,
+    )

@@ -1,0 +1,130 @@
+"""Measuring a subject on held-out documents: one pass for all that needs only vectors, then splicing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from polyseme.activations.firings import Firings, FiringsCollector
+from polyseme.corpora import Windows
+from polyseme.evaluation import DocumentSums, ReconstructionSums, load_sums, save_sums, splice_sums, sweep
+from polyseme.store import Artifact
+from polyseme.studies.bench import Bench
+from polyseme.studies.subject import Subject, Trained, dictionary_name, on
+from polyseme.studies.tokens import first_windows
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What one pass over held-out windows gave.
+
+    Attributes:
+        sums: (site name, seed) to its reconstruction metrics.
+        firings: (site name, seed) to its latents.
+        artifact: where they are kept.
+    """
+
+    sums: dict[tuple[str, int], list[DocumentSums]]
+    firings: dict[tuple[str, int], Firings]
+    artifact: Artifact
+
+    def alive(self, site: str, seed: int) -> Bool[np.ndarray, " n_latents"]:
+        """Which latents fired at all."""
+        return np.diff(self.firings[site, seed].columns.indptr) > 0
+
+
+def readings_stage(
+    subject: Subject, trained: Trained, heldout: Windows, heldout_key: str, bench: Bench, *, label: str | None = None
+) -> Readings:
+    """Reconstruction statistics and firings of every dictionary over `heldout`, from one pass of the network.
+
+    Args:
+        subject: whose network is read.
+        trained: its dictionaries.
+        heldout: windows; a control on data is read on the real ones too, so that its latents can be correlated.
+        heldout_key: what the windows are, for the artifact's key.
+        bench: store and progress.
+        label: of the stage, by default the subject's.
+    """
+    names = {key: dictionary_name(*key) for key in trained.dictionaries}
+    config = {**subject.identity, "dictionaries": sorted(names.values())}
+    inputs = {"network": subject.base, "heldout": heldout_key, "dictionaries": trained.artifact.key}
+
+    def make(folder: Path) -> None:
+        network = subject.network
+        located = {
+            names[key]: (subject.sites[key[0]], dictionary)
+            for key, dictionary in on(network.device, trained.dictionaries).items()
+        }
+        reconstruction = ReconstructionSums(located, heldout)
+        collector = FiringsCollector({name: dictionary.n_latents for name, (_, dictionary) in located.items()})
+        sweep(
+            network,
+            heldout,
+            located,
+            [reconstruction.see, collector.see],
+            batch_windows=subject.study.evaluation.batch_windows,
+            reporter=bench.reporter,
+        )
+        for (site, seed), name in names.items():
+            scope = {"site": site, "seed": seed, "study": subject.label}
+            save_sums(folder, reconstruction.finish(scope=scope)[name], heldout.names, stem=f"{name}.sums")
+        for name, firings in collector.finish().items():
+            firings.save(folder, name)
+
+    artifact = bench.stage("readings", config, inputs, make, label=label or subject.label)
+    return Readings(
+        {key: load_sums(artifact.path, stem=f"{name}.sums") for key, name in names.items()},
+        {key: Firings.load(artifact.path, name) for key, name in names.items()},
+        artifact,
+    )
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """What the network loses when reconstructions stand in for its own vectors.
+
+    Attributes:
+        sums: seed to the metrics of every site and of all jointly.
+        windows: the held-out windows it was measured on.
+        artifact: where they are kept.
+    """
+
+    sums: dict[int, list[DocumentSums]]
+    windows: Windows
+    artifact: Artifact
+
+
+def splice_stage(subject: Subject, trained: Trained, bench: Bench) -> Spliced:
+    """CE, KL and their recovery with every site patched alone and all patched jointly, for every seed."""
+    study = subject.study
+    windows = first_windows(subject.tokens.heldout, study.tokens.splice)
+    config = {**subject.identity, "seeds": study.seeds, "splice": study.tokens.splice}
+    inputs = {**subject.inputs, "dictionaries": trained.artifact.key}
+
+    def make(folder: Path) -> None:
+        network = subject.network
+        on(network.device, trained.dictionaries)
+        shown = {str(site): name for name, site in subject.sites.items()}
+        sets = {
+            str(seed): {subject.sites[name]: d for name, d in trained.of_seed(seed).items()} for seed in study.seeds
+        }
+        means = {subject.sites[name]: mean.to(network.device) for name, mean in trained.means.items()}
+        scope = {"study": subject.label}
+        sums = splice_sums(network, windows, sets, means, scope=scope, reporter=bench.reporter)
+        for seed in study.seeds:
+            named = [_renamed(entry, seed, shown) for entry in sums[str(seed)]]
+            save_sums(folder, named, windows.names, stem=f"seed{seed}.splice")
+
+    artifact = bench.stage("splice", config, inputs, make, label=subject.label)
+    sums = {seed: load_sums(artifact.path, stem=f"seed{seed}.splice") for seed in study.seeds}
+    return Spliced(sums, windows, artifact)
+
+
+def _renamed(entry: DocumentSums, seed: int, shown: Mapping[str, str]) -> DocumentSums:
+    """The same metric with its site called as the study calls it."""
+    scope = {key: value for key, value in entry.scope.items() if key != "set"}
+    site = str(scope.get("site", ""))
+    return replace(entry, scope={**scope, "site": shown.get(site, site), "seed": seed})

@@ -1,0 +1,95 @@
+"""A study's subject: the network with its sites, and the dictionaries trained on it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from polyseme.core.site import Site
+from polyseme.dictionaries import Dictionary
+from polyseme.networks import Network
+from polyseme.store import Artifact
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.tokens import Tokens
+from polyseme.training import HistoryPoint
+
+
+K = TypeVar("K")
+
+
+@dataclass
+class Subject:
+    """What one study is about; the network is built when a stage first needs it, so that a cached study never does.
+
+    Attributes:
+        study: its config.
+        label: `trained`, or the control's name.
+        base: fingerprint of the network before any control changed its weights.
+        sites: name in the config to the resolved site.
+        tokens: what it is trained and measured on.
+    """
+
+    study: StudyConfig
+    label: str
+    base: str
+    sites: dict[str, Site]
+    tokens: Tokens
+    _network: Network | None = field(default=None, repr=False)
+
+    @cached_property
+    def network(self) -> Network:
+        """The network, its weights changed where the study is a control on weights."""
+        return self._network or self.study.network.build()
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What every stage of this subject rests on: the network's hash and the tokens' key."""
+        return {"network": self.base, "tokens": self.tokens.key}
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The parts of the config that decide what the network computes at which sites."""
+        network = self.study.network
+        sites = {name: site.model_dump(mode="json") for name, site in self.sites.items()}
+        return {"dtype": network.dtype, "reinit": network.reinit, "sites": sites}
+
+    def forget_network(self) -> None:
+        """Let the network's memory go; it is built again if it is needed again."""
+        self.__dict__.pop("network", None)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Every dictionary of a subject.
+
+    Attributes:
+        dictionaries: (site name, seed) to dictionary.
+        history: (site name, seed) to its training curve.
+        means: site name to the mean vector over train tokens.
+        artifact: where they are kept.
+    """
+
+    dictionaries: dict[tuple[str, int], Dictionary]
+    history: dict[tuple[str, int], tuple[HistoryPoint, ...]]
+    means: dict[str, Tensor]
+    artifact: Artifact
+
+    def of_seed(self, seed: int) -> dict[str, Dictionary]:
+        """Site name to dictionary."""
+        return {site: d for (site, s), d in self.dictionaries.items() if s == seed}
+
+
+def dictionary_name(site: str, seed: int) -> str:
+    """The name of a dictionary within its study, safe as a file name."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in site)
+    return f"{safe}-seed{seed}"
+
+
+def on(device: torch.device, dictionaries: dict[K, Dictionary]) -> dict[K, Dictionary]:
+    """The same dictionaries with their tensors on `device`."""
+    for dictionary in dictionaries.values():
+        for tensor in dictionary.tensors().values():
+            tensor.data = tensor.data.to(device)
+    return dictionaries

@@ -1,0 +1,127 @@
+"""The tokens stage: a corpus's train and held-out sides as windows."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polyseme.core.errors import InputError
+from polyseme.corpora import (
+    Windows,
+    load_saved_windows,
+    load_windows,
+    save_windows,
+    shuffle_within_document,
+    uniform_tokens,
+    unigram_tokens,
+)
+from polyseme.networks import Network
+from polyseme.studies.bench import Bench
+from polyseme.studies.config import StudyConfig, TransformConfig
+
+MAX_DEFAULT_CONTEXT = 1024
+
+_TRANSFORMS: dict[str, Callable[[Windows, int, int], Windows]] = {
+    "shuffle_within_document": lambda windows, _, seed: shuffle_within_document(windows, seed),
+    "unigram": lambda windows, _, seed: unigram_tokens(windows, seed),
+    "uniform": lambda windows, vocabulary, seed: uniform_tokens(windows, vocabulary, seed),
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Both sides of a study's corpus.
+
+    Attributes:
+        train: windows that dictionaries are trained on.
+        heldout: windows of other documents, that everything is measured on.
+        key: of the artifact, with the transform.
+    """
+
+    train: Windows
+    heldout: Windows
+    key: str
+
+
+def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
+    """Tokenise and pack the study's corpus, and transform it where a control asks for that.
+
+    Raises:
+        InputError: the network has no tokenizer, the context is too long, the corpus is empty or too small.
+    """
+    tokenizer: Any = network.tokenizer
+    if tokenizer is None:
+        raise InputError(
+            "the network has no tokenizer, so its corpus cannot be read",
+            where=study.network.source,
+            fix="save the tokenizer beside the network, or pass one to load_network",
+        )
+    config = study.tokens
+    context = _context(study, network)
+    corpus: Any = study.corpus.build()
+    plain = config.model_copy(update={"transform": None})
+    stage_config = {"corpus": study.corpus, "tokens": plain.model_dump(exclude={"splice"}), "context": context}
+    inputs = {"corpus": corpus.fingerprint, "tokenizer": tokenizer_fingerprint(tokenizer)}
+
+    def make(folder: Path) -> None:
+        for side, wanted in (("heldout", config.heldout), ("train", config.train)):
+            progress = bench.reporter.task(f"tokenise {side}", wanted, "tokens")
+            windows = load_windows(
+                corpus,
+                tokenizer,
+                split="heldout" if side == "heldout" else "train",
+                context=context,
+                max_tokens=wanted,
+                heldout_fraction=config.heldout_fraction,
+                seed=config.seed,
+                reporter=bench.reporter,
+            )
+            (folder / side).mkdir(exist_ok=True)
+            save_windows(folder / side, windows)
+            progress.update(windows.n_tokens, windows.n_tokens, f"{len(windows.names):,} documents")
+
+    artifact = bench.stage("tokens", stage_config, inputs, make)
+    train, heldout = (load_saved_windows(artifact.path / side) for side in ("train", "heldout"))
+    if config.transform is None:
+        return Tokens(train, heldout, artifact.key)
+    vocabulary = len(tokenizer)
+    return Tokens(
+        transformed(train, config.transform, vocabulary),
+        transformed(heldout, config.transform, vocabulary),
+        hashlib.sha256(f"{artifact.key}:{config.transform.fingerprint()}".encode()).hexdigest(),
+    )
+
+
+def transformed(windows: Windows, transform: TransformConfig, vocabulary: int) -> Windows:
+    """The windows under a control's transform."""
+    return _TRANSFORMS[transform.kind](windows, vocabulary, transform.seed)
+
+
+def first_windows(windows: Windows, n_tokens: int) -> Windows:
+    """The first windows that hold `n_tokens` counted tokens together, whole."""
+    counts = (~windows.special).sum(axis=1).cumsum()
+    n = min(len(windows), int((counts < n_tokens).sum()) + 1)
+    return Windows(windows.tokens[:n], windows.document[:n], windows.special[:n], windows.names, windows.n_bytes)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """SHA-256 of a tokenizer's vocabulary, rules and special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    special = json.dumps({k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())})
+    return hashlib.sha256(f"{rules}\0{special}".encode()).hexdigest()
+
+
+def _context(study: StudyConfig, network: Network) -> int:
+    wanted, most = study.tokens.context, network.context
+    if wanted is None:
+        return min(most or MAX_DEFAULT_CONTEXT, MAX_DEFAULT_CONTEXT)
+    if most is not None and wanted > most:
+        raise InputError(
+            f"a context of {wanted} is longer than the network's {most}",
+            where="tokens.context",
+            fix=f"set it to {most} or less, or leave it out",
+        )
+    return wanted
