@@ -18,6 +18,7 @@ from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.store import load_json, save_array, save_json
 
 _IDS = ("token", "document", "window", "position")
 
@@ -79,8 +80,6 @@ class Firings:
 
     def save(self, folder: Path, name: str) -> None:
         """Write `<name>.*.npy` and `<name>.json` into `folder`, each complete or not at all."""
-        from polyseme.store import save_array, save_json
-
         for part in ("data", "indices", "indptr"):
             save_array(folder / f"{name}.{part}.npy", getattr(self.matrix, part))
         for part in _IDS:
@@ -89,24 +88,20 @@ class Firings:
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Firings":
-        """Read what `save` wrote, memory-mapped.
+        """Read what `save` wrote.
 
         Raises:
             DamagedArtifact: a file is missing, cut short or does not fit the others.
         """
-        import json
-
         try:
-            shape = json.loads((folder / f"{name}.json").read_text())
-            parts = {
-                part: np.load(folder / f"{name}.{part}.npy", mmap_mode="r", allow_pickle=False)
-                for part in ("data", "indices", "indptr", *_IDS)
-            }
+            shape = load_json(folder / f"{name}.json")
+            files = {part: folder / f"{name}.{part}.npy" for part in ("data", "indices", "indptr", *_IDS)}
+            parts = {part: np.load(path, allow_pickle=False) for part, path in files.items()}
             n_tokens, n_latents = int(shape["n_tokens"]), int(shape["n_latents"])
             matrix = csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=(n_tokens, n_latents))
             if any(len(parts[part]) != n_tokens for part in _IDS):
                 raise ValueError("the id arrays and the matrix differ in length")
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise DamagedArtifact(
                 f"the firings {name!r} cannot be read ({error})", where=str(folder), fix="delete them and run again"
             ) from error

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora.pack import PADDING, Windows
 
@@ -77,6 +78,9 @@ def read_windows(
         sites: where to read; a site named twice is read once.
         batch_windows: windows a forward pass.
         rows: which windows, in which order; all of them by default.
+
+    Raises:
+        InputError: a site gives something else than one vector a token, or vectors that are not finite.
     """
     wanted = list(dict.fromkeys(sites))
     rows = np.arange(len(windows)) if rows is None else rows
@@ -84,8 +88,8 @@ def read_windows(
         chosen = rows[start : start + batch_windows]
         counted = ~windows.special[chosen]
         row, column = counted.nonzero()
-        read = network.read(_inputs(network, windows, chosen), wanted)
         picked = torch.from_numpy(np.flatnonzero(counted.reshape(-1)))
+        read = _read(network, windows, chosen, wanted)
         vectors = {site: v.flatten(0, 1).index_select(0, picked.to(v.device)) for site, v in read.items()}
         yield Reading(
             vectors=vectors,
@@ -96,9 +100,35 @@ def read_windows(
         )
 
 
-def _inputs(network: Reader, windows: Windows, chosen: Int[np.ndarray, " row"]) -> Any:
+def _read(network: Reader, windows: Windows, chosen: Int[np.ndarray, " row"], sites: list[Site]) -> dict[Site, Tensor]:
+    """`[batch, position, d]` of every site; a network that looks ahead never sees padding."""
     tokens = torch.from_numpy(windows.tokens[chosen].astype(np.int64))
-    padding = windows.document[chosen] == PADDING
-    if network.causal or not padding.any():
-        return tokens
-    return {"input_ids": tokens, "attention_mask": torch.from_numpy((~padding).astype(np.int64))}
+    lengths = (windows.document[chosen] != PADDING).sum(1)
+    if network.causal or (lengths == tokens.shape[1]).all():
+        return _checked(network.read(tokens, sites), tokens)
+    whole: dict[Site, Tensor] = {}
+    for length in np.unique(lengths):
+        alike = torch.from_numpy(np.flatnonzero(lengths == length))
+        cut = tokens[alike, :length]
+        for site, vectors in _checked(network.read(cut, sites), cut).items():
+            if site not in whole:
+                whole[site] = vectors.new_zeros(*tokens.shape, vectors.shape[-1])
+            whole[site][alike, :length] = vectors
+    return whole
+
+
+def _checked(read: Mapping[Site, Tensor], tokens: Tensor) -> dict[Site, Tensor]:
+    for site, vectors in read.items():
+        if vectors.ndim != 3 or vectors.shape[:2] != tokens.shape:
+            raise InputError(
+                f"the site gives {list(vectors.shape)} for tokens {list(tokens.shape)}: not one vector a token",
+                where=str(site),
+                fix="choose a site whose output is [batch, position, d]",
+            )
+        if not torch.isfinite(vectors).all():
+            raise InputError(
+                "the network gives vectors that are not finite",
+                where=str(site),
+                fix='check its weights, or load it with `dtype = "float32"`',
+            )
+    return dict(read)

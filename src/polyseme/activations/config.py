@@ -1,0 +1,63 @@
+"""How activations are harvested."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter
+from polyseme.core.site import Site
+
+if TYPE_CHECKING:
+    from polyseme.activations.reading import Reader
+    from polyseme.activations.source import ActivationSource
+    from polyseme.corpora.pack import Windows
+
+
+class HarvestConfig(Config):
+    """In which order tokens are read, and whether the vectors are kept on disk.
+
+    BOS, separators and padding are run through the network and never come out.
+    """
+
+    block_tokens: int = Field(default=65_536, ge=1)
+    """Size of the shuffle buffer: at most this many tokens' vectors are held and mixed at a time (of at least one
+    batch of windows)."""
+    batch_windows: int = Field(default=8, ge=1)
+    """Windows a forward pass."""
+    cache: Literal["stream", "disk"] = "stream"
+    """`stream` runs the network whenever vectors are needed; `disk` runs it once and keeps them in files."""
+    shard_dtype: Literal["float32", "float16"] = "float32"
+    """Precision of the files; `float16` halves them and is no longer bit-identical to streaming."""
+    prefetch: bool | None = None
+    """Prepare the next block in the background, with twice the memory; None does so on more than two cores."""
+    seed: int = 0
+    """Of the order of windows and tokens."""
+
+    @property
+    def prefetches(self) -> bool:
+        """`prefetch`, decided."""
+        return (os.cpu_count() or 1) > 2 if self.prefetch is None else self.prefetch
+
+    def build(
+        self,
+        network: "Reader",
+        windows: "Windows",
+        sites: Mapping[str, Site],
+        *,
+        folder: Path | None = None,
+        reporter: Reporter | None = None,
+    ) -> "ActivationSource":
+        """The source: live, or harvested to `folder` first (only what is missing there)."""
+        from polyseme.activations.disk import harvest_to_disk
+        from polyseme.activations.live import LiveSource
+
+        if self.cache == "stream":
+            return LiveSource(network, windows, sites, self)
+        if folder is None:
+            raise InputError("a disk cache needs a folder", where="harvest.cache", fix="give `folder`")
+        return harvest_to_disk(network, windows, sites, self, folder, reporter=reporter)

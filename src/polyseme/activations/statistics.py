@@ -1,0 +1,113 @@
+"""Mean, variance and norms of each site's vectors, in one pass and float64."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyseme.activations.reading import Reader, read_windows
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """Statistics of a site's vectors over tokens that count; two of them merge exactly (up to float64 rounding).
+
+    Attributes:
+        n: vectors.
+        mean: their mean, float64.
+        scatter: Σ‖x − mean‖².
+        squared_norms: Σ‖x‖².
+        max_norm: the largest ‖x‖: far above the root mean square where the network has outlier tokens.
+    """
+
+    n: int
+    mean: Float[Tensor, " d"]
+    scatter: float
+    squared_norms: float
+    max_norm: float
+
+    @property
+    def total_variance(self) -> float:
+        """Σ‖x − mean‖² / n, the denominator of FVU a token."""
+        return self.scatter / self.n
+
+    @property
+    def mean_squared_norm(self) -> float:
+        """Σ‖x‖² / n."""
+        return self.squared_norms / self.n
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "row d"]) -> "SiteStatistics":
+        """The statistics of one batch of at least one row."""
+        x = x.double()
+        mean = x.mean(0)
+        squares = x.square().sum(1)
+        scatter = float((x - mean).square().sum())
+        return cls(len(x), mean.cpu(), scatter, float(squares.sum()), float(squares.max().sqrt()))
+
+    def merge(self, other: "SiteStatistics") -> "SiteStatistics":
+        """The statistics of both sets of vectors together (Chan, Golub & LeVeque 1983)."""
+        n = self.n + other.n
+        gap = other.mean - self.mean
+        return SiteStatistics(
+            n,
+            self.mean + gap * (other.n / n),
+            self.scatter + other.scatter + float(gap.square().sum()) * self.n * other.n / n,
+            self.squared_norms + other.squared_norms,
+            max(self.max_norm, other.max_norm),
+        )
+
+
+def site_statistics(
+    network: Reader,
+    windows: Windows,
+    sites: Mapping[str, Site],
+    *,
+    batch_windows: int = 16,
+    reporter: Reporter | None = None,
+) -> dict[str, SiteStatistics]:
+    """Statistics of every site over the counted tokens of the windows, from one forward pass for all sites.
+
+    Args:
+        network: what is read.
+        windows: the tokens.
+        sites: name to site.
+        batch_windows: windows a forward pass.
+        reporter: told how many tokens are done.
+
+    Raises:
+        InputError: no token counts.
+    """
+    totals: dict[str, SiteStatistics] = {}
+    progress = (reporter or Silent()).task("site statistics", windows.n_tokens, "tokens")
+    done = 0
+    for reading in read_windows(network, windows, list(sites.values()), batch_windows=batch_windows):
+        if not len(reading):
+            continue
+        for name, site in sites.items():
+            part = SiteStatistics.of(reading.vectors[site])
+            totals[name] = totals[name].merge(part) if name in totals else part
+        done += len(reading)
+        progress.update(done)
+    if done == 0:
+        raise InputError("the windows hold no token that counts", where="windows", fix="give a larger corpus")
+    return totals
+
+
+def site_means(
+    network: Reader,
+    windows: Windows,
+    sites: Mapping[str, Site],
+    *,
+    batch_windows: int = 16,
+    reporter: Reporter | None = None,
+) -> dict[str, Float[Tensor, " d"]]:
+    """Each site's mean vector in float32, on the CPU: what mean ablation puts in its place."""
+    statistics = site_statistics(network, windows, sites, batch_windows=batch_windows, reporter=reporter)
+    return {name: of_site.mean.float() for name, of_site in statistics.items()}
