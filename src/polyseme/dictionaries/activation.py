@@ -1,6 +1,6 @@
 """What an architecture brings to the engine: its configuration's common part and its activation."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from polyseme.dictionaries.engine import SparseDictionary
 
 
-class DictionaryBase(Config, ABC):
+class DictionaryBase(Config):
     """What every architecture's config has; an architecture adds its `activation`."""
 
     n_latents: int | None = Field(default=None, ge=1)
@@ -63,7 +63,7 @@ class DictionaryBase(Config, ABC):
         return SparseDictionary(self, d_in, d_out, seed=seed, device=device, dtype=dtype)
 
 
-class RevivedBase(DictionaryBase, ABC):
+class RevivedBase(DictionaryBase):
     """The options of AuxK, for architectures whose dead latents it can reach."""
 
     k_aux: int | None = Field(default=None, ge=0)

@@ -53,7 +53,7 @@ class BatchTopK:
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         if not training and float(self._threshold) >= 0:
-            return select_above(encoder, self._threshold, training=False)
+            return select_above(encoder, self._threshold)
         entries = select_batch_top_k(encoder, self._k, self._guess if training else 0.0)
         if training and len(entries.pre):
             smallest = entries.pre.min()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.selection import Encoder, select_above
+from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
 
 
 class GatedConfig(DictionaryBase):
@@ -52,13 +52,11 @@ class Gated:
         self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return select_above(encoder, 0.0, training=training)
+        return select_if_sparse(encoder, 0.0) if training else select_above(encoder, 0.0)
 
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         ratio, b_mag = codes.take(self._r_mag.exp()), codes.take(self._b_mag)
-        return (
-            shared.mul_(codes.take(self._r_mag.exp())).add_(codes.take(self._b_mag)).clamp_(min=0).mul_(codes.pre > 0)
-        )
+        return (codes.pre - codes.take(b_enc)).mul_(ratio).add_(b_mag).clamp_(min=0).mul_(codes.pre > 0)
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         gate, weight = codes.pre.clamp(min=0), step.coefficient * step.per_row

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.selection import Encoder, select_above
+from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
 
 
 class JumpReLUConfig(RevivedBase):
@@ -55,8 +55,9 @@ class JumpReLU:
         self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        below = self._bandwidth / 2 if training else 0.0
-        return select_above(encoder, self._threshold() - below, training=training)
+        if training:
+            return select_if_sparse(encoder, self._threshold() - self._bandwidth / 2)
+        return select_above(encoder, self._threshold())
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre * (codes.pre > codes.take(self._threshold()))

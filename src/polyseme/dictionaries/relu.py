@@ -10,7 +10,7 @@ from torch import Tensor
 from polyseme.dictionaries.activation import DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.kernels import tiles
-from polyseme.dictionaries.selection import Encoder, select_above
+from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
 
 
 class ReLUConfig(DictionaryBase):
@@ -56,7 +56,7 @@ class ReLU:
         self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return select_above(encoder, 0.0, training=training)
+        return select_if_sparse(encoder, 0.0) if training else select_above(encoder, 0.0)
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre.clamp(min=0)

@@ -42,14 +42,6 @@ class Encoder:
             yield rows, affine(x, self.weight, self.bias, out=buffer[: len(x)])
 
 
-def ragged(
-    values: Float[Tensor, " entry"], flat: Int[Tensor, " entry"], n_rows: int, n_latents: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, latents (int32) and entries a row, of entries at flat positions of a tile."""
-    rows = flat.div(n_latents, rounding_mode="floor")
-    return values, (flat - rows * n_latents).to(torch.int32), torch.bincount(rows, minlength=n_rows)
-
-
 def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int) -> SparseEntries:
     """The entries of all tiles; each part is values, latents and entries a row."""
     counts = torch.cat([part[2] for part in parts])
@@ -60,17 +52,29 @@ def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int) -> Sparse
     )
 
 
-def select_above(
-    encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float, *, training: bool
-) -> SparseEntries | None:
-    """Every entry above `bound` (one for all or one a latent); None in training when the first tile is too dense."""
+def select_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries:
+    """Every entry above `bound` (one for all, or one a latent)."""
+    return joined([above(pre, bound) for _, pre in encoder.tiles()], encoder.n_latents)
+
+
+def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries | None:
+    """`select_above`, or None when the first tile is denser than `MAX_DENSITY`."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for _, pre in encoder.tiles():
-        flat = active(pre > bound)
-        if training and not parts and len(flat) > MAX_DENSITY * pre.numel():
+        parts.append(above(pre, bound))
+        if len(parts) == 1 and len(parts[0][0]) > MAX_DENSITY * pre.numel():
             return None
-        parts.append(ragged(pre.view(-1)[flat], flat, len(pre), encoder.n_latents))
     return joined(parts, encoder.n_latents)
+
+
+def above(
+    pre: Float[Tensor, "rows n_latents"], bound: Float[Tensor, "*n_latents"] | float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, latents (int32) and entries a row, of a tile's entries above `bound`."""
+    n_latents = pre.shape[1]
+    flat = active(pre > bound)
+    rows = flat.div(n_latents, rounding_mode="floor")
+    return pre.view(-1)[flat], (flat - rows * n_latents).to(torch.int32), torch.bincount(rows, minlength=len(pre))
 
 
 def active(mask: Tensor) -> Int[Tensor, " entry"]:
@@ -112,12 +116,12 @@ def select_batch_top_k(encoder: Encoder, k: int, guess: float) -> SparseEntries:
         _, pre = next(encoder.tiles())
         share = wanted * len(pre) // len(encoder.x)
         guess = float(torch.topk(pre.view(-1), share, sorted=False).values.min())
-    survivors = select_above(encoder, max(0.0, 0.9 * guess), training=False)
+    survivors = select_above(encoder, max(0.0, 0.9 * guess))
     if len(survivors.pre) < wanted and guess > 0:
-        survivors = select_above(encoder, 0.0, training=False)
-        if len(survivors.pre) <= wanted:
-        return survivors
+        survivors = select_above(encoder, 0.0)
     pre = survivors.pre
+    if len(pre) <= wanted:
+        return survivors
     smallest = torch.topk(pre, wanted, sorted=False).values.min()
     keep = pre > smallest
     ties = (pre == smallest).nonzero().view(-1)
