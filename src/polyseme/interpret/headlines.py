@@ -1,0 +1,89 @@
+"""The sentences at the top of a report, made from its numbers alone."""
+
+import math
+
+from polyseme.core.records import MetricRecord
+from polyseme.interpret.numbers import count, interval, percent, short, signed
+from polyseme.interpret.report import Comparison, StudyReport
+from polyseme.interpret.words import metric_name
+
+
+def headlines(report: StudyReport) -> tuple[str, ...]:
+    """What the study found, strongest statement first; only of what was measured, and never a single score."""
+    if report.headlines:
+        return report.headlines
+    lines = [_verdicts(report), _faithfulness(report), _single_sites(report), _scores(report.comparisons)]
+    return tuple(line for line in lines if line)
+
+
+def _verdicts(report: StudyReport) -> str:
+    counts = report.verdict_counts
+    judged = sum(counts.values())
+    if not judged:
+        return "No latent was given a verdict: a verdict needs a control, a second seed and latents that fire."
+    supported, data = counts["supported"], judged - counts["insufficient_data"]
+    share = f" ({percent(supported / judged)})" if supported else ""
+    text = f"{count(supported)} of {count(judged)} judged latents{share} are supported: they matter to the loss more "
+    text += "than a random direction does, and no control dictionary has their like. "
+    if not supported:
+        text = f"None of {count(judged)} judged latents is supported. "
+    if data < judged:
+        text += f"{count(judged - data)} fired in too few documents for a verdict. "
+    rate = report.calibration.false_positive_rate if report.calibration else None
+    if rate is None or math.isnan(rate.value):
+        return text + "The rate of false positives was not measured."
+    return text + f"On planted truth the same procedure calls {_share(rate)} of non-features supported."
+
+
+def _share(record: MetricRecord) -> str:
+    if record.interval is None or math.isnan(record.interval.low):
+        return percent(record.value)
+    return f"{percent(record.value)} (95% interval {percent(record.interval.low)} to {percent(record.interval.high)})"
+
+
+def _faithfulness(report: StudyReport) -> str:
+    joint = report.faithfulness.joint if report.faithfulness else None
+    if report.faithfulness is None or joint is None or math.isnan(joint.ce_patched.value):
+        return ""
+    text = f"With all {len(report.faithfulness.single)} sites patched in one pass the loss goes from "
+    text += f"{short(joint.ce_clean.value)} to {short(joint.ce_patched.value)} nats/token"
+    if joint.compute_equivalent:
+        text += f": the network then {joint.compute_equivalent}"
+    interaction = report.faithfulness.interaction
+    if interaction is not None and not math.isnan(interaction.value):
+        bounds = interval(interaction.interval, sign=True)
+        text += f". That is {signed(interaction.value)} nats{' ' + bounds if bounds else ''} beside the sum of the "
+        text += "sites one at a time"
+    return text + "."
+
+
+def _single_sites(report: StudyReport) -> str:
+    rows = (
+        [r for r in report.faithfulness.single if not math.isnan(r.recovered_mean.value)] if report.faithfulness else []
+    )
+    if not rows:
+        return ""
+    low, high = (f(r.recovered_mean.value for r in rows) for f in (min, max))
+    shown = percent(low, 3) if len(rows) == 1 else f"{percent(low, 3)} to {percent(high, 3)}"
+    return f"One site at a time, {shown} of the loss taken by mean-ablation is recovered."
+
+
+def _scores(comparisons: tuple[Comparison, ...]) -> str:
+    rows = [c for c in comparisons if c.trained.name == "fvu" and not math.isnan(c.trained.value) and c.controls]
+    if not rows:
+        return ""
+    beaten: list[tuple[str, str, float, float]] = []
+    for row in rows:
+        known = [c for c in row.controls if not math.isnan(c.record.value)]
+        best = min(known, key=lambda c: c.record.value, default=None)
+        if best is not None and best.record.value < row.trained.value:
+            beaten.append((row.site, best.control, best.record.value, row.trained.value))
+    name = metric_name("fvu")
+    if not beaten:
+        return f"By {name} alone the trained network is reconstructed better than every control at every site."
+    site, control, null, trained = beaten[0]
+    where = f"{len(beaten)} of {len(rows)} sites" if len(rows) > 1 else site
+    return (
+        f"The plain score would mislead: at {where} a control is reconstructed better than the trained network "
+        f"({name} {short(null)} on {control}, {short(trained)} on the trained network at {site})."
+    )

@@ -1,0 +1,226 @@
+"""A study's report as one HTML file: no script, nothing fetched, corpus text escaped and made visible."""
+
+import math
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from polyseme import __version__
+from polyseme.core.errors import InputError
+from polyseme.core.records import STATUSES, MetricRecord, Status
+from polyseme.interpret import numbers, words
+from polyseme.interpret.headlines import headlines
+from polyseme.interpret.report import STRATA, Comparison, Context, LatentReport, StudyReport
+from polyseme.interpret.tokens import visible
+from polyseme.web.report import charts
+
+LEVELS = 6
+"""Steps of the token colours: CSS classes `a1` to `a6`."""
+STRATUM_NAMES = {
+    "top": "strongest",
+    "quantile": "in between",
+    "random": "random firings",
+    "near_miss": "silent on its own tokens",
+    "silent": "random silence",
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of tokens shown alike.
+
+    Attributes:
+        text: visible text.
+        level: 0 silent, else 1 to `LEVELS` by activation over the latent's greatest.
+        title: activation and exact loss effect, for the tooltip.
+        focus: True for the token the context was chosen for.
+    """
+
+    text: str
+    level: int
+    title: str
+    focus: bool
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One metric with its value in each dictionary, for a table of dictionaries side by side."""
+
+    name: str
+    unit: str
+    values: tuple[MetricRecord | None, ...]
+
+
+def render(report: StudyReport) -> str:
+    """The whole page."""
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            headlines=headlines(report),
+            statuses=STATUSES,
+            counts=report.verdict_counts,
+            judged=sum(report.verdict_counts.values()),
+            metrics=_metrics(report),
+            comparisons=_by_metric(report.comparisons),
+            latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
+            sites=[d.name for d in report.dictionaries],
+            version=__version__,
+        )
+    )
+
+
+def write_report(report: StudyReport, path: Path) -> Path:
+    """Write the page to `path`, whole or not at all.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(render(report))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InputError(
+            f"the report cannot be written ({error.strerror})", where=str(path), fix="free space or name another folder"
+        ) from error
+    return path
+
+
+def pieces(context: Context, greatest: float, *, before: int = 10**9, after: int = 10**9) -> list[Piece]:
+    """A context's tokens, silent neighbours joined; `before` and `after` limit it around the focus."""
+    out: list[Piece] = []
+    effects = context.loss_effects or (math.nan,) * len(context.tokens)
+    rows = list(zip(context.tokens, context.activations, effects, strict=True))
+    start = max(0, context.focus - before)
+    for i, (token, activation, effect) in enumerate(rows[start : context.focus + after + 1], start):
+        level = _level(activation, greatest)
+        focus = i == context.focus
+        if not level and not focus and out and not out[-1].level and not out[-1].focus:
+            out[-1] = Piece(out[-1].text + visible(token), 0, "", False)
+            continue
+        title = f"activation {numbers.short(activation)}" if level else "silent here" if focus else ""
+        if not math.isnan(effect):
+            title += f"; ablated, the next token's loss changes by {numbers.signed(effect)} nats"
+        out.append(Piece(visible(token), level, title, focus))
+    return out
+
+
+def _level(activation: float, greatest: float) -> int:
+    if math.isnan(activation) or activation == 0 or not greatest > 0:
+        return 0
+    return max(1, min(LEVELS, math.ceil(LEVELS * abs(activation) / greatest)))
+
+
+def _by_stratum(latent: LatentReport) -> list[tuple[str, list[Context]]]:
+    groups = [(STRATUM_NAMES[s], [c for c in latent.contexts if c.stratum == s]) for s in STRATA]
+    return [(name, contexts) for name, contexts in groups if contexts]
+
+
+def _metrics(report: StudyReport) -> list[Metrics]:
+    """One row a metric (and scope beyond the site), one column a dictionary."""
+    rows: dict[str, dict[int, MetricRecord]] = {}
+    for i, dictionary in enumerate(report.dictionaries):
+        for record in dictionary.metrics:
+            rows.setdefault(record.name, {})[i] = record
+    return [
+        Metrics(name, next(iter(row.values())).unit, tuple(row.get(i) for i in range(len(report.dictionaries))))
+        for name, row in rows.items()
+    ]
+
+
+def _by_metric(comparisons: Iterable[Comparison]) -> list[tuple[str, list[Comparison]]]:
+    """Comparisons grouped by metric and ablation, in the order given."""
+    groups: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault(_comparison_title(comparison.trained), []).append(comparison)
+    return list(groups.items())
+
+
+def _comparison_title(record: MetricRecord) -> str:
+    ablation = record.scope.get("ablation")
+    return words.metric_name(record.name) + (f" over {ablation}-ablation" if ablation else "")
+
+
+def _value(record: MetricRecord | None) -> str:
+    """A record's value as its kind is written."""
+    if record is None:
+        return numbers.MISSING
+    return numbers.percent(record.value) if record.name in words.SHARES else numbers.short(record.value)
+
+
+def _bounds(record: MetricRecord | None) -> str:
+    if record is None or record.interval is None or math.isnan(record.interval.low):
+        return ""
+    if record.name in words.SHARES:
+        return f"[{numbers.percent(record.interval.low)}, {numbers.percent(record.interval.high)}]"
+    return numbers.interval(record.interval)
+
+
+def _lines(text: str) -> str:
+    """Several lines of text with everything but the line breaks made visible."""
+    return "\n".join(visible(line.replace("\t", "    ")) for line in text.splitlines())
+
+
+def _spaced(token: str) -> str:
+    """A single token, with its spaces shown."""
+    return visible(token).replace(" ", "␣")
+
+
+def _share_of(status: Status, counts: dict[Status, int]) -> float:
+    total = sum(counts.values())
+    return 100 * counts.get(status, 0) / total if total else 0.0
+
+
+@cache
+def _environment() -> Environment:
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {
+        "seen": visible,
+        "lines": _lines,
+        "spaced": _spaced,
+        "short": numbers.short,
+        "signed": numbers.signed,
+        "count": numbers.count,
+        "percent": numbers.percent,
+        "interval": numbers.interval,
+        "duration": numbers.duration,
+        "memory": numbers.memory,
+        "value": _value,
+        "bounds": _bounds,
+        "metric_name": words.metric_name,
+    }
+    env.globals.update(
+        {
+            "charts": charts,
+            "pieces": pieces,
+            "by_stratum": _by_stratum,
+            "share_of": _share_of,
+            "isnan": math.isnan,
+            "status_names": words.STATUS_NAMES,
+            "status_short": words.STATUS_SHORT,
+            "status_signs": words.STATUS_SIGNS,
+            "status_meanings": words.STATUS_MEANINGS,
+            "glossary": words.GLOSSARY,
+            "limits": words.LIMITS,
+            "nothing": Markup('<span class="none">not measured</span>'),
+        }
+    )
+    return env

@@ -1,0 +1,468 @@
+"""A made-up but life-like report, and hostile text to put into every place a corpus or a user can reach."""
+
+import math
+
+import numpy as np
+
+from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
+from polyseme.interpret.report import (
+    Calibration,
+    Chart,
+    Comparison,
+    Context,
+    Continuation,
+    ControlSummary,
+    ControlValue,
+    Curve,
+    DictionaryReport,
+    Faithfulness,
+    Histogram,
+    LatentPoint,
+    LatentReport,
+    Neighbour,
+    Provenance,
+    SpliceRow,
+    Stratum,
+    StudyReport,
+    StudySummary,
+    TokenWeight,
+)
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</style><script>alert(2)</script>",
+    '"><img src=x onerror=alert(3)>',
+    "' onmouseover='alert(4)",
+    "</bdi></details></svg><svg onload=alert(5)>",
+    "\u202egnp.exe\u2066\u2069",
+    "\x1b[31;1mred\x1b[0m\x1b]8;;http://example.com\x07",
+    "[bold red]markup[/] [link=http://example.com]x[/link] [/]",
+    "{{ 7*7 }}{% include '/etc/passwd' %}",
+    "\u200b\u200d\ufeff\x00",
+    "a\u0301\u0302\u0303\u0304\u0305\u0306\u0307\u0308\u030a\u030b" * 3,
+    "<iframe src=http://example.com></iframe><link rel=stylesheet href=http://example.com/x.css>",
+    "@import url(http://example.com/x.css);",
+    "javascript:alert(6)",
+    "日本語テキスト العربية עברית हिन्दी 🧪",
+    "x" * 400,
+)
+CODE = [
+    "def",
+    "__init__",
+    "(",
+    "self",
+    ",",
+    "name",
+    "=",
+    "None",
+    ",",
+    "*",
+    "args",
+    ")",
+    ":",
+    "↵",
+    "self",
+    ".",
+    "_name",
+    "=",
+    "name",
+    "↵",
+    "if",
+    "not",
+    "isinstance",
+    "(",
+    "value",
+    ",",
+    "int",
+    ")",
+    ":",
+    "↵",
+    "raise",
+    "TypeError",
+    "(",
+    "'",
+    "expected",
+    "int'",
+    ")",
+    "↵",
+    "return",
+    "super",
+    "(",
+    ")",
+    ".",
+    "__enter__",
+    "(",
+    ")",
+    "↵",
+    "for",
+    "key",
+    ",",
+    "value",
+    "in",
+    "items",
+    ".",
+    "items",
+    "(",
+    ")",
+    ":",
+    "↵",
+    "try",
+]
+SITES = ("blocks.0.resid_post", "blocks.1.resid_post", "blocks.2.resid_post")
+CONTROLS = (
+    ControlSummary(
+        name="spectrum_reinit",
+        targets="weights",
+        preserves="singular values, biases, norms",
+        destroys="every direction that was learned",
+    ),
+    ControlSummary(
+        name="gaussian_reinit+embeddings",
+        targets="weights",
+        preserves="mean and spread of each tensor; the embeddings",
+        destroys="spectra and directions",
+    ),
+)
+
+
+def record(name: str, value: float, spread: float = 0.02, **kwargs: object) -> MetricRecord:
+    """A metric with an interval of a relative half width `spread`."""
+    half = abs(value) * spread
+    bounds = Interval(low=value - half, high=value + half * 1.1)
+    return MetricRecord(name=name, value=value, interval=bounds, n=20_480, **kwargs)  # pyright: ignore
+
+
+def latent_report(
+    rng: np.random.Generator, site: str, latent: int, status: Status, hostile: bool, n_contexts: int = 16
+) -> LatentReport:
+    """One latent, its contexts made of code tokens, with a hostile one in each where asked."""
+    greatest = float(rng.gamma(4, 1.6)) + 1
+    good = status == "supported"
+    effect = float(rng.gamma(2, 0.01)) * (1 if good or rng.random() < 0.5 else 0.1)
+    margin = float(rng.normal(0.25 if good else 0.02, 0.08))
+    strata: list[Stratum] = (["top"] * 6 + ["quantile"] * 3 + ["random"] * 4 + ["near_miss"] * 3)[:n_contexts]  # type: ignore
+    contexts: list[Context] = []
+    for j, stratum in enumerate(strata):
+        start = int(rng.integers(0, len(CODE) - 19))
+        tokens = [(" " if rng.random() < 0.6 and t.isalnum() else "") + t for t in CODE[start : start + 19]]
+        if hostile:
+            tokens[int(rng.integers(0, 19))] = HOSTILE[int(rng.integers(0, len(HOSTILE)))]
+        activations = np.where(rng.random(19) < 0.15, rng.random(19) * greatest * 0.5, 0.0)
+        activations[12] = {
+            "top": greatest * (1 - 0.03 * j),
+            "quantile": greatest * (1 - j / 9),
+            "random": greatest * rng.random(),
+        }.get(stratum, 0.0)
+        contexts.append(
+            Context(
+                stratum=stratum,
+                document=HOSTILE[j % len(HOSTILE)] if hostile else f"json/decoder_{j}.py",
+                position=int(rng.integers(1, 256)),
+                focus=12,
+                tokens=tuple(tokens),
+                activations=tuple(map(float, activations)),
+                loss_effects=tuple(
+                    float(v) if a else math.nan for v, a in zip(rng.normal(0, 0.1, 19), activations, strict=True)
+                ),
+            )
+        )
+    n = int(rng.integers(12, 4000))
+
+    def weights(sign: float) -> tuple[TokenWeight, ...]:
+        tokens = HOSTILE if hostile else CODE
+        return tuple(
+            TokenWeight(token=tokens[int(i)], value=float(sign * (8 - j) * 0.11), n=20)
+            for j, i in enumerate(rng.integers(0, len(tokens), 8))
+        )
+
+    counts, edges = np.histogram(np.minimum(rng.gamma(1.2, greatest / 4, n), greatest), bins=32, range=(0, greatest))
+    evidence = (
+        Evidence(
+            name="causal_effect",
+            effect=effect,
+            interval=Interval(low=effect * 0.6, high=effect * 1.45),
+            null=effect * 0.1 if good else effect * 0.8,
+            n=n,
+            p_corrected=0.0004 if good else 0.21,
+            passed=good or (status == "mixed" and latent % 2 == 0),
+        ),
+        Evidence(
+            name="model_specificity",
+            effect=margin,
+            interval=Interval(low=margin - 0.07, high=margin + 0.08),
+            null=0.0,
+            n=n,
+            threshold=0.0,
+            passed=good or (status == "mixed" and latent % 2 == 1),
+        ),
+        Evidence(
+            name="firing_documents",
+            effect=float(rng.integers(2, 200)),
+            n=120,
+            n_unit="documents",
+            threshold=10,
+            passed=status != "insufficient_data",
+        ),
+    )
+    return LatentReport(
+        site=site,
+        latent=latent,
+        verdict=Verdict(status=status, evidence=evidence),
+        why="strongest evidence: no. 1 at this site",
+        density=n / 60_000,
+        n_tokens=n,
+        n_documents=int(rng.integers(2, 120)),
+        mean_activation=greatest / 3,
+        max_activation=greatest,
+        token_share=float(rng.random()),
+        token_share_interval=Interval(low=0.2, high=0.5),
+        recurrence=float(rng.random()),
+        read_norm=1.2,
+        write_norm=0.98,
+        read_write_cosine=0.71,
+        nearest=(
+            Neighbour(dictionary="seed 1", latent=77, value=0.82),
+            *(Neighbour(dictionary=c.name, latent=12, value=float(rng.random() * 0.5)) for c in CONTROLS),
+        ),
+        neighbours=(
+            Neighbour(dictionary="same", latent=3, value=0.41, measure="write cosine"),
+            Neighbour(dictionary="same", latent=9, value=0.22, measure="co-firing"),
+        ),
+        histogram=Histogram(edges=tuple(map(float, edges)), counts=tuple(map(float, counts)), label="activation"),
+        top_tokens=weights(1),
+        top_logits=weights(1),
+        bottom_logits=weights(-1),
+        contexts=tuple(contexts),
+    )
+
+
+def _density(rng: np.random.Generator, centre: float) -> Histogram:
+    counts, edges = np.histogram(rng.normal(centre, 0.7, 2048), bins=28, range=(-7, 0))
+    return Histogram(edges=tuple(map(float, edges)), counts=tuple(map(float, counts)), label="log10 density")
+
+
+def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> DictionaryReport:
+    x = np.linspace(0, 1, 26)
+    points: list[LatentPoint] = []
+    for j in range(700):
+        status = STATUSES[int(rng.choice(4, p=[0.45, 0.25, 0.2, 0.1]))]
+        good = status == "supported"
+        points.append(
+            LatentPoint(
+                latent=j,
+                effect=float(rng.gamma(1.5, 0.01) if good else rng.normal(0, 0.004)),
+                margin=float(rng.normal(0.22 if good else 0.02, 0.1)),
+                status=status,
+            )
+        )
+    steps = np.linspace(1e4, 1.2e6, 40)
+    return DictionaryReport(
+        name=site,
+        site=f"transformer.h.{i}.out",
+        architecture="topk",
+        d_in=256,
+        n_latents=2048,
+        seed=0,
+        n_train_tokens=1_200_000,
+        settings=(("k", "24"), ("learning rate", "0.0008")),
+        metrics=(
+            record("fvu", fvu, better="lower"),
+            record("token_lookup_fvu", fvu + 0.3, better="lower"),
+            record("bigram_lookup_fvu", fvu + 0.17, better="lower"),
+            record("l0", 24.0, 0.0, unit="latents/token"),
+            record("dead_latents", 0.031, 0.2, better="lower"),
+            record("dense_latents", 0.004, 0.2),
+            MetricRecord(name="cosine", value=math.nan, n=0),
+        ),
+        verdict_counts=dict(zip(STATUSES, (812 - 90 * i, 377, 301 + 70 * i, 190), strict=True)),
+        n_not_judged=368,
+        density=(
+            ("trained", _density(rng, -2.3)),
+            *((c.name, _density(rng, -2.0 - 0.1 * k)) for k, c in enumerate(CONTROLS)),
+        ),
+        stability=Chart(
+            title="Seed stability",
+            x_label="cosine threshold",
+            y_label="share of latents matched",
+            curves=(
+                Curve(
+                    name="seed 1 against seed 0",
+                    x=tuple(x),
+                    y=tuple(1 / (1 + np.exp((x - 0.62) * 9))),
+                    low=tuple(1 / (1 + np.exp((x - 0.6) * 9))),
+                    high=tuple(1 / (1 + np.exp((x - 0.64) * 9))),
+                ),
+                Curve(name="random directions", x=tuple(x), y=tuple(1 / (1 + np.exp((x - 0.22) * 40))), null=True),
+            ),
+            note="Hungarian matching of write directions.",
+        ),
+        training=(
+            Chart(
+                title="Reconstruction loss",
+                x_label="tokens",
+                y_label="FVU",
+                log_y=True,
+                curves=(Curve(name="seed 0", x=tuple(steps), y=tuple(fvu + 40 / np.sqrt(steps))),),
+            ),
+            Chart(
+                title="Dead latents",
+                x_label="tokens",
+                y_label="latents",
+                curves=(Curve(name="seed 0", x=tuple(steps), y=tuple(600 * np.exp(-steps / 2e5))),),
+            ),
+        ),
+        points=tuple(points),
+    )
+
+
+def _splice(site: str, clean: float, patched: float, equivalent: str, joint: bool = False) -> SpliceRow:
+    zero, mean = 8.1 - 0.2 * clean, 5.9 + (1.3 if joint else 0.0)
+    return SpliceRow(
+        site=site,
+        joint=joint,
+        ce_clean=record("ce_clean", clean, unit="nats/token"),
+        ce_patched=record("ce_patched", patched, unit="nats/token"),
+        ce_zero=record("ce_zero", zero, unit="nats/token"),
+        ce_mean=record("ce_mean", mean, unit="nats/token"),
+        recovered_zero=record("ce_recovered", (zero - patched) / (zero - clean), 0.01),
+        recovered_mean=record("ce_recovered", (mean - patched) / (mean - clean), 0.01),
+        kl=record("kl", patched - clean + 0.03, unit="nats/token"),
+        delta_ce=record("ce_increase", patched - clean, 0.05, unit="nats/token"),
+        compute_equivalent=equivalent,
+    )
+
+
+def sample_report(*, per_status: int = 6, hostile: bool = False, seed: int = 0) -> StudyReport:
+    """Three sites, two seeds, two controls; `per_status` latents of each verdict."""
+    rng = np.random.default_rng(seed)
+    fvus = (0.121, 0.152, 0.180)
+    comparisons: list[Comparison] = []
+    for name, base, better in (("fvu", fvus, "lower"), ("ce_recovered", (0.985, 0.97, 0.95), "higher")):
+        for site, value in zip(SITES, base, strict=True):
+            values = []
+            for control, factor in zip(CONTROLS, (0.8, 1.17), strict=True):
+                null = value * factor if name == "fvu" else value * 0.7 * factor
+                values.append(
+                    ControlValue(
+                        control=control.name,
+                        record=record(name, null, 0.03, better=better),
+                        gap=value - null,
+                        gap_interval=Interval(low=value - null - 0.01, high=value - null + 0.01),
+                    )
+                )
+            scope = {"ablation": "mean"} if name == "ce_recovered" else {}
+            trained = record(name, value, 0.02, better=better, scope=scope)
+            comparisons.append(Comparison(site=site, trained=trained, controls=tuple(values)))
+    latents = [
+        latent_report(rng, SITES[j % 3], 100 * k + j, status, hostile)
+        for k, status in enumerate(STATUSES)
+        for j in range(per_status)
+    ]
+    text = HOSTILE[0] + HOSTILE[5] if hostile else ""
+    prompt = 'def load(path):\n    """Read a file."""\n    with open(path) as f:\n' + text
+    return StudyReport(
+        title="demo" + text,
+        run="demo-3fa92b1c",
+        summary=StudySummary(
+            network="pylm" + text,
+            n_parameters=3_910_000,
+            network_fingerprint="9c" * 32,
+            corpus="the Python standard library" + text,
+            n_train_tokens=1_200_000,
+            n_heldout_tokens=101_240,
+            n_heldout_documents=184,
+            context=256,
+            seeds=(0, 1),
+            controls=CONTROLS,
+            versions=(("polyseme", "0.1.0"), ("torch", "2.13.0"), ("transformers", "5.23.0")),
+            git_commit="4be1c3a9" * 5,
+            git_dirty=True,
+            argv="polyseme demo" + text,
+            started="2031-05-04T10:22:41+02:00",
+            wall_seconds=318.4,
+            peak_memory_bytes=2.61 * 2**30,
+            device="cpu, 2 threads",
+        ),
+        dictionaries=tuple(_dictionary(rng, s, i, fvus[i]) for i, s in enumerate(SITES)),
+        faithfulness=Faithfulness(
+            single=tuple(
+                _splice(s, 2.951, p, e)
+                for s, p, e in zip(
+                    SITES,
+                    (3.02, 3.09, 3.17),
+                    (
+                        "predicts like a 3.1 M-parameter model",
+                        "predicts like a 2.2 M-parameter model",
+                        "predicts like a 1.6 M-parameter model",
+                    ),
+                    strict=True,
+                )
+            ),
+            joint=_splice("joint", 2.951, 3.42, "predicts like a 0.6 M-parameter model", joint=True),
+            interaction=record("ce_interaction", 0.041, 0.3, unit="nats/token"),
+            ladder=(("50k", 50_000, 4.61), ("160k", 160_000, 4.02), ("600k", 610_000, 3.43), ("3.9m", 3.91e6, 2.951)),
+            n_parameters=3.91e6,
+        ),
+        comparisons=tuple(comparisons),
+        continuations=(
+            Continuation(
+                document="json/decoder.py" + text,
+                prompt=prompt,
+                clean="        return f.read()\n\n\ndef save(path, text):\n",
+                patched="        for line in f:\n            yield line\n" + text,
+                true="        return json.load(f)\n",
+            ),
+        ),
+        latents=tuple(latents),
+        calibration=Calibration(
+            description="A random network with 512 sparse features planted in a linear read-out, and as many directions "
+            "that carry nothing; judged by the same code with the same thresholds.",
+            false_positive_rate=MetricRecord(
+                name="false_positive_rate",
+                value=0.031,
+                interval=Interval(low=0.018, high=0.047),
+                n=512,
+                n_unit="latents",
+            ),
+            miss_rate=MetricRecord(name="miss_rate", value=0.22, n=512, n_unit="latents"),
+            counts=(
+                ("planted feature", dict(zip(STATUSES, (399, 81, 20, 12), strict=True))),
+                ("planted non-feature", dict(zip(STATUSES, (16, 140, 340, 16), strict=True))),
+            ),
+        ),
+        provenance=(
+            Provenance(stage="tokens", key="ab" * 32, seconds=12.1, reused=True),
+            Provenance(stage="train", key="cd" * 32, inputs=("tokens", text or "network"), seconds=141.0),
+        ),
+        limits=("Splicing was measured on the first 20,480 held-out tokens.",),
+    )
+
+
+def bare_report(**changes: object) -> StudyReport:
+    """One site, one seed, no control, nothing fires, nothing measured."""
+    full = sample_report(per_status=0)
+    site = full.dictionaries[0]
+    empty = site.model_copy(
+        update={
+            "metrics": (MetricRecord(name="fvu", value=math.nan, n=0),),
+            "verdict_counts": {},
+            "density": (("trained", Histogram(edges=(-7.0, 0.0), counts=(0.0,))),),
+            "stability": None,
+            "training": (),
+            "points": (),
+        }
+    )
+    bare: dict[str, object] = {
+        "summary": full.summary.model_copy(
+            update={"seeds": (0,), "controls": (), "wall_seconds": math.nan, "peak_memory_bytes": math.nan}
+        ),
+        "dictionaries": (empty,),
+        "faithfulness": None,
+        "comparisons": (),
+        "continuations": (),
+        "latents": (),
+        "calibration": None,
+        "provenance": (),
+        "limits": (),
+    }
+    return full.model_copy(update=bare | changes)
