@@ -49,7 +49,7 @@ def gap(
     split = trained.sums.shape[1]
 
     def difference(totals: Float[np.ndarray, "*batch statistic"]) -> Float[np.ndarray, "*batch"]:
-        return trained.values(totals[..., :split]) - control.values(totals[..., split:])
+        return np.asarray(trained.values(totals[..., :split]) - control.values(totals[..., split:]))
 
     both = np.concatenate([trained.sums, control.sums], axis=1)
     value, interval = interval_of(both, difference, trained.finish, seed=seed, n_resamples=n_resamples, clip=False)

@@ -122,7 +122,8 @@ def evaluate_reconstruction(
 ) -> dict[str, list[MetricRecord]]:
     """FVU, L0, cosine, norm ratio, shrinkage, dead and dense latents of many dictionaries from one network pass.
 
-    To share the pass with other consumers, hand a `ReconstructionSums` to `sweep` or `collect_firings` instead.
+    To share the pass with firings and look-up tables, hand a `ReconstructionSums`, a `FiringsCollector` and a
+    `LookupSums` to `sweep` instead.
 
     Args:
         network: read at every dictionary's site.
@@ -148,7 +149,7 @@ def evaluate_reconstruction(
 
 
 class ReconstructionSums:
-    """Accumulates reconstruction statistics per document; a visitor of `sweep` and of `collect_firings`."""
+    """Accumulates reconstruction statistics per document; a visitor of `sweep`."""
 
     def __init__(self, dictionaries: Mapping[str, tuple[Site, Reconstructor]], windows: Windows):
         """
@@ -259,7 +260,7 @@ class _Tally:
         yield self._dense(base, rows, latents, counts)
 
     def _columns(self, *names: str) -> np.ndarray:
-        return self.sums[:, [self.COLUMNS.index(name) for name in names]]
+        return np.ascontiguousarray(self.sums[:, [self.COLUMNS.index(name) for name in names]])
 
     def _ratio(self, base: DocumentSums, name: str, top: str, bottom: str) -> DocumentSums:
         columns = tuple(dict.fromkeys(["n", top, bottom]))

@@ -23,7 +23,7 @@ THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 def matched_cosines(
     a: Float[Tensor, "n d"],
-    b: Float[Tensor, "m d"],
+    b: Float[Tensor, "m d_b"],
     *,
     alive_a: Bool[np.ndarray, " n"] | None = None,
     alive_b: Bool[np.ndarray, " m"] | None = None,
@@ -64,7 +64,7 @@ def matched_cosines(
 
 def stability(
     a: Float[Tensor, "n d"],
-    b: Float[Tensor, "m d"],
+    b: Float[Tensor, "m d_b"],
     *,
     alive_a: Bool[np.ndarray, " n"] | None = None,
     alive_b: Bool[np.ndarray, " m"] | None = None,
@@ -115,7 +115,7 @@ def stability(
 
 def mcc(
     directions: Float[Tensor, "n_latents d"],
-    truth: Float[Tensor, "n_features d"],
+    truth: Float[Tensor, "n_features d_truth"],
     *,
     alive: Bool[np.ndarray, " n_latents"] | None = None,
     seed: int = 0,
@@ -160,7 +160,7 @@ def random_matched_cosines(n: int, m: int, d: int, *, seed: int) -> Float[np.nda
     return cosines
 
 
-def _random_against(n: int, truth: Float[Tensor, "n_features d"], seed: int) -> Float[np.ndarray, " pair"]:
+def _random_against(n: int, truth: Float[Tensor, "n_features d_truth"], seed: int) -> Float[np.ndarray, " pair"]:
     random = torch.randn(n, truth.shape[1], generator=make_generator(seed, "random directions", "a"))
     return matched_cosines(random.to(truth.device), truth, absolute=True)[0]
 
@@ -182,8 +182,8 @@ def _greedy(a: Tensor, b: Tensor, absolute: bool, chunk: int = 1024) -> Float[np
             values, near = (cosines.abs() if absolute else cosines).topk(k, dim=1)
             rows = np.repeat(np.arange(start, start + len(near)), k)
             columns = near.flatten().cpu().numpy()
-            pair = (columns, rows) if swapped else (rows, columns)
-            found.append((*pair, values.flatten().cpu().numpy().astype(np.float64)))
+            one, other = (columns, rows) if swapped else (rows, columns)
+            found.append((one, other, values.flatten().cpu().numpy().astype(np.float64)))
     rows, columns, values = (np.concatenate([part[i] for part in found]) for i in range(3))
     order = np.lexsort((columns, rows, -values))
     free_a, free_b = np.ones(len(a), bool), np.ones(len(b), bool)

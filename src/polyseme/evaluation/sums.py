@@ -104,7 +104,7 @@ class DocumentSums:
         name: the metric.
         finish: key in `FINISHES`.
         columns: names of the statistics; the last name may stand for a whole vector (`fvu`, `dense_share`).
-        sums: float64 [document, statistic].
+        sums: float64 [document, statistic], in C order: numpy's sums depend on it in the last bit.
         documents: index in `Windows.names` of each row: every document with a counted token, ascending.
         n: how many `n_unit` the value rests on.
         parameters: of the finish (JSON).
@@ -264,5 +264,5 @@ def _entry(
     known: dict[str, Any] = {key: meta[key] for key in _META}
     known["columns"] = tuple(meta["columns"])
     start, stop = int(meta["start"]), int(meta["stop"])
-    columns = blocks.setdefault((start, stop), np.asarray(sums[:, start:stop], dtype=np.float64))
+    columns = blocks.setdefault((start, stop), np.ascontiguousarray(sums[:, start:stop], dtype=np.float64))
     return DocumentSums(sums=columns, documents=documents, **known)

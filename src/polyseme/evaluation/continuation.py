@@ -1,0 +1,205 @@
+"""Text continued by the network and by the patched network, side by side, from the same prompts and the same dice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows
+from polyseme.evaluation.reconstruction import Reconstructor, check_width
+from polyseme.evaluation.splice import Edit, Runner, patch_edits
+
+
+class ContinuationConfig(Config):
+    """How text is continued."""
+
+    n_prompts: int = 4
+    """Held-out prompts, drawn by `seed`."""
+    prompt_tokens: int = 48
+    """Tokens of each prompt: the first ones of a window."""
+    new_tokens: int = 40
+    """Tokens written after it."""
+    temperature: float = 0.0
+    """0 takes the likeliest token; above, tokens are drawn, by the same noise for both networks."""
+    seed: int = 0
+    """Of the prompts and of the noise."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One prompt and how each network went on.
+
+    Attributes:
+        document: name of the prompt's document (of its last token).
+        prompt: its text.
+        clean, patched: what each network wrote.
+        true: how the document goes on, up to the end of its window or document.
+        clean_tokens, patched_tokens: the same, token by token; shorter where a special token ended the text.
+        diverges_at: index of the first written token that differs; None where all agree.
+        agreement: share of the positions at which both wrote the same token.
+    """
+
+    document: str
+    prompt: str
+    clean: str
+    patched: str
+    true: str
+    clean_tokens: tuple[str, ...]
+    patched_tokens: tuple[str, ...]
+    diverges_at: int | None
+    agreement: float
+
+
+def continue_text(
+    network: Runner,
+    windows: Windows,
+    dictionaries: Mapping[Site, Reconstructor],
+    *,
+    tokenizer: Any | None = None,
+    config: ContinuationConfig | None = None,
+    reporter: Reporter | None = None,
+) -> list[Continuation]:
+    """Continue held-out prompts with the network and with every site patched at once.
+
+    At temperature T the next token is argmax(logits / T + g) with Gumbel noise g that both networks share, which
+    draws each from its own softmax: the texts part only where their predictions do.
+
+    Args:
+        network: a causal language model.
+        windows: held-out tokens the prompts are taken from.
+        dictionaries: site to dictionary, all patched in the same pass, at every token that is not special.
+        tokenizer: the network's own by default.
+        config: prompts, length, temperature.
+        reporter: told how many tokens are written.
+
+    Raises:
+        InputError: the network is not causal or has no tokenizer, a width is not the site's, the context is too
+            short, or no window holds a whole prompt.
+    """
+    config = config or ContinuationConfig()
+    tokenizer = tokenizer if tokenizer is not None else getattr(network, "tokenizer", None)
+    _check(network, tokenizer, dictionaries, config)
+    rows = _prompts(windows, config)
+    prompt = torch.from_numpy(windows.tokens[rows, : config.prompt_tokens].astype(np.int64))
+    counted = torch.from_numpy(~windows.special[rows, : config.prompt_tokens])
+    special = set(windows.tokens[windows.special].tolist()) | set(getattr(tokenizer, "all_special_ids", []))
+    progress = (reporter or Silent()).task("text, clean and patched", 2 * config.new_tokens, "tokens")
+    clean = _write(network, prompt, counted, {}, special, config)
+    progress.update(config.new_tokens)
+    patched = _write(network, prompt, counted, dictionaries, special, config)
+    progress.update(2 * config.new_tokens)
+    start, stop = config.prompt_tokens, config.prompt_tokens + config.new_tokens
+    true = [_until_special(windows.tokens[row, start:stop].tolist(), special) for row in rows]
+    documents = [windows.names[d] for d in windows.document[rows, start - 1]]
+    prompts = [prompt[i][counted[i]].tolist() for i in range(len(rows))]
+    return [
+        _side_by_side(tokenizer, *parts, special)
+        for parts in zip(documents, prompts, clean, patched, true, strict=True)
+    ]
+
+
+def _check(
+    network: Runner, tokenizer: Any | None, dictionaries: Mapping[Site, Reconstructor], config: ContinuationConfig
+) -> None:
+    for site, dictionary in dictionaries.items():
+        check_width(network, str(site), site, dictionary)
+    if not network.causal:
+        raise InputError("this network does not predict the next token, so it cannot continue text")
+    if tokenizer is None:
+        raise InputError("the network came without a tokenizer, so its text cannot be shown", fix="pass tokenizer=")
+    context = getattr(network, "context", None)
+    if context is not None and config.prompt_tokens + config.new_tokens > context:
+        raise InputError(
+            f"a prompt of {config.prompt_tokens} tokens and {config.new_tokens} new ones exceed the context, {context}",
+            where="continuation",
+            fix=f"let prompt_tokens and new_tokens add up to at most {context}",
+        )
+
+
+def _prompts(windows: Windows, config: ContinuationConfig) -> Int[np.ndarray, " prompt"]:
+    """Windows that hold a whole prompt ending in a counted token, drawn by the seed, in window order."""
+    n = config.prompt_tokens
+    if n < 1 or windows.tokens.shape[1] < n:
+        raise InputError(
+            f"a prompt of {n} tokens does not fit windows of {windows.tokens.shape[1]}",
+            where="continuation",
+            fix="set prompt_tokens to at most the context of the corpus",
+        )
+    whole = np.flatnonzero((windows.document[:, :n] >= 0).all(1) & ~windows.special[:, n - 1])
+    if not len(whole):
+        raise InputError(
+            f"no held-out window holds a prompt of {n} tokens", where="continuation", fix="set a smaller prompt_tokens"
+        )
+    rng = np.random.default_rng(derive_seed(config.seed, "prompts"))
+    return np.sort(rng.choice(whole, min(config.n_prompts, len(whole)), replace=False))
+
+
+def _write(
+    network: Runner,
+    prompt: Int[Tensor, "prompt token"],
+    counted: Tensor,
+    dictionaries: Mapping[Site, Reconstructor],
+    special: set[int],
+    config: ContinuationConfig,
+) -> list[list[int]]:
+    """Tokens written after each prompt, each list ending with its first special token, if any."""
+    tokens = prompt
+    stops = torch.tensor(sorted(special), dtype=torch.int64)
+    generator = make_generator(config.seed, "noise")
+    with torch.inference_mode():
+        for _ in range(config.new_tokens):
+            last = torch.zeros_like(tokens, dtype=torch.bool)
+            last[:, -1] = True
+            edits: dict[Site, Edit] = patch_edits(dictionaries, counted)
+            logits = network.run(tokens, edits=edits, logits_at=last).logits.float().cpu()
+            if config.temperature > 0:
+                uniform = torch.rand(logits.shape, generator=generator).clamp(1e-12, 1 - 1e-7)
+                logits = logits / config.temperature - (-uniform.log()).log()
+            chosen = logits.argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, chosen], dim=1)
+            counted = torch.cat([counted, ~torch.isin(chosen, stops)], dim=1)
+    written = tokens[:, prompt.shape[1] :].tolist()
+    return [_until_special(row, special) for row in written]
+
+
+def _until_special(tokens: list[int], special: set[int]) -> list[int]:
+    end = next((i for i, token in enumerate(tokens) if token in special), len(tokens) - 1)
+    return tokens[: end + 1]
+
+
+def _side_by_side(
+    tokenizer: Any,
+    document: str,
+    prompt: list[int],
+    clean: list[int],
+    patched: list[int],
+    true: list[int],
+    special: set[int],
+) -> Continuation:
+    same = [a == b for a, b in zip(clean, patched, strict=False)]
+    longest = max(len(clean), len(patched))
+    diverges = next((i for i, equal in enumerate(same) if not equal), len(same) if len(same) < longest else None)
+
+    def text(tokens: list[int]) -> str:
+        return str(tokenizer.decode([token for token in tokens if token not in special]))
+
+    return Continuation(
+        document=document,
+        prompt=text(prompt),
+        clean=text(clean),
+        patched=text(patched),
+        true=text(true),
+        clean_tokens=tuple(str(tokenizer.decode([token])) for token in clean),
+        patched_tokens=tuple(str(tokenizer.decode([token])) for token in patched),
+        diverges_at=diverges,
+        agreement=sum(same) / longest if longest else 1.0,
+    )

@@ -1,0 +1,265 @@
+"""What the token alone explains: reconstruct each vector by the mean vector of its token, or of its bigram.
+
+A dictionary that does no better than E[x | token] has found the vocabulary; one that does no better than
+E[x | previous token, token] has found pairs of tokens. The tables are learned on training windows and scored on
+held-out ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.activations.reading import Reader, Reading, read_windows
+from polyseme.core.batch import Latents
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.records import MetricRecord
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows
+from polyseme.evaluation.reconstruction import counted_documents, sweep
+from polyseme.evaluation.sums import DocumentSums
+
+Kind = Literal["token", "bigram"]
+KINDS: tuple[Kind, ...] = ("token", "bigram")
+
+
+class LookupConfig(Config):
+    """How the look-up tables are learned."""
+
+    max_bigrams: int = 100_000
+    """Bigrams kept, the most frequent held-out ones first; the others fall back on their token. Bounds memory."""
+    batch_windows: int = 16
+    """Windows a forward pass."""
+
+    def build(
+        self,
+        network: Reader,
+        train: Windows,
+        heldout: Windows,
+        sites: Sequence[Site],
+        *,
+        reporter: Reporter | None = None,
+    ) -> "Lookup":
+        """Learn the tables; see `learn_lookup`."""
+        return learn_lookup(network, train, heldout, sites, config=self, reporter=reporter)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Mean vectors by token and by bigram, for the tokens and bigrams that occur in the held-out windows.
+
+    Attributes:
+        keys: of each kind, the held-out keys that may have a row, ascending (`lookup_keys`).
+        counts: of each kind, how often training windows held each key.
+        tables: by site and kind, the mean vector of each key; rows with count 0 hold the fall-back.
+        means: each site's mean over the training windows: what mean ablation puts in its place.
+    """
+
+    keys: dict[Kind, Int[np.ndarray, " key"]]
+    counts: dict[Kind, Int[np.ndarray, " key"]]
+    tables: dict[tuple[Site, Kind], Float[Tensor, "key d"]]
+    means: dict[Site, Float[Tensor, " d"]]
+
+
+def lookup_keys(windows: Windows, kind: Kind) -> Int[np.ndarray, "window position"]:
+    """Each position's key: its token, or (previous token + 1) · 2³¹ + token, 0 for no previous in the window.
+
+    The previous token may be special: what follows BOS is a bigram too.
+    """
+    tokens = windows.tokens.astype(np.int64)
+    if kind == "token":
+        return tokens
+    before = np.concatenate([np.full((len(tokens), 1), -1), tokens[:, :-1]], axis=1)
+    return (before + 1) * 2**31 + tokens
+
+
+def learn_lookup(
+    network: Reader,
+    train: Windows,
+    heldout: Windows,
+    sites: Sequence[Site],
+    *,
+    config: LookupConfig | None = None,
+    reporter: Reporter | None = None,
+) -> Lookup:
+    """Mean vectors of tokens and bigrams over the training windows, in one network pass for all sites.
+
+    Only keys that the held-out windows will ask for are kept. A token never seen in training falls back on the site's
+    mean, a bigram never seen on its token.
+
+    Args:
+        network: read at every site.
+        train: windows the tables are learned on.
+        heldout: windows they will be scored on (only which tokens occur there is used).
+        sites: where.
+        config: bounds.
+        reporter: told how many tokens are done.
+
+    Raises:
+        InputError: no counted token in either.
+    """
+    config = config or LookupConfig()
+    counted_documents(heldout)
+    if not train.n_tokens:
+        raise InputError("there is no training token to learn the look-up tables from", where="training windows")
+    all_keys: dict[Kind, np.ndarray] = {kind: lookup_keys(train, kind) for kind in KINDS}
+    keys: dict[Kind, np.ndarray] = {
+        "token": np.unique(lookup_keys(heldout, "token")[~heldout.special]),
+        "bigram": _shared_bigrams(train, heldout, config.max_bigrams),
+    }
+    counts: dict[Kind, np.ndarray] = {}
+    for kind in KINDS:
+        at, known = _find(keys[kind], all_keys[kind][~train.special])
+        counts[kind] = np.bincount(at[known], minlength=len(keys[kind]))
+    # Bigram tables are the large ones: sums in float32, whose error stays far below that of a mean of so few vectors.
+    dtypes: dict[Kind, torch.dtype] = {"token": torch.float64, "bigram": torch.float32}
+    sums = {
+        (site, kind): torch.zeros(len(keys[kind]), network.width(site), dtype=dtypes[kind])
+        for site in sites
+        for kind in KINDS
+    }
+    totals = {site: torch.zeros(network.width(site), dtype=torch.float64) for site in sites}
+    progress = (reporter or Silent()).task("token and bigram look-up", train.n_tokens, "tokens")
+    done = 0
+    for reading in read_windows(network, train, sites, batch_windows=config.batch_windows):
+        found = {kind: _find(keys[kind], all_keys[kind][reading.window, reading.position]) for kind in KINDS}
+        for site in totals:
+            vectors = reading.vectors[site].cpu()
+            totals[site] += vectors.double().sum(0)
+            for kind, (at, known) in found.items():
+                table, rows = sums[site, kind], torch.from_numpy(np.flatnonzero(known))
+                table.index_add_(0, torch.from_numpy(at[known]), vectors[rows].to(table.dtype))
+        done += len(reading)
+        progress.update(done)
+    means = {site: (total / train.n_tokens).float() for site, total in totals.items()}
+    tables: dict[tuple[Site, Kind], Tensor] = {}
+    for site in totals:
+        tables[site, "token"] = _mean(sums[site, "token"], counts["token"], means[site][None])
+        token_of, _ = _find(keys["token"], keys["bigram"] % 2**31)
+        tables[site, "bigram"] = _mean(
+            sums[site, "bigram"], counts["bigram"], tables[site, "token"][torch.from_numpy(token_of)]
+        )
+    return Lookup(keys, counts, tables, means)
+
+
+def _shared_bigrams(train: Windows, heldout: Windows, limit: int) -> np.ndarray:
+    """Bigrams of both, the `limit` most frequent held-out ones, ascending."""
+    asked, n = np.unique(lookup_keys(heldout, "bigram")[~heldout.special], return_counts=True)
+    both = np.isin(asked, lookup_keys(train, "bigram")[~train.special])
+    asked, n = asked[both], n[both]
+    return np.sort(asked[np.argsort(-n, kind="stable")[:limit]])
+
+
+def _find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of each wanted key (0 where it is not there) and whether it is there."""
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+    at = np.searchsorted(keys, wanted)
+    at[at == len(keys)] = 0
+    return at, keys[at] == wanted
+
+
+def _mean(sums: Tensor, counts: np.ndarray, fallback: Tensor) -> Tensor:
+    n = torch.from_numpy(counts)[:, None]
+    return torch.where(n > 0, (sums / n.clamp_min(1)).float(), fallback)
+
+
+@dataclass
+class LookupSums:
+    """Scores look-up tables on held-out windows; a visitor of `sweep`.
+
+    Attributes:
+        lookup: the tables.
+        windows: the held-out windows they were learned for.
+    """
+
+    lookup: Lookup
+    windows: Windows
+    _sums: dict[tuple[Site, Kind], np.ndarray] = field(default_factory=dict[tuple[Site, Kind], np.ndarray])
+
+    def __post_init__(self) -> None:
+        self._documents = counted_documents(self.windows)
+        self._keys: dict[Kind, np.ndarray] = {kind: lookup_keys(self.windows, kind) for kind in KINDS}
+        self._n = dict.fromkeys(KINDS, 0)
+        for (site, kind), table in self.lookup.tables.items():
+            self._sums[site, kind] = np.zeros((len(self._documents), 3 + table.shape[1]))
+
+    def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:  # noqa: ARG002  the visitor's signature
+        """Add one batch."""
+        rows = np.searchsorted(self._documents, reading.document)
+        token, _ = _find(self.lookup.keys["token"], self._keys["token"][reading.window, reading.position])
+        bigram, known = _find(self.lookup.keys["bigram"], self._keys["bigram"][reading.window, reading.position])
+        self._n["token"] += int((self.lookup.counts["token"][token] > 0).sum())
+        self._n["bigram"] += int(known.sum())
+        for site, mean in self.lookup.means.items():
+            vectors = reading.vectors[site].cpu().double()
+            shifted = vectors - mean.double()
+            by_token = self.lookup.tables[site, "token"][torch.from_numpy(token)]
+            by_bigram = by_token
+            if known.any():
+                found = self.lookup.tables[site, "bigram"][torch.from_numpy(bigram)]
+                by_bigram = torch.where(torch.from_numpy(known)[:, None], found, by_token)
+            estimates: dict[Kind, Tensor] = {"token": by_token, "bigram": by_bigram}
+            for kind, estimate in estimates.items():
+                error = (vectors - estimate.double()).square().sum(1, keepdim=True)
+                square = shifted.square().sum(1, keepdim=True)
+                statistics = torch.cat([torch.ones_like(error), error, square, shifted], dim=1)
+                out = torch.from_numpy(self._sums[site, kind])  # shares memory: added in place
+                out.index_add_(0, torch.from_numpy(rows), statistics)
+
+    def finish(self, *, scope: Mapping[str, str | int] | None = None) -> list[DocumentSums]:
+        """`fvu_token` and `fvu_bigram` of every site, with the share of held-out tokens whose key training held.
+
+        Args:
+            scope: added to every record's scope.
+        """
+        return [
+            DocumentSums(
+                f"fvu_{kind}",
+                "fvu",
+                ("n", "error", "square", "mean"),
+                sums,
+                self._documents,
+                n=int(sums[:, 0].sum()),
+                better="neither",
+                scope={"site": str(site), "baseline": kind, **(scope or {})},
+                details={
+                    "coverage": self._n[kind] / max(1.0, float(sums[:, 0].sum())),
+                    "keys": int((self.lookup.counts[kind] > 0).sum()),
+                },
+            )
+            for (site, kind), sums in self._sums.items()
+        ]
+
+
+def evaluate_lookup(
+    network: Reader,
+    heldout: Windows,
+    lookup: Lookup,
+    *,
+    batch_windows: int = 16,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    reporter: Reporter | None = None,
+) -> list[MetricRecord]:
+    """FVU of the look-up tables on held-out windows, in a pass of its own; hand a `LookupSums` to `sweep` to share one.
+
+    Args:
+        network: read at the tables' sites.
+        heldout: the windows that `learn_lookup` was told of.
+        lookup: the tables.
+        batch_windows: windows a forward pass.
+        seed: of the bootstrap over documents.
+        n_resamples: bootstrap replicates.
+        reporter: told how many tokens are done.
+    """
+    sums = LookupSums(lookup, heldout)
+    sites = list(lookup.means)
+    sweep(network, heldout, {}, [sums.see], sites=sites, batch_windows=batch_windows, reporter=reporter)
+    return [entry.record(seed=seed, n_resamples=n_resamples) for entry in sums.finish()]

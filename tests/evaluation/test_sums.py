@@ -1,0 +1,92 @@
+"""Saved sums give the same records back; ratios and resampling do what they say."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyseme.core.errors import DamagedArtifact
+from polyseme.core.stats import resampled_totals
+from polyseme.evaluation import METRICS
+from polyseme.evaluation.reconstruction import ReconstructionSums, sweep
+from polyseme.evaluation.splice import splice_sums
+from polyseme.evaluation.sums import DocumentSums, load_sums, save_sums
+from tests.evaluation.fakes import FIRST, SECOND, FakeNetwork, Linear, make_windows
+from tests.evaluation.test_splice import MEANS
+
+MEAN = DocumentSums(
+    "kl",
+    "ratio",
+    ("n", "kl"),
+    np.array([[2.0, 1.0], [4.0, 8.0], [2.0, 3.0]]),
+    np.array([0, 1, 3]),
+    n=8,
+    parameters={"numerator": {"kl": 1.0}, "denominator": {"n": 1.0}},
+)
+
+
+def measured() -> list[DocumentSums]:
+    network, windows = FakeNetwork(), make_windows()
+    dictionaries = {FIRST: Linear(), SECOND: Linear(seed=1)}
+    sums = ReconstructionSums({"d": (SECOND, Linear())}, windows)
+    sweep(network, windows, {"d": (SECOND, Linear())}, [sums.see])
+    return [*sums.finish()["d"], *splice_sums(network, windows, {"s": dictionaries}, MEANS)["s"]]
+
+
+def test_a_mean_is_the_ratio_of_totals_and_its_interval_that_of_the_documents():
+    record = MEAN.record(seed=3, n_resamples=400)
+    assert record.value == 12 / 8
+    totals = resampled_totals(MEAN.sums, seed=3, n_resamples=400)
+    low, high = np.quantile(totals[:, 1] / totals[:, 0], [0.025, 0.975])
+    assert (record.interval.low, record.interval.high) == pytest.approx((low, high))
+    assert record.details == {"kl": 1.5, "n_documents": 3}
+
+
+def test_saved_sums_give_the_same_records(tmp_path: Path):
+    entries, names = measured(), make_windows().names
+    save_sums(tmp_path, entries, names)
+    loaded = load_sums(tmp_path)
+    assert [e.record(n_resamples=50) for e in loaded] == [e.record(n_resamples=50) for e in entries]
+    # The tests' own recomputation, from the two files alone.
+    index, sums = json.loads((tmp_path / "sums.json").read_text()), np.load(tmp_path / "sums.npy")
+    assert index["names"] == list(names)
+    by_name = {metric["name"]: metric for metric in index["metrics"]}
+    total = sums[:, by_name["fvu"]["start"] : by_name["fvu"]["stop"]].sum(0)
+    fvu = total[1] / (total[2] - (total[3:] ** 2).sum() / total[0])
+    assert entries[0].record(n_resamples=2).value == pytest.approx(fvu)
+    # Metrics of one table are stored once: 8 of each of 3 places share 6 columns.
+    assert sums.shape[1] < sum(entry.sums.shape[1] for entry in entries)
+
+
+def test_every_metric_has_its_line_in_the_table():
+    assert {entry.name for entry in measured()} <= set(METRICS)
+
+
+def test_damaged_sums_are_told(tmp_path: Path):
+    save_sums(tmp_path, [MEAN], ["a", "b", "c", "d"])
+    index = json.loads((tmp_path / "sums.json").read_text())
+    assert index["names"] == ["a", "b", "d"]
+    (tmp_path / "sums.json").write_text(json.dumps({**index, "documents": [0, 1]}))
+    with pytest.raises(DamagedArtifact, match="cannot be read"):
+        load_sums(tmp_path)
+    (tmp_path / "sums.json").write_text(json.dumps({"documents": [0, 1, 3]}))
+    with pytest.raises(DamagedArtifact, match="cannot be read"):
+        load_sums(tmp_path)
+    (tmp_path / "sums.npy").unlink()
+    with pytest.raises(DamagedArtifact):
+        load_sums(tmp_path)
+
+
+def test_nothing_to_divide_by_is_not_measured():
+    record = replace(MEAN, sums=np.zeros((3, 2)), n=0).record(n_resamples=20)
+    assert math.isnan(record.value)
+    assert math.isnan(record.interval.low)
+    assert math.isnan(replace(MEAN, sums=np.zeros((0, 2)), documents=np.zeros(0, int), n=0).record().value)
+
+
+def test_records_do_not_depend_on_the_order_of_documents():
+    turned = replace(MEAN, sums=MEAN.sums[::-1].copy())
+    assert turned.record().value == MEAN.record().value
