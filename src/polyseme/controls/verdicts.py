@@ -1,0 +1,213 @@
+"""From evidence to verdicts: which latents are really the network's."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from polyseme.activations.firings import Firings
+from polyseme.causal import CausalEffects
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError
+from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
+from polyseme.core.stats import benjamini_hochberg
+from polyseme.evaluation.specificity import Specificity, firing_documents
+
+
+class VerdictConfig(Config):
+    """When a latent counts as supported."""
+
+    alpha: float = 0.05
+    """Level of the causal test after Benjamini–Hochberg correction over the latents tested in the dictionary."""
+    min_documents: int = 20
+    """Fewest documents a latent must have fired in."""
+    margin: float = 0.0
+    """The interval of the model-specificity must lie above this, for every control."""
+    margin_fdr: float = 0.05
+    """Share of false discoveries allowed where margins are selected by their mirror image below 0; 1 turns it off."""
+
+
+@dataclass(frozen=True)
+class SiteVerdicts:
+    """The verdicts on one dictionary.
+
+    Attributes:
+        verdicts: one a latent.
+        n_documents: in how many documents each latent fired.
+        records: the share of latents with each verdict.
+    """
+
+    verdicts: list[Verdict]
+    n_documents: Int[np.ndarray, " latent"]
+    records: list[MetricRecord]
+
+
+def judge(
+    firings: Firings,
+    effects: CausalEffects | None,
+    specificity: Specificity | None,
+    *,
+    config: VerdictConfig | None = None,
+    scope: dict[str, str | int] | None = None,
+) -> SiteVerdicts:
+    """A verdict on every latent of a dictionary, with all the evidence it rests on.
+
+    Two tests. Causal: the effect beats its equal-norm random direction, p ≤ alpha after Benjamini–Hochberg over the
+    latents that are tested. Specific: for every control the margin's interval lies above `margin`, and the margin is
+    at least the control's `mirror_threshold`. Then
+
+    - supported: both tests pass;
+    - mixed: exactly one does;
+    - indistinguishable_from_control: neither does;
+    - insufficient_data: it fired in fewer than `min_documents` documents, or one of the tests could not be made.
+
+    Args:
+        firings: the dictionary's latents over the held-out tokens.
+        effects: their causal effects; None where the network predicts nothing.
+        specificity: their recurrence and margins; None without a second seed or a control.
+        config: thresholds.
+        scope: what the records say they were measured on.
+
+    Raises:
+        InputError: the evidence is not about the same latents.
+    """
+    config = config or VerdictConfig()
+    n_documents = firing_documents(firings)
+    margins = specificity.margins if specificity else {}
+    measured = [effects.effect] if effects else []
+    if {len(values) for values in (*measured, *(m.value for m in margins.values()))} - {firings.n_latents}:
+        raise InputError(
+            "the causal effects, the margins and the firings are not about the same latents",
+            fix="measure them all on the same dictionary",
+        )
+    # Only latents that can be judged are tests: the others would only water the correction down.
+    tested = n_documents >= config.min_documents
+    tested &= np.isfinite(effects.p) if effects else False
+    tested &= np.all([np.isfinite(m.low) for m in margins.values()], axis=0) if margins else False
+    specific: dict[str, list[Evidence]] = {
+        name: _specific(name, specificity, np.where(tested, margin.value, np.nan), config)
+        for name, margin in margins.items()
+        if specificity
+    }
+    causal = _causal(effects, tested, config.alpha) if effects else None
+    verdicts: list[Verdict] = []
+    for i, n in enumerate(n_documents):
+        tests = [causal[i].passed] if causal else []
+        tests += [all(evidence[i].passed for evidence in specific.values())] if specific else []
+        status: Status = "insufficient_data"
+        if tested[i]:
+            status = ("indistinguishable_from_control", "mixed", "supported")[sum(tests)]
+        evidence = (
+            *([causal[i]] if causal else []),
+            *(each[i] for each in specific.values()),
+            Evidence(
+                name="firing_documents",
+                effect=float(n),
+                n=int(n),
+                n_unit="documents",
+                threshold=config.min_documents,
+                passed=bool(n >= config.min_documents),
+            ),
+        )
+        verdicts.append(Verdict(status=status, evidence=evidence))
+    return SiteVerdicts(verdicts, n_documents, summarise(verdicts, scope))
+
+
+def mirror_threshold(margins: Float[np.ndarray, " latent"], *, q: float) -> float:
+    """The smallest margin at which at most a share q of the latents selected is expected to be there by luck.
+
+    A latent that is no more the trained network's than the control's is matched better by either dictionary with
+    equal chance: which one is the luck of two training runs, and no amount of held-out text averages it out. So the
+    margins below −τ tell how many are above τ by luck: τ = min {t > 0 : (1 + #{m ≤ −t}) / #{m ≥ t} ≤ q} (the
+    knockoff+ filter; Barber & Candès 2015, Controlling the false discovery rate via knockoffs, equation 1.9).
+
+    Args:
+        margins: one a latent; NaN is left out.
+        q: the share of false discoveries.
+
+    Returns:
+        The threshold; 0 with q ≥ 1, infinity where no threshold will do.
+    """
+    if q >= 1:
+        return 0.0
+    measured = margins[np.isfinite(margins)]
+    candidates = np.unique(np.abs(measured[measured != 0]))
+    ordered = np.sort(measured)
+    below = np.searchsorted(ordered, -candidates, side="right")
+    above = len(ordered) - np.searchsorted(ordered, candidates, side="left")
+    good = np.flatnonzero(1 + below <= q * above)
+    return float(candidates[good[0]]) if len(good) else math.inf
+
+
+def summarise(verdicts: Sequence[Verdict], scope: dict[str, str | int] | None = None) -> list[MetricRecord]:
+    """How many latents of a dictionary got each verdict: one record each, a share with its Wilson interval."""
+    n = len(verdicts)
+    counts = {status: sum(verdict.status == status for verdict in verdicts) for status in STATUSES}
+    return [
+        MetricRecord(
+            name="verdict_share",
+            value=count / n if n else math.nan,
+            interval=wilson_interval(count, n),
+            n=n,
+            n_unit="latents",
+            better="higher" if status == "supported" else "neither",
+            scope={**(scope or {}), "status": status},
+            details={"count": count},
+        )
+        for status, count in counts.items()
+    ]
+
+
+def wilson_interval(count: int, n: int, *, level: float = 0.95) -> Interval:
+    """Wilson's interval of a share of `count` in `n`; NaN bounds when n is 0 (Wilson 1927, JASA 22)."""
+    if n == 0:
+        return Interval(low=math.nan, high=math.nan, level=level, method="Wilson")
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + level) / 2))
+    share, spread = count / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    reach = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return Interval(low=max(0.0, centre - reach), high=min(1.0, centre + reach), level=level, method="Wilson")
+
+
+def _causal(effects: CausalEffects, tested: Bool[np.ndarray, " latent"], alpha: float) -> list[Evidence]:
+    p = benjamini_hochberg(np.where(tested, effects.p, np.nan))
+    return [
+        Evidence(
+            name="causal_effect",
+            effect=float(effects.effect[i]),
+            interval=Interval(low=float(effects.low[i]), high=float(effects.high[i])),
+            null=float(effects.null[i]),
+            n=int(effects.n_tokens[i]),
+            n_unit="firing tokens",
+            threshold=alpha,
+            p_corrected=float(p[i]),
+            passed=bool(p[i] <= alpha),
+            note=f"nats; tokens of {int(effects.n_documents[i])} documents; the threshold is for the corrected p",
+        )
+        for i in range(len(p))
+    ]
+
+
+def _specific(
+    name: str, specificity: Specificity, candidates: Float[np.ndarray, " latent"], config: VerdictConfig
+) -> list[Evidence]:
+    margin, control = specificity.margins[name], specificity.controls[name]
+    threshold = max(config.margin, mirror_threshold(candidates, q=config.margin_fdr))
+    return [
+        Evidence(
+            name=f"model_specificity/{name}",
+            effect=float(margin.value[i]),
+            interval=Interval(low=float(margin.low[i]), high=float(margin.high[i])),
+            null=0.0,
+            n=int(specificity.n_documents[i]),
+            n_unit="documents",
+            threshold=threshold,
+            passed=bool(margin.low[i] > config.margin and margin.value[i] >= threshold),
+            note=f"best match: another seed {specificity.recurrence.value[i]:.3f}, the control {control.value[i]:.3f}",
+        )
+        for i in range(len(margin.value))
+    ]
