@@ -1,12 +1,30 @@
 """Shapes are checked at run time in every test; the network is blocked by pytest's options."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import tests.typecheck  # noqa: F401  the hook takes the checker by name, and finds it only once it is imported
 from jaxtyping import install_import_hook
 
-import tests.typecheck  # noqa: F401  the hook takes the checker by name, and finds it only once it is imported
-
 install_import_hook("polyseme", "tests.typecheck.checked")
+
+
+@pytest.fixture(scope="session")
+def small_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny GPT-2 and its tokenizer."""
+    from tests.studies.small import write_network
+
+    return write_network(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of text files."""
+    from tests.studies.small import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "texts")

@@ -198,3 +198,17 @@ def test_what_was_left_out_is_said(tokenizer, tmp_path):
     assert len(said) == 1
     assert "left out 1" in said[0]
     assert "b.txt" in said[0]
+
+
+def test_a_stretch_of_each_document_is_taken_at_a_place_only_text_and_seed_decide() -> None:
+    from polyseme.corpora.loading import _stretch
+
+    ids = list(range(1000))
+    stretch = _stretch(ids, 50, "text", 0)
+    assert stretch == list(range(stretch[0], stretch[0] + 50))
+    assert stretch == _stretch(ids, 50, "text", 0)
+    starts = {_stretch(ids, 50, f"text {i}", 0)[0] for i in range(200)}
+    assert len(starts) > 150
+    assert max(starts) > 800
+    assert min(starts) < 150
+    assert _stretch(ids, 1000, "text", 0) == ids

@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
-from polyseme.corpora.document import Corpus, Document, Split, split_of
+from polyseme.core.seeds import derive_seed
+from polyseme.corpora.document import Corpus, Document, Split, content_key, split_of
 from polyseme.corpora.files import LeftOut
 from polyseme.corpora.pack import Windows, pack
 
@@ -40,6 +41,7 @@ def load_windows(
     split: Split,
     context: int,
     max_tokens: int | None = None,
+    document_tokens: int | None = None,
     heldout_fraction: float = 0.1,
     seed: int = 0,
     reporter: Reporter | None = None,
@@ -59,8 +61,10 @@ def load_windows(
         split: which side of the split.
         context: tokens a window.
         max_tokens: counted tokens wanted; the last window is filled up beyond them. None for all there are.
+        document_tokens: at most so many tokens of each document, one stretch of it at a place drawn by `seed`: more
+            documents in the same number of tokens, so that intervals over documents rest on many.
         heldout_fraction: share of documents on the held-out side.
-        seed: of the order under `max_tokens`.
+        seed: of the order under `max_tokens` and of the stretches.
         reporter: told what was left out.
 
     Raises:
@@ -81,11 +85,14 @@ def load_windows(
             texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
         )["input_ids"]
         # Some vocabularies hold their special tokens as ordinary words too; those few are dropped.
-        return [ids if unwanted.isdisjoint(ids) else [i for i in ids if i not in unwanted] for ids in encoded]
+        plain = [ids if unwanted.isdisjoint(ids) else [i for i in ids if i not in unwanted] for ids in encoded]
+        if document_tokens is None:
+            return plain
+        return [_stretch(ids, document_tokens, text, seed) for ids, text in zip(plain, texts, strict=True)]
 
     budget = None if max_tokens is None else max_tokens * _CHARS_A_TOKEN
     while True:
-        selection = _Selection(corpus, split, heldout_fraction, seed, budget)
+        selection = _Selection(corpus, split, heldout_fraction, seed, budget, document_tokens)
         windows = pack(
             ((d.name, d.text) for d in selection.documents()),
             encode,
@@ -101,8 +108,16 @@ def load_windows(
     left_out = getattr(corpus, "left_out", None)
     if isinstance(left_out, LeftOut):
         left_out.report(reporter or Silent())
-    _check_size(windows, selection, split, heldout_fraction, max_tokens)
+    _check_size(windows, selection, split, heldout_fraction, max_tokens, document_tokens)
     return windows
+
+
+def _stretch(ids: list[int], most: int, text: str, seed: int) -> list[int]:
+    """At most `most` tokens in a row, from a place that only the text and the seed decide."""
+    if len(ids) <= most:
+        return ids
+    start = derive_seed(seed, "stretch", content_key(text)) % (len(ids) - most + 1)
+    return ids[start : start + most]
 
 
 @dataclass
@@ -114,6 +129,7 @@ class _Selection:
     heldout_fraction: float
     seed: int
     budget: int | None
+    document_tokens: int | None
     seen: int = 0
     """Documents of the whole corpus so far."""
     turned_away: int = 0
@@ -127,11 +143,16 @@ class _Selection:
         for i, document in enumerate(self._side()):
             # The heap's head is the document that would come last: highest rank first, then the later one.
             heapq.heappush(self._heap, (-self._rank(document), -i, document))
-            held += len(document.text)
-            while held - len(self._heap[0][2].text) >= self.budget:
-                held -= len(heapq.heappop(self._heap)[2].text)
+            held += self._length(document)
+            while held - self._length(self._heap[0][2]) >= self.budget:
+                held -= self._length(heapq.heappop(self._heap)[2])
                 self.turned_away += 1
         return (document for _, _, document in sorted(self._heap, key=lambda entry: entry[:2], reverse=True))
+
+    def _length(self, document: Document) -> int:
+        """Characters of the document that can be used."""
+        most = len(document.text) if self.document_tokens is None else self.document_tokens * _CHARS_A_TOKEN
+        return min(len(document.text), most)
 
     def _side(self) -> Iterator[Document]:
         for document in self.corpus.documents():
@@ -144,7 +165,12 @@ class _Selection:
 
 
 def _check_size(
-    windows: Windows, selection: _Selection, split: Split, heldout_fraction: float, max_tokens: int | None
+    windows: Windows,
+    selection: _Selection,
+    split: Split,
+    heldout_fraction: float,
+    max_tokens: int | None,
+    document_tokens: int | None,
 ) -> None:
     where = f"the {split} side of the corpus (heldout_fraction {heldout_fraction:g})"
     if selection.seen == 0:
@@ -166,5 +192,6 @@ def _check_size(
         raise InputError(
             f"the corpus is smaller than asked for: {windows.n_tokens:,} tokens of {max_tokens:,}",
             where=where,
-            fix=f"ask for at most {windows.n_tokens:,} tokens, or give a larger corpus",
+            fix=f"ask for at most {windows.n_tokens:,} tokens, or give a larger corpus"
+            + ("" if document_tokens is None else f" or a larger document_tokens than {document_tokens}"),
         )

@@ -28,6 +28,10 @@ class TokensConfig(Config):
     """Tokens of held-out documents that everything is measured on."""
     splice: int = Field(20_000, ge=1)
     """The first so many held-out tokens, in whole windows, are also used for splicing, which costs many passes."""
+    train_document_tokens: int | None = Field(None, ge=1)
+    """At most so many train tokens of one document, a stretch at a random place; None for whole documents."""
+    heldout_document_tokens: int | None = Field(512, ge=1)
+    """The same for held-out tokens: intervals are over documents, so many short stretches beat a few long ones."""
     context: int | None = None
     """Tokens a window; None for the network's context, at most 1024."""
     heldout_fraction: float = Field(0.1, gt=0, lt=1)

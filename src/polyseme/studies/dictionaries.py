@@ -68,8 +68,8 @@ def dictionaries_stage(
         ]
         trained = fit(jobs, source, study.training, checkpoints=folder / "checkpoints", reporter=bench.reporter)
         few = first_windows(subject.tokens.train, MEAN_TOKENS)
-        means = site_means(network, few, list(subject.sites.values()))
-        save_tensors(folder / "means.safetensors", {name: means[site].cpu() for name, site in subject.sites.items()})
+        means = site_means(network, few, subject.sites)
+        save_tensors(folder / "means.safetensors", means)
         save_json(folder / "history.json", {t.name: t.history for t in trained})
         for (site, seed), job in zip(keys, trained, strict=True):
             where = {"site": site, "module": str(subject.sites[site]), "seed": seed, "n_tokens": job.n_tokens}

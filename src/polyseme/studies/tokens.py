@@ -74,6 +74,7 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
                 split="heldout" if side == "heldout" else "train",
                 context=context,
                 max_tokens=wanted,
+                document_tokens=config.heldout_document_tokens if side == "heldout" else config.train_document_tokens,
                 heldout_fraction=config.heldout_fraction,
                 seed=config.seed,
                 reporter=bench.reporter,

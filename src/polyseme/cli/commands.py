@@ -1,0 +1,214 @@
+"""What each command does. Flags come from the config types: the docstring under a field is its help text."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from polyseme.core.errors import InputError
+
+C = TypeVar("C")
+
+
+def study(args: list[str]) -> int:
+    """`polyseme study FILE [flags]`."""
+    _announce("polyseme: starting")
+    from polyseme.controls.study import ControlledStudyConfig
+    from polyseme.studies.files import load_config
+
+    path, rest = _positional(args, "FILE", "the study file, TOML", "polyseme study study.toml")
+    default = ControlledStudyConfig() if path is None else load_config(Path(path), ControlledStudyConfig)
+    return _run_study("polyseme study FILE", default, rest)
+
+
+def demo(args: list[str]) -> int:
+    """`polyseme demo [flags]`: the study in `demo.toml`, offline."""
+    _announce("polyseme: starting the demo (a few minutes on two cores; nothing is downloaded)")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from polyseme.controls.study import ControlledStudyConfig
+    from polyseme.studies.files import load_config
+
+    with as_file(files("polyseme.cli").joinpath("demo.toml")) as path:
+        default = load_config(path, ControlledStudyConfig)
+    return _run_study("polyseme demo", default, args)
+
+
+def runs(args: list[str]) -> int:
+    """`polyseme runs [--root DIR]`."""
+    from rich.table import Table
+
+    from polyseme.store import list_runs
+
+    root = _parse(_Root, args, "polyseme runs", "List the runs of a folder.").root
+    found = list_runs(root)
+    if not found:
+        raise InputError(f"there is no run in {root}", where=str(root), fix="run `polyseme demo`, or give --root")
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "status", "started", "supported", "report"):
+        table.add_column(column, overflow="fold")
+    for run in found:
+        table.add_row(*_row(run))
+    _console().print(table)
+    return 0
+
+
+def show(args: list[str]) -> int:
+    """`polyseme show RUN [--root DIR]`."""
+    from polyseme.cli.summary import print_summary
+    from polyseme.interpret.report import StudyReport
+    from polyseme.store import find_run
+
+    name, rest = _positional(args, "RUN", "a run's id or the start of it", "polyseme show demo")
+    root = _parse(_Root, rest, "polyseme show RUN", "Print a run's summary.").root
+    if name is None:
+        return 0
+    run = find_run(root, name)
+    path = run.artifacts / "report.json"
+    if not path.is_file():
+        raise InputError(
+            f"run {run.id} has no report yet: it is {run.record.status}",
+            where=str(run.path),
+            fix="give the command that started it again; it goes on from where it was",
+        )
+    print_summary(StudyReport.load(path), report_path=run.artifacts / "report.html")
+    return 0
+
+
+def sites(args: list[str]) -> int:
+    """`polyseme sites NETWORK [--modules] [--download]`."""
+    source, rest = _positional(args, "NETWORK", "pylm, a folder, or a hub name", "polyseme sites pylm")
+    options = _parse(_SitesOptions, rest, "polyseme sites NETWORK", "List the sites of a network.")
+    if source is None:
+        return 0
+    from polyseme.networks import load_network
+
+    network = load_network(source, download=options.download)
+    for name in network.site_names(modules=options.modules):
+        print(f"{name:<40} {network.width(name):>6}" if not options.modules else name)  # noqa: T201
+    return 0
+
+
+def calibrate(args: list[str]) -> int:
+    """`polyseme calibrate [--out FILE] [flags]`."""
+    import tyro
+
+    from polyseme.controls.calibration import CalibrationConfig
+    from polyseme.controls.calibration import calibrate as run_calibration
+    from polyseme.store import save_json
+
+    def main(
+        config: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = CalibrationConfig(),
+        out: Path = Path("calibration.json"),
+    ) -> int:
+        """Measure how often the verdicts are wrong, on networks whose features are planted.
+
+        Args:
+            config: what is planted and how it is judged.
+            out: where the figures go.
+        """
+        report = run_calibration(config, reporter=_reporter())
+        save_json(out, report.model_dump(mode="json"))
+        print(report.summary())  # noqa: T201
+        print(f"written to {out}")  # noqa: T201
+        return 0
+
+    return tyro.cli(main, args=args, prog="polyseme calibrate", config=(tyro.conf.OmitArgPrefixes,))
+
+
+class _Root:
+    """Where runs are kept."""
+
+    def __init__(self, root: Path = Path("runs")):
+        """
+        Args:
+            root: folder of runs.
+        """
+        self.root = root
+
+
+class _SitesOptions:
+    """What is listed."""
+
+    def __init__(self, modules: bool = False, download: bool = False):
+        """
+        Args:
+            modules: list every module path instead of the named sites.
+            download: fetch a hub name that is not on this machine.
+        """
+        self.modules, self.download = modules, download
+
+
+def _run_study(prog: str, default: Any, args: list[str]) -> int:
+    import tyro
+
+    from polyseme.cli.summary import print_summary
+    from polyseme.controls.study import ControlledStudyConfig
+    from polyseme.controls.study import study as run_study
+
+    def main(
+        config: Annotated[ControlledStudyConfig, tyro.conf.arg(name="")] = default,
+        root: Path = Path("runs"),
+        resume: bool = True,
+    ) -> int:
+        """Run a study: a network and a corpus to latents with evidence beside each of them.
+
+        Args:
+            config: the study; flags override its file.
+            root: folder of runs and of the artifacts they share.
+            resume: take finished stages as they are; --no-resume makes every one anew.
+        """
+        result = run_study(config, root=root, resume=resume, reporter=_reporter())
+        print_summary(result.data, report_path=result.report)
+        return 0
+
+    return tyro.cli(main, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands, tyro.conf.UsePythonSyntaxForLiteralCollections))
+
+
+def _parse(options: type[C], args: Sequence[str], prog: str, description: str) -> C:
+    import tyro
+
+    return tyro.cli(options, args=args, prog=prog, description=description)
+
+
+def _positional(args: list[str], name: str, meaning: str, example: str) -> tuple[str | None, list[str]]:
+    """The first argument and the rest; None when only help is asked for."""
+    if args and not args[0].startswith("-"):
+        return args[0], args[1:]
+    if any(a in {"-h", "--help"} for a in args):
+        print(f"{name}: {meaning}, the first argument: {example}\n")  # noqa: T201
+        return None, args
+    raise InputError(f"{name} is missing: {meaning}", where="the first argument", fix=f"for example: {example}")
+
+
+def _row(run: Any) -> list[str]:
+    from datetime import datetime
+
+    from polyseme.interpret.report import StudyReport
+
+    record, path = run.record, run.artifacts / "report.json"
+    counts = "–"
+    if path.is_file():
+        found = StudyReport.load(path).verdict_counts
+        counts = f"{found['supported']} of {sum(found.values())}"
+    started = datetime.fromtimestamp(record.started).astimezone().strftime("%Y-%m-%d %H:%M")
+    page = run.artifacts / "report.html"
+    return [run.id, record.status, started, counts, str(page) if page.is_file() else "–"]
+
+
+def _announce(text: str) -> None:
+    """Say something before the imports that take seconds."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, soft_wrap=False)
+
+
+def _reporter() -> Any:
+    from polyseme.cli.progress import make_reporter
+
+    return make_reporter()
