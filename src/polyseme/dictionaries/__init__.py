@@ -55,7 +55,7 @@ def load_dictionary(folder: Path, *, device: torch.device | str = "cpu") -> Spar
         InputError: when there is none, or one of another version.
         DamagedArtifact: when a file is damaged, or the two do not agree.
     """
-    return saving.load(Path(folder), TypeAdapter(DictionaryConfig), device)
+    return saving.load(Path(folder), TypeAdapter[DictionaryBase](DictionaryConfig).validate_python, device)
 
 
 def dictionary_metadata(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -97,6 +97,7 @@ class Step:
     aux: Tensor | float = 0.0
 
 
+@runtime_checkable
 class Activation(Protocol):
     """One architecture: how pre-activations become values, and the way back."""
 

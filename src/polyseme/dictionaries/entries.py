@@ -12,7 +12,7 @@ Sparse entries are used when few latents are active, the dense tile (a few rows,
 
 import functools
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -57,6 +57,7 @@ class Gradients:
         return self._buffers[name]
 
 
+@runtime_checkable
 class Codes(Protocol):
     """Pre-activations of the latents that matter to a step, in one of two layouts."""
 

@@ -1,7 +1,7 @@
 """What a dictionary is, what training needs of it, and what a training step tells."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -41,6 +41,7 @@ class StepStats:
     n_rows: int
 
 
+@runtime_checkable
 class Dictionary(Protocol):
     """Sparse latents of a vector and back; raw activations in, raw activations out."""
 
@@ -82,6 +83,7 @@ class Dictionary(Protocol):
         ...
 
 
+@runtime_checkable
 class Trainable(Dictionary, Protocol):
     """A dictionary that writes its own gradients; any torch optimiser over `parameters()` moves it."""
 

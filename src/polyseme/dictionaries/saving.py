@@ -1,10 +1,11 @@
 """A dictionary on disk: `dictionary.json` (what it is) and `dictionary.safetensors` (weights for raw activations)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from polyseme.core.errors import DamagedArtifact, InputError
@@ -34,12 +35,12 @@ def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -
     save_json(folder / "dictionary.json", record)
 
 
-def load(folder: Path, configs: "TypeAdapter[Any]", device: torch.device | str) -> SparseDictionary:
-    """Read a dictionary; see `polyseme.dictionaries.load_dictionary`."""
+def load(folder: Path, parse: Callable[[Any], DictionaryBase], device: torch.device | str) -> SparseDictionary:
+    """Read a dictionary, `parse` making its config; see `polyseme.dictionaries.load_dictionary`."""
     record = read_record(folder)
     where = folder / "dictionary.json"
     try:
-        config = cast(DictionaryBase, configs.validate_python(record["config"]))
+        config = parse(record["config"])
         d_in, d_out, dtype = record["d_in"], record["d_out"], _DTYPES[record["dtype"]]
     except (KeyError, TypeError, ValidationError) as error:
         raise DamagedArtifact(f"not a dictionary's record ({error})", where=str(where), fix="save it again") from None

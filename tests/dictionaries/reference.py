@@ -1,0 +1,157 @@
+"""Every architecture again, dense and by autograd: what the engine's hand-written gradients must equal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polyseme.core.batch import Batch
+from polyseme.dictionaries import (
+    ARCHITECTURES,
+    GatedConfig,
+    JumpReLUConfig,
+    MatryoshkaConfig,
+    ReLUConfig,
+    SparseDictionary,
+    TopKConfig,
+)
+from polyseme.dictionaries.activation import DictionaryBase, RevivedBase
+
+
+def make_batch(x: Tensor, y: Tensor | None = None) -> Batch:
+    ids = torch.arange(len(x))
+    return Batch(x, x if y is None else y, ids, ids, ids)
+
+
+SMALL: dict[str, Callable[[int, int], DictionaryBase]] = {
+    "relu": lambda n, k: ReLUConfig(n_latents=n),
+    "relu tied": lambda n, k: ReLUConfig(n_latents=n, tie_weights=True),
+    "topk": lambda n, k: TopKConfig(n_latents=n, k=k, k_aux=3),
+    "batch_topk": lambda n, k: ARCHITECTURES["batch_topk"].model_validate({"n_latents": n, "k": k, "k_aux": 3}),
+    "jumprelu": lambda n, k: JumpReLUConfig(n_latents=n, k_aux=3),
+    "gated": lambda n, k: GatedConfig(n_latents=n),
+    "matryoshka": lambda n, k: MatryoshkaConfig(n_latents=n, k=k, k_aux=3, prefixes=(0.25, 0.5, 1.0)),
+}
+"""A small config of every architecture from (n_latents, k); the suites run over its keys."""
+
+
+def scramble(dictionary: SparseDictionary, seed: int) -> None:
+    """Move every parameter off its start, so that no gradient is right by symmetry; constraints restored."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in sorted(dictionary.parameters().items()):
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+        tensor.add_(noise, alpha=0.3 if tensor.dim() == 1 else 0.1)
+        if name == "log_threshold":
+            tensor.clamp_(max=0.5)
+    dictionary.after_step()
+
+
+class _Jump(torch.autograd.Function):
+    """pre · H(pre − θ) with the straight-through gradient in θ."""
+
+    @staticmethod
+    def forward(ctx, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return pre * (pre > threshold)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        kernel = ((pre - threshold) / ctx.bandwidth).abs() < 0.5
+        d_threshold = (-(threshold / ctx.bandwidth) * kernel * g).sum(0)
+        return g * (pre > threshold), d_threshold, None
+
+
+class _Step(torch.autograd.Function):
+    """H(pre − θ) with the straight-through gradient in θ, none in pre."""
+
+    @staticmethod
+    def forward(ctx, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre > threshold).to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[None, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        kernel = ((pre - threshold) / ctx.bandwidth).abs() < 0.5
+        return None, (-(1 / ctx.bandwidth) * kernel * g).sum(0), None
+
+
+@dataclass
+class Expected:
+    """Loss parts and gradients of the dense version."""
+
+    mse: Tensor
+    sparsity: Tensor
+    aux: Tensor
+    grads: dict[str, Tensor]
+    pre: Tensor
+    values: Tensor
+
+
+def reference(
+    dictionary: SparseDictionary,
+    batch: Batch,
+    *,
+    coefficient: float,
+    dead: Tensor | None,
+    chosen: Tensor | None,
+) -> Expected:
+    """One step by autograd, everything dense, in the dictionary's dtype.
+
+    Args:
+        chosen: for the architectures with a k, the entries the engine chose (ties are its to break).
+    """
+    config, state = dictionary.config, dictionary.tensors()
+    p = {name: t.detach().clone().requires_grad_() for name, t in dictionary.parameters().items()}
+    x = (batch.x.to(p["b_dec"]) - state["centre_in"]) / state["scale_in"]
+    v = (batch.y.to(p["b_dec"]) - state["centre_out"]) / state["scale_out"]
+    W_enc = p["W_dec" if config.tied else "W_enc"]
+    u = x if dictionary.is_transcoder else x - p["b_dec"]
+    pre = u @ W_enc.T + p["b_enc"]
+    norms = p["W_dec"].norm(dim=1)
+    per_vector = lambda error: error.square().sum(1).mean() / dictionary.d_out  # noqa: E731
+    decode = lambda f: f @ p["W_dec"] + p["b_dec"]  # noqa: E731
+    sparsity = aux = torch.zeros((), dtype=v.dtype)
+
+    if isinstance(config, ReLUConfig):
+        f = pre.relu()
+        sparsity = coefficient * (f * norms).sum(1).mean() / dictionary.d_out
+        if config.tied:
+            sparsity = coefficient * f.sum(1).mean() / dictionary.d_out
+    elif isinstance(config, JumpReLUConfig):
+        threshold = p["log_threshold"].exp()
+        f = _Jump.apply(pre, threshold, config.bandwidth)
+        sparsity = coefficient * _Step.apply(pre, threshold, config.bandwidth).sum(1).mean() / dictionary.d_out
+    elif isinstance(config, GatedConfig):
+        magnitude = (u @ W_enc.T) * p["r_mag"].exp() + p["b_mag"]
+        f = (pre > 0) * magnitude.relu()
+        sparsity = coefficient * pre.relu().sum(1).mean() / dictionary.d_out
+        aux = per_vector(pre.relu() @ p["W_dec"].detach() + p["b_dec"].detach() - v)
+    else:
+        assert chosen is not None
+        f = pre.relu() * chosen
+    ends = [dictionary.n_latents]
+    if isinstance(config, MatryoshkaConfig):
+        ends = sorted({max(1, round(share * dictionary.n_latents)) for share in config.prefixes})
+    inside = torch.arange(dictionary.n_latents)
+    mse = torch.stack([per_vector(decode(f * (inside < end)) - v) for end in ends]).mean()
+
+    if isinstance(config, RevivedBase) and dead is not None and bool(dead.any()):
+        k_aux = dictionary.d_out // 2 if config.k_aux is None else config.k_aux
+        z = pre.relu()[:, dead]
+        if k_aux < z.shape[1]:
+            smallest = z.topk(k_aux, dim=1).values[:, -1:]
+            z = z * (z >= smallest)
+        error = (v - decode(f)).detach()
+        if k_aux:
+            aux = config.aux_coefficient * per_vector(z @ p["W_dec"][dead] - error)
+    (mse + sparsity + aux).backward()
+    grads = {name: torch.zeros_like(t) if t.grad is None else t.grad for name, t in p.items()}
+    if not isinstance(config, ReLUConfig) or config.tied:
+        rows = p["W_dec"].detach()
+        grads["W_dec"] = grads["W_dec"] - (grads["W_dec"] * rows).sum(1, keepdim=True) * rows
+    return Expected(mse.detach(), torch.as_tensor(sparsity).detach(), aux.detach(), grads, pre.detach(), f.detach())

@@ -1,0 +1,159 @@
+"""The engine's step against plain dense autograd, over shapes, layouts and the awkward cases."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyseme.dictionaries import kernels, selection
+from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, scramble
+
+
+@st.composite
+def cases(draw):
+    d_in = draw(st.integers(1, 9))
+    return {
+        "architecture": draw(st.sampled_from(sorted(SMALL))),
+        "d_in": d_in,
+        "d_out": draw(st.one_of(st.none(), st.integers(1, 9))),
+        "n": draw(st.sampled_from([1, 2, 3, 7, 16, 40, 64])),
+        "k": draw(st.sampled_from([1, 2, 4, 70])),
+        "rows": draw(st.sampled_from([1, 2, 9, 24])),
+        "seed": draw(st.integers(0, 10**6)),
+        "coefficient": draw(st.sampled_from([0.0, 0.7])),
+        "dead_share": draw(st.sampled_from([None, 0.0, 0.3, 1.0])),
+        "b_enc": draw(st.sampled_from([0.0, -1.5, -50.0])),
+        "twins": draw(st.booleans()),
+        "zeros": draw(st.booleans()),
+        "normalised": draw(st.booleans()),
+        "layout": draw(st.sampled_from(["sparse", "dense", "measured"])),
+        "tile_bytes": draw(st.sampled_from([64, 1000, 2**24])),
+    }
+
+
+def run(case, dtype):
+    """The engine's step and the reference's on one case."""
+    config = SMALL[case["architecture"]](case["n"], case["k"])
+    d_out = None if config.tied else case["d_out"]
+    generator = torch.Generator().manual_seed(case["seed"])
+    dictionary = config.build(case["d_in"], d_out, seed=case["seed"], dtype=dtype)
+    scramble(dictionary, case["seed"])
+    x = torch.randn(case["rows"], case["d_in"], generator=generator, dtype=torch.float64).to(dtype)
+    y = None if d_out is None else torch.randn(case["rows"], d_out, generator=generator, dtype=torch.float64).to(dtype)
+    if case["normalised"] and case["rows"] > 1:
+        dictionary.initialise(make_batch(3 * x + 1, None if y is None else 0.1 * y - 2))
+    if case["zeros"]:
+        x[::2] = 0
+    p = dictionary.parameters()
+    p["b_enc"].add_(case["b_enc"])
+    if case["twins"]:  # exact ties between latents
+        for name in ("W_enc", "W_dec", "b_enc"):
+            if name in p:
+                p[name][1::2] = p[name][0 : len(p[name]) // 2 * 2 : 2]
+    dead = None
+    if case["dead_share"] is not None:
+        dead = torch.rand(case["n"], generator=generator) < case["dead_share"]
+    batch = make_batch(x, y)
+    chosen = dictionary.encode(x).dense() != 0  # before the first step BatchTopK chooses as in training
+    stats = dictionary.accumulate(batch, progress=0.0, dead=dead, coefficient=case["coefficient"])
+    expected = reference(dictionary, batch, coefficient=case["coefficient"], dead=dead, chosen=chosen)
+    return dictionary, stats, expected, chosen
+
+
+def check(dictionary, stats, expected: Expected, tolerance):
+    for part in ("mse", "sparsity", "aux"):
+        torch.testing.assert_close(getattr(stats, part), getattr(expected, part), rtol=tolerance, atol=tolerance)
+    total = expected.mse + expected.sparsity + expected.aux
+    torch.testing.assert_close(stats.loss, total, rtol=tolerance, atol=tolerance)
+    for name, parameter in dictionary.parameters().items():
+        want = expected.grads[name]
+        error = (parameter.grad - want).norm()
+        assert error <= tolerance * want.norm() + tolerance * 1e-3, (name, parameter.grad, want)
+
+
+@settings(max_examples=120, deadline=None)
+@given(case=cases())
+def test_step_equals_dense_autograd(case):
+    density = {"sparse": 1.0, "dense": -1.0, "measured": selection.MAX_DENSITY}[case["layout"]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "MAX_DENSITY", density)
+        patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
+        dictionary, stats, expected, _ = run(case, torch.float64)
+    # A twin's equal pre-activations make AuxK's choice a matter of taste: only then it may differ.
+    aux_ties = case["twins"] and case["dead_share"]
+    if not aux_ties:
+        check(dictionary, stats, expected, 1e-9)
+    fired = (expected.values != 0).sum(0)
+    assert torch.equal(stats.fired, fired)
+    torch.testing.assert_close(float(stats.l0), float(fired.sum()) / case["rows"], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("architecture", sorted(SMALL))
+@pytest.mark.parametrize("layout", [1.0, -1.0])
+def test_step_equals_dense_autograd_in_single_precision(architecture, layout, monkeypatch):
+    monkeypatch.setattr(selection, "MAX_DENSITY", layout)
+    case = {
+        "architecture": architecture, "d_in": 24, "d_out": None, "n": 96, "k": 5, "rows": 64, "seed": 3,
+        "coefficient": 0.4, "dead_share": 0.3, "b_enc": -0.5, "twins": False, "zeros": True, "normalised": True,
+    }  # fmt: skip
+    dictionary, stats, expected, _ = run(case, torch.float32)
+    check(dictionary, stats, expected, 1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 6),
+    n=st.sampled_from([1, 5, 16, 64]),
+    k=st.sampled_from([1, 3, 4, 90]),
+    levels=st.sampled_from([1, 3, 1000]),
+    seed=st.integers(0, 1000),
+)
+def test_topk_and_batch_topk_choose_the_largest(rows, n, k, levels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pre = (torch.randn(rows, n, generator=generator, dtype=torch.float64) * levels).round() / levels
+    encoder = selection.Encoder(pre, torch.eye(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64))
+    k = min(k, n)
+
+    z = selection.select_top_k(encoder, k, ascending=True)
+    want = pre.relu().topk(k, dim=1).values
+    dense = torch.zeros_like(pre)
+    dense[z.bags.long(), z.indices.long()] = z.pre
+    assert torch.equal(dense.topk(k, dim=1).values, want)
+    assert ((z.offsets[1:] - z.offsets[:-1]) <= k).all()
+    same_row = z.bags[1:] == z.bags[:-1]
+    assert (z.indices[1:] > z.indices[:-1])[same_row].all()
+
+    for guess in (0.0, 0.5, 1e9):  # the guess only saves work
+        z = selection.select_batch_top_k(encoder, k, guess)
+        # Stable: ties go to the lowest row, then latent.
+        order = torch.sort(pre.relu().view(-1), descending=True, stable=True).indices[: k * rows]
+        order = order[pre.view(-1)[order] > 0].sort().values
+        assert torch.equal(z.bags.long() * n + z.indices, order)
+        assert torch.equal(z.pre, pre.view(-1)[order])
+
+
+def test_gather_dot_without_the_private_operation_is_the_same(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(5, 7, generator=generator), torch.randn(11, 7, generator=generator)
+    counts = torch.tensor([0, 3, 1, 0, 4])
+    bags = torch.repeat_interleave(counts).to(torch.int32)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    indices = torch.randint(0, 11, (8,), generator=generator, dtype=torch.int32)
+    want = (left[bags.long()] * right[indices.long()]).sum(1)
+    torch.testing.assert_close(kernels.gather_dot(left, right, bags, indices, offsets), want)
+    monkeypatch.setattr(kernels, "_GATHER_DOT", None)
+    monkeypatch.setattr(kernels, "TILE_BYTES", 200)
+    torch.testing.assert_close(kernels.gather_dot(left, right, bags, indices, offsets), want)
+
+
+def test_onednn_linear_is_the_same_where_torch_has_it(monkeypatch):
+    operation = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if operation is None or not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN linear")
+    generator = torch.Generator().manual_seed(0)
+    x, W, b = torch.randn(6, 8, generator=generator), torch.randn(10, 8, generator=generator), torch.ones(10)
+    want = x @ W.T + b
+    monkeypatch.setattr(kernels, "_onednn_linear", lambda: operation)
+    torch.testing.assert_close(kernels.affine(x, W, b, out=torch.empty(6, 10)), want)
+    monkeypatch.setattr(kernels, "_onednn_linear", lambda: None)
+    torch.testing.assert_close(kernels.affine(x, W, b, out=torch.empty(6, 10)), want)
