@@ -93,7 +93,7 @@ def test_a_sample_does_not_depend_on_how_much_text_was_held(tokenizer, monkeypat
 def test_no_more_text_is_held_than_a_sample_needs(tokenizer, texts):
     from polyseme.corpora.loading import _Selection
 
-    selection = _Selection(Memory(texts), "train", 0.0, 0, budget=1000)
+    selection = _Selection(Memory(texts), "train", 0.0, 0, budget=1000, document_tokens=None)
     kept = list(selection.documents())
     assert 1000 <= sum(len(d.text) for d in kept) < 1000 + max(map(len, texts))
     assert selection.turned_away == len(texts) - len(kept)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from polyseme.activations.firings import Firings
 from polyseme.controls.study import Findings
 from polyseme.core.records import STATUSES, Interval
-from polyseme.evaluation.specificity import Margin, Specificity
 from polyseme.interpret.contexts import LatentReader
 from polyseme.interpret.logit_effects import logit_effects
 from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
@@ -50,6 +50,7 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
     write, read = dictionary.write_directions().float().cpu(), dictionary.read_directions().float().cpu()
     logits = _logits(findings, write[latents], texts)
     near, together = nearest_by_writing(write, latents), nearest_by_firing(firings, latents)
+    nearest = _nearest(findings, site, latents)
     share, specific = findings.shares[site], findings.specificity.get(site)
     for row, (telling, latent) in enumerate(zip(chosen, latents, strict=True)):
         _, values = reader.firing(latent)
@@ -69,7 +70,7 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             read_norm=float(read[latent].norm()),
             write_norm=float(write[latent].norm()),
             read_write_cosine=float(torch.cosine_similarity(read[latent], write[latent], dim=0)),
-            nearest=tuple(_nearest(findings, specific, latent)),
+            nearest=nearest[latent],
             neighbours=(*near[latent], *together[latent]),
             histogram=reader.histogram(latent),
             top_tokens=reader.top_tokens(latent),
@@ -88,17 +89,34 @@ def _logits(
     return logit_effects(write, unembedding.cpu(), texts)
 
 
-def _nearest(findings: Findings, specific: Specificity | None, latent: int) -> Iterator[Neighbour]:
-    if specific is None:
-        return
-    other = findings.config.seeds[1]
-    matches: dict[str, tuple[Margin, int]] = {f"seed {other}": (specific.recurrence, int(specific.match[""][latent]))}
-    matches |= {
-        f"control {name}": (margin, int(specific.match[name][latent])) for name, margin in specific.controls.items()
-    }
-    for name, (margin, match) in matches.items():
-        if not math.isnan(margin.value[latent]):
-            yield Neighbour(dictionary=name, latent=match, value=float(margin.value[latent]))
+def _nearest(findings: Findings, site: str, latents: list[int]) -> dict[int, tuple[Neighbour, ...]]:
+    """The best match of each latent in the other seed and in every control, by correlation over all held-out tokens.
+
+    The verdict rests on cross-fitted correlations, which are lower; these say which latent to look at.
+    """
+    seeds = findings.config.seeds
+    own = findings.real.readings.firings[site, seeds[0]]
+    others = {f"seed {seed}": findings.real.readings.firings[site, seed] for seed in seeds[1:2]}
+    others |= {f"control {name}": c.shared.firings[site, seeds[0]] for name, c in findings.controls.items()}
+    out: dict[int, tuple[Neighbour, ...]] = {latent: () for latent in latents}
+    for name, other in others.items():
+        correlations = _correlations(own, latents, other)
+        for latent, row in zip(latents, correlations, strict=True):
+            best = int(np.argmax(row))
+            if row[best] > 0:
+                out[latent] += (Neighbour(dictionary=name, latent=best, value=float(row[best])),)
+    return out
+
+
+def _correlations(own: Firings, latents: list[int], other: Firings) -> Float[np.ndarray, "latent n_latents"]:
+    """Pearson correlation of some latents with all of another dictionary's; 0 where either never varies."""
+    x, y, n = own.columns[:, latents], other.columns, own.n_tokens
+    mean_x, mean_y = x.sum(axis=0) / n, y.sum(axis=0) / n
+    covariance = (x.T @ y).toarray() / n - np.outer(mean_x, mean_y)
+    spread_x = np.sqrt(np.maximum(x.power(2).sum(axis=0) / n - mean_x**2, 0))
+    spread_y = np.sqrt(np.maximum(y.power(2).sum(axis=0) / n - mean_y**2, 0))
+    scale = np.outer(spread_x, spread_y)
+    return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
 
 
 def _density(firings: Firings, latent: int) -> float:

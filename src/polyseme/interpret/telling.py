@@ -103,22 +103,22 @@ def _in_turn(lists: Sequence[Sequence[Telling]]) -> list[Telling]:
     return [one[i] for i in range(longest) for one in lists if i < len(one)]
 
 
-def _evidence(candidate: Candidate, name: str) -> Evidence | None:
-    return next((e for e in candidate.verdict.evidence if e.name == name), None)
+def _evidence(candidate: Candidate, name: str) -> list[Evidence]:
+    """The tests of a name: `model_specificity` stands once for every control, as `model_specificity/<control>`."""
+    return [e for e in candidate.verdict.evidence if e.name == name or e.name.startswith(f"{name}/")]
 
 
 def _strength(candidate: Candidate, name: str) -> float:
-    return evidence_strength(_evidence(candidate, name))
+    """Of the weakest test of that name."""
+    return min((evidence_strength(e) for e in _evidence(candidate, name)), default=-math.inf)
 
 
 def _passed(candidate: Candidate, name: str) -> bool:
     evidence = _evidence(candidate, name)
-    return evidence is not None and evidence.passed
+    return bool(evidence) and all(e.passed for e in evidence)
 
 
 def _upper_margin(candidate: Candidate) -> float:
-    evidence = _evidence(candidate, SPECIFICITY)
-    if evidence is None:
-        return math.inf
-    high = evidence.effect if evidence.interval is None else evidence.interval.high
-    return math.inf if math.isnan(high) else high
+    """The lowest upper end over the controls: how far below 0 the margin against the most alike may lie."""
+    highs = [e.effect if e.interval is None else e.interval.high for e in _evidence(candidate, SPECIFICITY)]
+    return min((high for high in highs if not math.isnan(high)), default=math.inf)
