@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyseme.core.batch import SiteBatch
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows, pack
 
 SITES = (Site(path="layers.0"), Site(path="layers.1"))
+NAMES = {"shallow": SITES[0], "deep": SITES[1]}
 WIDTHS = {SITES[0]: 4, SITES[1]: 6}
 
 
@@ -54,3 +56,9 @@ def make_windows(
     return pack(
         [(name, name) for name in encoded], lambda texts: [encoded[t] for t in texts], context=context, prefix=prefix
     )
+
+
+def same(a: SiteBatch, b: SiteBatch) -> bool:
+    """Equal bit for bit, ids too."""
+    ids = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("token", "document", "position"))
+    return ids and a.acts.keys() == b.acts.keys() and all(torch.equal(a.acts[site], b.acts[site]) for site in a.acts)

@@ -40,8 +40,8 @@ class HarvestRecord(Config):
     """What a folder of shards holds."""
 
     version: int = 1
-    fingerprint: str
-    """Of the source: network, windows, sites, order and precision."""
+    source: str
+    """Fingerprint of network, windows, sites, order and precision."""
     widths: dict[str, int]
     """Site name to vector size, in the order of the files."""
     dtype: Literal["float32", "float16"]
@@ -156,7 +156,7 @@ class DiskSource:
         self.sites = tuple(self._record.widths)
         self.widths = dict(self._record.widths)
         self.n_tokens = self._schedule.n_rows
-        self.fingerprint = self._record.fingerprint
+        self.fingerprint = self._record.source
         for block in self._blocks:
             if (problem := self._shards.problem(block.index)) is not None:
                 self._mend(block, problem)
@@ -229,7 +229,7 @@ class _Shards:
             record = _ShardRecord.model_validate(load_json(path))
         except (ValidationError, DamagedArtifact):
             return f"{path.name} is not the record it should be"
-        if record.harvest != self.record.fingerprint or set(record.files) != set(self._names(shard)):
+        if record.harvest != self.record.source or set(record.files) != set(self._names(shard)):
             return f"{path.name} is of another harvest"
         for name in self._names(shard):
             file = self.folder / name
@@ -260,7 +260,7 @@ class _Shards:
             name: _FileRecord(size=(self.folder / name).stat().st_size, sha256=sha256(self.folder / name))
             for name in (*names, ids)
         }
-        save_json(self._record_path(block.index), _ShardRecord(harvest=self.record.fingerprint, files=files))
+        save_json(self._record_path(block.index), _ShardRecord(harvest=self.record.source, files=files))
 
     def open(self, shard: int, n_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """A shard's vectors by site and its ids, mapped; they are unmapped when the caller drops them."""
@@ -282,14 +282,14 @@ class _Shards:
             raise InputError(
                 f"the activations take {needed:,} bytes and the disk has {free:,} free",
                 where=str(self.folder),
-                fix='ask for fewer tokens, set `shard_dtype = "float16"` or `cache = "stream"`, or choose another folder',
+                fix="ask for fewer tokens, set `shard_dtype` to float16 or `cache` to stream, or choose another folder",
             )
 
 
 def _describe(live: LiveSource) -> HarvestRecord:
     dtype = live.config.shard_dtype
     return HarvestRecord(
-        fingerprint=live.fingerprint if dtype == "float32" else fingerprint({"of": live.fingerprint, "dtype": dtype}),
+        source=live.fingerprint if dtype == "float32" else fingerprint({"of": live.fingerprint, "dtype": dtype}),
         widths=live.widths,
         dtype=dtype,
         group_rows=tuple(int(n) for n in live.schedule.group_rows),

@@ -48,7 +48,7 @@ class LiveSource:
             {
                 "network": network.fingerprint,
                 "windows": windows.fingerprint,
-                "sites": {name: site.model_dump(mode="json") for name, site in sites.items()},
+                "sites": [[name, site.model_dump(mode="json")] for name, site in sites.items()],
                 "batch_windows": config.batch_windows,
                 "block_groups": self.schedule.groups_per_block,
                 "seed": config.seed,
@@ -97,7 +97,7 @@ class LiveSource:
         )
 
 
-def _schedule(windows: Windows, groups: list[Int[np.ndarray, " window"]], config: HarvestConfig) -> Schedule:
+def _schedule(windows: Windows, groups: list[Int[np.ndarray, " _"]], config: HarvestConfig) -> Schedule:
     counted = (~windows.special).sum(1)
     group_rows = np.array([int(counted[group].sum()) for group in groups], dtype=np.int64)
     context = windows.tokens.shape[1]

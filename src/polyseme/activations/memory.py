@@ -31,11 +31,11 @@ class TensorSource:
 
     def __init__(
         self,
-        acts: Mapping[str, Float[Tensor, "row _"]],
+        acts: Mapping[str, Float[Tensor, "_ _"]],
         *,
-        token: Int[Tensor, " row"] | None = None,
-        document: Int[Tensor, " row"] | None = None,
-        position: Int[Tensor, " row"] | None = None,
+        token: Int[Tensor, " _"] | None = None,
+        document: Int[Tensor, " _"] | None = None,
+        position: Int[Tensor, " _"] | None = None,
         seed: int = 0,
     ):
         lengths = {name: len(tensor) for name, tensor in acts.items()}
