@@ -46,68 +46,43 @@ HOSTILE = (
     "日本語テキスト العربية עברית हिन्दी 🧪",
     "x" * 400,
 )
-CODE = [
-    "def",
-    "__init__",
-    "(",
-    "self",
-    ",",
-    "name",
-    "=",
-    "None",
-    ",",
-    "*",
-    "args",
-    ")",
-    ":",
-    "↵",
-    "self",
-    ".",
-    "_name",
-    "=",
-    "name",
-    "↵",
-    "if",
-    "not",
-    "isinstance",
-    "(",
-    "value",
-    ",",
-    "int",
-    ")",
-    ":",
-    "↵",
-    "raise",
-    "TypeError",
-    "(",
-    "'",
-    "expected",
-    "int'",
-    ")",
-    "↵",
-    "return",
-    "super",
-    "(",
-    ")",
-    ".",
-    "__enter__",
-    "(",
-    ")",
-    "↵",
-    "for",
-    "key",
-    ",",
-    "value",
-    "in",
-    "items",
-    ".",
-    "items",
-    "(",
-    ")",
-    ":",
-    "↵",
-    "try",
-]
+CODE = (
+    *(
+        "def",
+        " __init__",
+        "(",
+        "self",
+        ",",
+        " name",
+        "=",
+        "None",
+        ",",
+        " *",
+        "args",
+        "):",
+        "↵",
+        "        self",
+        "._",
+        "name",
+    ),
+    *(
+        " =",
+        " name",
+        "↵",
+        "        if",
+        " not",
+        " isinstance",
+        "(",
+        "value",
+        ",",
+        " int",
+        "):",
+        "↵",
+        "            raise",
+    ),
+    *(" Type", "Error", "('", "expected", " int", "')", "↵", "        return", " super", "().", "__", "enter", "__()"),
+    *("↵", "        for", " key", ",", " value", " in", " items", ".", "items", "():", "↵", "            try", ":"),
+)
 SITES = ("blocks.0.resid_post", "blocks.1.resid_post", "blocks.2.resid_post")
 CONTROLS = (
     ControlSummary(
@@ -144,7 +119,7 @@ def latent_report(
     contexts: list[Context] = []
     for j, stratum in enumerate(strata):
         start = int(rng.integers(0, len(CODE) - 19))
-        tokens = [(" " if rng.random() < 0.6 and t.isalnum() else "") + t for t in CODE[start : start + 19]]
+        tokens = list(CODE[start : start + 19])
         if hostile:
             tokens[int(rng.integers(0, 19))] = HOSTILE[int(rng.integers(0, len(HOSTILE)))]
         activations = np.where(rng.random(19) < 0.15, rng.random(19) * greatest * 0.5, 0.0)
@@ -415,8 +390,8 @@ def sample_report(*, per_status: int = 6, hostile: bool = False, seed: int = 0) 
         ),
         latents=tuple(latents),
         calibration=Calibration(
-            description="A random network with 512 sparse features planted in a linear read-out, and as many directions "
-            "that carry nothing; judged by the same code with the same thresholds.",
+            description="A random network with 512 sparse features planted in a linear read-out, and as many "
+            "directions that carry nothing; judged by the same code with the same thresholds.",
             false_positive_rate=MetricRecord(
                 name="false_positive_rate",
                 value=0.031,

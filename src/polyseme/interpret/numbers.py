@@ -41,8 +41,8 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def count(value: float) -> str:
-    """An integer with thin spaces between thousands."""
-    return MISSING if math.isnan(value) else f"{value:,.0f}".replace(",", "\u202f").replace("-", "−")
+    """An integer with commas between thousands."""
+    return MISSING if math.isnan(value) else f"{value:,.0f}".replace("-", "−")
 
 
 def percent(value: float, digits: int = 2) -> str:

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from polyseme.core.records import STATUSES, Evidence, MetricRecord
-from polyseme.interpret.numbers import interval, measured, short
+from polyseme.interpret.numbers import interval, measured, short, signed
 from polyseme.interpret.report import (
     Chart,
     Comparison,
@@ -17,7 +17,7 @@ from polyseme.interpret.report import (
     StudyReport,
 )
 from polyseme.interpret.words import STATUS_NAMES, metric_name
-from polyseme.web.report.svg import SHAPES, Frame, finite, legend, marker, padded, tag
+from polyseme.web.report.svg import SHAPES, Frame, finite, legend, marker, padded, plain, tag
 
 STATUS_SHAPES = dict(zip(STATUSES, ("dot", "diamond", "ring", "cross"), strict=True))
 TRAINED, NULL = "trained", "null"
@@ -29,26 +29,29 @@ def control_class(index: int) -> str:
 
 
 def dots(comparison: Comparison) -> Markup:
-    """One metric: the trained network above its controls on one axis, with intervals."""
-    rows = [("trained", comparison.trained, TRAINED, "dot")]
+    """One metric: the trained network above its controls on one axis, with intervals; each gap at the right."""
+    rows = [("trained", comparison.trained, TRAINED, "dot", "")]
     rows += [
-        (c.control, c.record, control_class(i), SHAPES[i % len(SHAPES)]) for i, c in enumerate(comparison.controls)
+        (c.control, c.record, control_class(i), SHAPES[i % len(SHAPES)], "" if math.isnan(c.gap) else signed(c.gap))
+        for i, c in enumerate(comparison.controls)
     ]
-    ends = [v for _, r, _, _ in rows for v in _ends(r)]
+    ends = [v for _, r, _, _, _ in rows for v in _ends(r)]
     label = f"{metric_name(comparison.trained.name)} at {comparison.site}: " + "; ".join(
-        f"{name} {measured(record)}" for name, record, _, _ in rows
+        f"{name} {measured(record)}" for name, record, _, _, _ in rows
     )
-    step = 21
-    frame = Frame(
-        label, padded(ends, 0.1), (0, 1), width=400, height=step * len(rows) + 52, left=150, right=18, top=6, bottom=40
-    )
-    frame.x_axis(_unit(comparison.trained), 4)
+    step, right = 20, 52
+    height = step * len(rows) + 58
+    frame = Frame(label, padded(ends, 0.1), (0, 1), height=height, left=112, right=right, top=18, bottom=40)
+    frame.x_axis(_unit(comparison.trained), 3)
     frame.vertical(comparison.trained.value, "reference")
-    for i, (name, record, class_, shape) in enumerate(rows):
+    frame.add(tag("text", "gap", class_="tick", x=frame.width - 1, y=11, text_anchor="end"))
+    for i, (name, record, class_, shape, gap) in enumerate(rows):
         y = frame.top + step * (i + 0.5)
         low, high = (record.interval.low, record.interval.high) if record.interval else (math.nan, math.nan)
         strong = " strong" if class_ == TRAINED else ""
-        frame.add(tag("text", _clip(name, 22), class_=f"row{strong}", x=frame.left - 10, y=y + 4, text_anchor="end"))
+        shown = tag("title", name), escape(_clip(name, 19))
+        frame.add(tag("text", *shown, class_=f"row{strong}", x=frame.left - 8, y=y + 4, text_anchor="end"))
+        frame.add(tag("text", gap, class_="row", x=frame.width - 1, y=y + 4, text_anchor="end"))
         if math.isnan(record.value):
             frame.add(tag("text", "not measured", class_="tick", x=frame.left + 6, y=y + 4))
         frame.whisker(record.value, low, high, y, class_, f"{name}: {measured(record)}", shape)
@@ -63,14 +66,22 @@ def splice(faithfulness: Faithfulness) -> Markup:
     label = "Cross-entropy in nats per token, " + "; ".join(_splice_label(row) for row in rows)
     step = 34
     frame = Frame(
-        label, padded(ends, 0.05), (0, 1), width=860, height=step * len(rows) + 54, left=170, right=20, top=6, bottom=40
+        label,
+        padded(ends, 0.05),
+        (0, 1),
+        width=1060,
+        height=step * len(rows) + 54,
+        left=190,
+        right=20,
+        top=6,
+        bottom=40,
     )
     frame.x_axis("cross-entropy, nats/token", 8)
     for i, row in enumerate(rows):
         y = frame.top + step * (i + 0.5)
         name = "all sites jointly" if row.joint else row.site
         strong = " strong" if row.joint else ""
-        frame.add(tag("text", _clip(name, 25), class_=f"row{strong}", x=frame.left - 12, y=y + 4, text_anchor="end"))
+        frame.add(tag("text", _clip(name, 28), class_=f"row{strong}", x=frame.left - 12, y=y + 4, text_anchor="end"))
         known = finite(getattr(row, kind).value for kind, _, _ in kinds)
         if known:
             a, b = frame.x(min(known)), frame.x(max(known))
@@ -144,7 +155,7 @@ def density(dictionary: DictionaryReport) -> Markup | None:
     ]
     label = f"Density of the latents at {dictionary.name}, trained beside {len(known) - 1} controls"
     x = (max(min(used) - 0.25, min(edges)), min(max(used) + 0.25, max(edges)))
-    frame = Frame(label, x, (0, top * 1.08), width=400, height=220)
+    frame = Frame(label, x, (0, top * 1.08))
     frame.y_axis("share of latents").x_axis("density: share of vectors it fires on (log₁₀)", 6)
     for i, (name, h, values) in reversed(list(enumerate(shares))):
         steps = _steps(h, values)
@@ -172,7 +183,7 @@ def _steps(histogram: Histogram, values: Sequence[float]) -> list[tuple[float, f
     return out
 
 
-def lines(chart: Chart, *, width: float = 400, height: float = 220) -> Markup | None:
+def lines(chart: Chart) -> Markup | None:
     """A chart's curves with their bands; nulls dashed. None when nothing of it was measured."""
     if chart.log_y:
         ys = [v for c in chart.curves for v in (*c.y, *c.low, *c.high) if v > 0]
@@ -183,9 +194,7 @@ def lines(chart: Chart, *, width: float = 400, height: float = 220) -> Markup | 
         return None
     y = (min(ys) / 1.15, max(ys) * 1.15) if chart.log_y else padded(ys, zero=min(ys) >= 0 and min(ys) < max(ys) / 3)
     label = f"{chart.title}: {chart.y_label} against {chart.x_label}, " + ", ".join(c.name for c in chart.curves)
-    frame = Frame(
-        label, (min(xs), max(xs)), y, width=width, height=height, log_x=chart.log_x, log_y=chart.log_y, left=52
-    )
+    frame = Frame(label, (min(xs), max(xs)), y, log_x=chart.log_x, log_y=chart.log_y, left=52)
     frame.y_axis(chart.y_label).x_axis(chart.x_label, 5)
     for i, curve in enumerate(chart.curves):
         if curve.low and curve.high:
@@ -223,15 +232,15 @@ def scatter(dictionary: DictionaryReport) -> Markup | None:
     x = padded([p.margin for p in points], zero=True)
     y = padded([root(p.effect) for p in points], zero=True)
     label = f"Causal effect against model-specificity of {len(points)} latents at {dictionary.name}"
-    frame = Frame(label, x, y, width=400, height=300, left=52)
+    frame = Frame(label, x, y, height=280, left=52)
     limit = max(abs(p.effect) for p in points)
     for value in _root_ticks(limit):
         if frame.y.low <= root(value) <= frame.y.high:
             at = frame.y(root(value))
             frame.add(tag("line", class_="grid", x1=frame.left, x2=frame.right, y1=at, y2=at))
-            frame.add(tag("text", short(value), class_="tick", x=frame.left - 6, y=at + 3.5, text_anchor="end"))
+            frame.add(tag("text", plain(value), class_="tick", x=frame.left - 6, y=at + 3.5, text_anchor="end"))
     middle = (frame.top + frame.bottom) / 2
-    title = f"causal effect less null, {dictionary.effect_unit} (root scale)"
+    title = f"effect − null, {dictionary.effect_unit} (√ scale)"
     turn = f"rotate(-90 11 {middle:.0f})"
     frame.add(tag("text", title, class_="title", x=11, y=middle, text_anchor="middle", transform=turn))
     frame.x_axis("model-specificity margin", 6).vertical(0).horizontal(0)

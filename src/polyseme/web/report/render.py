@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -110,9 +111,9 @@ def pieces(context: Context, greatest: float, *, before: int = 10**9, after: int
         if not level and not focus and out and not out[-1].level and not out[-1].focus:
             out[-1] = Piece(out[-1].text + visible(token), 0, "", False)
             continue
-        title = f"activation {numbers.short(activation)}" if level else "silent here" if focus else ""
+        title = numbers.short(activation) if level else "silent here" if focus else ""
         if not math.isnan(effect):
-            title += f"; ablated, the next token's loss changes by {numbers.signed(effect)} nats"
+            title += f", ΔCE {numbers.signed(effect, 2)}"
         out.append(Piece(visible(token), level, title, focus))
     return out
 
@@ -207,20 +208,19 @@ def _environment() -> Environment:
         "bounds": _bounds,
         "metric_name": words.metric_name,
     }
-    env.globals.update(
-        {
-            "charts": charts,
-            "pieces": pieces,
-            "by_stratum": _by_stratum,
-            "share_of": _share_of,
-            "isnan": math.isnan,
-            "status_names": words.STATUS_NAMES,
-            "status_short": words.STATUS_SHORT,
-            "status_signs": words.STATUS_SIGNS,
-            "status_meanings": words.STATUS_MEANINGS,
-            "glossary": words.GLOSSARY,
-            "limits": words.LIMITS,
-            "nothing": Markup('<span class="none">not measured</span>'),
-        }
-    )
+    shared: dict[str, object] = {
+        "charts": charts,
+        "pieces": pieces,
+        "by_stratum": _by_stratum,
+        "share_of": _share_of,
+        "isnan": math.isnan,
+        "status_names": words.STATUS_NAMES,
+        "status_short": words.STATUS_SHORT,
+        "status_signs": words.STATUS_SIGNS,
+        "status_meanings": words.STATUS_MEANINGS,
+        "glossary": words.GLOSSARY,
+        "limits": words.LIMITS,
+        "nothing": Markup('<span class="none">not measured</span>'),
+    }
+    cast(dict[str, object], env.globals).update(shared)
     return env

@@ -1,13 +1,13 @@
 """Server-rendered SVG: scales, axes and marks, themed by CSS classes, every text escaped.
 
-Charts are built from `markupsafe.Markup` formats only, so that no text of a corpus can become markup.
+Every element is made by `tag`, which escapes, so that no text of a corpus can become markup.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from polyseme.interpret.numbers import short
 
@@ -16,12 +16,12 @@ Point = tuple[float, float]
 
 def tag(name: str, *content: Markup | str, **attributes: str | float | None) -> Markup:
     """An element; attribute values and text are escaped, `_` in a name stands for `-`, `class_` for `class`."""
-    parts = [
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _plain(value))
-        for key, value in attributes.items()
-        if value is not None
-    ]
-    return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(parts), Markup("").join(content))
+    parts = [f"<{name}"]
+    for key, value in attributes.items():
+        if value is not None:
+            parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"')
+    # Names come from this package, values and content are escaped here: nothing else goes in.
+    return Markup(f"{''.join(parts)}>{''.join(map(escape, content))}</{name}>")  # noqa: S704
 
 
 def _plain(value: str | float) -> str:
@@ -114,8 +114,8 @@ class Frame:
         x: tuple[float, float],
         y: tuple[float, float],
         *,
-        width: float = 400,
-        height: float = 230,
+        width: float = 330,
+        height: float = 210,
         left: float = 46,
         right: float = 12,
         top: float = 10,
@@ -222,12 +222,19 @@ class Frame:
 def tick_labels(ticks: Sequence[float], *, log: bool = False) -> list[str]:
     """Texts of ticks, all with the decimals their spacing needs."""
     if log or not ticks:
-        return [short(t) for t in ticks]
+        return [plain(t) for t in ticks]
     step = min((b - a for a, b in pairwise(ticks)), default=abs(ticks[0]) or 1.0)
     if max(abs(t) for t in ticks) >= 10_000 or step < 1e-4:
-        return [short(t) for t in ticks]
+        return [plain(t) for t in ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{t:.{decimals}f}".replace("-", "−") for t in ticks]
+
+
+def plain(value: float) -> str:
+    """A round number of an axis, without zeros behind it."""
+    text = short(value, 2)
+    head, unit = (text[:-1], text[-1]) if text[-1] in "kMB" else (text, "")
+    return f"{head.rstrip('0').rstrip('.')}{unit}" if "." in head and "e" not in head else text
 
 
 def marker(x: float, y: float, shape: str, r: float = 4.2) -> Markup:
