@@ -1,0 +1,8 @@
+"""Training: one loop for every dictionary."""
+
+from polyseme.training.config import TrainingConfig
+from polyseme.training.fit import fit
+from polyseme.training.jobs import HistoryPoint, Job, TrainedJob
+from polyseme.training.preflight import Source
+
+__all__ = ["HistoryPoint", "Job", "Source", "TrainedJob", "TrainingConfig", "fit"]

@@ -1,0 +1,34 @@
+"""How long, how fast and how sparse."""
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from polyseme.core.config import Config
+
+
+class TrainingConfig(Config):
+    """One pass of training over an activation source, for all its dictionaries."""
+
+    n_tokens: PositiveInt | None = None
+    """Tokens to train on; more than the source has goes round it again. None: every token once."""
+    batch_size: PositiveInt = 2048
+    """Tokens a step."""
+    lr: PositiveFloat | None = None
+    """Adam's learning rate at its plateau. None: 1e-3 × √(2048 / n_latents), at most 1e-3."""
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    """Share of the steps in which the learning rate rises."""
+    decay: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps, the last, in which the learning rate falls to zero."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Adam's memory of the gradient."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Adam's memory of the squared gradient."""
+    clip: PositiveFloat | None = 1.0
+    """Largest norm of a dictionary's whole gradient; larger ones are scaled down. None: no clipping."""
+    target_l0: PositiveFloat | None = None
+    """Mean active latents per vector: steers the coefficient of relu, jumprelu and gated; elsewhere it must be k."""
+    sparsity_warmup: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps in which the sparsity coefficient rises from zero."""
+    dead_after: PositiveInt | None = None
+    """Tokens without firing after which a latent counts as dead. None: a tenth of all, at most 10 million."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Seconds between checkpoints; changes nothing in the result. 0: every step."""

@@ -1,0 +1,209 @@
+"""The one training loop: many dictionaries, one pass over the data, exact resumption.
+
+At step t every job is given the same batch, makes its own gradient, and takes its own Adam step; nothing is shared but
+the data, so that a job trained among others is bit for bit the job trained alone. The state between two steps (weights,
+optimiser, counters, controllers, t itself) is a checkpoint; batches are a pure function of t; so a training that was
+killed and resumed ends in the same bits as one that was not, on the same machine with the same number of threads.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from polyseme.core.batch import Batch, SiteBatch
+from polyseme.core.config import fingerprint
+from polyseme.core.errors import Diverged, InputError
+from polyseme.core.progress import Reporter, Silent
+from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
+from polyseme.training.config import TrainingConfig
+from polyseme.training.controller import L0Controller
+from polyseme.training.interrupts import hold_interrupts
+from polyseme.training.jobs import Job, NotFinite, Plan, TrainedJob, Trainee
+from polyseme.training.preflight import Source, plan_of, target_of
+from polyseme.training.schedules import auto_learning_rate
+
+_STATE_VERSION = 1
+_SECONDS_BETWEEN_UPDATES = 0.2
+
+
+def fit(
+    jobs: Sequence[Job],
+    source: Source,
+    config: TrainingConfig,
+    *,
+    checkpoints: Path | None = None,
+    reporter: Reporter | None = None,
+) -> list[TrainedJob]:
+    """Train every job's dictionary in place, in one pass over the source.
+
+    Args:
+        jobs: what to train; names are unique.
+        source: where batches come from.
+        config: how.
+        checkpoints: folder to save to and to resume from; None: neither. The last state is left there; what belongs to
+            a finished training may be deleted.
+        reporter: shown progress and told about resumption.
+
+    Returns:
+        The jobs in their order, with their histories.
+
+    Raises:
+        InputError: the jobs do not fit the source or the config, or the checkpoints are another training's.
+        Diverged: a loss or gradient is not finite, or a reconstruction is hopeless; the last good checkpoint stays.
+    """
+    reporter = reporter or Silent()
+    plan = plan_of(jobs, source, config)
+    run = _Fit([_trainee(job, plan, config) for job in jobs], plan, checkpoints, _identity(jobs, source, config, plan))
+    start = run.resume(reporter)
+    if start < plan.n_steps:
+        run.train(source, start, config.checkpoint_seconds, reporter)
+    return [TrainedJob(t.job, tuple(t.history), plan.n_steps * plan.batch_size) for t in run.trainees]
+
+
+def _trainee(job: Job, plan: Plan, config: TrainingConfig) -> Trainee:
+    target = target_of(job, config) if job.dictionary.has_coefficient else None
+    # In a dictionary's own units (mean squared norm = width) a coefficient near 1 is in range for any data.
+    coefficient = float(getattr(job.dictionary.config, "coefficient", 1.0))
+    peak = config.lr or auto_learning_rate(job.dictionary.n_latents)
+    return Trainee(job, plan, peak, L0Controller(coefficient, target))
+
+
+def _identity(jobs: Sequence[Job], source: Source, config: TrainingConfig, plan: Plan) -> str:
+    """The hash of all that shapes the result, so that a checkpoint of anything else is not resumed."""
+    described = [
+        {
+            "name": job.name,
+            "dictionary": job.dictionary.config.model_dump(mode="json"),
+            "sites": [job.x_site, job.y_site],
+            "seed": job.seed,
+            "target_l0": job.target_l0,
+        }
+        for job in jobs
+    ]
+    settings = config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    return fingerprint(
+        {
+            "version": _STATE_VERSION,
+            "jobs": described,
+            "config": settings,
+            "plan": dataclasses.asdict(plan),
+            "source": source.fingerprint,
+        }
+    )
+
+
+@final
+class _Fit:
+    """The loop's state."""
+
+    def __init__(self, trainees: list[Trainee], plan: Plan, checkpoints: Path | None, identity: str):
+        self.trainees, self.plan, self.checkpoints, self.identity = trainees, plan, checkpoints, identity
+        self.done = 0
+        self.saved: Path | None = None
+
+    def resume(self, reporter: Reporter) -> int:
+        """The step to go on from: 0, or that of the last whole checkpoint, whose state is restored."""
+        checkpoint = latest_checkpoint(self.checkpoints, reporter=reporter) if self.checkpoints else None
+        if checkpoint is None:
+            return 0
+        if checkpoint.state["identity"] != self.identity:
+            raise InputError(
+                "the checkpoints belong to another training",
+                where=str(self.checkpoints),
+                fix="choose another folder, or delete this one",
+            )
+        for index, (trainee, state) in enumerate(zip(self.trainees, checkpoint.state["jobs"], strict=True)):
+            prefix = f"{index}."
+            own = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
+            trainee.restore(own, state)
+        self.done, self.saved = checkpoint.step, checkpoint.path
+        reporter.message(f"training goes on from step {checkpoint.step} of {self.plan.n_steps}")
+        return checkpoint.step
+
+    def save(self) -> None:
+        """Write a checkpoint of the state after `done` steps, unless it is there already."""
+        if self.checkpoints is None or (self.saved is not None and self.saved.name == f"{self.done:010d}"):
+            return
+        tensors: dict[str, Tensor] = {}
+        for index, trainee in enumerate(self.trainees):
+            tensors.update({f"{index}.{name}": tensor for name, tensor in trainee.tensors().items()})
+        state: dict[str, Any] = {"identity": self.identity, "jobs": [trainee.state() for trainee in self.trainees]}
+        self.saved = save_checkpoint(self.checkpoints, self.done, tensors, state)
+
+    def train(self, source: Source, start: int, checkpoint_seconds: float, reporter: Reporter) -> None:
+        """Steps `start` to the end."""
+        plan = self.plan
+        progress = reporter.task("training", plan.n_steps * plan.batch_size, "tokens")
+        progress.update(start * plan.batch_size)
+        saved_at = shown_at = time.monotonic()
+        try:
+            for batch in source.batches(plan.batch_size, start=start, stop=plan.n_steps):
+                # An interrupt falls between steps, never between the jobs of one: the state stays savable.
+                with hold_interrupts():
+                    self._step(batch)
+                now = time.monotonic()
+                if now - shown_at >= _SECONDS_BETWEEN_UPDATES or self.done == plan.n_steps:
+                    progress.update(self.done * plan.batch_size, note=self._note())
+                    shown_at = now
+                if now - saved_at >= checkpoint_seconds:
+                    self.save()
+                    saved_at = time.monotonic()
+        except KeyboardInterrupt:
+            if self.done:
+                self.save()
+                reporter.message(
+                    f"stopped after step {self.done} of {plan.n_steps}; the same command goes on from there"
+                )
+            raise
+        assert self.done == plan.n_steps, f"the source gave {self.done - start} batches, not {plan.n_steps - start}"
+        self.save()
+
+    def _step(self, batch: SiteBatch) -> None:
+        for trainee in self.trainees:
+            own = batch.at(trainee.job.x_site, trainee.job.y_site)
+            own = _to(own, trainee.device)
+            if self.done == 0:
+                trainee.job.dictionary.initialise(own)
+            try:
+                trainee.step(own, self.done)
+            except NotFinite as error:
+                raise self._diverged(trainee, own, str(error)) from error
+        self.done += 1
+
+    def _diverged(self, trainee: Trainee, batch: Batch, what: str) -> Diverged:
+        first, n = self.done * self.plan.batch_size, len(batch.x)
+        where = f"job {trainee.job.name}, step {self.done + 1} of {self.plan.n_steps}, tokens {first} to {first + n}"
+        for site, vectors in ((trainee.job.x_site, batch.x), (trainee.job.y_site, batch.y)):
+            bad = (~torch.isfinite(vectors)).any(dim=1).nonzero().view(-1)
+            if len(bad):
+                row = int(bad[0])
+                at = f"document {int(batch.document[row])}, position {int(batch.position[row])}"
+                return Diverged(
+                    f"{len(bad)} vectors of {site} hold NaN or infinities, the first at {at}",
+                    where=where,
+                    fix="run the network in float32, or leave that document out",
+                )
+        kept = f"the last good checkpoint is {self.saved}" if self.saved else "no checkpoint was written before it"
+        return Diverged(
+            f"training diverged: {what}",
+            where=where,
+            fix=f"lower training.lr (it was {trainee.peak_lr:.2g}) or training.clip; {kept}",
+        )
+
+    def _note(self) -> str:
+        n = len(self.trainees)
+        fvu = sum(t.fvu for t in self.trainees) / n
+        l0 = sum(t.controller.l0 for t in self.trainees) / n
+        dead = sum(float((t.idle >= self.plan.dead_after).float().mean()) for t in self.trainees) / n
+        return f"fvu {fvu:.3f} · L0 {l0:.1f} · dead {dead:.0%}"
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    x = batch.x.to(device, torch.float32)
+    y = x if batch.y is batch.x else batch.y.to(device, torch.float32)
+    return dataclasses.replace(batch, x=x, y=y)

@@ -1,0 +1,232 @@
+"""One dictionary in training: what to train, what is remembered between steps, and what comes out."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from polyseme.core.batch import Batch
+from polyseme.core.config import Config
+from polyseme.core.records import Number
+from polyseme.dictionaries.protocol import Trainable
+from polyseme.training.controller import L0Controller
+from polyseme.training.schedules import learning_rate, ramp
+
+# A dictionary this many times worse than predicting the mean has diverged.
+_HOPELESS_FVU = 10.0
+_FVU_MEMORY = 0.95
+
+
+@dataclass
+class Job:
+    """A dictionary to train.
+
+    Attributes:
+        name: unique among the jobs of one fit; names its history and checkpoints.
+        dictionary: built, not initialised; trained in place.
+        x_site: what it reads.
+        y_site: what it writes; the same for an autoencoder.
+        seed: of its initialisation, kept for the record. Jobs of one fit see the same batches in the same order: seeds
+            differ in how they start, not in what they see.
+        target_l0: instead of the config's, for this job alone.
+    """
+
+    name: str
+    dictionary: Trainable
+    x_site: str
+    y_site: str
+    seed: int
+    target_l0: float | None = None
+
+
+class HistoryPoint(Config):
+    """One line of a training's history."""
+
+    step: int
+    tokens: int
+    loss: Number
+    """Of this batch; 1 is what predicting the mean costs."""
+    fvu: Number
+    """Running over about 20 batches, about the batches' own means; the study measures it on held-out documents."""
+    l0: Number
+    """Running over about 5 batches."""
+    dead: Number
+    """Share of latents that have not fired for `dead_after` tokens."""
+    lr: Number
+    coefficient: Number
+    """Of the sparsity penalty, warm-up included; 0 for architectures without one."""
+
+
+@dataclass(frozen=True)
+class TrainedJob:
+    """A trained dictionary and how it went; the figures are running ones over training batches.
+
+    Attributes:
+        job: what was asked for, its dictionary trained.
+        history: about a hundred points, the last step's among them.
+        n_tokens: trained on.
+    """
+
+    job: Job
+    history: tuple[HistoryPoint, ...]
+    n_tokens: int
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    @property
+    def dictionary(self) -> Trainable:
+        return self.job.dictionary
+
+    @property
+    def final(self) -> HistoryPoint:
+        """The last step's figures."""
+        return self.history[-1]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a fit that are the same at every step.
+
+    Attributes:
+        n_steps, batch_size: how much.
+        warmup, decay, sparsity_warmup: in steps.
+        dead_after: in tokens.
+        lr: None: the job's own default.
+        betas, clip: Adam's memories; the largest gradient norm.
+    """
+
+    n_steps: int
+    batch_size: int
+    warmup: int
+    decay: int
+    sparsity_warmup: int
+    dead_after: int
+    betas: tuple[float, float]
+    clip: float | None
+
+    def samples(self, step: int) -> bool:
+        """True at about a hundred steps and the last."""
+        every = max(1, self.n_steps // 100)
+        return (step + 1) % every == 0 or step + 1 == self.n_steps
+
+
+class NotFinite(Exception):  # noqa: N818 - a signal to `fit`, which knows the batch and the checkpoint
+    """The step was not taken; the weights are those before it."""
+
+
+@final
+@dataclass
+class Trainee:
+    """A job with its optimiser and counters: the state that a checkpoint holds."""
+
+    job: Job
+    plan: Plan
+    peak_lr: float
+    controller: L0Controller
+    optimiser: torch.optim.Adam = field(init=False)
+    idle: Tensor = field(init=False)
+    """Tokens since each latent last fired, int64."""
+    history: list[HistoryPoint] = field(default_factory=list[HistoryPoint])
+    sse: float = 0.0
+    total: float = 0.0
+    """Running sums behind the running FVU."""
+
+    def __post_init__(self) -> None:
+        parameters = list(self.job.dictionary.parameters().values())
+        self.device = parameters[0].device
+        self.optimiser = torch.optim.Adam(parameters, lr=self.peak_lr, betas=self.plan.betas, fused=True)
+        self.idle = torch.zeros(self.job.dictionary.n_latents, dtype=torch.int64, device=self.device)
+
+    @property
+    def fvu(self) -> float:
+        return self.sse / self.total if self.total > 0 else math.nan
+
+    def step(self, batch: Batch, step: int) -> None:
+        """One update.
+
+        Raises:
+            NotFinite: loss or gradient are not finite, or the reconstruction is hopeless; nothing was updated.
+        """
+        dictionary, plan = self.job.dictionary, self.plan
+        dead = self.idle >= plan.dead_after
+        n_dead = int(dead.sum())
+        coefficient = 0.0
+        if dictionary.has_coefficient:
+            coefficient = self.controller.coefficient * ramp(step, plan.sparsity_warmup)
+        stats = dictionary.accumulate(
+            batch, progress=step / plan.n_steps, dead=dead if n_dead else None, coefficient=coefficient
+        )
+        loss, l0, sse, total, norm = torch.stack(
+            [value.double() for value in (stats.loss, stats.l0, stats.sse, stats.total, self._gradient_norm())]
+        ).tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NotFinite("a loss or gradient that is not finite")
+        self.sse = _FVU_MEMORY * self.sse + (1 - _FVU_MEMORY) * sse
+        self.total = _FVU_MEMORY * self.total + (1 - _FVU_MEMORY) * total
+        if step > plan.warmup and self.sse > _HOPELESS_FVU * self.total > 0:
+            raise NotFinite(f"a reconstruction {self.fvu:.0f} times worse than the mean")
+        if plan.clip is not None and norm > plan.clip:
+            for gradient in self._gradients():
+                gradient.mul_(plan.clip / norm)
+        lr = learning_rate(step, plan.n_steps, peak=self.peak_lr, warmup=plan.warmup, decay=plan.decay)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.step()
+        dictionary.after_step()
+        self.idle += stats.n_rows
+        self.idle[stats.fired > 0] = 0
+        self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup)
+        if plan.samples(step):
+            point = HistoryPoint(
+                step=step + 1,
+                tokens=(step + 1) * plan.batch_size,
+                loss=loss,
+                fvu=self.fvu,
+                l0=self.controller.l0,
+                dead=n_dead / dictionary.n_latents,
+                lr=lr,
+                coefficient=coefficient,
+            )
+            self.history.append(point)
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.job.dictionary.parameters().values() if p.grad is not None]
+
+    def _gradient_norm(self) -> Tensor:
+        return torch.nn.utils.get_total_norm(self._gradients())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint needs but `state`."""
+        out = {f"dictionary.{name}": tensor for name, tensor in self.job.dictionary.tensors().items()}
+        out["idle"] = self.idle
+        for name, parameter in self.job.dictionary.parameters().items():
+            for key, value in self.optimiser.state[parameter].items():
+                out[f"adam.{name}.{key}"] = value
+        return out
+
+    def state(self) -> dict[str, Any]:
+        """The JSON part."""
+        return {
+            "controller": self.controller.state(),
+            "history": [point.model_dump(mode="json") for point in self.history],
+            "sse": self.sse,
+            "total": self.total,
+        }
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from what `tensors` and `state` gave."""
+        for name, tensor in self.job.dictionary.tensors().items():
+            tensor.copy_(tensors[f"dictionary.{name}"])
+        self.idle.copy_(tensors["idle"])
+        for name, parameter in self.job.dictionary.parameters().items():
+            prefix = f"adam.{name}."
+            saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            self.optimiser.state[parameter] = {key: value.to(self.device).clone() for key, value in saved.items()}
+        self.controller.restore(state["controller"])
+        self.history = [HistoryPoint.model_validate(point) for point in state["history"]]
+        self.sse, self.total = float(state["sse"]), float(state["total"])
