@@ -2,8 +2,9 @@
 
 from polyseme.networks.edits import Edit, add, mean_ablate, replace, zero_ablate
 from polyseme.networks.families import FAMILIES, Family
+from polyseme.networks.inputs import Inputs
 from polyseme.networks.load import NetworkConfig, load_network
-from polyseme.networks.network import Inputs, Network, Output
+from polyseme.networks.network import Network, Output
 from polyseme.networks.reinit import ReinitConfig, ReinitRecord, reinitialise
 
 __all__ = [

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from polyseme.core.errors import InputError
+
 Edit = Callable[[Tensor], Tensor]
 """From a site's vectors, usually `[batch, position, d]`, to vectors of the same shape. It is given its own copy, so it
 may work in place."""
@@ -22,7 +24,7 @@ def replace(value: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch po
         value: broadcast to the site's shape.
         positions: where; everywhere by default.
     """
-    return _masked(lambda x: value.to(device=x.device, dtype=x.dtype).expand_as(x), positions)
+    return _masked(lambda x: _fitted(value, x), positions)
 
 
 def add(vector: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
@@ -32,7 +34,7 @@ def add(vector: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch posit
         vector: broadcast to the site's shape.
         positions: where; everywhere by default.
     """
-    return _masked(lambda x: x + vector.to(device=x.device, dtype=x.dtype), positions)
+    return _masked(lambda x: x + _fitted(vector, x), positions)
 
 
 def zero_ablate(*, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
@@ -43,6 +45,16 @@ def zero_ablate(*, positions: Bool[Tensor, "#batch position"] | None = None) -> 
 def mean_ablate(mean: Float[Tensor, " d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
     """Put the site's mean vector, measured beforehand, in the place of every vector; at `positions` only, if given."""
     return replace(mean, positions=positions)
+
+
+def _fitted(value: Tensor, x: Tensor) -> Tensor:
+    try:
+        return value.to(device=x.device, dtype=x.dtype).expand_as(x)
+    except RuntimeError as error:
+        raise InputError(
+            f"An edit of shape {tuple(value.shape)} does not fit vectors of shape {tuple(x.shape)}",
+            fix="check the site's width with network.width(site)",
+        ) from error
 
 
 def _masked(edit: Edit, positions: Tensor | None) -> Edit:

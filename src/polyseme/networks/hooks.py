@@ -95,7 +95,7 @@ class Pass:
         if port == "out":
 
             def after(_: nn.Module, _args: Any, output: Any) -> Any:
-                edited = visit(_first_tensor(output, path))
+                edited = visit(first_tensor(output, path))
                 return None if edited is None else _with_first_tensor(output, edited)
 
             return module.register_forward_hook(after)
@@ -165,7 +165,8 @@ def _input_key(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
     raise InputError(f"The first argument of the module {path} is not a tensor", fix="name another site")
 
 
-def _first_tensor(output: Any, path: str) -> Tensor:
+def first_tensor(output: Any, path: str) -> Tensor:
+    """The tensor a module's output is or, in a tuple, list, dict or dataclass, holds first."""
     if isinstance(output, Tensor):
         return output
     for value in _items(output).values():

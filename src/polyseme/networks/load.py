@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.networks.families import Family, family_of
 from polyseme.networks.hooks import Repeated
-from polyseme.networks.network import Inputs, Network
+from polyseme.networks.inputs import Inputs
+from polyseme.networks.network import Network
 from polyseme.networks.reinit import ReinitConfig
 
 SHIPPED = ("pylm",)
@@ -56,7 +57,7 @@ class NetworkConfig(Config):
 def load_network(
     source: str | Path | nn.Module,
     *,
-    run: Callable[[nn.Module, Any], Tensor] | None = None,
+    run: Callable[[nn.Module, Any], Any] | None = None,
     tokenizer: Any | None = None,
     revision: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -73,7 +74,8 @@ def load_network(
     Args:
         source: `pylm`, a folder or hub name in the Hugging Face layout, or a module. A module is put in eval mode where
             it is; a change of its weights (`dtype`, `reinit`) is made on a copy.
-        run: `run(module, inputs) -> tensor` for a module that is no Hugging Face model; by default `module(inputs)`.
+        run: `run(module, inputs)` for a module that is no Hugging Face model, returning a tensor or something with
+            one in it; by default `module(inputs)`, and `module(**inputs)` for a dict.
         tokenizer: a tokenizer, or the folder of one; by default the source's own.
         revision: of a hub name.
         dtype: of the weights; by default float32 for a folder or name, unchanged for a module.
@@ -104,7 +106,7 @@ def load_network(
     placed.eval().requires_grad_(False)
     config = getattr(placed, "config", None)
     is_hugging_face = hasattr(placed, "base_model_prefix") and hasattr(config, "model_type")
-    family = family_of(getattr(config, "model_type", None)) if is_hugging_face and run is None else None
+    family = family_of(getattr(config, "model_type", None)) if is_hugging_face else None
     if run is None and not is_hugging_face:
         run = _call
     base = _base(placed)
@@ -125,7 +127,7 @@ def load_network(
     )
 
 
-def _call(module: nn.Module, inputs: Any) -> Tensor:
+def _call(module: nn.Module, inputs: Any) -> Any:
     return module(**inputs) if isinstance(inputs, dict) else module(inputs)
 
 

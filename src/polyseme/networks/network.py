@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,13 +14,11 @@ from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.networks.edits import Edit
 from polyseme.networks.families import Family
-from polyseme.networks.hooks import Pass, Repeated
+from polyseme.networks.hooks import Pass, Repeated, first_tensor
+from polyseme.networks.inputs import Inputs, example_inputs, keyword_inputs, moved
 from polyseme.networks.reinit import ReinitRecord
 from polyseme.networks.sites import SiteTable
 from polyseme.networks.weights import weights_fingerprint
-
-Inputs = Tensor | Mapping[str, Any]
-"""Token ids `[batch, position]`, a float tensor (pixels), or keyword inputs by name."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Network:
         self,
         module: nn.Module,
         *,
-        run: Callable[[nn.Module, Any], Tensor] | None,
+        run: Callable[[nn.Module, Any], Any] | None,
         family: Family | None,
         base: str,
         tokenizer: Any | None,
@@ -235,7 +233,7 @@ class Network:
     @cached_property
     def supports_4d_mask(self) -> bool:
         """Whether `attention_mask` may be an additive `[batch, 1, query, key]` that alone says who sees whom."""
-        if self._family is None or not self._family.mask_4d:
+        if self._run is not None or self._family is None or not self._family.mask_4d:
             return False
         if getattr(self._config, "_attn_implementation", None) not in ("sdpa", "eager"):
             return False
@@ -280,24 +278,10 @@ class Network:
         head = find() if callable(find) else None
         return head if isinstance(head, nn.Linear) else None
 
-    def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
-        return {self.site(site): edit for site, edit in (edits or {}).items()}
-
     def _example(self) -> Inputs:
-        if self._example_inputs is not None:
-            return self._example_inputs
-        main = getattr(self.module, "main_input_name", None)
-        if self._run is None and main == "input_ids":
-            return torch.zeros(1, 2, dtype=torch.int64)
-        if self._run is None and main == "pixel_values":
-            size = getattr(self._config, "image_size", 1)
-            sides = (size, size) if isinstance(size, int) else tuple(size)
-            return torch.zeros(1, getattr(self._config, "num_channels", 3), *sides)
-        raise InputError(
-            "The width of a site is not known without a forward pass",
-            where=type(self.module).__name__,
-            fix="pass example_inputs= to load_network",
-        )
+        if self._example_inputs is None:
+            self._example_inputs = example_inputs(self.module)
+        return self._example_inputs
 
     def _forward(self, inputs: Inputs, attention_mask: Tensor | None, position_ids: Tensor | None) -> Callable[[], Any]:
         """Check the inputs, move them to the device and return what runs the network on them."""
@@ -307,71 +291,23 @@ class Network:
                     "A network with a run callable takes no attention_mask or position_ids",
                     fix="put them into the inputs its run callable gets",
                 )
-            run, moved = self._run, _to(inputs, self.device)
-            return lambda: run(self.module, moved)
-        kwargs: dict[str, Any] = dict(_to(inputs, self.device)) if isinstance(inputs, Mapping) else {}
-        if isinstance(inputs, Tensor):
-            main = str(getattr(self.module, "main_input_name", "input_ids"))
-            if (main == "input_ids") == inputs.is_floating_point():
-                kind = "a float" if inputs.is_floating_point() else "an integer"
+            run, there = self._run, moved(inputs, self.device)
+            return lambda: run(self.module, there)
+        if attention_mask is not None and attention_mask.dim() == 4:
+            if not self.supports_4d_mask:
                 raise InputError(
-                    f"This network reads {main}, and was given {kind} tensor",
+                    "This network does not take a [batch, 1, query, key] attention mask",
                     where=type(self.module).__name__,
-                    fix="give token ids to a text model and pixels to a vision model, or keyword inputs as a dict",
+                    fix="check network.supports_4d_mask, and run the sequences apart where it is False",
                 )
-            if main == "input_ids":
-                self._check_tokens(inputs, position_ids)
-            kwargs[main] = inputs.to(self.device)
-        if attention_mask is not None:
-            kwargs["attention_mask"] = self._mask(attention_mask)
-        if position_ids is not None:
-            if "position_ids" not in self._accepted:
-                raise InputError("This network takes no position_ids", where=type(self.module).__name__)
-            kwargs["position_ids"] = position_ids.to(self.device)
-        if "use_cache" in self._accepted:
-            kwargs.setdefault("use_cache", False)
+            if attention_mask.is_floating_point():
+                attention_mask = attention_mask.to(self.dtype)
+        given = {"attention_mask": attention_mask, "position_ids": position_ids}
+        kwargs = moved(keyword_inputs(self.module, inputs, given, self.context), self.device)
         return lambda: self.module(**kwargs)
 
-    @cached_property
-    def _accepted(self) -> frozenset[str]:
-        import inspect
-
-        return frozenset(inspect.signature(self.module.forward).parameters)
-
-    def _mask(self, mask: Tensor) -> Tensor:
-        if mask.dim() != 4:
-            return mask.to(self.device)
-        if not self.supports_4d_mask:
-            raise InputError(
-                "This network does not take a [batch, 1, query, key] attention mask",
-                where=type(self.module).__name__,
-                fix="check network.supports_4d_mask, and run the sequences apart where it is False",
-            )
-        return mask.to(self.device, self.dtype) if mask.is_floating_point() else mask.to(self.device)
-
-    def _check_tokens(self, tokens: Tensor, position_ids: Tensor | None) -> None:
-        where = type(self.module).__name__
-        if tokens.dim() != 2:
-            raise InputError(
-                f"Token ids have shape {tuple(tokens.shape)}", where=where, fix="give them as [batch, position]"
-            )
-        # A position shared by several tokens (under a 4-D mask) counts once.
-        n_positions = tokens.shape[1] if position_ids is None else int(position_ids.max()) + 1
-        if self.context is not None and n_positions > self.context:
-            raise InputError(
-                f"The window has {n_positions} positions, and this network's context is {self.context}",
-                where=where,
-                fix=f"set the context to at most {self.context}",
-            )
-        vocabulary = getattr(self._config, "vocab_size", None)
-        if vocabulary is not None and tokens.device.type == "cpu" and tokens.numel():
-            low, high = (int(x) for x in tokens.aminmax())
-            if low < 0 or high >= vocabulary:
-                raise InputError(
-                    f"Token ids run from {low} to {high}, and this network's vocabulary has {vocabulary} entries",
-                    where=where,
-                    fix="tokenize with the network's own tokenizer",
-                )
+    def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
+        return {self.site(site): edit for site, edit in (edits or {}).items()}
 
 
 def _rows_at(positions: Tensor) -> Callable[[nn.Module, Any], Any]:
@@ -386,23 +322,7 @@ def _rows_at(positions: Tensor) -> Callable[[nn.Module, Any], Any]:
     return select
 
 
-def _to(inputs: Any, device: torch.device) -> Any:
-    if isinstance(inputs, Tensor):
-        return inputs.to(device)
-    if isinstance(inputs, Mapping):
-        return {name: _to(value, device) for name, value in cast(Mapping[str, Any], inputs).items()}
-    return inputs
-
-
 def _logits(output: Any) -> Tensor:
     """The logits of whatever a network returns; its first tensor where nothing is called logits."""
-    if isinstance(output, Tensor):
-        return output
     logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    values = cast(list[Any], list(output.values()) if isinstance(output, dict) else list(output))  # pyright: ignore
-    for value in values:
-        if isinstance(value, Tensor):
-            return value
-    raise InputError(f"The network returned a {type(output).__name__} without a tensor in it")
+    return logits if isinstance(logits, Tensor) else first_tensor(output, "network")
