@@ -1,0 +1,139 @@
+"""The command line as a new user meets it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from polyseme.cli.main import run
+from tests.studies.small import small_config
+
+
+def _toml(value: object) -> str:
+    """Enough TOML for a study: JSON's scalars and arrays are TOML's, and tables can be inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, int | float) else '"' + str(value).replace("\\", "\\\\") + '"'
+
+
+@pytest.fixture
+def study_file(small_network: Path, small_corpus: Path, tmp_path: Path) -> Path:
+    config = small_config(small_network, small_corpus, controls=[{"kind": "spectrum_reinit"}])
+    text = "\n".join(f"{key} = {_toml(value)}" for key, value in config.items())
+    tomllib.loads(text)
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_study_runs_and_is_listed_and_shown(study_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = study_file.parent / "runs"
+    flags = ["--root", str(root), "--dictionary.k", "3", "--name", "flagged"]
+    assert run(["study", str(study_file), *flags]) == 0
+    assert "report.html" in capsys.readouterr().out.replace("\n", "")
+    (folder,) = root.glob("flagged-*")
+    assert '"k": 3' in (folder / "config.json").read_text()
+    assert run(["runs", "--root", str(root)]) == 0
+    assert "complete" in capsys.readouterr().out
+    assert run(["show", "flagged", "--root", str(root)]) == 0
+    assert "supported" in capsys.readouterr().out
+    assert run(["show", "flaged", "--root", str(root)]) == 2
+    assert "flagged-" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["stduy"], "study"),
+        (["study"], "FILE"),
+        (["study", "missing.toml"], "missing.toml"),
+        (["runs", "--root", "/no/such/place"], "demo"),
+        (["sites", "/no/such/network"], "/no/such/network"),
+        (["show", "x", "--root", "/no/such/place"], "x"),
+    ],
+)
+def test_bad_input_exits_2_and_says_what_and_the_fix(
+    args: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(args) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert "fix:" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name = ", "TOML"),
+        ("nmae = 'x'", "name"),
+        ("[tokens]\ntrain = 'many'", "tokens.train"),
+        ("[[controls]]\nkind = 'gaussian_reinit'\nkeep_embedding = true", "keep_embeddings"),
+        ("[dictionary]\narchitecture = 'topk'\nkk = 3", "dictionary.kk"),
+    ],
+)
+def test_a_bad_study_file_is_named_with_the_nearest_key(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    assert run(["study", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert str(path) in error
+
+
+def test_sites_lists_the_names_a_study_takes(small_network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sites", str(small_network)]) == 0
+    out = capsys.readouterr().out
+    assert "blocks.0.resid_post" in out
+    assert "blocks.1.mlp_out" in out
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "demo" in out
+    assert "study" in out
+    assert run(["--version"]) == 0
+    assert run([]) == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(study_file: Path) -> None:
+    root = study_file.parent / "runs"
+    command = [sys.executable, "-c", "import sys; from polyseme.cli import main; sys.exit(main())", "study"]
+    command += [str(study_file), "--root", str(root), "--training.n-tokens", "400000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(root.glob("objects/dictionaries-*.partial")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert "same command again" in error
+    assert "Traceback" not in error
+    (folder,) = root.glob("small-*")
+    assert '"interrupted"' in (folder / "run.json").read_text()
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    assert '"complete"' in (folder / "run.json").read_text()
+
+
+def test_importing_polyseme_is_light_and_does_nothing() -> None:
+    code = (
+        "import sys, polyseme; heavy = {'torch', 'transformers', 'scipy', 'datasets', 'rich', 'tyro'} & set(sys.modules);"
+        "sys.exit(f'imports {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

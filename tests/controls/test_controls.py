@@ -1,0 +1,32 @@
+"""Every control of the table turns a study into the same study on a null."""
+
+import pytest
+from pydantic import TypeAdapter
+
+from polyseme.controls import CONTROLS, ControlConfig
+from polyseme.controls.protocol import Control
+from polyseme.studies.config import StudyConfig
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda c: c.__name__)
+def test_a_control_changes_its_target_alone_and_says_what_it_keeps(control: type[Control]) -> None:
+    study = StudyConfig()
+    null = control(seed=3).apply(study)  # pyright: ignore[reportCallIssue]
+    changed = {name for name in StudyConfig.model_fields if getattr(null, name) != getattr(study, name)}
+    assert changed == {"weights": {"network"}, "data": {"tokens"}}[control.targets]
+    assert control.preserves
+    assert control.destroys
+    assert control(seed=3).apply(study) == null  # pyright: ignore[reportCallIssue]
+    assert control(seed=4).apply(study) != null  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda c: c.__name__)
+def test_a_control_is_told_apart_by_its_kind(control: type[Control]) -> None:
+    one = control()
+    assert TypeAdapter(ControlConfig).validate_python(one.model_dump()) == one  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_names_tell_controls_with_and_without_embeddings_apart() -> None:
+    names = {control().name for control in CONTROLS}
+    names |= {control(keep_embeddings=True).name for control in CONTROLS if control.targets == "weights"}  # pyright: ignore[reportCallIssue]
+    assert len(names) == 8

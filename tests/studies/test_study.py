@@ -1,0 +1,183 @@
+"""The whole line on a tiny network: it ends in a report, its numbers can be recomputed, and nothing is done twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import polyseme
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Silent
+from polyseme.core.records import MetricRecord
+from tests.studies.small import small_config
+
+
+@pytest.fixture(scope="module")
+def result(small_network: Path, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> polyseme.StudyResult:
+    return polyseme.study(small_config(small_network, small_corpus), root=tmp_path_factory.mktemp("runs"))
+
+
+def _metric(result: polyseme.StudyResult, name: str, **scope: Any) -> MetricRecord:
+    found = [r for r in result.run.metrics if r.name == name and all(r.scope.get(k) == v for k, v in scope.items())]
+    assert len(found) == 1, (name, scope, [r.scope for r in found])
+    return found[0]
+
+
+def test_the_study_ends_in_a_report_with_a_verdict_on_every_latent(result: polyseme.StudyResult) -> None:
+    page = result.report.read_text()
+    assert "<html" in page
+    assert "<script" not in page
+    assert sum(result.verdict_counts.values()) == 2 * 32
+    lines = (result.run.artifacts / "verdicts.jsonl").read_text().splitlines()
+    assert {(v["site"], v["latent"]) for v in map(json.loads, lines)} == {
+        (site, i) for site in ("blocks.0.resid_post", "blocks.1.resid_post") for i in range(32)
+    }
+    assert result.run.record.status == "complete"
+    assert {c.control for comparison in result.data.comparisons for c in comparison.controls} == {
+        "gaussian_reinit",
+        "shuffled_tokens",
+    }
+
+
+def _saved(result: polyseme.StudyResult, stage: str, label: str) -> Path:
+    key = result.run.record.parents[f"{stage} ({label})" if label else stage]
+    return result.run.path.parent / "objects" / f"{stage}-{key[:16]}"
+
+
+def test_fvu_and_l0_are_what_the_saved_files_say(result: polyseme.StudyResult, small_network: Path) -> None:
+    """Recomputed with transformers and torch alone from the saved dictionary and tokens."""
+    from safetensors.torch import load_file
+    from transformers import GPT2LMHeadModel
+
+    tokens = _saved(result, "tokens", "") / "heldout"
+    ids, special = np.load(tokens / "tokens.npy"), np.load(tokens / "special.npy")
+    model = GPT2LMHeadModel.from_pretrained(small_network).eval()
+    dictionary = polyseme.load_dictionary(_saved(result, "dictionaries", "trained") / "blocks.0.resid_post-seed0")
+    weights = load_file(_saved(result, "dictionaries", "trained") / "blocks.0.resid_post-seed0/dictionary.safetensors")
+    with torch.no_grad():
+        hidden = model(torch.from_numpy(ids).long(), output_hidden_states=True).hidden_states[1]
+    x = hidden[torch.from_numpy(~special)].double()
+    pre = (x - weights["b_dec"].double()) @ weights["W_enc"].double().T + weights["b_enc"].double()
+    values, indices = pre.topk(4, dim=1)
+    z = torch.zeros_like(pre).scatter(1, indices, values.clamp_min(0))
+    y = z @ weights["W_dec"].double() + weights["b_dec"].double()
+    fvu = float((x - y).square().sum() / (x - x.mean(0)).square().sum())
+    scope = {"site": "blocks.0.resid_post", "seed": 0, "study": "trained"}
+    assert _metric(result, "fvu", **scope).value == pytest.approx(fvu, rel=1e-4)
+    assert _metric(result, "l0", **scope).value == pytest.approx(float((z != 0).sum(1).double().mean()), rel=1e-6)
+    torch.testing.assert_close(dictionary.reconstruct(x.float()).double(), y, atol=1e-4, rtol=1e-4)
+
+
+def test_the_joint_cross_entropy_is_that_of_a_hand_patched_pass(
+    result: polyseme.StudyResult, small_network: Path
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    from polyseme.corpora import load_saved_windows
+    from polyseme.studies.tokens import first_windows
+
+    windows = first_windows(load_saved_windows(_saved(result, "tokens", "") / "heldout"), 400)
+    model = GPT2LMHeadModel.from_pretrained(small_network).eval()
+    folder = _saved(result, "dictionaries", "trained")
+    tokens, counted = torch.from_numpy(windows.tokens).long(), torch.from_numpy(~windows.special)
+    handles = []
+    for block in (0, 1):
+        dictionary = polyseme.load_dictionary(folder / f"blocks.{block}.resid_post-seed0")
+
+        def patch(_: Any, __: Any, output: Any, dictionary: Any = dictionary) -> Any:
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            hidden[counted] = dictionary.reconstruct(hidden[counted])
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handles.append(model.transformer.h[block].register_forward_hook(patch))
+    with torch.no_grad():
+        logits = model(tokens).logits
+    keep = counted[:, 1:]
+    ce = torch.nn.functional.cross_entropy(logits[:, :-1][keep].double(), tokens[:, 1:][keep])
+    recorded = _metric(result, "ce_patched", site="joint", seed=0, study="trained").value
+    assert recorded == pytest.approx(float(ce), abs=1e-5)
+    for handle in handles:
+        handle.remove()
+
+
+class _Told(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_second_run_makes_nothing_again_and_says_the_same(
+    result: polyseme.StudyResult, small_network: Path, small_corpus: Path
+) -> None:
+    before = (result.run.path / "metrics.jsonl").read_bytes()
+    again = polyseme.study(small_config(small_network, small_corpus), root=result.run.path.parent)
+    assert again.run.id == result.run.id
+    assert all(stage.reused for stage in again.data.provenance)
+    assert (result.run.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_controls_share_what_they_can_and_match_width_and_l0(result: polyseme.StudyResult) -> None:
+    parents = result.run.record.parents
+    assert sum(stage.startswith("tokens") for stage in parents) == 1
+    for control in ("gaussian_reinit", "shuffled_tokens"):
+        for site in ("blocks.0.resid_post", "blocks.1.resid_post"):
+            real = _metric(result, "l0", site=site, seed=0, study="trained")
+            null = _metric(result, "l0", site=site, seed=0, study=control, gap=None)
+            assert null.value == pytest.approx(real.value, rel=0.02)
+
+
+def test_a_damaged_artifact_is_made_again(
+    result: polyseme.StudyResult, small_network: Path, small_corpus: Path
+) -> None:
+    weights = _saved(result, "dictionaries", "trained") / "blocks.1.resid_post-seed1" / "dictionary.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    told = _Told()
+    polyseme.study(small_config(small_network, small_corpus), root=result.run.path.parent, reporter=told)
+    assert weights.read_bytes() == good
+    assert any("dictionaries" in line and "again" in line for line in told.lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sites": ["blocks.0.resid_pots"]}, "blocks.0.resid_post"),
+        ({"sites": []}, "sites"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"dictionary": {"architecture": "topk", "n_latent": 8}}, "n_latents"),
+        ({"dictionary": {"architecture": "tpok"}}, "architecture"),
+        ({"controls": [{"kind": "gaussian_reinit"}, {"kind": "gaussian_reinit", "seed": 1}]}, "twice"),
+        ({"tokens": {"train": 10_000_000, "heldout": 100, "heldout_fraction": 0.4}}, "smaller than asked for"),
+        ({"tokens": {"train": 100, "heldout": 100, "heldout_fraction": 0.4, "context": 4096}}, "longer"),
+        ({"corpus": {"kind": "text", "paths": ["/no/such/folder"]}}, "/no/such/folder"),
+        ({"network": {"source": "/no/such/network"}}, "/no/such/network"),
+        ({"name": "../up"}, "name"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_trained(
+    changes: dict[str, Any], says: str, small_network: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        polyseme.study(small_config(small_network, small_corpus, **changes), root=tmp_path)
+    assert caught.value.fix
+    assert not list(tmp_path.glob("objects/dictionaries-*"))
+
+
+def test_an_empty_corpus_is_said_to_be_empty(small_network: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("  \n")
+    with pytest.raises(InputError, match="empty"):
+        polyseme.study(small_config(small_network, tmp_path / "texts"), root=tmp_path / "runs")
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_place(small_network: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "latin.txt").write_bytes(b"caf\xe9 " * 10)
+    with pytest.raises(InputError, match=r"latin\.txt"):
+        polyseme.study(small_config(small_network, tmp_path / "texts"), root=tmp_path / "runs")
