@@ -159,10 +159,11 @@ def latent_report(
             null=effect * 0.1 if good else effect * 0.8,
             n=n,
             p_corrected=0.0004 if good else 0.21,
+            threshold=0.05,
             passed=good or (status == "mixed" and latent % 2 == 0),
         ),
         Evidence(
-            name="model_specificity",
+            name="model_specificity/spectrum_reinit",
             effect=margin,
             interval=Interval(low=margin - 0.07, high=margin + 0.08),
             null=0.0,
@@ -242,8 +243,8 @@ def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> Dict
         settings=(("k", "24"), ("learning rate", "0.0008")),
         metrics=(
             record("fvu", fvu, better="lower"),
-            record("token_lookup_fvu", fvu + 0.3, better="lower"),
-            record("bigram_lookup_fvu", fvu + 0.17, better="lower"),
+            record("fvu_token", fvu + 0.3, better="lower"),
+            record("fvu_bigram", fvu + 0.17, better="lower"),
             record("l0", 24.0, 0.0, unit="latents/token"),
             record("dead_latents", 0.031, 0.2, better="lower"),
             record("dense_latents", 0.004, 0.2),
@@ -366,14 +367,16 @@ def sample_report(*, per_status: int = 6, hostile: bool = False, seed: int = 0) 
                     SITES,
                     (3.02, 3.09, 3.17),
                     (
-                        "predicts like a 3.1 M-parameter model",
-                        "predicts like a 2.2 M-parameter model",
-                        "predicts like a 1.6 M-parameter model",
+                        "with blocks.0.resid_post patched the 3.9 M model predicts like a 3.1 M one",
+                        "with blocks.1.resid_post patched the 3.9 M model predicts like a 2.2 M one",
+                        "with blocks.2.resid_post patched the 3.9 M model predicts like a 1.6 M one",
                     ),
                     strict=True,
                 )
             ),
-            joint=_splice("joint", 2.951, 3.42, "predicts like a 0.6 M-parameter model", joint=True),
+            joint=_splice(
+                "joint", 2.951, 3.42, "with every site patched the 3.9 M model predicts like a 0.6 M one", joint=True
+            ),
             interaction=record("ce_interaction", 0.041, 0.3, unit="nats/token"),
             ladder=(("50k", 50_000, 4.61), ("160k", 160_000, 4.02), ("600k", 610_000, 3.43), ("3.9m", 3.91e6, 2.951)),
             n_parameters=3.91e6,

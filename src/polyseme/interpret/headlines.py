@@ -47,14 +47,14 @@ def _faithfulness(report: StudyReport) -> str:
         return ""
     text = f"With all {len(report.faithfulness.single)} sites patched in one pass the loss goes from "
     text += f"{short(joint.ce_clean.value)} to {short(joint.ce_patched.value)} nats/token"
-    if joint.compute_equivalent:
-        text += f": the network then {joint.compute_equivalent}"
     interaction = report.faithfulness.interaction
     if interaction is not None and not math.isnan(interaction.value):
         bounds = interval(interaction.interval, sign=True)
-        text += f". That is {signed(interaction.value)} nats{' ' + bounds if bounds else ''} beside the sum of the "
-        text += "sites one at a time"
-    return text + "."
+        more = "more" if interaction.value > 0 else "less"
+        text += f", {short(abs(interaction.value))} nats {more} than the sites one at a time add up to"
+        text += f" (interaction {signed(interaction.value)} {bounds})" if bounds else ""
+    equivalent = joint.compute_equivalent
+    return f"{text}. {equivalent[:1].upper()}{equivalent[1:]}." if equivalent else f"{text}."
 
 
 def _single_sites(report: StudyReport) -> str:

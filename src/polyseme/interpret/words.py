@@ -35,7 +35,10 @@ STATUS_MEANINGS: dict[Status, str] = {
 METRIC_NAMES: dict[str, str] = {
     "fvu": "FVU",
     "l0": "L0",
-    "cosine": "Cosine with the truth",
+    "cosine": "Cosine of y and ŷ",
+    "shrinkage": "Shrinkage",
+    "stability_cosine": "Seed stability (mean cosine)",
+    "stability_shared": "Seed stability (cosine > .7)",
     "norm_ratio": "Norm ratio",
     "dead_latents": "Dead latents",
     "dense_latents": "Dense latents",
@@ -47,18 +50,22 @@ METRIC_NAMES: dict[str, str] = {
     "ce_increase": "ΔCE",
     "ce_interaction": "Interaction",
     "kl": "KL(clean ‖ patched)",
-    "token_lookup_fvu": "FVU of a token look-up",
-    "bigram_lookup_fvu": "FVU of a bigram look-up",
+    "fvu_token": "FVU of a token look-up",
+    "fvu_bigram": "FVU of a bigram look-up",
     "firing_documents": "Documents fired in",
     "model_specificity": "Model-specificity",
 }
-SHARES = frozenset({"dead_latents", "dense_latents"})
+SHARES = frozenset({"dead_latents", "dense_latents", "stability_shared", "ce_recovered"})
 """Metrics that are shares of something, written as percentages."""
+PRIMARY = frozenset({"fvu", "ce_recovered", "ce_increase", "kl"})
+"""Metrics compared with the controls at once; the others are folded away."""
 
 
 def metric_name(name: str) -> str:
-    """How a metric or a test is called in a report."""
-    return METRIC_NAMES.get(name) or (name[:1].upper() + name[1:]).replace("_", " ")
+    """How a metric or a test is called in a report; what stands after a slash is kept."""
+    head, slash, rest = name.partition("/")
+    known = METRIC_NAMES.get(head) or (head[:1].upper() + head[1:]).replace("_", " ")
+    return f"{known} / {rest}" if slash else known
 
 
 GLOSSARY: tuple[tuple[str, str], ...] = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 from polyseme.core.records import STATUSES, Evidence, MetricRecord
-from polyseme.interpret.numbers import interval, measured, short, signed
+from polyseme.interpret.numbers import interval, measured, short
 from polyseme.interpret.report import (
     Chart,
     Comparison,
@@ -16,6 +16,7 @@ from polyseme.interpret.report import (
     SpliceRow,
     StudyReport,
 )
+from polyseme.interpret.telling import EFFECT
 from polyseme.interpret.words import STATUS_NAMES, metric_name
 from polyseme.web.report.svg import SHAPES, Frame, finite, legend, marker, padded, plain, tag
 
@@ -29,29 +30,26 @@ def control_class(index: int) -> str:
 
 
 def dots(comparison: Comparison) -> Markup:
-    """One metric: the trained network above its controls on one axis, with intervals; each gap at the right."""
-    rows = [("trained", comparison.trained, TRAINED, "dot", "")]
+    """One metric: the trained network above its controls on one axis, with intervals."""
+    rows = [("trained", comparison.trained, TRAINED, "dot")]
     rows += [
-        (c.control, c.record, control_class(i), SHAPES[i % len(SHAPES)], "" if math.isnan(c.gap) else signed(c.gap))
-        for i, c in enumerate(comparison.controls)
+        (c.control, c.record, control_class(i), SHAPES[i % len(SHAPES)]) for i, c in enumerate(comparison.controls)
     ]
-    ends = [v for _, r, _, _, _ in rows for v in _ends(r)]
+    ends = [v for _, r, _, _ in rows for v in _ends(r)]
     label = f"{metric_name(comparison.trained.name)} at {comparison.site}: " + "; ".join(
-        f"{name} {measured(record)}" for name, record, _, _, _ in rows
+        f"{name} {measured(record)}" for name, record, _, _ in rows
     )
-    step, right = 20, 52
-    height = step * len(rows) + 58
-    frame = Frame(label, padded(ends, 0.1), (0, 1), height=height, left=112, right=right, top=18, bottom=40)
-    frame.x_axis(_unit(comparison.trained), 3)
+    step = 20
+    height = step * len(rows) + 44
+    frame = Frame(label, padded(ends, 0.1), (0, 1), height=height, left=126, right=14, top=4, bottom=40)
+    frame.x_axis(_unit(comparison.trained), 4)
     frame.vertical(comparison.trained.value, "reference")
-    frame.add(tag("text", "gap", class_="tick", x=frame.width - 1, y=11, text_anchor="end"))
-    for i, (name, record, class_, shape, gap) in enumerate(rows):
+    for i, (name, record, class_, shape) in enumerate(rows):
         y = frame.top + step * (i + 0.5)
         low, high = (record.interval.low, record.interval.high) if record.interval else (math.nan, math.nan)
         strong = " strong" if class_ == TRAINED else ""
-        shown = tag("title", name), escape(_clip(name, 19))
+        shown = tag("title", name), escape(_clip(name, 20))
         frame.add(tag("text", *shown, class_=f"row{strong}", x=frame.left - 8, y=y + 4, text_anchor="end"))
-        frame.add(tag("text", gap, class_="row", x=frame.width - 1, y=y + 4, text_anchor="end"))
         if math.isnan(record.value):
             frame.add(tag("text", "not measured", class_="tick", x=frame.left + 6, y=y + 4))
         frame.whisker(record.value, low, high, y, class_, f"{name}: {measured(record)}", shape)
@@ -64,13 +62,12 @@ def splice(faithfulness: Faithfulness) -> Markup:
     kinds = _splice_kinds()
     ends = [v for row in rows for name, _, _ in kinds for v in _ends(getattr(row, name))]
     label = "Cross-entropy in nats per token, " + "; ".join(_splice_label(row) for row in rows)
-    step = 34
     frame = Frame(
         label,
         padded(ends, 0.05),
         (0, 1),
         width=1060,
-        height=step * len(rows) + 54,
+        height=34 * len(rows) + 54,
         left=190,
         right=20,
         top=6,
@@ -78,7 +75,7 @@ def splice(faithfulness: Faithfulness) -> Markup:
     )
     frame.x_axis("cross-entropy, nats/token", 8)
     for i, row in enumerate(rows):
-        y = frame.top + step * (i + 0.5)
+        y = frame.top + 34 * (i + 0.5)
         name = "all sites jointly" if row.joint else row.site
         strong = " strong" if row.joint else ""
         frame.add(tag("text", _clip(name, 28), class_=f"row{strong}", x=frame.left - 12, y=y + 4, text_anchor="end"))
@@ -289,16 +286,22 @@ def evidence(item: Evidence) -> Markup | None:
     low, high = (item.interval.low, item.interval.high) if item.interval else (math.nan, math.nan)
     if not math.isfinite(item.effect):
         return None
-    null = item.null if math.isfinite(item.null) else 0.0
+    threshold = math.nan if tests_p(item) else item.threshold
     label = f"{metric_name(item.name)}: {short(item.effect)} {interval(item.interval)}, null {short(item.null)}"
-    x = padded([item.effect, low, high, null, item.threshold], 0.08)
+    x = padded([item.effect, low, high, item.null, threshold], 0.08, zero=True)
     frame = Frame(label, x, (0, 1), width=150, height=18, left=6, right=6, top=0, bottom=0)
     frame.add(tag("line", class_="axis", x1=6, x2=144, y1=9, y2=9))
-    frame.add(tag("g", marker(frame.x(null), 9, "ring", 3.2), class_="clean"))
-    if math.isfinite(item.threshold):
-        frame.add(tag("line", class_="threshold", x1=frame.x(item.threshold), x2=frame.x(item.threshold), y1=2, y2=16))
+    if math.isfinite(threshold):
+        frame.add(tag("line", class_="threshold", x1=frame.x(threshold), x2=frame.x(threshold), y1=2, y2=16))
+    if math.isfinite(item.null):
+        frame.add(tag("g", marker(frame.x(item.null), 9, "ring", 3.2), class_="clean"))
     passed = "passed" if item.passed else "failed"
     return frame.whisker(item.effect, low, high, 9, passed, label, "dot").svg("glance")
+
+
+def tests_p(item: Evidence) -> bool:
+    """True when the threshold is for the corrected p-value, not for the effect."""
+    return item.name == EFFECT or math.isfinite(item.p_corrected)
 
 
 def _ends(record: MetricRecord) -> list[float]:

@@ -14,10 +14,10 @@ from markupsafe import Markup
 
 from polyseme import __version__
 from polyseme.core.errors import InputError
-from polyseme.core.records import STATUSES, MetricRecord, Status
+from polyseme.core.records import STATUSES, Interval, MetricRecord, Status
 from polyseme.interpret import numbers, words
 from polyseme.interpret.headlines import headlines
-from polyseme.interpret.report import STRATA, Comparison, Context, LatentReport, StudyReport
+from polyseme.interpret.report import STRATA, Comparison, Context, ControlValue, LatentReport, StudyReport
 from polyseme.interpret.tokens import visible
 from polyseme.web.report import charts
 
@@ -170,13 +170,44 @@ def _bounds(record: MetricRecord | None) -> str:
 
 
 def _lines(text: str) -> str:
-    """Several lines of text with everything but the line breaks made visible."""
-    return "\n".join(visible(line.replace("\t", "    ")) for line in text.splitlines())
+    """Several lines of text with every hidden character visible, each line broken after its ↵."""
+    return visible(text).replace("↵", "↵\n")
 
 
 def _spaced(token: str) -> str:
     """A single token, with its spaces shown."""
     return visible(token).replace(" ", "␣")
+
+
+def _equivalent(sentence: str) -> str:
+    """What stands after "predicts" in a compute-equivalent's sentence, where the site is named beside it."""
+    return sentence.rpartition(" predicts ")[2]
+
+
+def _gap(value: float, trained: MetricRecord) -> str:
+    if trained.name not in words.SHARES or math.isnan(value):
+        return numbers.signed(value)
+    return f"{numbers.signed(100 * value)} points"
+
+
+def _gap_bounds(bounds: Interval | None, trained: MetricRecord) -> str:
+    if bounds is None or trained.name not in words.SHARES:
+        return numbers.interval(bounds, sign=True)
+    return numbers.interval(Interval(low=100 * bounds.low, high=100 * bounds.high), sign=True)
+
+
+def _reading(comparison: Comparison, value: ControlValue) -> tuple[str, str]:
+    """CSS class and words: what the gap's interval says."""
+    bounds, better = value.gap_interval, comparison.trained.better
+    if math.isnan(value.gap) or bounds is None or math.isnan(bounds.low):
+        return "same", "no interval"
+    if not bounds.excludes(0):
+        return "same", "no difference shown"
+    if better == "neither":
+        return "same", "they differ"
+    if (value.gap > 0) == (better == "higher"):
+        return "better", "trained is better"
+    return "worse", "the control is better"
 
 
 def _share_of(status: Status, counts: dict[Status, int]) -> float:
@@ -193,7 +224,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {
+    filters: dict[str, object] = {
         "seen": visible,
         "lines": _lines,
         "spaced": _spaced,
@@ -207,12 +238,18 @@ def _environment() -> Environment:
         "value": _value,
         "bounds": _bounds,
         "metric_name": words.metric_name,
+        "equivalent": _equivalent,
+        "gap_of": _gap,
+        "gap_bounds": _gap_bounds,
     }
+    cast(dict[str, object], env.filters).update(filters)
     shared: dict[str, object] = {
         "charts": charts,
         "pieces": pieces,
         "by_stratum": _by_stratum,
         "share_of": _share_of,
+        "reading_of": _reading,
+        "primary": words.PRIMARY,
         "isnan": math.isnan,
         "status_names": words.STATUS_NAMES,
         "status_short": words.STATUS_SHORT,

@@ -63,16 +63,18 @@ class Scale:
 
 
 def nice_ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within [low, high], about `n` of them."""
+    """Multiples of 1, 2 or 5 times a power of ten within [low, high]: about `n` of them, two at the least."""
     span = high - low
     if not math.isfinite(span) or span <= 0:
         return []
-    raw = span / max(n, 1)
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    for wanted in range(max(n, 1), max(n, 1) + 8):
+        raw = span / wanted
+        magnitude = 10.0 ** math.floor(math.log10(raw))
+        step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= raw * 0.999)
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last > first:
+            return [round(i * step, 12) for i in range(first, last + 1)]
+    return []
 
 
 def _log_ticks(low: float, high: float, n: int) -> list[float]:
