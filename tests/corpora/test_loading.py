@@ -212,3 +212,18 @@ def test_a_stretch_of_each_document_is_taken_at_a_place_only_text_and_seed_decid
     assert max(starts) > 800
     assert min(starts) < 150
     assert _stretch(ids, 1000, "text", 0) == ids
+
+
+def test_stretches_are_whole_tokens_of_many_documents_with_their_share_of_bytes(tokenizer, texts):
+    def sample(**more):
+        return load_windows(Memory(texts), tokenizer, split="train", context=32, max_tokens=600, **more)
+
+    whole, cut = sample(), sample(document_tokens=20)
+    assert len(cut.names) > 2 * len(whole.names)
+    for i, name in enumerate(cut.names[:-1]):
+        ids = cut.tokens[(cut.document == i) & ~cut.special]
+        text = texts[int(name[1:])]
+        n = len(tokenizer(text)["input_ids"])
+        assert len(ids) == min(20, n)
+        assert tokenizer.decode(ids) in text
+        assert cut.n_bytes[i] == pytest.approx(len(text) * len(ids) / n, abs=0.51)

@@ -24,7 +24,6 @@ _IDS = ("token", "document", "window", "position")
 
 
 @runtime_checkable
-@runtime_checkable
 class Encoder(Protocol):
     """What firings need of a dictionary."""
 

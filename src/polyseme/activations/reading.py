@@ -1,5 +1,6 @@
 """Reading a network at the counted tokens of windows: the one loop that harvest, statistics and firings share."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,8 +14,10 @@ from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora.pack import PADDING, Windows
 
+# Reading hooks the network's modules: of two passes at once (one of them a prefetch) each would see the other's.
+_ONE_PASS = threading.Lock()
 
-@runtime_checkable
+
 @runtime_checkable
 class Reader(Protocol):
     """What harvesting needs of a network; `polyseme.networks.Network` is one."""
@@ -89,7 +92,8 @@ def read_windows(
         counted = ~windows.special[chosen]
         row, column = counted.nonzero()
         picked = torch.from_numpy(np.flatnonzero(counted.reshape(-1)))
-        read = _read(network, windows, chosen, wanted)
+        with _ONE_PASS:
+            read = _read(network, windows, chosen, wanted)
         vectors = {site: v.flatten(0, 1).index_select(0, picked.to(v.device)) for site, v in read.items()}
         yield Reading(
             vectors=vectors,

@@ -3,8 +3,10 @@
 import hashlib
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -80,6 +82,8 @@ def load_windows(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else prefix
     unwanted = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
 
+    shares: list[float] = []
+
     def encode(texts: list[str]) -> list[list[int]]:
         encoded = tokenizer(
             texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
@@ -88,11 +92,13 @@ def load_windows(
         plain = [ids if unwanted.isdisjoint(ids) else [i for i in ids if i not in unwanted] for ids in encoded]
         if document_tokens is None:
             return plain
+        shares.extend(min(1.0, document_tokens / max(1, len(ids))) for ids in plain)
         return [_stretch(ids, document_tokens, text, seed) for ids, text in zip(plain, texts, strict=True)]
 
     budget = None if max_tokens is None else max_tokens * _CHARS_A_TOKEN
     while True:
         selection = _Selection(corpus, split, heldout_fraction, seed, budget, document_tokens)
+        shares.clear()
         windows = pack(
             ((d.name, d.text) for d in selection.documents()),
             encode,
@@ -109,7 +115,11 @@ def load_windows(
     if isinstance(left_out, LeftOut):
         left_out.report(reporter or Silent())
     _check_size(windows, selection, split, heldout_fraction, max_tokens, document_tokens)
-    return windows
+    if document_tokens is None:
+        return windows
+    # Packing took each stretch for its whole document; of the text's bytes it has its share by tokens.
+    n_bytes = np.rint(windows.n_bytes * np.array(shares[: len(windows.names)])).astype(np.int64)
+    return replace(windows, n_bytes=n_bytes)
 
 
 def _stretch(ids: list[int], most: int, text: str, seed: int) -> list[int]:
