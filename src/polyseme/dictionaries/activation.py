@@ -31,8 +31,13 @@ class DictionaryBase(Config):
         return False
 
     @abstractmethod
-    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "Activation":
-        """The architecture itself, with its own parameters at their start; `zeros` tells size, device and dtype."""
+    def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> "Activation":
+        """The architecture itself, with its own parameters at their start.
+
+        Args:
+            zeros: tells size, device and dtype.
+            spread: standard deviation of a pre-activation at the start.
+        """
 
     def width(self, d_in: int) -> int:
         """Number of latents for inputs of width `d_in`."""
@@ -128,6 +133,6 @@ class Activation(Protocol):
         """∂pre from ∂f; adds penalties to `step`, and gradients of its own parameters to `step.grads`."""
         ...
 
-    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
-        """Rescale own tensors in place for pre-activations and values that are `gain` times as large."""
+    def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
+        """Rescale own tensors in place: of u W_encᵀ + b_enc, the product grows by −shift, then all `gain` times."""
         ...

@@ -19,7 +19,7 @@ class BatchTopKConfig(RevivedBase):
     k: int = Field(default=32, ge=1)
     """Active latents per vector, on average."""
 
-    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "BatchTopK":
+    def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "BatchTopK":
         return BatchTopK(self.k, zeros.new_tensor(-1.0), k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
 
 
@@ -70,6 +70,6 @@ class BatchTopK:
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
 
-    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
+    def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         if float(self._threshold) >= 0:
             self._threshold.copy_(self._threshold.double() * gain[0])  # unit decoder norms: one gain for all

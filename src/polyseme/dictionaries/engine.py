@@ -42,7 +42,7 @@ class SparseDictionary:
         d_in: width of the inputs.
         d_out: width of the outputs for a transcoder, None for an autoencoder.
         seed: of the decoder's random unit rows; an autoencoder's encoder starts as its transpose, a transcoder's
-            as random unit rows of its own. None: zeros, to be filled.
+            as random rows of its own, both times min(1, 2 d_in / n_latents). None: zeros, to be filled.
         device, dtype: of every tensor.
 
     Raises:
@@ -66,7 +66,11 @@ class SparseDictionary:
         self.config = config
         self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)
         self.is_transcoder = d_out is not None
-        self._activation: Activation = config.activation(torch.zeros(self.n_latents, device=device, dtype=dtype))
+        # So scaled, the encoder makes W_decᵀ ReLU(W_enc u) ≈ u, where unit rows would make it n_latents / 2 d_in times
+        # as large. It also learns faster: Adam's steps are of one size whatever the weights'.
+        spread = 1.0 if config.tied else min(1.0, 2 * d_in / self.n_latents)
+        zeros = torch.zeros(self.n_latents, device=device, dtype=dtype)
+        self._activation: Activation = config.activation(zeros, spread)
         self._encoder_name = "W_dec" if config.tied else "W_enc"
 
         def unit_rows(name: str, width: int) -> Tensor:
@@ -83,7 +87,7 @@ class SparseDictionary:
             **self._activation.parameters,
         }
         if not config.tied:
-            self._parameters["W_enc"] = unit_rows("W_enc", d_in) if self.is_transcoder else W_dec.clone()
+            self._parameters["W_enc"] = (unit_rows("W_enc", d_in) if self.is_transcoder else W_dec) * spread
         self._buffers = {
             "centre_in": W_dec.new_zeros(d_in),
             "centre_out": W_dec.new_zeros(self.d_out),
@@ -307,15 +311,15 @@ class SparseDictionary:
             tensor.copy_(self._parameters[name])
         for name, tensor in new._activation.buffers.items():
             tensor.copy_(self._activation.buffers[name])
-        new._activation.fold(gain)
         W_enc = own[self._encoder_name]
-        b_enc = own["b_enc"]
+        shift = torch.zeros_like(own["b_enc"])
         if self.is_transcoder:
-            b_enc = b_enc - W_enc @ (own["centre_in"] / own["scale_in"])
+            shift -= W_enc @ (own["centre_in"] / own["scale_in"])
+        new._activation.fold(gain, shift)
         new._parameters["W_dec"].copy_(own["W_dec"] / norms[:, None])
         if self._encoder_name == "W_enc":
             new._parameters["W_enc"].copy_(W_enc * (gain / own["scale_in"])[:, None])
-        new._parameters["b_enc"].copy_(b_enc * gain)
+        new._parameters["b_enc"].copy_((own["b_enc"] + shift) * gain)
         new._parameters["b_dec"].copy_(own["b_dec"] * own["scale_out"] + own["centre_out"])
         return new
 

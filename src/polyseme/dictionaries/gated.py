@@ -20,7 +20,7 @@ class GatedConfig(DictionaryBase):
     coefficient: float = Field(default=1.0, ge=0)
     """Of the L1 penalty on the gate; what a target L0 steers."""
 
-    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "Gated":
+    def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "Gated":
         return Gated(torch.zeros_like(zeros), torch.zeros_like(zeros))
 
 
@@ -74,5 +74,5 @@ class Gated:
         step.grads.add("b_enc", -magnitude_part)  # the magnitude does not see the gate's bias, which the sum below adds
         return d_gate + d_shared
 
-    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
-        self._b_mag.copy_(self._b_mag.double() * gain)
+    def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
+        self._b_mag.copy_((self._b_mag.double() + self._r_mag.double().exp() * shift) * gain)

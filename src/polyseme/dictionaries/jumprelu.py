@@ -20,13 +20,14 @@ class JumpReLUConfig(RevivedBase):
     """Which dictionary."""
     coefficient: float = Field(default=1.0, ge=0)
     """Of the L0 penalty; what a target L0 steers. About the squared size of the smallest activation worth its cost."""
-    threshold: float = Field(default=0.5, gt=0)
-    """Where thresholds start, in units of the data's standard deviation along a random direction."""
+    threshold: float = Field(default=2.0, gt=0)
+    """Where thresholds start, in standard deviations of a pre-activation at the start."""
     bandwidth: float = Field(default=0.5, gt=0)
-    """Width of the kernel that estimates the thresholds' gradients, in the same units."""
+    """Width of the kernel that estimates the thresholds' gradients, in standard deviations of the data along a
+    direction."""
 
-    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> "JumpReLU":
-        return JumpReLU(self, torch.full_like(zeros, math.log(self.threshold)))
+    def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> "JumpReLU":
+        return JumpReLU(self, torch.full_like(zeros, math.log(self.threshold * spread)))
 
 
 @final
@@ -74,7 +75,7 @@ class JumpReLU:
         step.grads.add("log_threshold", threshold * d_threshold)
         return d_values * active
 
-    def fold(self, gain: Float[Tensor, " n_latents"], /) -> None:
+    def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         self._log_threshold.copy_(self._log_threshold.double() + gain.log())
 
     def _threshold(self) -> Float[Tensor, " n_latents"]:

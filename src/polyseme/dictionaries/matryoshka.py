@@ -27,7 +27,7 @@ class MatryoshkaConfig(RevivedBase):
     prefixes: Annotated[tuple[float, ...], AfterValidator(_ascending)] = (0.0625, 0.125, 0.25, 0.5, 1.0)
     """Shares of the latents that make up each nested dictionary, ascending, the last 1."""
 
-    def activation(self, zeros: Float[Tensor, " n_latents"], /) -> BatchTopK:
+    def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> BatchTopK:
         """BatchTopK's selection; the loss is the mean over prefixes m of ‖v − b_dec − Σ_{j<m} f_j W_dec_j‖².
 
         Bussmann, Nabeshima, Karvonen & Nanda 2025, Learning multi-level features with Matryoshka sparse autoencoders,

@@ -27,7 +27,7 @@ class ReLUConfig(DictionaryBase):
     def tied(self) -> bool:
         return self.tie_weights
 
-    def activation(self, _zeros: Float[Tensor, " n_latents"], /) -> "ReLU":
+    def activation(self, _zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "ReLU":
         return ReLU(unit_norm=self.tie_weights)
 
 
@@ -74,5 +74,5 @@ class ReLU:
             step.grads.add("W_dec", along[part, None] * W_dec[part], part.start)
         return (d_values + codes.take(weight * norms)).mul_(values > 0)
 
-    def fold(self, _gain: Float[Tensor, " n_latents"], /) -> None:
+    def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         return

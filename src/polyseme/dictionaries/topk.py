@@ -19,7 +19,7 @@ class TopKConfig(RevivedBase):
     k: int = Field(default=32, ge=1)
     """Active latents per vector (fewer where fewer are positive)."""
 
-    def activation(self, _zeros: Float[Tensor, " n_latents"], /) -> "TopK":
+    def activation(self, _zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "TopK":
         return TopK(self)
 
 
@@ -48,5 +48,5 @@ class TopK:
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
 
-    def fold(self, _gain: Float[Tensor, " n_latents"], /) -> None:
+    def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         return
