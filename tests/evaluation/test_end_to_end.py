@@ -80,7 +80,7 @@ def test_one_pass_feeds_everything(network, sites, tmp_path: Path):
 
 
 def test_patching_the_identity_is_exact_at_every_kind_of_site(network):
-    heldout = windows(4)
+    heldout = windows(2)
     chosen = {
         network.site(name): Identity(16) for name in ("blocks.0.resid_post", "blocks.0.attn_out", "blocks.1.mlp_out")
     }

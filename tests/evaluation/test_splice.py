@@ -130,7 +130,7 @@ def test_the_interaction_is_what_the_single_patches_do_not_explain():
 
 
 def test_two_seeds_share_the_clean_and_ablated_passes():
-    network, windows = FakeNetwork(), make_windows()
+    network, windows = FakeNetwork(), make_windows(3)
     sets = {
         "seed 0": {FIRST: Linear(), SECOND: Linear(seed=1)},
         "seed 1": {FIRST: Linear(seed=2), SECOND: Linear(seed=3)},
@@ -143,7 +143,7 @@ def test_two_seeds_share_the_clean_and_ablated_passes():
 
 def test_the_split_into_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     chosen = {FIRST: Linear(), SECOND: Linear(seed=1)}
-    few, many = measure(chosen, batch_windows=2), measure(chosen, batch_windows=100)
+    few, many = measure(chosen, batch_windows=3), measure(chosen, batch_windows=100)
     monkeypatch.setattr(import_module("polyseme.evaluation.splice"), "LOGITS_BYTES", 1)
     tight = measure(chosen, batch_windows=100)
     for key in few:

@@ -157,7 +157,7 @@ class ReconstructionSums:
             dictionaries: name to (site, dictionary).
             windows: the windows that will be swept, whole.
         """
-        self._documents = counted_documents(windows)
+        self._documents, self._n_tokens = counted_documents(windows), windows.n_tokens
         self._dictionaries = dict(dictionaries)
         self._tallies = {name: _Tally(site, d, len(self._documents)) for name, (site, d) in dictionaries.items()}
 
@@ -192,6 +192,8 @@ class ReconstructionSums:
         Args:
             scope: added to every record's scope (`seed`, `control`, …).
         """
+        seen = {int(tally.sums[:, 0].sum()) for tally in self._tallies.values()}
+        assert seen <= {self._n_tokens}, f"saw {seen} of {self._n_tokens} tokens: these are not the windows given"
         return {
             name: list(tally.finish(self._documents, {"dictionary": name, "site": str(tally.site), **(scope or {})}))
             for name, tally in self._tallies.items()
