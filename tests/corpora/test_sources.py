@@ -235,3 +235,37 @@ def test_the_standard_library_is_there_with_stable_keys():
     assert documents["argparse.py"].key == "stdlib:argparse.py"
     assert "class ArgumentParser" in documents["argparse.py"].text
     assert not any("site-packages" in name for name in documents)
+
+
+def test_a_folder_of_data_files_is_a_data_set_without_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data", TEXTS)
+    config = HuggingFaceCorpusConfig(name=str(tmp_path / "data"))
+    assert [d.text for d in config.build().documents()] == TEXTS
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="data set cannot be loaded"):
+        list(config.model_copy(update={"name": str(tmp_path / "empty")}).build().documents())
+
+
+@pytest.mark.parametrize(("kind", "package"), [("parquet", "pyarrow"), ("huggingface", "datasets")])
+def test_a_missing_extra_says_how_to_install_it(tmp_path, monkeypatch, kind, package):
+    import sys
+
+    config = WRITERS[kind](tmp_path, TEXTS)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"need the package '{package}'.*polyseme\[data\]"):
+        list(config.build().documents())
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "huggingface"])
+def test_a_value_that_is_no_text_is_counted_when_skipped(tmp_path, kind):
+    key = "field" if kind == "jsonl" else "column"
+    config = WRITERS[kind](tmp_path, TEXTS).model_copy(update={key: "id", "errors": "skip"})
+    if kind == "parquet":  # a column's type is the file's, not a row's
+        with pytest.raises(InputError, match="'id' holds int64"):
+            list(config.build().documents())
+        return
+    corpus = config.build()
+    assert list(corpus.documents()) == []
+    assert corpus.left_out.count >= len(TEXTS)
