@@ -8,10 +8,16 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import tests.typecheck  # noqa: F401  the hook takes the checker by name, and finds it only once it is imported
 from jaxtyping import install_import_hook
 
+import tests.typecheck  # noqa: F401  the hook takes the checker by name, and finds it only once it is imported
+
 install_import_hook("polyseme", "tests.typecheck.checked")
+
+import torch
+
+# The tests' matrices are small: a second thread costs more in waiting than it brings.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
