@@ -249,6 +249,7 @@ def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> Dict
             record("dead_latents", 0.031, 0.2, better="lower"),
             record("dense_latents", 0.004, 0.2),
             MetricRecord(name="cosine", value=math.nan, n=0),
+            record("stability_shared", 0.38 - 0.05 * i, 0.04, better="higher", details={"chance": 0.002}),
         ),
         verdict_counts=dict(zip(STATUSES, (812 - 90 * i, 377, 301 + 70 * i, 190), strict=True)),
         n_not_judged=368,

@@ -1,6 +1,9 @@
 """What every name in a report means, said once for the page and the terminal."""
 
-from polyseme.core.records import Status
+import math
+
+from polyseme.core.records import Interval, MetricRecord, Status
+from polyseme.interpret import numbers
 
 STATUS_NAMES: dict[Status, str] = {
     "supported": "supported",
@@ -66,6 +69,36 @@ def metric_name(name: str) -> str:
     head, slash, rest = name.partition("/")
     known = METRIC_NAMES.get(head) or (head[:1].upper() + head[1:]).replace("_", " ")
     return f"{known} / {rest}" if slash else known
+
+
+def value_of(record: MetricRecord | None) -> str:
+    """A record's value as its kind is written: shares as percentages."""
+    if record is None:
+        return numbers.MISSING
+    return numbers.percent(record.value, 3) if record.name in SHARES else numbers.short(record.value)
+
+
+def bounds_of(record: MetricRecord | None) -> str:
+    """A record's interval as its kind is written; nothing where it was not measured."""
+    if record is None or record.interval is None or math.isnan(record.interval.low):
+        return ""
+    if record.name in SHARES:
+        return f"[{numbers.percent(record.interval.low, 3)}, {numbers.percent(record.interval.high, 3)}]"
+    return numbers.interval(record.interval)
+
+
+def gap_of(gap: float, trained: MetricRecord) -> str:
+    """The gap between two values of a metric: percentage points between shares."""
+    if trained.name not in SHARES or math.isnan(gap):
+        return numbers.signed(gap)
+    return f"{numbers.signed(100 * gap)} pp"
+
+
+def gap_bounds(bounds: Interval | None, trained: MetricRecord) -> str:
+    """The interval of a gap, in the unit of `gap_of`."""
+    if bounds is None or trained.name not in SHARES:
+        return numbers.interval(bounds, sign=True)
+    return numbers.interval(Interval(low=100 * bounds.low, high=100 * bounds.high), sign=True)
 
 
 GLOSSARY: tuple[tuple[str, str], ...] = (

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from polyseme import __version__
 from polyseme.core.errors import InputError
-from polyseme.core.records import STATUSES, Interval, MetricRecord, Status
+from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.interpret import numbers, words
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.report import STRATA, Comparison, Context, ControlValue, LatentReport, StudyReport
@@ -154,21 +154,6 @@ def _comparison_title(record: MetricRecord) -> str:
     return words.metric_name(record.name) + (f" over {ablation}-ablation" if ablation else "")
 
 
-def _value(record: MetricRecord | None) -> str:
-    """A record's value as its kind is written."""
-    if record is None:
-        return numbers.MISSING
-    return numbers.percent(record.value) if record.name in words.SHARES else numbers.short(record.value)
-
-
-def _bounds(record: MetricRecord | None) -> str:
-    if record is None or record.interval is None or math.isnan(record.interval.low):
-        return ""
-    if record.name in words.SHARES:
-        return f"[{numbers.percent(record.interval.low)}, {numbers.percent(record.interval.high)}]"
-    return numbers.interval(record.interval)
-
-
 def _lines(text: str) -> str:
     """Several lines of text with every hidden character visible, each line broken after its ↵."""
     return visible(text).replace("↵", "↵\n")
@@ -182,18 +167,6 @@ def _spaced(token: str) -> str:
 def _equivalent(sentence: str) -> str:
     """What stands after "predicts" in a compute-equivalent's sentence, where the site is named beside it."""
     return sentence.rpartition(" predicts ")[2]
-
-
-def _gap(value: float, trained: MetricRecord) -> str:
-    if trained.name not in words.SHARES or math.isnan(value):
-        return numbers.signed(value)
-    return f"{numbers.signed(100 * value)} points"
-
-
-def _gap_bounds(bounds: Interval | None, trained: MetricRecord) -> str:
-    if bounds is None or trained.name not in words.SHARES:
-        return numbers.interval(bounds, sign=True)
-    return numbers.interval(Interval(low=100 * bounds.low, high=100 * bounds.high), sign=True)
 
 
 def _reading(comparison: Comparison, value: ControlValue) -> tuple[str, str]:
@@ -235,12 +208,12 @@ def _environment() -> Environment:
         "interval": numbers.interval,
         "duration": numbers.duration,
         "memory": numbers.memory,
-        "value": _value,
-        "bounds": _bounds,
+        "value": words.value_of,
+        "bounds": words.bounds_of,
         "metric_name": words.metric_name,
         "equivalent": _equivalent,
-        "gap_of": _gap,
-        "gap_bounds": _gap_bounds,
+        "gap_of": words.gap_of,
+        "gap_bounds": words.gap_bounds,
     }
     cast(dict[str, object], env.filters).update(filters)
     shared: dict[str, object] = {
