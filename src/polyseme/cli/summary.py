@@ -78,8 +78,9 @@ class _Writer:
 
     def table(self, title: str, columns: tuple[str, ...]) -> Table:
         self.line()
+        self.line(title, style="bold")
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column(self.text(title, "bold"), overflow="fold")
+        table.add_column("", overflow="fold")
         for column in columns:
             table.add_column(self.text(column), justify="right", no_wrap=True)
         return table
@@ -131,7 +132,7 @@ def _controls(write: _Writer, report: StudyReport) -> None:
             write.row(table, "all sites jointly" if row.site == "joint" else row.site, value_of(row.trained))
             for value in row.controls:
                 gap = gap_of(value.gap, row.trained), gap_bounds(value.gap_interval, row.trained)
-                write.row(table, f"  − {value.control}", value_of(value.record), *gap)
+                write.row(table, f"  on {value.control}", value_of(value.record), *gap)
         write.console.print(table)
 
 

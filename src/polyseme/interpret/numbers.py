@@ -16,6 +16,8 @@ def short(value: float, digits: int = 3) -> str:
     size = abs(value)
     if size == 0:
         text = "0"
+    elif size < 9_999.5 and size.is_integer():
+        text = f"{size:.0f}"
     elif size >= 999_500:
         text = f"{_significant(size / 1e6, digits)}M" if size < 999.5e6 else f"{_significant(size / 1e9, digits)}B"
     elif size >= 9_999.5:
@@ -28,11 +30,9 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def _significant(size: float, digits: int) -> str:
-    if float(f"{size:.{digits}g}").is_integer() and size >= 10 ** (digits - 1):
-        return f"{size:.0f}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(size)))
-    text = f"{size:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text and float(text).is_integer() else text
+    rounded = float(f"{size:.{digits}g}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(rounded)))
+    return f"{size:.{decimals}f}"
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -46,10 +46,12 @@ def count(value: float) -> str:
 
 
 def percent(value: float, digits: int = 2) -> str:
-    """A share as a percentage."""
+    """A share as a percentage with `digits` significant digits, whole numbers from ten up when there are two."""
     if math.isnan(value):
         return MISSING
-    return "0%" if value == 0 else f"{short(100 * value, digits)}%"
+    if value == 0 or abs(value) < 1e-6:
+        return "0%" if value == 0 else "≈ 0%"
+    return f"{'−' if value < 0 else ''}{_significant(abs(100 * value), digits)}%"
 
 
 def interval(value: Interval | None, *, sign: bool = False) -> str:
