@@ -34,7 +34,7 @@ class Writer(Protocol):
 class CausalConfig(Config):
     """How causal effects are measured."""
 
-    n_samples: int = 32
+    n_samples: int = 64
     """Most firing tokens a latent, spread over its documents; each costs two interventions (effect and null)."""
     n_flips: int = 9999
     """Sign flips of the permutation test; the smallest p-value it can give is 1 / (n_flips + 1)."""

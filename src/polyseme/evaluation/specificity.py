@@ -36,7 +36,7 @@ class Margin:
 
     Attributes:
         value: the estimate on all documents.
-        low, high: its percentile bootstrap interval over documents.
+        low, high: its bootstrap interval over documents (percentiles, widened for few documents).
         p: one-sided bootstrap p-value that it is above 0: (1 + resamples at or below 0) / (1 + resamples).
     """
 
@@ -120,13 +120,14 @@ def specificity(
 
     others = {"": _Match(judged, other_seed, halves, config.chunk_bytes)}
     others |= {name: _Match(judged, given, halves, config.chunk_bytes) for name, given in controls.items()}
+    fired = firing_documents(firings)
     parts: list[dict[str, Margin]] = []
     step = max(1, config.chunk_bytes // (64 * config.n_resamples))
     for at in range(0, firings.n_latents, step):
         some = np.arange(at, min(at + step, firings.n_latents))
         drawn = {name: match.correlations(judged, some, weights) for name, match in others.items()}
         margins = {f"margin {name}": drawn[""].minus(drawn[name]) for name in controls}
-        parts.append({name: _margin(found, config.level) for name, found in (drawn | margins).items()})
+        parts.append({name: _margin(found, fired[some], config.level) for name, found in (drawn | margins).items()})
 
     def joined(name: str) -> Margin:
         return Margin(
@@ -139,7 +140,7 @@ def specificity(
         controls={name: joined(name) for name in controls},
         margins={name: joined(f"margin {name}") for name in controls},
         noise=floor.correlations(judged, np.arange(firings.n_latents), None).value,
-        n_documents=firing_documents(firings),
+        n_documents=fired,
     )
 
 
@@ -279,15 +280,20 @@ def _correlation(
     return np.where(still_x, np.nan, np.where(still_y, 0.0, np.clip(r, -1, 1)))
 
 
-def _margin(found: _Replicates, level: float) -> Margin:
+def _margin(found: _Replicates, n_documents: Int[np.ndarray, " latent"], level: float) -> Margin:
+    from scipy.special import ndtr, stdtrit
+
     n_resamples = len(found.drawn)
     measured = np.isfinite(found.drawn).sum(axis=0)
     # A resample in which the latent never fires has no correlation; while they are few the rest stand for them.
     enough = np.isfinite(found.value) & (measured >= 0.9 * n_resamples)
     ordered = np.sort(found.drawn, axis=0)  # NaN last
-    tail = (1 - level) / 2
+    # Percentiles of few documents are too narrow; wider ones are right for a mean of as many (Hesterberg 2015, What
+    # teachers should know about the bootstrap, section 5.4: the expanded percentile interval).
+    n = np.maximum(n_documents, 2)
+    tail = ndtr(stdtrit(n - 1.0, (1 - level) / 2) * np.sqrt(n / (n - 1)))
 
-    def quantile(q: float) -> Float[np.ndarray, " latent"]:
+    def quantile(q: Float[np.ndarray, " latent"]) -> Float[np.ndarray, " latent"]:
         at = q * np.maximum(measured - 1, 0)
         below = np.floor(at).astype(np.int64)
         above = np.minimum(below + 1, np.maximum(measured - 1, 0))

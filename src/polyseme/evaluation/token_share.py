@@ -46,7 +46,7 @@ def token_share(firings: Firings, *, seed: int = 0, n_groups: int = 20) -> Token
         seed: of the grouping of documents.
         n_groups: groups of documents; as many as there are documents, where they are fewer.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
     documents, document = np.unique(firings.document, return_inverse=True)
     n_groups = min(n_groups, len(documents))
@@ -61,7 +61,7 @@ def token_share(firings: Firings, *, seed: int = 0, n_groups: int = 20) -> Token
         left = np.stack([total.without(part).shares()[1] for part in parts])
         # NaN, and so not measured, for a latent that only fires in one group.
         error = np.sqrt((n_groups - 1) / n_groups * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
-        reach = float(student.ppf(0.975, n_groups - 1)) * error
+        reach = float(stdtrit(n_groups - 1, 0.975)) * error
         low, high = corrected - reach, np.minimum(corrected + reach, 1.0)
     return TokenShare(corrected, low, high, raw)
 

@@ -1,0 +1,130 @@
+"""Verdicts: the rule latent by latent, the luck threshold, and the record of a dictionary."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from polyseme.activations.firings import Firings
+from polyseme.causal import CausalEffects
+from polyseme.controls.verdicts import VerdictConfig, judge, mirror_threshold, wilson_interval
+from polyseme.core.errors import InputError
+from polyseme.core.records import Verdict
+from polyseme.evaluation.specificity import Margin, Specificity
+
+
+def firings(n_documents):
+    """Latent i fires once in each of the first n_documents[i] documents."""
+    most = max(n_documents)
+    z = (np.arange(most)[:, None] < np.array(n_documents)).astype(np.float32)
+    ids = [np.zeros(most), np.arange(most), np.arange(most), np.zeros(most)]
+    return Firings(csr_array(z), *(x.astype(np.int32) for x in ids))
+
+
+def effects(p):
+    p = np.asarray(p, float)
+    x = np.full(len(p), 0.1)
+    whole = np.full(len(p), 32)
+    arrays = {"effect": x, "low": x - 0.05, "high": x + 0.05, "null": x * 0, "p": p, "p_two_sided": p}
+    return CausalEffects(**arrays, kl=x, null_kl=x, n_tokens=whole, n_documents=whole)
+
+
+def specific(n_documents, **margins):
+    made = {
+        k: Margin(np.array(v) * 1.0, np.array(v) - 0.1, np.array(v) + 0.1, np.ones(len(v))) for k, v in margins.items()
+    }
+    first = next(iter(made.values()))
+    return Specificity(first, made, made, first.value * 0, np.array(n_documents))
+
+
+PLAIN = VerdictConfig(margin_fdr=1)
+
+
+def test_the_rule():
+    n = [30, 30, 30, 30, 19, 30, 30]
+    judged = judge(
+        firings(n),
+        effects([0.001, 0.001, 0.9, 0.9, 0.001, math.nan, 0.001]),
+        specific(n, one=[0.5, 0.05, 0.5, 0.05, 0.5, 0.5, 0.5], two=[0.4, 0.5, 0.5, 0.5, 0.5, 0.5, math.nan]),
+        config=PLAIN,
+    )
+    assert [verdict.status for verdict in judged.verdicts] == [
+        "supported",
+        "mixed",  # its interval reaches below 0 against one control
+        "mixed",  # no causal effect
+        "indistinguishable_from_control",
+        "insufficient_data",  # 19 documents
+        "insufficient_data",  # no causal test
+        "insufficient_data",  # no margin against one control
+    ]
+    assert judged.n_documents.tolist() == n
+    first = {evidence.name: evidence for evidence in judged.verdicts[0].evidence}
+    assert set(first) == {"causal_effect", "model_specificity/one", "model_specificity/two", "firing_documents"}
+    assert first["causal_effect"].p_corrected == pytest.approx(0.002)  # four tests: untestable latents are not counted
+    assert first["causal_effect"].interval is not None
+    assert first["causal_effect"].interval.low == pytest.approx(0.05)
+    assert math.isnan(judged.verdicts[4].evidence[0].p_corrected)
+    shares = {record.scope["status"]: record for record in judged.records}
+    assert shares["supported"].value == pytest.approx(1 / 7)
+    assert shares["insufficient_data"].details["count"] == 3
+    for verdict in judged.verdicts:
+        assert Verdict.model_validate_json(verdict.model_dump_json()).status == verdict.status
+
+
+def test_the_correction_is_over_the_dictionary():
+    n = [30] * 100
+    many = specific(n, one=[0.5] * 100)
+    p = np.r_[0.04, np.linspace(0.1, 1, 99)]
+    assert judge(firings(n), effects(p), many, config=PLAIN).verdicts[0].status == "mixed"
+    p[0] = 0.0004
+    assert judge(firings(n), effects(p), many, config=PLAIN).verdicts[0].status == "supported"
+
+
+def test_without_one_of_the_tests_nothing_can_be_said():
+    n = [30, 30]
+    for given_effects, given_margins in ((None, specific(n, one=[1, 1])), (effects([0, 0]), None), (None, None)):
+        judged = judge(firings(n), given_effects, given_margins)
+        assert {verdict.status for verdict in judged.verdicts} == {"insufficient_data"}
+        assert all(verdict.evidence[-1].name == "firing_documents" for verdict in judged.verdicts)
+
+
+def test_evidence_about_other_latents_is_refused():
+    with pytest.raises(InputError, match="same latents"):
+        judge(firings([30, 30]), effects([0.1]), specific([30, 30], one=[1, 1]))
+
+
+def test_margins_that_luck_explains_are_not_specific():
+    margins = np.r_[np.full(60, 0.5), 0.1, 0.2, -0.1, -0.2, -0.01]
+    # (1 + below −τ) / above τ is 4/62 at .01, 3/62 at .1, 2/61 at .2 and 1/60 at .5.
+    assert mirror_threshold(margins, q=0.05) == 0.1
+    assert mirror_threshold(margins, q=0.04) == 0.2
+    assert mirror_threshold(margins, q=0.02) == 0.5
+    assert mirror_threshold(margins, q=0.01) == math.inf
+    assert mirror_threshold(margins, q=1) == 0
+    n = [30] * len(margins)
+    judged = judge(firings(n), effects([0.0] * len(n)), specific(n, one=margins), config=VerdictConfig(margin_fdr=0.02))
+    statuses = [verdict.status for verdict in judged.verdicts]
+    assert statuses == ["supported"] * 60 + ["mixed"] * 5
+    assert judged.verdicts[0].evidence[1].threshold == 0.5
+
+
+def test_the_share_of_luck_among_the_specific_is_held():
+    rng = np.random.default_rng(0)
+    luck, own = rng.standard_t(3, (400, 150)), rng.standard_t(3, (400, 150)) + 4
+    false, any_by_luck = [], []
+    for nothing, something in zip(luck, own, strict=True):
+        threshold = mirror_threshold(np.r_[nothing, something], q=0.1)
+        chosen = (nothing >= threshold).sum(), (something >= threshold).sum()
+        false.append(chosen[0] / max(1, sum(chosen)))
+        any_by_luck.append((nothing >= mirror_threshold(nothing, q=0.1)).any())
+    assert 0.04 < np.mean(false) < 0.12
+    assert np.mean(any_by_luck) < 0.14
+
+
+def test_wilson_interval_of_known_shares():
+    some = wilson_interval(10, 50)
+    assert (some.low, some.high) == pytest.approx((0.1124, 0.3304), abs=1e-4)
+    none = wilson_interval(0, 50)
+    assert (none.low, none.high) == pytest.approx((0, 0.0713), abs=1e-4)
+    assert math.isnan(wilson_interval(0, 0).low)
