@@ -58,6 +58,8 @@ METRIC_NAMES: dict[str, str] = {
     "firing_documents": "Documents fired in",
     "model_specificity": "Model-specificity",
 }
+TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firing_documents": "data"}
+"""Tests by one word each."""
 SHARES = frozenset({"dead_latents", "dense_latents", "stability_shared", "ce_recovered"})
 """Metrics that are shares of something, written as percentages."""
 PRIMARY = frozenset({"fvu", "ce_recovered", "ce_increase", "kl"})

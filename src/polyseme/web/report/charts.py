@@ -155,7 +155,7 @@ def density(dictionary: DictionaryReport) -> Markup | None:
     frame = Frame(label, x, (0, top * 1.08))
     frame.y_axis("share of latents").x_axis("density: share of vectors it fires on (log₁₀)", 6)
     for i, (name, h, values) in reversed(list(enumerate(shares))):
-        steps = _steps(h, values)
+        steps = _steps(h, values, *x)
         if name == "trained":
             frame.band([a for a, _ in steps], [0.0] * len(steps), [b for _, b in steps], TRAINED)
             frame.line(steps, TRAINED)
@@ -173,10 +173,12 @@ def density_legend(report: StudyReport) -> Markup:
     )
 
 
-def _steps(histogram: Histogram, values: Sequence[float]) -> list[tuple[float, float]]:
+def _steps(histogram: Histogram, values: Sequence[float], low: float, high: float) -> list[tuple[float, float]]:
+    """The outline of the bins between two ends."""
     out: list[tuple[float, float]] = []
-    for i, value in enumerate(values):
-        out += [(histogram.edges[i], value), (histogram.edges[i + 1], value)]
+    for left, right, value in zip(histogram.edges, histogram.edges[1:], values, strict=False):
+        if right > low and left < high:
+            out += [(max(left, low), value), (min(right, high), value)]
     return out
 
 
@@ -255,7 +257,7 @@ def scatter(dictionary: DictionaryReport) -> Markup | None:
 def _root_ticks(limit: float) -> list[float]:
     top = 10.0 ** math.floor(math.log10(limit)) if limit > 0 else 1.0
     top *= next(m for m in (5, 2, 1) if m * top <= limit * 1.001) if limit > 0 else 1
-    return [-top, -top / 4, 0.0, top / 4, top]
+    return [-top, -top / 5, 0.0, top / 5, top]
 
 
 def status_legend() -> Markup:

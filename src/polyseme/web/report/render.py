@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from polyseme import __version__
 from polyseme.core.errors import InputError
-from polyseme.core.records import STATUSES, MetricRecord, Status
+from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
 from polyseme.interpret import numbers, words
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.report import STRATA, Comparison, Context, ControlValue, LatentReport, StudyReport
@@ -129,6 +129,24 @@ def _by_stratum(latent: LatentReport) -> list[tuple[str, list[Context]]]:
     return [(name, contexts) for name, contexts in groups if contexts]
 
 
+def _tests(latent: LatentReport) -> list[tuple[bool, str, str]]:
+    """Whether each kind of test was passed, its short name and every figure: those against several controls are one."""
+    groups: dict[str, list[Evidence]] = {}
+    for item in latent.verdict.evidence:
+        groups.setdefault(item.name.partition("/")[0], []).append(item)
+    return [
+        (
+            all(item.passed for item in items),
+            words.TEST_NAMES.get(name) or words.metric_name(name).lower(),
+            "; ".join(
+                f"{words.metric_name(item.name)} {numbers.short(item.effect)} {numbers.interval(item.interval)}".strip()
+                for item in items
+            ),
+        )
+        for name, items in groups.items()
+    ]
+
+
 def _metrics(report: StudyReport) -> list[Metrics]:
     """One row a metric (and scope beyond the site), one column a dictionary."""
     rows: dict[str, dict[int, MetricRecord]] = {}
@@ -220,6 +238,7 @@ def _environment() -> Environment:
         "charts": charts,
         "pieces": pieces,
         "by_stratum": _by_stratum,
+        "tests_of": _tests,
         "share_of": _share_of,
         "reading_of": _reading,
         "primary": words.PRIMARY,
