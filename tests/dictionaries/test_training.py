@@ -29,17 +29,17 @@ def planted(rows=6000):
 
 
 @functools.cache
-def trained(config, coefficient=0.0, steps=250, batch=128):
+def trained(config, coefficient=0.0, steps=120, batch=128):
     """A dictionary after some steps, its held-out FVU and its L0."""
     data = planted()
     dictionary = config.build(D, seed=1)
     dictionary.initialise(make_batch(data[:1000]))
-    optimiser = torch.optim.Adam(dictionary.parameters().values(), lr=4e-3, fused=True)
+    optimiser = torch.optim.Adam(dictionary.parameters().values(), lr=8e-3, fused=True)
     generator = torch.Generator().manual_seed(2)
     for step in range(steps):
         rows = torch.randint(0, 5000, (batch,), generator=generator)
         dictionary.accumulate(
-            make_batch(data[rows]), progress=step / steps, dead=None, coefficient=coefficient * min(1.0, step / 50)
+            make_batch(data[rows]), progress=step / steps, dead=None, coefficient=coefficient * min(1.0, step / 20)
         )
         optimiser.step()
         dictionary.after_step()
@@ -70,7 +70,7 @@ def test_planted_data_is_learned(name):
 
 @pytest.mark.parametrize("name", ["topk", "batch_topk", "matryoshka"])
 def test_l0_outside_training_follows_k(name):
-    found = [trained(ARCHITECTURES[name](n_latents=N, k=k), steps=150)[2] for k in (1, 3, 6)]
+    found = [trained(ARCHITECTURES[name](n_latents=N, k=k))[2] for k in (1, 3, 6)]
     assert found == pytest.approx([1, 3, 6], rel=0.15)
 
 
@@ -92,7 +92,7 @@ def test_jumprelu_thresholds_move_and_the_penalty_raises_them():
 
 @pytest.mark.parametrize("name", ["topk", "batch_topk", "jumprelu", "matryoshka"])
 def test_auxk_gives_dead_latents_a_gradient_and_nothing_else_does(name):
-    dictionary = trained(TINY[name][0], TINY[name][1], steps=150)[0]
+    dictionary = trained(TINY[name][0], TINY[name][1])[0]
     p = dictionary.parameters()
     dead = torch.zeros(N, dtype=torch.bool)
     dead[:5] = True
@@ -128,7 +128,7 @@ def test_matryoshka_prefixes_reconstruct_alone():
 
 
 def test_topk_statistics_are_those_of_the_batch():
-    dictionary, _, _ = trained(TopKConfig(n_latents=N, k=3), steps=150)
+    dictionary, _, _ = trained(TopKConfig(n_latents=N, k=3))
     batch = make_batch(planted()[:100])
     stats = dictionary.accumulate(batch, progress=1.0, dead=None, coefficient=0.0)
     error = (dictionary.reconstruct(batch.x) - batch.x).square().sum()

@@ -28,8 +28,9 @@ class BatchTopK:
     """f = ReLU(pre) on the batch's k × rows largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
 
     Outside training a vector's code must not depend on its neighbours: f = pre where pre > t, with t the running mean
-    (decay .99) of the smallest value each batch kept. While t is unset (−1, before the first step) the batch's own top
-    k × rows are taken. Bussmann, Leask & Nanda 2024, BatchTopK sparse autoencoders.
+    of the smallest value each batch kept (decay .95: some twenty batches, to keep up with moving weights). While t is
+    unset (−1, before the first step) the batch's own top k × rows are taken. Bussmann, Leask & Nanda 2024, BatchTopK
+    sparse autoencoders.
 
     Args:
         k: active latents per vector, on average.
@@ -40,7 +41,7 @@ class BatchTopK:
 
     unit_norm = True
     has_coefficient = False
-    decay = 0.99
+    decay = 0.95
 
     def __init__(
         self, k: int, threshold: Tensor, *, k_aux: int | None, aux_coefficient: float, prefixes: Tensor | None = None
