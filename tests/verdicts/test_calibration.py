@@ -57,23 +57,24 @@ def test_sampled_text_is_predicted_as_well_as_it_can_be():
     assert not (windows.tokens[:, 1:] == 0).any()
 
 
-@pytest.mark.parametrize("mode", ["oracle", "trained"])
-def test_planted_non_features_are_rarely_supported_and_planted_features_often(mode):
+@pytest.mark.parametrize(("mode", "most_missed"), [("oracle", 0.6), ("trained", 0.85)])
+def test_planted_non_features_are_rarely_supported_and_planted_features_often(mode, most_missed):
     config = CalibrationConfig(
         n_networks=1,
-        features=20,
-        n_documents=30,
-        n_train_tokens=120_000,
-        n_latents=64,
+        features=15,
+        n_documents=24,
+        n_train_tokens=75_000,
+        n_latents=48,
         k=5,
         modes=(mode,),
         causal=CausalConfig(n_samples=48, n_resamples=100, n_flips=999, tokens_per_pass=8192),
-        verdicts=VerdictConfig(margin_fdr=0.1),
+        verdicts=VerdictConfig(margin_fdr=1),  # too few latents here to tell luck from specificity
     )
     report = calibrate(config)
-    assert report.false_positive_rate(mode).value <= 0.15
-    assert report.miss_rate(mode).value <= 0.8
-    assert report.false_positive_rate(mode).n + report.miss_rate(mode).n <= 20 + 8 + 12 + 12
+    assert report.false_positive_rate(mode, "hidden", "bystander").value <= 0.1
+    assert report.miss_rate(mode).value <= most_missed
+    planted = {group.kind: sum(group.counts.values()) + group.not_found for group in report.groups}
+    assert planted == {"feature": 15, "hidden": 6, "bystander": 9, "input": 9}
     assert CalibrationReport.model_validate_json(report.model_dump_json()) == report
     assert all(kind in report.summary() for kind in NON_FEATURES)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyseme.activations.firings import Firings
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p
-from polyseme.causal.interventions import Interventions, Route, Runner, choose_route, intervene
+from polyseme.causal.interventions import Interventions, Route, choose_route, intervene
 from polyseme.causal.sampling import Samples, sample_firings
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
@@ -19,6 +19,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.networks import Network
 
 
 @runtime_checkable
@@ -83,7 +84,7 @@ class CausalEffects:
 
 
 def causal_effects(
-    network: Runner,
+    network: Network,
     windows: Windows,
     site: Site,
     dictionary: Writer,
@@ -144,7 +145,7 @@ def causal_effects(
 
 
 def _measure(
-    network: Runner,
+    network: Network,
     windows: Windows,
     site: Site,
     directions: Float[Tensor, "latent d"],
@@ -177,7 +178,7 @@ def _measure(
     return measured
 
 
-def _vocabulary(network: Runner, windows: Windows) -> int:
+def _vocabulary(network: Network, windows: Windows) -> int:
     tokens = torch.from_numpy(windows.tokens[:1].astype(np.int64)).to(network.device)
     last = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
     last[0, -1] = True

@@ -8,9 +8,9 @@ causal network the prediction at t depends on positions ≤ t only, and the posi
 change at t, so a ghost computes exactly what its own full forward pass would.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,44 +20,9 @@ from torch import Tensor
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.networks import Edit, Network
 
 Route = Literal["ghosts", "rows"]
-Edit = Callable[[Tensor], Tensor]
-
-
-@runtime_checkable
-class Runner(Protocol):
-    """What causal tests need of a network; `polyseme.networks.Network` is one."""
-
-    @property
-    def causal(self) -> bool:
-        """True when a position never sees a later one."""
-        ...
-
-    @property
-    def supports_4d_mask(self) -> bool:
-        """True when a float mask `[batch, 1, query, key]` is added to the attention scores as it is."""
-        ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def width(self, site: Site) -> int: ...
-
-    def run(
-        self,
-        inputs: Any,
-        *,
-        edits: Mapping[Site, Edit] | None = ...,
-        attention_mask: Tensor | None = ...,
-        position_ids: Tensor | None = ...,
-        logits_at: Tensor | None = ...,
-    ) -> Any:
-        """An output whose `logits` are those at the True positions of `logits_at[batch, position]`, row by row.
-
-        An edit is given its own copy of the site's vectors `[batch, position, d]`.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +56,7 @@ class Outcome:
     kl: Float[np.ndarray, " intervention"]
 
 
-def choose_route(network: Runner, wanted: Literal["auto", "ghosts", "rows"] = "auto") -> Route:
+def choose_route(network: Network, wanted: Literal["auto", "ghosts", "rows"] = "auto") -> Route:
     """The fastest exact way to run this network.
 
     Raises:
@@ -110,7 +75,7 @@ def choose_route(network: Runner, wanted: Literal["auto", "ghosts", "rows"] = "a
 
 
 def intervene(
-    network: Runner, windows: Windows, site: Site, todo: Sequence[Interventions], *, route: Route, tokens_per_pass: int
+    network: Network, windows: Windows, site: Site, todo: Sequence[Interventions], *, route: Route, tokens_per_pass: int
 ) -> list[Outcome]:
     """Run interventions on several windows, each exact and by itself.
 
@@ -128,7 +93,7 @@ def intervene(
         return [_rows(network, windows, site, one, tokens_per_pass) for one in todo]
 
 
-def _ghosts(network: Runner, windows: Windows, site: Site, todo: Sequence[Interventions]) -> list[Outcome]:
+def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Interventions]) -> list[Outcome]:
     device, context = network.device, windows.tokens.shape[1]
     n_ghosts = max(len(one) for one in todo)
     rows = [one.window for one in todo]
@@ -190,7 +155,7 @@ def ghost_mask(context: int, position: Int[Tensor, "batch ghost"]) -> Float[Tens
     return torch.where(seen, torch.zeros((), device=position.device), blocked)[:, None]
 
 
-def _rows(network: Runner, windows: Windows, site: Site, one: Interventions, tokens_per_pass: int) -> Outcome:
+def _rows(network: Network, windows: Windows, site: Site, one: Interventions, tokens_per_pass: int) -> Outcome:
     device, context = network.device, windows.tokens.shape[1]
     tokens = torch.from_numpy(windows.tokens[one.window].astype(np.int64))
     at = torch.from_numpy(one.position.astype(np.int64))

@@ -15,7 +15,7 @@ from torch import Tensor
 from polyseme.activations import Firings, TensorSource, collect_firings
 from polyseme.causal import CausalConfig, causal_effects
 from polyseme.causal.effect import Writer
-from polyseme.controls.planted import NON_FEATURES, SITE, Counts, Kind, PlantedNetwork
+from polyseme.controls.planted import KINDS, NON_FEATURES, SITE, Counts, Kind, PlantedNetwork
 from polyseme.controls.verdicts import VerdictConfig, judge, wilson_interval
 from polyseme.core.config import Config
 from polyseme.core.progress import Reporter, Silent
@@ -214,21 +214,16 @@ def _plant(config: CalibrationConfig, i: int) -> _Planted:
 
 def _judge(config: CalibrationConfig, planted: _Planted, mode: Mode, i: int) -> _Seen:
     seed = derive_seed(config.seed, "judge", mode, i)
-    writer, firings, other, control = (
-        _trained(config, planted, seed) if mode == "trained" else _oracle(planted, seed)
-    )
+    writer, firings, other, control = _trained(config, planted, seed) if mode == "trained" else _oracle(planted, seed)
     effects = causal_effects(
         planted.network, planted.heldout, SITE, writer, firings, config=config.causal, seed=derive_seed(seed, "causal")
     )
     specific = specificity(firings, other, {"control": control}, seed=derive_seed(seed, "specificity"))
     judged = judge(firings, effects, specific, config=config.verdicts)
-    statuses = [verdict.status for verdict in judged.verdicts]
+    statuses: list[Status] = [verdict.status for verdict in judged.verdicts]
     variable = _stands_for(firings, _truth(planted.module, planted.heldout))
-    best: list[Status | None] = [
-        min((statuses[j] for j in np.flatnonzero(variable == v)), key=STATUSES.index, default=None)
-        for v in range(len(planted.module.kinds))
-    ]
-    unmatched = [statuses[j] for j in np.flatnonzero(variable < 0) if judged.n_documents[j] > 0]
+    best = [_best([statuses[j] for j in np.flatnonzero(variable == v)]) for v in range(len(planted.module.kinds))]
+    unmatched: list[Status] = [statuses[j] for j in np.flatnonzero(variable < 0) if judged.n_documents[j] > 0]
     return _Seen(mode, planted.module.kinds, best, unmatched)
 
 
@@ -244,7 +239,7 @@ def _trained(config: CalibrationConfig, planted: _Planted, seed: int) -> tuple[W
             for name in names
             for s in [derive_seed(seed, "dictionary", name)]
         ]
-        fit(jobs, source, TrainingConfig(n_tokens=config.n_train_tokens, batch_size=1024))
+        fit(jobs, source, TrainingConfig(n_tokens=config.n_train_tokens, batch_size=512, lr=3e-3))
         found = collect_firings(network, planted.heldout, {job.name: (SITE, job.dictionary) for job in jobs})
         return jobs[0].dictionary, *(found[name] for name in names)
 
@@ -293,13 +288,13 @@ def _stands_for(firings: Firings, truth: Float[np.ndarray, "token variable"]) ->
 
 def _groups(config: CalibrationConfig, seen: list[_Seen]) -> Iterator[CalibrationGroup]:
     for mode in config.modes:
-        for kind in ("feature", *NON_FEATURES):
-            by_network = [
+        for kind in KINDS:
+            by_network: list[list[Status | None]] = [
                 [verdict for verdict, k in zip(one.verdicts, one.kinds, strict=True) if k == kind]
                 for one in seen
                 if one.mode == mode
             ]
-            found = [[verdict for verdict in some if verdict] for some in by_network]
+            found: list[list[Status]] = [[verdict for verdict in some if verdict] for some in by_network]
             yield CalibrationGroup(
                 mode=mode,
                 kind=kind,
@@ -307,6 +302,10 @@ def _groups(config: CalibrationConfig, seen: list[_Seen]) -> Iterator[Calibratio
                 not_found=sum(map(len, by_network)) - sum(map(len, found)),
                 supported_by_network=tuple((some.count("supported"), len(some)) for some in found),
             )
+
+
+def _best(verdicts: list[Status]) -> Status | None:
+    return next((status for status in STATUSES if status in verdicts), None)
 
 
 def _count(verdicts: list[Status]) -> dict[Status, int]:
