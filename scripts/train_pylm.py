@@ -25,7 +25,7 @@ import transformers
 import tyro
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy, linear
 
 from polyseme.corpora.document import split_of
 from polyseme.corpora.pack import Windows, pack
@@ -131,8 +131,8 @@ def loss_of(model: transformers.GPT2LMHeadModel, tokens: torch.Tensor, counted: 
     """Summed next-token cross-entropy (nats) over the targets that are neither special nor padding."""
     hidden = model.transformer(input_ids=tokens[:, :-1]).last_hidden_state
     keep = counted[:, 1:]
-    logits = F.linear(hidden[keep], model.lm_head.weight)
-    return F.cross_entropy(logits.float(), tokens[:, 1:][keep], reduction="sum")
+    logits = linear(hidden[keep], model.lm_head.weight)
+    return cross_entropy(logits.float(), tokens[:, 1:][keep], reduction="sum")
 
 
 @torch.no_grad()
@@ -222,9 +222,7 @@ def train(out: Path, size: Size, recipe: Recipe) -> None:
         "torch": torch.__version__.split("+")[0],
         "loss": log,
     }
-    state = {
-        k: v.half().contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"
-    }
+    state = {k: v.half().contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     model.config.torch_dtype = "float16"
     model.config.save_pretrained(folder)

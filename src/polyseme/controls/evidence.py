@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from polyseme.activations.firings import Firings
@@ -97,9 +98,9 @@ def specificity_stage(
     return {site: _load_specificity(artifact.path / dictionary_name(site, seeds[0])) for site in sites}
 
 
-def stability_stage(real: Readings, trained: Trained, sites: tuple[str, ...], seeds: tuple[int, ...], bench: Bench) -> (
-    dict[str, list[MetricRecord]]
-):
+def stability_stage(
+    real: Readings, trained: Trained, sites: tuple[str, ...], seeds: tuple[int, ...], bench: Bench
+) -> dict[str, list[MetricRecord]]:
     """Matched cosines between the first two seeds' dictionaries at every site; empty with a single seed."""
     if len(seeds) < 2:
         return {}
@@ -129,7 +130,7 @@ def _any_seed(readings: Readings, site: str) -> Firings:
     return next(firings for (name, _), firings in readings.firings.items() if name == site)
 
 
-def _arrays(folder: Path) -> dict[str, object]:
+def _arrays(folder: Path) -> dict[str, np.ndarray]:
     return {path.stem: load_array(path) for path in sorted(folder.glob("*.npy"))}
 
 

@@ -1,10 +1,9 @@
 """What every control is: a study turned into the same study on a null."""
 
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
+from polyseme.controls.target import Target
 from polyseme.studies.config import StudyConfig
-
-Target = Literal["data", "labels", "weights", "latents"]
 
 
 class Control(Protocol):
@@ -16,7 +15,9 @@ class Control(Protocol):
     """What the null shares with the real study; a result it explains is not the network's doing."""
     destroys: ClassVar[str]
     """What the null lacks; only this can explain a gap."""
-    seed: int
+
+    @property
+    def seed(self) -> int: ...
 
     @property
     def name(self) -> str:

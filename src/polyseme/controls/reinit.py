@@ -1,18 +1,32 @@
-"""What the weight controls share: the study's network with its weights replaced."""
+"""What the controls on weights share: the study's network with its weights made random in one way or another."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+from polyseme.controls.target import Target, kind_of
+from polyseme.core.config import Config
 from polyseme.networks import ReinitConfig
 from polyseme.studies.config import StudyConfig
 
-
-def reinit_name(kind: str, keep_embeddings: bool) -> str:
-    return f"{kind}_keep_embeddings" if keep_embeddings else kind
+Reinit = Literal["gaussian", "spectrum", "permuted"]
 
 
-def reinitialised(
-    study: StudyConfig, kind: Literal["gaussian", "spectrum", "permuted"], *, keep_embeddings: bool, seed: int
-) -> StudyConfig:
-    """The same study on the network re-initialised."""
-    reinit = ReinitConfig(kind=kind, keep_embeddings=keep_embeddings, seed=seed)
-    return study.model_copy(update={"network": study.network.model_copy(update={"reinit": reinit})})
+class WeightControl(Config):
+    """The same study on the network re-initialised; a kind of it says how, what that keeps and what it destroys."""
+
+    targets: ClassVar[Target] = "weights"
+    preserves: ClassVar[str]
+    destroys: ClassVar[str]
+    reinit: ClassVar[Reinit]
+
+    keep_embeddings: bool = False
+    """Keep the input embeddings: a null that still knows which token it reads."""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        kind = kind_of(self)
+        return f"{kind}_keep_embeddings" if self.keep_embeddings else kind
+
+    def apply(self, study: StudyConfig) -> StudyConfig:
+        reinit = ReinitConfig(kind=self.reinit, keep_embeddings=self.keep_embeddings, seed=self.seed)
+        return study.model_copy(update={"network": study.network.model_copy(update={"reinit": reinit})})

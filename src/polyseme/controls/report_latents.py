@@ -32,9 +32,7 @@ def latent_reports(findings: Findings) -> tuple[LatentReport, ...]:
     for site in findings.verdicts:
         of_site = [t for status in STATUSES for t in chosen.get(status, ()) if t.candidate.site == site]
         described |= {(site, report.latent): report for report in _describe(findings, site, of_site)}
-    return tuple(
-        described[t.candidate.site, t.candidate.latent] for status in STATUSES for t in chosen.get(status, ())
-    )
+    return tuple(described[t.candidate.site, t.candidate.latent] for status in STATUSES for t in chosen.get(status, ()))
 
 
 def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[LatentReport]:
@@ -98,7 +96,7 @@ def _nearest(findings: Findings, site: str, latents: list[int]) -> dict[int, tup
     own = findings.real.readings.firings[site, seeds[0]]
     others = {f"seed {seed}": findings.real.readings.firings[site, seed] for seed in seeds[1:2]}
     others |= {f"control {name}": c.shared.firings[site, seeds[0]] for name, c in findings.controls.items()}
-    out: dict[int, tuple[Neighbour, ...]] = {latent: () for latent in latents}
+    out: dict[int, tuple[Neighbour, ...]] = dict.fromkeys(latents, ())
     for name, other in others.items():
         correlations = _correlations(own, latents, other)
         for latent, row in zip(latents, correlations, strict=True):

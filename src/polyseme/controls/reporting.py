@@ -9,7 +9,7 @@ import numpy as np
 from polyseme.controls.calibration import shipped_calibration
 from polyseme.controls.report_latents import latent_reports
 from polyseme.controls.study import Findings, Measured
-from polyseme.core.records import STATUSES, MetricRecord
+from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.evaluation import DocumentSums, compute_equivalent, density_histogram, gap
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.report import (
@@ -160,7 +160,7 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
     real = findings.real
     dictionary = real.trained.dictionaries[site, seed]
     judged = findings.verdicts[site]
-    counts = {status: sum(v.status == status for v in judged.verdicts) for status in STATUSES}
+    counts: dict[Status, int] = {status: sum(v.status == status for v in judged.verdicts) for status in STATUSES}
     alive = int(real.readings.alive(site, seed).sum())
     stable = findings.stability.get(site, [])
     return DictionaryReport(
@@ -191,7 +191,8 @@ def _densities(findings: Findings, site: str) -> Iterator[tuple[str, Histogram]]
         firings = measured.readings.firings[site, findings.config.seeds[0]]
         found = density_histogram(np.diff(firings.columns.indptr), firings.n_tokens)
         edges, heights = found["edges"], found["counts"]
-        assert isinstance(edges, list) and isinstance(heights, list)
+        assert isinstance(edges, list)
+        assert isinstance(heights, list)
         yield name, Histogram(edges=tuple(edges), counts=tuple(heights), label="log10 density")
 
 
@@ -325,14 +326,15 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
 
 def _limits(findings: Findings) -> Iterator[str]:
     config = findings.config
+    judged = config.seeds[0]
     if not config.controls:
         yield "The study has no controls, so no latent can be called supported."
     if len(config.seeds) < 2:
         yield "The study has one seed, so seed recurrence and model-specificity were not measured."
     elif len(config.seeds) > 2:
-        yield f"Recurrence is measured against seed {config.seeds[1]} alone, though there are {len(config.seeds)} seeds."
+        yield f"Recurrence is measured against seed {config.seeds[1]} alone, of {len(config.seeds)} seeds."
     if config.controls:
-        yield f"Each control was trained from one seed ({config.seeds[0]}); its own spread over seeds is not measured."
+        yield f"Each control was trained from one seed ({judged}); its own spread over seeds is not measured."
     if not findings.effects:
         yield "Causal effects were not measured: the network does not predict the next token."
     elif config.causal.n_samples:

@@ -15,7 +15,6 @@ from polyseme.controls import ControlConfig
 from polyseme.controls.evidence import causal_stage, specificity_stage, stability_stage, token_shares
 from polyseme.controls.protocol import Control
 from polyseme.controls.verdicts import SiteVerdicts, VerdictConfig, judge
-from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord, Status
@@ -27,8 +26,8 @@ from polyseme.networks import Network
 from polyseme.store import Run, Store
 from polyseme.studies.baselines import Baselines, baselines_stage
 from polyseme.studies.bench import Bench
-from polyseme.studies.continuations import continuations_stage
 from polyseme.studies.config import StudyConfig
+from polyseme.studies.continuations import continuations_stage
 from polyseme.studies.dictionaries import dictionaries_stage
 from polyseme.studies.files import load_config, validate_config
 from polyseme.studies.measure import Readings, Spliced, readings_stage, splice_stage
@@ -43,7 +42,7 @@ class ControlledStudyConfig(StudyConfig):
     """Nulls the whole study is repeated on; without one, no latent can be called supported."""
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
-    shown: int = Field(50, ge=0)
+    shown: int = Field(default=50, ge=0)
     """Most telling latents of each verdict that the report shows."""
 
     @model_validator(mode="after")
@@ -148,7 +147,7 @@ def study(
         reporter: told of progress; silent by default.
 
     Raises:
-        InputError: anything wrong with the config, the network, the corpus or the disk, before long work where possible.
+        InputError: anything wrong with config, network, corpus or disk, before long work where possible.
         Diverged: a training that went wrong.
     """
     config = as_config(config)
@@ -212,9 +211,7 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
         for site in plain.sites
     }
     stable = stability_stage(real.readings, real.trained, plain.sites, plain.seeds, bench)
-    return Findings(
-        config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts
-    )
+    return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)
 
 
 def _measure(

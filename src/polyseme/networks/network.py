@@ -109,9 +109,13 @@ class Network:
         """Parameters, shared ones counted once."""
         return sum(p.numel() for p in self.module.parameters())
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over class, config, weights and re-initialisation; 64 hex digits, computed once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         if self.reinit is None:
             return weights_fingerprint(self.module)
         # Named by what it was made from: linear algebra may differ in the last bit between machines.

@@ -22,19 +22,19 @@ class TransformConfig(Config):
 class TokensConfig(Config):
     """Which tokens of the corpus are used."""
 
-    train: int = Field(1_000_000, ge=1)
+    train: int = Field(default=1_000_000, ge=1)
     """Tokens of the train side that are packed (fewer than `training.n_tokens` are gone through several times)."""
-    heldout: int = Field(100_000, ge=1)
+    heldout: int = Field(default=100_000, ge=1)
     """Tokens of held-out documents that everything is measured on."""
-    splice: int = Field(20_000, ge=1)
+    splice: int = Field(default=20_000, ge=1)
     """The first so many held-out tokens, in whole windows, are also used for splicing, which costs many passes."""
-    train_document_tokens: int | None = Field(None, ge=1)
+    train_document_tokens: int | None = Field(default=None, ge=1)
     """At most so many train tokens of one document, a stretch at a random place; None for whole documents."""
-    heldout_document_tokens: int | None = Field(512, ge=1)
+    heldout_document_tokens: int | None = Field(default=512, ge=1)
     """The same for held-out tokens: intervals are over documents, so many short stretches beat a few long ones."""
     context: int | None = None
     """Tokens a window; None for the network's context, at most 1024."""
-    heldout_fraction: float = Field(0.1, gt=0, lt=1)
+    heldout_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of documents on the held-out side."""
     seed: int = 0
     """Of the order in which documents are sampled."""
@@ -45,13 +45,13 @@ class TokensConfig(Config):
 class EvaluationConfig(Config):
     """What is measured besides reconstruction and splicing."""
 
-    n_resamples: int = Field(1000, ge=100)
+    n_resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples of documents behind each interval."""
-    lookup_tokens: int = Field(200_000, ge=1)
+    lookup_tokens: int = Field(default=200_000, ge=1)
     """Train tokens that the token and bigram look-up tables are learned on."""
-    n_continuations: int = Field(3, ge=0)
+    n_continuations: int = Field(default=3, ge=0)
     """Held-out prompts continued by the clean and by the jointly patched network."""
-    batch_windows: int = Field(16, ge=1)
+    batch_windows: int = Field(default=16, ge=1)
     """Windows a forward pass."""
 
 
@@ -64,7 +64,7 @@ class StudyConfig(Config):
     corpus: CorpusConfig = StdlibCorpusConfig()
     tokens: TokensConfig = TokensConfig()
     sites: tuple[str, ...] = ("blocks.2.resid_post",)
-    """Where dictionaries are trained, by short name, TransformerLens name or module path; `polyseme sites` lists them."""
+    """Where dictionaries are trained: short or TransformerLens names or module paths; `polyseme sites` lists them."""
     dictionary: DictionaryConfig = TopKConfig()
     harvest: HarvestConfig = HarvestConfig()
     training: TrainingConfig = TrainingConfig()

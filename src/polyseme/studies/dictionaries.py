@@ -51,20 +51,15 @@ def dictionaries_stage(
         source = study.harvest.build(
             network, subject.tokens.train, subject.sites, folder=folder / "activations", reporter=bench.reporter
         )
-        jobs = [
-            Job(
-                name=names[site, seed],
-                dictionary=study.dictionary.build(
-                    network.width(subject.sites[site]),
-                    seed=derive_seed(seed, "dictionary", site),
-                    device=network.device,
-                ),
-                x_site=site,
-                y_site=site,
-                seed=seed,
-                target_l0=(target_l0 or {}).get((site, seed)),
+        dictionaries = {
+            (site, seed): study.dictionary.build(
+                network.width(subject.sites[site]), seed=derive_seed(seed, "dictionary", site), device=network.device
             )
             for site, seed in keys
+        }
+        jobs = [
+            Job(names[site, seed], dictionary, site, site, seed, (target_l0 or {}).get((site, seed)))
+            for (site, seed), dictionary in dictionaries.items()
         ]
         trained = fit(jobs, source, study.training, checkpoints=folder / "checkpoints", reporter=bench.reporter)
         few = first_windows(subject.tokens.train, MEAN_TOKENS)
@@ -74,7 +69,7 @@ def dictionaries_stage(
         for (site, seed), job in zip(keys, trained, strict=True):
             where = {"site": site, "module": str(subject.sites[site]), "seed": seed, "n_tokens": job.n_tokens}
             metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.key}
-            save_dictionary(folder / names[site, seed], job.dictionary, metadata)
+            save_dictionary(folder / names[site, seed], dictionaries[site, seed], metadata)
         # What only a killed run needs is not part of the artifact.
         remove(folder / "checkpoints")
         remove(folder / "activations")

@@ -28,9 +28,7 @@ def load_config(path: Path, model: type[C]) -> C:
     try:
         value = tomllib.loads(path.read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"not UTF-8 at byte {error.start}", where=str(path), fix="save the file in UTF-8"
-        ) from error
+        raise InputError(f"not UTF-8 at byte {error.start}", where=str(path), fix="save the file in UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"not valid TOML: {error}", where=str(path), fix="mend the line it names") from error
     return validate_config(value, model, where=str(path))

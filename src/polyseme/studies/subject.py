@@ -15,7 +15,6 @@ from polyseme.studies.config import StudyConfig
 from polyseme.studies.tokens import Tokens
 from polyseme.training import HistoryPoint
 
-
 K = TypeVar("K")
 
 

@@ -1,0 +1,28 @@
+"""What the controls on tokens share: the study on tokens from which something was destroyed."""
+
+from typing import ClassVar, Literal
+
+from polyseme.controls.target import Target, kind_of
+from polyseme.core.config import Config
+from polyseme.studies.config import StudyConfig, TransformConfig
+
+Transform = Literal["shuffle_within_document", "unigram", "uniform"]
+
+
+class TokenControl(Config):
+    """The same study on transformed tokens; a kind of it says how, what that keeps and what it destroys."""
+
+    targets: ClassVar[Target] = "data"
+    preserves: ClassVar[str]
+    destroys: ClassVar[str]
+    transform: ClassVar[Transform]
+
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return kind_of(self)
+
+    def apply(self, study: StudyConfig) -> StudyConfig:
+        transform = TransformConfig(kind=self.transform, seed=self.seed)
+        return study.model_copy(update={"tokens": study.tokens.model_copy(update={"transform": transform})})
