@@ -57,24 +57,25 @@ def test_sampled_text_is_predicted_as_well_as_it_can_be():
     assert not (windows.tokens[:, 1:] == 0).any()
 
 
-@pytest.mark.parametrize(("mode", "most_missed"), [("oracle", 0.6), ("trained", 0.85)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "most_missed"), [("oracle", 0.6), ("trained", 0.6)])
 def test_planted_non_features_are_rarely_supported_and_planted_features_often(mode, most_missed):
     config = CalibrationConfig(
         n_networks=1,
-        features=15,
-        n_documents=24,
+        features=20,
+        n_documents=30,
         n_train_tokens=75_000,
-        n_latents=48,
+        n_latents=64,
         k=5,
         modes=(mode,),
-        causal=CausalConfig(n_samples=48, n_resamples=100, n_flips=999, tokens_per_pass=8192),
+        causal=CausalConfig(n_samples=128, n_resamples=100, n_flips=999, tokens_per_pass=8192),
         verdicts=VerdictConfig(margin_fdr=1),  # too few latents here to tell luck from specificity
     )
     report = calibrate(config)
     assert report.false_positive_rate(mode, "hidden", "bystander").value <= 0.1
     assert report.miss_rate(mode).value <= most_missed
     planted = {group.kind: sum(group.counts.values()) + group.not_found for group in report.groups}
-    assert planted == {"feature": 15, "hidden": 6, "bystander": 9, "input": 9}
+    assert planted == {"feature": 20, "hidden": 8, "bystander": 12, "input": 12}
     assert CalibrationReport.model_validate_json(report.model_dump_json()) == report
     assert all(kind in report.summary() for kind in NON_FEATURES)
 
