@@ -12,7 +12,7 @@ from polyseme.interpret.tokens import TokenTexts
 
 @torch.no_grad()
 def logit_effects(
-    write: Float[Tensor, "latent d_model"],
+    write: Float[Tensor, "latent d_out"],
     unembedding: Float[Tensor, "vocab d_model"],
     texts: TokenTexts,
     *,

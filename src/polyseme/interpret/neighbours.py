@@ -1,5 +1,6 @@
 """The latents most like a given one: by the direction they write, and by where they fire."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,21 +20,25 @@ def nearest_by_writing(
 
     Args:
         write: every latent's write direction; a zero direction is nobody's neighbour.
-        latents: those asked about.
+        latents: those asked about; one with a zero direction has none.
         n: how many neighbours.
         chunk: latents a block; memory is `chunk * n_latents` floats.
     """
+    silent = write.norm(dim=1) == 0
     unit = torch.nn.functional.normalize(write.float(), dim=1)
     n = min(n, len(write) - 1)
     out: dict[int, tuple[Neighbour, ...]] = {}
     for block in torch.tensor(list(latents), dtype=torch.int64).split(chunk):
         cosines = unit[block] @ unit.T
         cosines[torch.arange(len(block)), block] = -torch.inf
+        cosines[:, silent] = -torch.inf
+        cosines[silent[block]] = -torch.inf
         values, indices = cosines.topk(n, dim=1)
         for latent, v, i in zip(block.tolist(), values.tolist(), indices.tolist(), strict=True):
             out[latent] = tuple(
                 Neighbour(dictionary="same", latent=j, value=c, measure="write cosine")
                 for c, j in zip(v, i, strict=True)
+                if math.isfinite(c)
             )
     return out
 

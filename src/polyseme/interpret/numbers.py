@@ -16,7 +16,7 @@ def short(value: float, digits: int = 3) -> str:
     size = abs(value)
     if size == 0:
         text = "0"
-    elif size < 9_999.5 and size.is_integer():
+    elif size < 9_999.5 and size % 1 == 0:
         text = f"{size:.0f}"
     elif size >= 999_500:
         text = f"{_significant(size / 1e6, digits)}M" if size < 999.5e6 else f"{_significant(size / 1e9, digits)}B"

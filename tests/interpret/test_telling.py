@@ -1,0 +1,173 @@
+"""The latents worth showing, and what a report says about itself."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from polyseme.core.errors import InputError
+from polyseme.core.records import Evidence, Interval, Status, Verdict
+from polyseme.interpret.headlines import headlines
+from polyseme.interpret.numbers import count, duration, interval, memory, percent, short, signed
+from polyseme.interpret.report import StudyReport
+from polyseme.interpret.telling import Candidate, evidence_strength, most_telling
+from polyseme.interpret.words import gap_of, metric_name, value_of
+from tests.report.fixture import bare_report, record, sample_report
+
+
+def evidence(name: str, low: float, high: float, passed: bool, null: float = 0.0) -> Evidence:
+    bounds = Interval(low=low, high=high)
+    return Evidence(name=name, effect=(low + high) / 2, interval=bounds, null=null, n=10, passed=passed)
+
+
+def candidate(
+    latent: int,
+    status: Status,
+    effect: float = 1,
+    margin: float = 1,
+    *,
+    site: str = "a",
+    passed: str = "em",
+    density: float = 0.1,
+    documents: int = 5,
+) -> Candidate:
+    verdict = Verdict(
+        status=status,
+        evidence=(
+            evidence("causal_effect", effect, effect + 1, "e" in passed),
+            evidence("model_specificity/gaussian", margin, margin + 1, "m" in passed),
+        ),
+    )
+    return Candidate(site, latent, verdict, density, documents)
+
+
+def ids(found: tuple) -> list[int]:
+    return [t.candidate.latent for t in found]
+
+
+def test_strength_is_the_standardised_lower_bound():
+    assert evidence_strength(evidence("x", 1.0, 1.0 + 2 * 1.96, True)) == pytest.approx(1.0)
+    assert evidence_strength(evidence("x", 1.0, 1.0 + 2 * 1.96, True, null=0.4)) == pytest.approx(0.6)
+    assert evidence_strength(None) == -math.inf
+    assert evidence_strength(Evidence(name="x", effect=1, n=3, passed=True)) == -math.inf
+    assert evidence_strength(evidence("x", math.nan, math.nan, False)) == -math.inf
+
+
+def test_the_weaker_test_ranks_the_supported():
+    found = most_telling([candidate(1, "supported", 9, 0.1), candidate(2, "supported", 3, 3)], 50)
+    assert ids(found["supported"]) == [2, 1]
+    assert ids(found["mixed"]) == []
+
+
+def test_mixed_shows_both_kinds_in_turn():
+    rows = [candidate(i, "mixed", i, 0, passed="e") for i in (1, 2, 3)]
+    rows += [candidate(i, "mixed", 0, i, passed="m") for i in (11, 12)]
+    found = most_telling(rows, 4)["mixed"]
+    assert ids(found) == [3, 12, 2, 11]
+    assert "not specific" in found[0].why
+    assert "no effect" in found[1].why
+
+
+def test_the_control_like_and_the_dense_take_turns_without_repeats():
+    like: Status = "indistinguishable_from_control"
+    rows = [candidate(i, like, 0, i, passed="", density=i / 10) for i in range(4)]
+    assert ids(most_telling(rows, 50)[like]) == [0, 3, 1, 2]
+
+
+def test_sites_take_turns_and_the_number_is_kept():
+    rows = [candidate(i, "insufficient_data", site="a", documents=i) for i in range(60)]
+    rows += [candidate(i, "insufficient_data", site="b", documents=0) for i in range(2)]
+    found = most_telling(rows, 50)["insufficient_data"]
+    assert len(found) == 50
+    assert [(t.candidate.site, t.candidate.latent) for t in found[:5]] == [
+        ("a", 59),
+        ("b", 0),
+        ("a", 58),
+        ("b", 1),
+        ("a", 57),
+    ]
+
+
+def test_a_report_survives_json(tmp_path: Path):
+    report = sample_report(per_status=1, hostile=True)
+    path = tmp_path / "report.json"
+    report.save(path)
+    again = StudyReport.load(path)
+    assert again.model_dump_json() == report.model_dump_json()
+    assert math.isnan(again.dictionaries[0].metrics[-2].value)
+    assert "NaN" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"title": 3}', "\x00"])
+def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str):
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a report"):
+        StudyReport.load(path)
+
+
+def test_another_schema_version_is_refused(tmp_path: Path):
+    path = tmp_path / "report.json"
+    value = json.loads(bare_report().model_dump_json()) | {"schema_version": 99}
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match="schema version 99"):
+        StudyReport.load(path)
+
+
+def test_headlines_say_what_was_found():
+    text = "\n".join(headlines(sample_report(per_status=1)))
+    assert "2,166 of 4,980 judged latents (43%) are supported" in text
+    assert "calls 3.1% (95% interval 1.8% to 4.7%) of non-features supported" in text
+    assert "at 3 of 3 sites a control is reconstructed better" in text
+    assert "from 2.95 to 3.42 nats/token" in text
+    assert "With every site patched the 3.9 M model predicts like a 0.6 M one." in text
+    assert "nan" not in text.lower().replace("finan", "")
+
+
+def test_headlines_of_an_empty_study_claim_nothing():
+    assert headlines(bare_report()) == (
+        "No latent was given a verdict: a verdict needs a control, a second seed and latents that fire.",
+    )
+    none = sample_report(per_status=0)
+    counts = {"supported": 0, "mixed": 3, "insufficient_data": 7}
+    none = none.model_copy(
+        update={
+            "dictionaries": tuple(d.model_copy(update={"verdict_counts": counts}) for d in none.dictionaries),
+            "calibration": None,
+        }
+    )
+    first = headlines(none)[0]
+    assert first.startswith("None of 30 judged latents is supported. 21 fired in too few documents")
+    assert first.endswith("The rate of false positives was not measured.")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((0.1434, "0.143"), (12.54, "12.5"), (24.0, "24"), (0.09996, "0.100"), (12_345, "12.3k"), (3.9e6, "3.90M")),
+        *((-0.02, "−0.0200"), (0, "0"), (math.nan, "not measured"), (math.inf, "∞"), (2.1e-7, "2.1e−7")),
+    ],
+)
+def test_numbers_are_short(value: float, text: str):
+    assert short(value) == text
+
+
+def test_other_numbers():
+    assert (signed(0.5), signed(-0.5), signed(0.0)) == ("+0.500", "−0.500", "0")
+    assert (count(1234567), count(math.nan)) == ("1,234,567", "not measured")
+    assert (percent(0.0312), percent(0.97, 3), percent(0.0), percent(1.0, 3)) == ("3.1%", "97.0%", "0%", "100%")
+    assert interval(Interval(low=-0.1, high=0.2), sign=True) == "[−0.100, +0.200]"
+    assert (interval(None), interval(Interval(low=math.nan, high=1))) == ("", "")
+    assert [duration(s) for s in (0.25, 42, 318.4, 7260, math.nan)] == [
+        "0.2 s",
+        "42 s",
+        "5 min 18 s",
+        "2 h 01 min",
+        "not measured",
+    ]
+    assert (memory(2.5 * 2**30), memory(2**20)) == ("2.50 GiB", "1 MiB")
+    assert metric_name("model_specificity/gaussian") == "Model-specificity / gaussian"
+    assert value_of(record("ce_recovered", 0.977)) == "97.7%"
+    assert gap_of(-0.12, record("ce_recovered", 0.9)) == "−12 pp"
+    assert gap_of(-0.12, record("fvu", 0.9)) == "−0.120"

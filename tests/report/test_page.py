@@ -1,0 +1,257 @@
+"""The page: what it shows, and that hostile text stays text."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyseme.core.errors import InputError
+from polyseme.core.records import STATUSES, Evidence, Interval
+from polyseme.interpret.report import Context, Histogram, StudyReport
+from polyseme.web.report import charts, render, write_report
+from polyseme.web.report.render import pieces
+from polyseme.web.report.svg import Frame, Scale, legend, nice_ticks, tag, tick_labels
+from tests.report.fixture import HOSTILE, bare_report, sample_report
+
+VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page; raises where a tag is left open or closed twice."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack, f"</{tag}> closes nothing"
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.stack:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def hostile() -> str:
+    return render(sample_report(per_status=2, hostile=True))
+
+
+def test_hostile_text_makes_no_element_and_no_attribute(hostile: str):
+    page = Page(hostile)
+    names = {name for name, _ in page.elements}
+    assert not names & {"script", "img", "iframe", "object", "embed", "base", "form", "a:href"}
+    plain = Page(render(sample_report(per_status=2)))
+    assert names == {name for name, _ in plain.elements}
+    for name, attributes in page.elements:
+        assert not [a for a in attributes if a.startswith("on")]
+        for key in ("href", "src"):
+            value = attributes.get(key) or "#"
+            assert value.startswith(("#", "data:image/svg+xml,")), (name, value)
+    assert sum(name == "style" for name, _ in page.elements) == 1
+
+
+def test_hostile_text_is_shown_as_text(hostile: str):
+    text = Page(hostile).text
+    assert "<script>alert(1)</script>" in text
+    assert "{{ 7*7 }}" in text
+    assert "⟨U+202E⟩gnp.exe" in text
+    assert "␛[31;1mred" in text
+    assert not re.search(
+        "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]", hostile
+    )
+
+
+def test_the_policy_forbids_scripts_and_the_network(hostile: str):
+    policy = next(a["content"] for n, a in Page(hostile).elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert {"default-src 'none'", "script-src 'none'", "base-uri 'none'"} <= set(policy.split("; "))
+
+
+def test_the_page_says_what_the_study_found():
+    text = " ".join(Page(render(sample_report(per_status=2))).text.split())
+    for expected in (
+        *(
+            "2,166",
+            "false positives on planted truth",
+            "like a 0.6 M one",
+            "all sites jointly",
+            "the control is better",
+        ),
+        *("FVU of a token look-up", "not measured", "20,480 tokens", "with local changes", "random firings"),
+    ):
+        assert expected in text, expected
+    assert "nan" not in re.findall(r"\w+", text.lower())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ["has no control", "One seed only", "Splicing was not run", "were not calibrated", "not measured"]),
+        ({"dictionaries": ()}, ["No latent was given a verdict"]),
+        ({"faithfulness": sample_report(per_status=0).faithfulness}, ["Interaction"]),
+    ],
+)
+def test_missing_parts_are_named(changes: dict, said: list[str]):
+    text = " ".join(Page(render(bare_report(**changes))).text.split())
+    for sentence in said:
+        assert sentence in text, sentence
+
+
+def test_one_site_has_no_joint_figure():
+    full = sample_report(per_status=0)
+    assert full.faithfulness is not None
+    single = full.faithfulness.model_copy(
+        update={"single": full.faithfulness.single[:1], "joint": None, "interaction": None, "ladder": ()}
+    )
+    page = render(bare_report(faithfulness=single))
+    assert "One site only, so there is no joint figure" in page
+    assert 'name="site"' not in page  # no filter with nothing to choose
+
+
+def test_no_supported_latent_is_said():
+    full = sample_report(per_status=1)
+    counts = {"mixed": 5}
+    report = full.model_copy(
+        update={
+            "dictionaries": tuple(d.model_copy(update={"verdict_counts": counts}) for d in full.dictionaries),
+            "latents": tuple(x for x in full.latents if x.verdict.status == "mixed"),
+        }
+    )
+    text = " ".join(Page(render(report)).text.split())
+    assert "None of 15 judged latents is supported" in text
+    assert "No latent of this study is supported" in text
+
+
+def test_everything_not_measured_still_renders():
+    measured = {"value", "effect", "low", "high", "margin", "null", "threshold", "p_corrected", "gap", "x", "y"}
+
+    def blank(value: object, key: str = "") -> object:
+        if isinstance(value, dict):
+            return {k: blank(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [blank(v, key) for v in value]
+        return None if key in measured and not isinstance(value, bool) else value
+
+    values = blank(json.loads(sample_report(per_status=1).model_dump_json()))
+    page = Page(render(StudyReport.model_validate(values)))
+    assert "not measured" in page.text
+
+
+def test_two_hundred_latents_stay_small():
+    one = sample_report(per_status=1)
+    two = sample_report(per_status=3)
+    each = (len(render(two).encode()) - len(render(one).encode())) / 8
+    assert len(render(one).encode()) + 200 * each < 4e6
+
+
+def test_the_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_report(bare_report(), tmp_path / "report.html")
+    before = path.read_bytes()
+    assert before.startswith(b"<!doctype html>")
+
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(InputError, match="No space left"):
+        write_report(sample_report(per_status=1), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_tokens_are_grouped_and_coloured_by_their_share_of_the_greatest():
+    context = Context(
+        stratum="top",
+        document="d",
+        position=4,
+        focus=3,
+        tokens=("a", " b", "c", "d", "e", "\u202e"),
+        activations=(math.nan, 0.0, 0.1, 6.0, 3.0, 0.0),
+        loss_effects=(math.nan, math.nan, math.nan, 0.25, math.nan, math.nan),
+    )
+    found = pieces(context, 6.0)
+    assert [(p.text, p.level, p.focus) for p in found] == [
+        *(("a b", 0, False), ("c", 1, False), ("d", 6, True), ("e", 3, False), ("⟨U+202E⟩", 0, False)),
+    ]
+    assert found[2].title == "6, ΔCE +0.25"
+    assert [p.text for p in pieces(context, 6.0, before=1, after=0)] == ["c", "d"]
+    assert [p.level for p in pieces(context, 0.0)] == [0, 0, 0]  # a greatest of 0 colours nothing
+
+
+def test_scales_and_ticks():
+    scale = Scale(0, 10, 100, 200)
+    assert [scale(v) for v in (0, 5, 10)] == [100, 150, 200]
+    log = Scale(1, 100, 0, 100, log=True)
+    assert log(10) == pytest.approx(50)
+    assert [round(t, 9) for t in log.ticks()] == [1, 10, 100]
+    assert Scale(3, 3, 0, 1)(3) == 0.5
+    assert nice_ticks(0.112, 0.191, 4) == [0.12, 0.14, 0.16, 0.18]
+    assert tick_labels([-0.05, 0.0, 0.05]) == ["−0.05", "0.00", "0.05"]
+    assert nice_ticks(1, 1) == []
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        low = float(rng.normal(0, 10 ** rng.uniform(-4, 4)))
+        high = low + float(10 ** rng.uniform(-4, 4))
+        ticks = nice_ticks(low, high)
+        assert len(ticks) >= 2
+        assert all(low - 1e-9 * abs(low) - 1e-9 <= t <= high + 1e-9 * abs(high) + 1e-9 for t in ticks)
+
+
+def test_ticks_read_as_what_they_are():
+    for low, high in ((0.112, 0.191), (2.9, 3.5), (0, 24), (-0.2, 0.6)):
+        ticks = nice_ticks(low, high)
+        assert [float(t.replace("−", "-")) for t in tick_labels(ticks)] == pytest.approx(ticks)
+
+
+def test_svg_text_and_attributes_are_escaped():
+    mark = tag("text", HOSTILE[0], title='"><script>')
+    assert mark == '<text title="&#34;&gt;&lt;script&gt;">&lt;script&gt;alert(1)&lt;/script&gt;</text>'
+    assert "<script" not in legend([("a", "dot", HOSTILE[0])])
+    assert "<script" not in Frame(HOSTILE[0], (0, 1), (0, 1)).x_axis(HOSTILE[0]).svg()
+
+
+def test_a_whisker_stands_where_its_numbers_say():
+    frame = Frame("x", (0, 10), (0, 1), width=120, left=10, right=10)
+    drawn = frame.whisker(5, 2, 8, 7, "trained", "t", "dot").svg()
+    assert 'x1="30" x2="90"' in drawn
+    assert 'cx="60" cy="7"' in drawn
+    assert Frame("x", (0, 1), (0, 1)).whisker(math.nan, 0, 1, 5, "c", "t", "dot").marks == []
+
+
+def test_a_threshold_for_p_is_not_drawn_on_the_effects_axis():
+    effect = Evidence(
+        name="causal_effect", effect=0.3, interval=Interval(low=0.2, high=0.4), n=3, threshold=0.05, passed=True
+    )
+    margin = effect.model_copy(update={"name": "model_specificity/gaussian"})
+    assert "threshold" not in str(charts.evidence(effect))
+    assert "threshold" in str(charts.evidence(margin))
+
+
+def test_charts_without_data_are_none():
+    bare = bare_report().dictionaries[0]
+    assert charts.scatter(bare) is None
+    assert charts.density(bare) is None
+    assert charts.activation_histogram(None) is None
+    assert charts.activation_histogram(Histogram(edges=(0, 1), counts=(0,))) is None
+
+
+def test_every_verdict_has_its_own_mark():
+    assert len(set(charts.STATUS_SHAPES.values())) == len(STATUSES)
