@@ -8,51 +8,75 @@ from typing import Any, final
 @final
 @dataclass
 class L0Controller:
-    """A proportional-integral controller of the logarithm of a sparsity coefficient.
+    """A proportional-integral controller of the logarithm of a sparsity coefficient, on the way to its target.
 
-    With e_t = log(L0_t / target), L0_t running over a few batches and e clipped to ±`max_error`,
+    With r_t a reference that falls from the first L0 it acts on to the target, log-linearly in `approach` steps, and
+    e_t = log(L0_t / r_t), L0_t running over a few batches,
 
-        log c_{t+1} = log c_t + integral × e_t + proportional × (e_t − e_{t−1})
+        log c_{t+1} = log c_t + gain × (e_t + lookahead × (e_t − e_{t−1}))          at most ±`max_change`
 
-    Logarithms make it scale-free: the same gains serve any data, width and target. The proportional part answers the
-    lag with which weights follow the coefficient; without it the loop rings.
+    The weights follow a coefficient slowly, and by Adam no faster than the learning rate lets them. So the controller
+    looks ahead, at where L0 is heading, and is asked for no more than a steady approach: a plain integral of the
+    distance to the target would wind up to a coefficient that silences the dictionary. `gain` ∝ lr and
+    `lookahead` ∝ 1/lr fit the loop to the speed of what it steers.
 
     Args:
         coefficient: to start with.
         target: L0 wanted; None leaves the coefficient alone.
+        lr: Adam's peak learning rate.
+        approach: steps.
     """
 
     coefficient: float
     target: float | None
+    lr: float = 1e-3
+    approach: int = 1
     l0: float = math.nan
     """Running L0; NaN before the first batch."""
+    first: float = math.nan
+    """L0 when the controller first acted."""
     error: float = 0.0
     """e of the last update."""
+    acted: int = 0
+    """Updates so far."""
 
-    integral = 0.02
-    proportional = 1.0
+    gain_per_lr = 20.0
+    lookahead_per_lr = 0.15
     memory = 0.8
     """Share of the running L0 that each batch keeps."""
-    max_error = 1.0
+    max_change = 0.05
 
     def observe(self, l0: float, *, act: bool) -> None:
         """Take in one batch's mean L0, and move the coefficient when `act`."""
         self.l0 = l0 if math.isnan(self.l0) else self.memory * self.l0 + (1 - self.memory) * l0
-        if self.target is None:
+        if self.target is None or not act:
             return
         # An L0 of zero says "far too sparse", not minus infinity.
-        error = math.log(max(self.l0, 1e-3 * self.target) / self.target)
-        error = min(self.max_error, max(-self.max_error, error))
-        if act:
-            change = self.integral * error + self.proportional * (error - self.error)
-            self.coefficient *= math.exp(change)
+        now = max(self.l0, 1e-3 * self.target)
+        if self.acted == 0:
+            self.first = now
+        left = max(0.0, 1 - self.acted / self.approach)
+        error = math.log(now / self.target) - left * math.log(self.first / self.target)
+        rise = error - self.error if self.acted else 0.0
+        change = self.gain_per_lr * self.lr * error + self.gain_per_lr * self.lookahead_per_lr * rise
+        self.coefficient *= math.exp(min(self.max_change, max(-self.max_change, change)))
         self.error = error
+        self.acted += 1
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
-        return {"coefficient": self.coefficient, "l0": self.l0, "error": self.error}
+        return {name: getattr(self, name) for name in _STATE}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.coefficient, self.error = float(state["coefficient"]), float(state["error"])
-        self.l0 = math.nan if state["l0"] is None else float(state["l0"])
+        for name, kind in _STATE.items():
+            setattr(self, name, math.nan if state[name] is None else kind(state[name]))
+
+
+_STATE: dict[str, type[float] | type[int]] = {
+    "coefficient": float,
+    "l0": float,
+    "first": float,
+    "error": float,
+    "acted": int,
+}

@@ -70,7 +70,8 @@ def _trainee(job: Job, plan: Plan, config: TrainingConfig) -> Trainee:
     # In a dictionary's own units (mean squared norm = width) a coefficient near 1 is in range for any data.
     coefficient = float(getattr(job.dictionary.config, "coefficient", 1.0))
     peak = config.lr or auto_learning_rate(job.dictionary.n_latents)
-    return Trainee(job, plan, peak, L0Controller(coefficient, target))
+    approach = max(1, 2 * plan.sparsity_warmup)
+    return Trainee(job, plan, peak, L0Controller(coefficient, target, lr=peak, approach=approach))
 
 
 def _identity(jobs: Sequence[Job], source: Source, config: TrainingConfig, plan: Plan) -> str:

@@ -14,7 +14,7 @@ from polyseme.dictionaries.protocol import Trainable
 from polyseme.training.controller import L0Controller
 from polyseme.training.schedules import learning_rate, ramp
 
-# A dictionary this many times worse than predicting the mean has diverged.
+# A dictionary this many times worse than predicting the mean, or than it began, has diverged.
 _HOPELESS_FVU = 10.0
 _FVU_MEMORY = 0.95
 
@@ -134,11 +134,24 @@ class Trainee:
     sse: float = 0.0
     total: float = 0.0
     """Running sums behind the running FVU."""
+    worst: float = 1.0
+    """FVU of the first batch, at least 1: before training, a dense dictionary overshoots by its overcompleteness."""
 
     def __post_init__(self) -> None:
-        parameters = list(self.job.dictionary.parameters().values())
-        self.device = parameters[0].device
-        self.optimiser = torch.optim.Adam(parameters, lr=self.peak_lr, betas=self.plan.betas, fused=True)
+        parameters = self.job.dictionary.parameters()
+        # Adam moves every number by about lr a step, so a unit row of width d by lr √d. A latent's scalars (bias,
+        # threshold) are of the size of its pre-activations: at a rate √d as large they keep up with its row. Without
+        # it thresholds and gates take longer to open than a short training lasts.
+        scalars = {name for name, parameter in parameters.items() if parameter.dim() == 1 and name != "b_dec"}
+        groups = [
+            {"params": [p for name, p in parameters.items() if name not in scalars], "factor": 1.0},
+            {
+                "params": [p for name, p in parameters.items() if name in scalars],
+                "factor": self.job.dictionary.d_in**0.5,
+            },
+        ]
+        self.device = parameters["b_dec"].device
+        self.optimiser = torch.optim.Adam(groups, lr=self.peak_lr, betas=self.plan.betas, fused=True)
         self.idle = torch.zeros(self.job.dictionary.n_latents, dtype=torch.int64, device=self.device)
 
     @property
@@ -167,14 +180,16 @@ class Trainee:
             raise NotFinite("a loss or gradient that is not finite")
         self.sse = _FVU_MEMORY * self.sse + (1 - _FVU_MEMORY) * sse
         self.total = _FVU_MEMORY * self.total + (1 - _FVU_MEMORY) * total
-        if step > plan.warmup and self.sse > _HOPELESS_FVU * self.total > 0:
-            raise NotFinite(f"a reconstruction {self.fvu:.0f} times worse than the mean")
+        if self.total > 0:
+            self.worst = self.worst if step else max(1.0, self.fvu)
+            if self.fvu > _HOPELESS_FVU * self.worst:
+                raise NotFinite(f"a reconstruction {self.fvu:.0f} times worse than predicting the mean")
         if plan.clip is not None and norm > plan.clip:
             for gradient in self._gradients():
                 gradient.mul_(plan.clip / norm)
         lr = learning_rate(step, plan.n_steps, peak=self.peak_lr, warmup=plan.warmup, decay=plan.decay)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         self.optimiser.step()
         dictionary.after_step()
         self.idle += stats.n_rows
@@ -215,6 +230,7 @@ class Trainee:
             "history": [point.model_dump(mode="json") for point in self.history],
             "sse": self.sse,
             "total": self.total,
+            "worst": self.worst,
         }
 
     @torch.no_grad()
@@ -229,4 +245,4 @@ class Trainee:
             self.optimiser.state[parameter] = {key: value.to(self.device).clone() for key, value in saved.items()}
         self.controller.restore(state["controller"])
         self.history = [HistoryPoint.model_validate(point) for point in state["history"]]
-        self.sse, self.total = float(state["sse"]), float(state["total"])
+        self.sse, self.total, self.worst = (float(state[name]) for name in ("sse", "total", "worst"))

@@ -1,0 +1,194 @@
+"""Killed, interrupted, full: a training that is resumed ends in the same bits as one that was left alone."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from polyseme.core.errors import InputError
+from polyseme.dictionaries import ARCHITECTURES
+from polyseme.store import latest_checkpoint, load_tensors, save_tensors
+from polyseme.training import Job, TrainingConfig, fit
+from tests.store.listener import Listener
+from tests.training.planted import Planted, same_weights
+
+N_STEPS = 60
+CONFIG = TrainingConfig(n_tokens=64 * N_STEPS, batch_size=64, dead_after=500, checkpoint_seconds=0.0)
+
+
+def build_jobs():
+    names = [name for name in ("topk", "batch_topk", "jumprelu", "gated") if name in ARCHITECTURES]
+    return [
+        Job(name, ARCHITECTURES[name](n_latents=32).build(16, seed=seed), "a", "a", seed, target_l0=target)
+        for seed, name in enumerate(names)
+        for target in [6.0 if name in ("jumprelu", "gated") else None]
+    ]
+
+
+class Slow(Planted):
+    def batch(self, batch_size, index):
+        time.sleep(0.005)
+        return super().batch(batch_size, index)
+
+
+def main(folder: Path):
+    """What the killed process runs."""
+    import torch
+
+    torch.set_num_threads(1)
+    trained = fit(build_jobs(), Slow(), CONFIG, checkpoints=folder / "checkpoints")
+    for one in trained:
+        save_tensors(folder / f"{one.name}.safetensors", one.dictionary.tensors())
+    history = [[point.model_dump(mode="json") for point in one.history] for one in trained]
+    (folder / "history.json").write_text(json.dumps(history))
+
+
+@pytest.fixture
+def one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_kill_9_at_any_moment_then_resume_gives_the_same_bits(tmp_path, one_thread):
+    clean = fit(build_jobs(), Planted(), CONFIG)
+    code = "import sys; from pathlib import Path; from tests.training.test_resume import main; main(Path(sys.argv[1]))"
+    root = Path(__file__).parents[2]
+    rng, kills, seen = random.Random(0), 0, set()
+    checkpoints = tmp_path / "checkpoints"
+
+    def latest():
+        return (
+            max((p.name for p in checkpoints.iterdir() if p.name.isdigit()), default="") if checkpoints.exists() else ""
+        )
+
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root)
+        before, deadline = latest(), time.monotonic() + 60
+        # Killed a moment after it has made new checkpoints: in a step, or while writing one.
+        while latest() == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.08))
+        process.kill()
+        kills += process.wait() == -9
+        seen.add(latest())
+    assert kills == 4
+    assert len(seen) > 1
+    assert not (tmp_path / "history.json").exists()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True)
+    for one in clean:
+        saved = load_tensors(tmp_path / f"{one.name}.safetensors")
+        for name, tensor in one.dictionary.tensors().items():
+            assert saved[name].numpy().tobytes() == tensor.numpy().tobytes(), (one.name, name)
+    history = [[point.model_dump(mode="json") for point in one.history] for one in clean]
+    assert json.loads((tmp_path / "history.json").read_text()) == history
+
+
+class Interrupting(Planted):
+    at = 7
+
+    def batch(self, batch_size, index):
+        if index == self.at:
+            raise KeyboardInterrupt
+        return super().batch(batch_size, index)
+
+
+def test_ctrl_c_writes_a_checkpoint_and_goes_up(tmp_path):
+    config = CONFIG.model_copy(update={"checkpoint_seconds": 1e9})
+    listener = Listener()
+    with pytest.raises(KeyboardInterrupt):
+        fit(build_jobs(), Interrupting(), config, checkpoints=tmp_path, reporter=listener)
+    assert latest_checkpoint(tmp_path).step == 7
+    assert "stopped after step 7" in listener.messages[0]
+    resumed = fit(build_jobs(), Planted(), config, checkpoints=tmp_path, reporter=listener)
+    assert "goes on from step 7 of 60" in listener.messages[1]
+    for one, clean in zip(resumed, fit(build_jobs(), Planted(), config), strict=True):
+        assert same_weights(one.dictionary, clean.dictionary)
+        assert one.history == clean.history
+
+
+def test_a_signal_inside_a_step_waits_for_its_end(tmp_path):
+    """The first job's dictionary raises SIGINT while it makes its gradient; the second job must still step."""
+    import signal
+
+    jobs = [*build_jobs()[:1], Job("second", ARCHITECTURES["topk"](n_latents=32).build(16, seed=9), "a", "a", 9)]
+    accumulate, steps = jobs[0].dictionary.accumulate, []
+
+    def signalling(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return accumulate(*args, **kwargs)
+
+    jobs[0].dictionary.accumulate = signalling
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(jobs, Planted(), CONFIG.model_copy(update={"checkpoint_seconds": 1e9}), checkpoints=tmp_path)
+    assert latest_checkpoint(tmp_path).step == 5
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_checkpoints_change_nothing(tmp_path):
+    saved = fit(build_jobs(), Planted(), CONFIG, checkpoints=tmp_path)
+    for one, plain in zip(saved, fit(build_jobs(), Planted(), CONFIG), strict=True):
+        assert same_weights(one.dictionary, plain.dictionary)
+    assert len(list(tmp_path.iterdir())) == 2
+    again = fit(build_jobs(), Planted(), CONFIG, checkpoints=tmp_path)
+    for one, plain in zip(again, saved, strict=True):
+        assert same_weights(one.dictionary, plain.dictionary)
+        assert one.history == plain.history
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    config = CONFIG.model_copy(update={"checkpoint_seconds": 0.0})
+    with pytest.raises(KeyboardInterrupt):
+        fit(build_jobs(), Interrupting(), config, checkpoints=tmp_path)
+    path = latest_checkpoint(tmp_path).path / "tensors.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    listener = Listener()
+    resumed = fit(build_jobs(), Planted(), config, checkpoints=tmp_path, reporter=listener)
+    assert "0000000007 is damaged" in listener.messages[0]
+    assert "step 6" in listener.messages[1]
+    for one, clean in zip(resumed, fit(build_jobs(), Planted(), config), strict=True):
+        assert same_weights(one.dictionary, clean.dictionary)
+
+
+@pytest.mark.parametrize("change", ["config", "source", "seed"])
+def test_checkpoints_of_another_training_are_refused(tmp_path, change):
+    fit(build_jobs()[:1], Planted(), CONFIG, checkpoints=tmp_path)
+    jobs, source, config = build_jobs()[:1], Planted(), CONFIG
+    if change == "config":
+        config = CONFIG.model_copy(update={"lr": 0.1})
+    elif change == "source":
+        source = Planted(seed=1)
+    else:
+        jobs[0].seed = 5
+    with pytest.raises(InputError, match=r"another training.*delete"):
+        fit(jobs, source, config, checkpoints=tmp_path)
+    fit(build_jobs()[:1], Planted(), CONFIG.model_copy(update={"checkpoint_seconds": 3.0}), checkpoints=tmp_path)
+
+
+def test_a_full_disk_while_checkpointing_is_told_and_loses_nothing(tmp_path, monkeypatch):
+    import errno
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(build_jobs()[:1], Interrupting(), CONFIG, checkpoints=tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"disk is full.*MB"):
+            fit(build_jobs()[:1], Planted(), CONFIG, checkpoints=tmp_path)
+    assert latest_checkpoint(tmp_path).step == 7
