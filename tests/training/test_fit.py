@@ -27,7 +27,7 @@ def test_a_planted_truth_is_recovered():
     source = Planted(n_tokens=256 * 200)
     (trained,) = fit([job()], source, TrainingConfig(batch_size=256, lr=1e-2, dead_after=20_000))
     assert mcc(trained.dictionary.write_directions(), source.truth["a"]) > 0.9
-    assert trained.final.fvu < 0.1
+    assert trained.final.fvu < 0.15
     assert trained.final.l0 <= 4
 
 
@@ -108,7 +108,7 @@ def test_the_target_l0_is_reached():
         for name, target in (("relu", 6.0), ("jumprelu", 3.0), ("gated", 4.0))
     ]
     fresh = Planted(n_tokens=10**9).batch(8192, 10_000).acts["a"]
-    for trained in fit(jobs, Planted(), TrainingConfig(n_tokens=128 * 400, batch_size=128, lr=3e-3)):
+    for trained in fit(jobs, Planted(), TrainingConfig(n_tokens=128 * 300, batch_size=128, lr=5e-3)):
         l0 = float(trained.dictionary.encode(fresh).l0.mean())
         assert l0 == pytest.approx(trained.job.target_l0, rel=0.05), trained.name
 

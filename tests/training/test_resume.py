@@ -1,23 +1,25 @@
 """Killed, interrupted, full: a training that is resumed ends in the same bits as one that was left alone."""
 
-import json
+import errno
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from polyseme.core.errors import InputError
 from polyseme.dictionaries import ARCHITECTURES
-from polyseme.store import latest_checkpoint, load_tensors, save_tensors
+from polyseme.store import latest_checkpoint, load_json, load_tensors, save_json, save_tensors, to_json
 from polyseme.training import Job, TrainingConfig, fit
 from tests.store.listener import Listener
 from tests.training.planted import Planted, same_weights
 
-N_STEPS = 60
+N_STEPS = 30
 CONFIG = TrainingConfig(n_tokens=64 * N_STEPS, batch_size=64, dead_after=500, checkpoint_seconds=0.0)
 
 
@@ -38,58 +40,62 @@ class Slow(Planted):
 
 def main(folder: Path):
     """What the killed process runs."""
-    import torch
-
-    torch.set_num_threads(1)
     trained = fit(build_jobs(), Slow(), CONFIG, checkpoints=folder / "checkpoints")
     for one in trained:
         save_tensors(folder / f"{one.name}.safetensors", one.dictionary.tensors())
-    history = [[point.model_dump(mode="json") for point in one.history] for one in trained]
-    (folder / "history.json").write_text(json.dumps(history))
+    save_json(folder / "history.json", [one.history for one in trained])
 
 
-@pytest.fixture
-def one_thread():
-    import torch
-
-    before = torch.get_num_threads()
+def serve(folder: Path):
+    """Import once; then, for every line read, fork a process that trains, tell its id, and how it ended."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    torch.optim.Adam([torch.zeros(1)])
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            main(folder)
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitpid(child, 0)[1], flush=True)
 
 
-def test_kill_9_at_any_moment_then_resume_gives_the_same_bits(tmp_path, one_thread):
+def test_kill_9_at_any_moment_then_resume_gives_the_same_bits(tmp_path):
     clean = fit(build_jobs(), Planted(), CONFIG)
-    code = "import sys; from pathlib import Path; from tests.training.test_resume import main; main(Path(sys.argv[1]))"
-    root = Path(__file__).parents[2]
-    rng, kills, seen = random.Random(0), 0, set()
-    checkpoints = tmp_path / "checkpoints"
+    code = (
+        "import sys; from pathlib import Path; from tests.training.test_resume import serve; serve(Path(sys.argv[1]))"
+    )
+    checkpoints, rng, seen = tmp_path / "checkpoints", random.Random(0), set()
 
     def latest():
-        return (
-            max((p.name for p in checkpoints.iterdir() if p.name.isdigit()), default="") if checkpoints.exists() else ""
-        )
+        names = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
+        return max((name for name in names if name.isdigit()), default="")
 
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root)
-        before, deadline = latest(), time.monotonic() + 60
-        # Killed a moment after it has made new checkpoints: in a step, or while writing one.
-        while latest() == before and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.08))
-        process.kill()
-        kills += process.wait() == -9
-        seen.add(latest())
-    assert kills == 4
-    assert len(seen) > 1
-    assert not (tmp_path / "history.json").exists()
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True)
+    command, root = [sys.executable, "-c", code, str(tmp_path)], Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def ask(line):
+            print(line, file=server.stdin, flush=True)
+            return int(server.stdout.readline())
+
+        for _ in range(8):
+            before, child, deadline = latest(), ask("train"), time.monotonic() + 60
+            # Killed a moment after its first new checkpoint: in a step, or while writing the next.
+            while latest() == before and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            assert int(server.stdout.readline()) == signal.SIGKILL
+            seen.add(latest())
+        assert len(seen) > 4
+        assert not (tmp_path / "history.json").exists()
+        ask("train to the end")
+        assert int(server.stdout.readline()) == 0
+        server.stdin.close()
     for one in clean:
         saved = load_tensors(tmp_path / f"{one.name}.safetensors")
         for name, tensor in one.dictionary.tensors().items():
             assert saved[name].numpy().tobytes() == tensor.numpy().tobytes(), (one.name, name)
-    history = [[point.model_dump(mode="json") for point in one.history] for one in clean]
-    assert json.loads((tmp_path / "history.json").read_text()) == history
+    assert load_json(tmp_path / "history.json") == to_json([one.history for one in clean])
 
 
 class Interrupting(Planted):
@@ -109,7 +115,7 @@ def test_ctrl_c_writes_a_checkpoint_and_goes_up(tmp_path):
     assert latest_checkpoint(tmp_path).step == 7
     assert "stopped after step 7" in listener.messages[0]
     resumed = fit(build_jobs(), Planted(), config, checkpoints=tmp_path, reporter=listener)
-    assert "goes on from step 7 of 60" in listener.messages[1]
+    assert "goes on from step 7 of 30" in listener.messages[1]
     for one, clean in zip(resumed, fit(build_jobs(), Planted(), config), strict=True):
         assert same_weights(one.dictionary, clean.dictionary)
         assert one.history == clean.history
@@ -117,8 +123,6 @@ def test_ctrl_c_writes_a_checkpoint_and_goes_up(tmp_path):
 
 def test_a_signal_inside_a_step_waits_for_its_end(tmp_path):
     """The first job's dictionary raises SIGINT while it makes its gradient; the second job must still step."""
-    import signal
-
     jobs = [*build_jobs()[:1], Job("second", ARCHITECTURES["topk"](n_latents=32).build(16, seed=9), "a", "a", 9)]
     accumulate, steps = jobs[0].dictionary.accumulate, []
 
@@ -179,8 +183,6 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, change):
 
 
 def test_a_full_disk_while_checkpointing_is_told_and_loses_nothing(tmp_path, monkeypatch):
-    import errno
-
     with pytest.raises(KeyboardInterrupt):
         fit(build_jobs()[:1], Interrupting(), CONFIG, checkpoints=tmp_path)
 

@@ -27,7 +27,7 @@ class TrainingConfig(Config):
     target_l0: PositiveFloat | None = None
     """Mean active latents per vector: steers the coefficient of relu, jumprelu and gated; elsewhere it must be k."""
     sparsity_warmup: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps in which the sparsity coefficient rises from zero; twice that takes the approach to a target L0."""
+    """Share of the steps in which the sparsity coefficient rises from zero; a target L0 is approached in twice that."""
     dead_after: PositiveInt | None = None
     """Tokens without firing after which a latent counts as dead. None: a tenth of all, at most 10 million."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
