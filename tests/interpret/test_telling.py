@@ -171,3 +171,21 @@ def test_other_numbers():
     assert value_of(record("ce_recovered", 0.977)) == "97.7%"
     assert gap_of(-0.12, record("ce_recovered", 0.9)) == "−12 pp"
     assert gap_of(-0.12, record("fvu", 0.9)) == "−0.120"
+
+
+def test_headlines_claim_no_difference_where_an_interval_holds_zero():
+    report = sample_report(per_status=0)
+    faithfulness = report.faithfulness
+    assert faithfulness is not None
+    assert faithfulness.interaction is not None
+    wide = Interval(low=-1, high=1)
+    comparisons = tuple(
+        c.model_copy(update={"controls": tuple(k.model_copy(update={"gap_interval": wide}) for k in c.controls)})
+        for c in report.comparisons
+    )
+    interaction = faithfulness.interaction.model_copy(update={"interval": wide})
+    faithfulness = faithfulness.model_copy(update={"interaction": interaction})
+    text = "\n".join(headlines(report.model_copy(update={"comparisons": comparisons, "faithfulness": faithfulness})))
+    assert "no difference is shown from what the sites one at a time add up to" in text
+    assert "By FVU alone the trained network is not told from every control." in text
+    assert "would mislead" not in text

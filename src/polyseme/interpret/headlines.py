@@ -4,7 +4,7 @@ import math
 
 from polyseme.core.records import MetricRecord
 from polyseme.interpret.numbers import count, interval, percent, short, signed
-from polyseme.interpret.report import Comparison, StudyReport
+from polyseme.interpret.report import Comparison, ControlValue, StudyReport
 from polyseme.interpret.words import metric_name
 
 
@@ -45,13 +45,17 @@ def _faithfulness(report: StudyReport) -> str:
     joint = report.faithfulness.joint if report.faithfulness else None
     if report.faithfulness is None or joint is None or math.isnan(joint.ce_patched.value):
         return ""
-    text = f"With all {len(report.faithfulness.single)} sites patched in one pass the loss goes from "
+    text = "With every site patched in one pass the loss goes from "
     text += f"{short(joint.ce_clean.value)} to {short(joint.ce_patched.value)} nats/token"
     interaction = report.faithfulness.interaction
     if interaction is not None and not math.isnan(interaction.value):
         bounds = interval(interaction.interval, sign=True)
         more = "more" if interaction.value > 0 else "less"
-        text += f", {short(abs(interaction.value))} nats {more} than the sites one at a time add up to"
+        told = interaction.interval is None or interaction.interval.excludes(0)
+        if told:
+            text += f", {short(abs(interaction.value))} nats {more} than the sites one at a time add up to"
+        else:
+            text += ", and no difference is shown from what the sites one at a time add up to"
         text += f" (interaction {signed(interaction.value)} {bounds})" if bounds else ""
     equivalent = joint.compute_equivalent
     return f"{text}. {equivalent[:1].upper()}{equivalent[1:]}." if equivalent else f"{text}."
@@ -72,18 +76,27 @@ def _scores(comparisons: tuple[Comparison, ...]) -> str:
     rows = [c for c in comparisons if c.trained.name == "fvu" and not math.isnan(c.trained.value) and c.controls]
     if not rows:
         return ""
-    beaten: list[tuple[str, str, float, float]] = []
-    for row in rows:
-        known = [c for c in row.controls if not math.isnan(c.record.value)]
-        best = min(known, key=lambda c: c.record.value, default=None)
-        if best is not None and best.record.value < row.trained.value:
-            beaten.append((row.site, best.control, best.record.value, row.trained.value))
     name = metric_name("fvu")
-    if not beaten:
+    beaten = [(row, best) for row in rows if (best := _best(row)) is not None and _told(best) and best.gap > 0]
+    if beaten:
+        row, best = beaten[0]
+        where = f"{len(beaten)} of {len(rows)} sites" if len(rows) > 1 else row.site
+        return (
+            f"The plain score would mislead: at {where} a control is reconstructed better than the trained network "
+            f"({name} {short(best.record.value)} on {best.control}, {short(row.trained.value)} on the trained network "
+            f"at {row.site})."
+        )
+    if all(_told(c) and c.gap < 0 for row in rows for c in row.controls):
         return f"By {name} alone the trained network is reconstructed better than every control at every site."
-    site, control, null, trained = beaten[0]
-    where = f"{len(beaten)} of {len(rows)} sites" if len(rows) > 1 else site
-    return (
-        f"The plain score would mislead: at {where} a control is reconstructed better than the trained network "
-        f"({name} {short(null)} on {control}, {short(trained)} on the trained network at {site})."
-    )
+    return f"By {name} alone the trained network is not told from every control."
+
+
+def _best(row: Comparison) -> ControlValue | None:
+    """The control that is reconstructed best."""
+    known = [c for c in row.controls if not math.isnan(c.record.value)]
+    return min(known, key=lambda c: c.record.value, default=None)
+
+
+def _told(value: ControlValue) -> bool:
+    """True when the gap's interval leaves 0 out."""
+    return value.gap_interval is not None and value.gap_interval.excludes(0)

@@ -72,6 +72,7 @@ def render(report: StudyReport) -> str:
             metrics=_metrics(report),
             comparisons=_by_metric(report.comparisons),
             latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
+            opened=_opened(report),
             sites=[d.name for d in report.dictionaries],
             version=__version__,
         )
@@ -127,6 +128,12 @@ def _level(activation: float, greatest: float) -> int:
 def _by_stratum(latent: LatentReport) -> list[tuple[str, list[Context]]]:
     groups = [(STRATUM_NAMES[s], [c for c in latent.contexts if c.stratum == s]) for s in STRATA]
     return [(name, contexts) for name, contexts in groups if contexts]
+
+
+def _opened(report: StudyReport) -> int:
+    """The tab shown first: the first verdict with a latent to show."""
+    shown = {latent.verdict.status for latent in report.latents}
+    return next((i for i, status in enumerate(STATUSES) if status in shown), 0)
 
 
 def _tests(latent: LatentReport) -> list[tuple[bool, str, str]]:
