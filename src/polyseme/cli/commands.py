@@ -98,8 +98,10 @@ def calibrate(args: list[str]) -> int:
     from polyseme.controls.calibration import calibrate as run_calibration
     from polyseme.store import save_json
 
+    default = CalibrationConfig()
+
     def main(
-        config: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = CalibrationConfig(),
+        config: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = default,
         out: Path = Path("calibration.json"),
     ) -> int:
         """Measure how often the verdicts are wrong, on networks whose features are planted.
@@ -163,7 +165,9 @@ def _run_study(prog: str, default: Any, args: list[str]) -> int:
         print_summary(result.data, report_path=result.report)
         return 0
 
-    return tyro.cli(main, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands, tyro.conf.UsePythonSyntaxForLiteralCollections))
+    return tyro.cli(
+        main, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands, tyro.conf.UsePythonSyntaxForLiteralCollections)
+    )
 
 
 def _parse(options: type[C], args: Sequence[str], prog: str, description: str) -> C:

@@ -76,10 +76,10 @@ def run(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     out = out or sys.stdout
     if not args or args[0] in {"-h", "--help", "help"}:
-        print(usage(), file=out)  # noqa: T201
+        print(usage(), file=out)
         return OK if args else USER_ERROR
     if args[0] in {"-V", "--version"}:
-        print(__version__, file=out)  # noqa: T201
+        print(__version__, file=out)
         return OK
     name, rest = args[0], args[1:]
     try:

@@ -106,7 +106,7 @@ class Artifact:
 
 
 class Store:
-    """A folder of artifacts (`objects/`) and runs (`runs/`).
+    """A folder of runs (`<name>-<hash8>/`) and of the artifacts they share (`objects/`).
 
     Args:
         root: made when missing.
@@ -118,7 +118,7 @@ class Store:
     def __init__(self, root: Path):
         self.root = Path(root)
         self.objects = self.root / "objects"
-        self.runs = self.root / "runs"
+        self.runs = self.root
         self._verified: set[tuple[str, int, int, int]] = set()
         try:
             self.objects.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ class Store:
         """
         assert NAME.fullmatch(name), f"bad stage name {name!r}"
         reporter = reporter or Silent()
-        identity = {"stage": name, "version": version, "config": files.to_json(config), "inputs": dict(inputs)}
+        identity = self._identity(name, config, inputs, version)
         key = fingerprint(identity)
         final = self.objects / f"{name}-{key[:16]}"
 
@@ -194,6 +194,14 @@ class Store:
                 make(partial)
             return self._publish(partial, final, identity, key, started)
 
+    def discard(self, name: str, config: Any, inputs: Mapping[str, str], *, version: int = 1) -> None:
+        """Delete the artifact that `stage` with these arguments would return, finished or not."""
+        key = fingerprint(self._identity(name, config, inputs, version))
+        final = self.objects / f"{name}-{key[:16]}"
+        with lock(self.objects / ".locks" / final.name, on_wait=lambda _: None):
+            files.remove(final)
+            files.remove(final.with_name(final.name + ".partial"))
+
     def find(self, stage: str, key: str, *, reporter: Reporter | None = None) -> Artifact:
         """A finished artifact by stage and key, verified.
 
@@ -208,6 +216,9 @@ class Store:
         raise InputError(
             f"there is no artifact {wanted}", where=str(self.objects), fix="run the study that makes it again"
         )
+
+    def _identity(self, name: str, config: Any, inputs: Mapping[str, str], version: int) -> dict[str, Any]:
+        return {"stage": name, "version": version, "config": files.to_json(config), "inputs": dict(inputs)}
 
     def _publish(self, partial: Path, final: Path, identity: dict[str, Any], key: str, started: float) -> Artifact:
         files.remove_temporaries(partial)
