@@ -80,5 +80,13 @@ def test_planted_non_features_are_rarely_supported_and_planted_features_often(mo
     assert all(kind in report.summary() for kind in NON_FEATURES)
 
 
-def test_shipped_figures_are_for_the_thresholds_they_were_measured_with():
+def test_shipped_figures_meet_the_target_and_are_for_the_thresholds_they_were_measured_with():
+    shipped = shipped_calibration(VerdictConfig())
+    assert shipped is not None
+    interval = shipped.false_positive_rate.interval
+    assert interval is not None
+    assert interval.high <= shipped.target == 0.05
+    assert shipped.false_positive_rate.n >= 300
+    assert 0 < shipped.miss_rate.value < 1
+    assert shipped.counts[0][0] == "planted feature"
     assert shipped_calibration(VerdictConfig(min_documents=19)) is None

@@ -222,7 +222,9 @@ def _judge(config: CalibrationConfig, planted: _Planted, mode: Mode, i: int) -> 
     judged = judge(firings, effects, specific, config=config.verdicts)
     statuses: list[Status] = [verdict.status for verdict in judged.verdicts]
     variable = _stands_for(firings, _truth(planted.module, planted.heldout))
-    best = [_best([statuses[j] for j in np.flatnonzero(variable == v)]) for v in range(len(planted.module.kinds))]
+    best: list[Status | None] = [
+        _best([statuses[j] for j in np.flatnonzero(variable == v)]) for v in range(len(planted.module.kinds))
+    ]
     unmatched: list[Status] = [statuses[j] for j in np.flatnonzero(variable < 0) if judged.n_documents[j] > 0]
     return _Seen(mode, planted.module.kinds, best, unmatched)
 

@@ -125,6 +125,10 @@ def mirror_threshold(margins: Float[np.ndarray, " latent"], *, q: float) -> floa
     margins below −τ tell how many are above τ by luck: τ = min {t > 0 : (1 + #{m ≤ −t}) / #{m ≥ t} ≤ q} (the
     knockoff+ filter; Barber & Candès 2015, Controlling the false discovery rate via knockoffs, equation 1.9).
 
+    It is needed: on planted truth (six networks, 154 latents of trained dictionaries that stand for a statistic of the
+    input, which the control has too) the interval alone lay above 0 for 54%, and 36% would have been called supported;
+    with the threshold at q = .02, none.
+
     Args:
         margins: one a latent; NaN is left out.
         q: the share of false discoveries.
