@@ -14,7 +14,7 @@ import tests.typecheck  # noqa: F401  the hook takes the checker by name, and fi
 
 install_import_hook("polyseme", "tests.typecheck.checked")
 
-import torch
+import torch  # noqa: E402  after the hook
 
 # The tests' matrices are small: a second thread costs more in waiting than it brings.
 torch.set_num_threads(1)

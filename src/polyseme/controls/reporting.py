@@ -89,7 +89,7 @@ def write_files(report: StudyReport, findings: Findings, run: Run) -> None:
 def all_records(findings: Findings) -> Iterator[MetricRecord]:
     """Every metric of the study, its baselines and its controls, and every gap."""
     for measured in (findings.real, *findings.controls.values()):
-        for entries in (*measured.readings.sums.values(), *measured.spliced.sums.values()):
+        for entries in (*measured.readings.sums.values(), measured.spliced.sums):
             yield from (_record(findings, entry) for entry in entries)
     for entries in findings.baselines.sums.values():
         yield from (_record(findings, entry) for entry in entries)
@@ -252,7 +252,7 @@ def _points(findings: Findings, site: str) -> tuple[LatentPoint, ...]:
 
 def _faithfulness(findings: Findings) -> Faithfulness:
     config = findings.config
-    entries = findings.real.spliced.sums[config.seeds[0]]
+    entries = findings.real.spliced.sums
     parameters = findings.real.subject.network.n_parameters
     ladder = shipped_ladder(config.network.source) if config.network.reinit is None else ()
 
@@ -303,7 +303,7 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
         out: dict[tuple[str, str, str], DocumentSums] = {}
         for site in findings.config.sites:
             out |= {(site, e.name, ""): e for e in measured.readings.sums[site, seed] if e.name in _COMPARED}
-        for e in measured.spliced.sums[seed]:
+        for e in measured.spliced.sums:
             if e.name in _COMPARED_SPLICES:
                 out[str(e.scope["site"]), e.name, str(e.scope.get("ablation", ""))] = e
         return out

@@ -27,7 +27,7 @@ class DamagedArtifact(InputError):
     """A file of ours that fails its checksum or cannot be read; it is re-made, never trusted."""
 
 
-class Diverged(InputError):
+class Diverged(InputError):  # noqa: N818 - says what happened
     """Training produced a NaN, an infinity or an exploding loss; names the step and the last good checkpoint."""
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from polyseme.core.config import Config
 
@@ -51,9 +51,9 @@ class MetricRecord(Config):
     unit: str = ""
     """Unit of the value: `nats/token`, `latents`, empty for a ratio."""
     better: Better = "neither"
-    scope: dict[str, str | int] = {}
+    scope: dict[str, str | int] = Field(default_factory=dict[str, str | int])
     """What it was measured on: site, seed, control, ablation, joint, …"""
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Parts of the value (every CE behind a CE recovered), a histogram, a curve; JSON, NaN as null."""
     version: int = 1
     """Raised when the definition changes, so that old and new numbers are never compared."""
