@@ -23,7 +23,7 @@ class InputError(ValueError):
         super().__init__(" ".join(parts))
 
 
-class DamagedArtifact(InputError):
+class DamagedArtifact(InputError):  # noqa: N818 - says what happened
     """A file of ours that fails its checksum or cannot be read; it is re-made, never trusted."""
 
 
