@@ -27,7 +27,7 @@ def write_corpus(folder: Path, documents: int = 40, words: int = 120) -> Path:
     return folder
 
 
-def small_config(network: Path, corpus: Path, **changes: Any) -> dict[str, Any]:
+def small_config(network: Path, corpus: Path, /, **changes: Any) -> dict[str, Any]:
     """The config of a study that takes a few seconds."""
     config: dict[str, Any] = {
         "name": "small",

@@ -144,16 +144,18 @@ class _SitesOptions:
 
 def _run_study(prog: str, default: Any, args: list[str]) -> int:
     import tyro
+    from pydantic import ValidationError
 
     from polyseme.cli.summary import print_summary
     from polyseme.controls.study import ControlledStudyConfig
     from polyseme.controls.study import study as run_study
+    from polyseme.studies.files import input_error
 
-    def main(
+    def chosen(
         config: Annotated[ControlledStudyConfig, tyro.conf.arg(name="")] = default,
         root: Path = Path("runs"),
         resume: bool = True,
-    ) -> int:
+    ) -> tuple[ControlledStudyConfig, Path, bool]:
         """Run a study: a network and a corpus to latents with evidence beside each of them.
 
         Args:
@@ -161,13 +163,15 @@ def _run_study(prog: str, default: Any, args: list[str]) -> int:
             root: folder of runs and of the artifacts they share.
             resume: take finished stages as they are; --no-resume makes every one anew.
         """
-        result = run_study(config, root=root, resume=resume, reporter=_reporter())
-        print_summary(result.data, report_path=result.report)
-        return 0
+        return config, root, resume
 
-    return tyro.cli(
-        main, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands, tyro.conf.UsePythonSyntaxForLiteralCollections)
-    )
+    try:
+        config, root, resume = tyro.cli(chosen, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    except ValidationError as error:
+        raise input_error(error, {}, ControlledStudyConfig, where="the flags") from error
+    result = run_study(config, root=root, resume=resume, reporter=_reporter())
+    print_summary(result.data, report_path=result.report)
+    return 0
 
 
 def _parse(options: type[C], args: Sequence[str], prog: str, description: str) -> C:

@@ -1,11 +1,12 @@
 """What every control is: a study turned into the same study on a null."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from polyseme.controls.target import Target
 from polyseme.studies.config import StudyConfig
 
 
+@runtime_checkable
 class Control(Protocol):
     """Config to config: a control is an ordinary study, run by the same code as the study it is a null of."""
 

@@ -24,7 +24,7 @@ def latent_reports(findings: Findings) -> tuple[LatentReport, ...]:
     candidates = [
         Candidate(site, latent, verdict, _density(findings.real.readings.firings[site, seed], latent), n_documents)
         for site, judged in findings.verdicts.items()
-        for latent, (verdict, n_documents) in enumerate(zip(judged.verdicts, judged.n_documents, strict=True))
+        for latent, (verdict, n_documents) in enumerate(zip(judged.verdicts, judged.n_documents.tolist(), strict=True))
         if n_documents > 0
     ]
     chosen = most_telling(candidates, findings.config.shown)

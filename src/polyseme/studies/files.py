@@ -43,18 +43,24 @@ def validate_config(value: Mapping[str, Any], model: type[C], *, where: str) -> 
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines: list[str] = []
-        for problem in error.errors():
-            place = _place(value, problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                known = _siblings(model, value, problem["loc"])
-                near = nearest_names(place.rsplit(".", 1)[-1], known) or sorted(known)
-                lines.append(f"unknown key {place!r} (nearest: {', '.join(near[:5])})")
-            else:
-                given = problem["input"] if isinstance(problem["input"], str | int | float | bool) else ""
-                lines.append(f"{place}: {problem['msg']}" + (f" (given: {given!r})" if given != "" else ""))
-        fix = "correct the key; `polyseme study --help` lists every one with its meaning"
-        raise InputError("; ".join(lines), where=where, fix=fix) from error
+        raise input_error(error, value, model, where=where) from error
+
+
+def input_error(error: ValidationError, value: Mapping[str, Any], model: type[BaseModel], *, where: str) -> InputError:
+    """What pydantic found wrong with `value` as a `model`, in the words a person wrote it in."""
+    lines: list[str] = []
+    for problem in error.errors():
+        place = _place(value, problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _siblings(model, value, problem["loc"])
+            near = nearest_names(place.rsplit(".", 1)[-1], known) or sorted(known)
+            lines.append(f"unknown key {place!r} (nearest: {', '.join(near[:5])})")
+        else:
+            given = problem["input"] if isinstance(problem["input"], str | int | float | bool) else ""
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{place}: {said}".removeprefix(": ") + (f" (given: {given!r})" if given != "" else ""))
+    fix = "correct the key; `polyseme study --help` lists every one with its meaning"
+    return InputError("; ".join(lines), where=where, fix=fix)
 
 
 def _place(value: Any, loc: tuple[int | str, ...]) -> str:
