@@ -209,6 +209,19 @@ def test_a_full_disk_while_making_is_an_input_error_and_can_be_resumed(tmp_path,
     assert store.stage("harvest", {}, {}, make).json("sub/index.json") == {"shards": 3}
 
 
+def test_a_discarded_artifact_is_made_again_and_others_stay(tmp_path):
+    store, make = Store(tmp_path), Maker()
+    for n in (1, 2):
+        store.stage("harvest", {"n": n}, {}, make)
+    store.discard("harvest", {"n": 1}, {})
+    store.discard("harvest", {"n": 3}, {})
+    make.written.clear()
+    store.stage("harvest", {"n": 2}, {}, make)
+    assert make.written == []
+    store.stage("harvest", {"n": 1}, {}, make)
+    assert make.written == [0, 1, 2]
+
+
 def test_a_root_that_is_a_file_is_an_input_error(tmp_path):
     (tmp_path / "root").write_text("")
     with pytest.raises(InputError, match="folder that you may write"):

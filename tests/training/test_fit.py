@@ -15,7 +15,7 @@ from polyseme.training.schedules import learning_rate
 from tests.training.planted import Planted, mcc, same_weights
 
 TOPK = ARCHITECTURES["topk"]
-SHORT = TrainingConfig(n_tokens=64 * 20, batch_size=64, dead_after=200)
+SHORT = TrainingConfig(n_tokens=64 * 20, batch_size=64, lr=1e-3, dead_after=200)
 
 
 def job(name="one", *, seed=0, site="a", config=None, d=16, **kwargs):
@@ -115,7 +115,7 @@ def test_the_target_l0_is_reached():
 
 def test_the_history_tells_what_happened():
     source = Planted()
-    (trained,) = fit([job()], source, TrainingConfig(n_tokens=64 * 250, batch_size=64))
+    (trained,) = fit([job()], source, TrainingConfig(n_tokens=64 * 250, batch_size=64, lr=1e-3))
     history = trained.history
     assert 100 <= len(history) <= 130
     assert [point.tokens for point in history] == [64 * point.step for point in history]

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from polyseme.activations import HarvestConfig, LiveSource
 from polyseme.core.errors import InputError
 from polyseme.dictionaries import ARCHITECTURES
 from polyseme.store import latest_checkpoint, load_json, load_tensors, save_json, save_tensors, to_json
 from polyseme.training import Job, TrainingConfig, fit
+from tests.activations.fakes import NAMES, FakeNetwork, make_windows
 from tests.store.listener import Listener
 from tests.training.planted import Planted, same_weights
 
@@ -119,6 +121,41 @@ def test_ctrl_c_writes_a_checkpoint_and_goes_up(tmp_path):
     for one, clean in zip(resumed, fit(build_jobs(), Planted(), config), strict=True):
         assert same_weights(one.dictionary, clean.dictionary)
         assert one.history == clean.history
+
+
+def test_a_live_network_is_trained_on_and_resumed(tmp_path):
+    """The real source: two sites of one forward pass, several epochs, stopped inside the network."""
+
+    class Stopping(FakeNetwork):
+        stop_at = 10**9
+
+        def read(self, inputs, sites):
+            if self.passes == self.stop_at:
+                raise KeyboardInterrupt
+            return super().read(inputs, sites)
+
+    def train(network, folder=None):
+        source = LiveSource(network, make_windows(40), NAMES, HarvestConfig(block_tokens=64, batch_windows=4))
+        topk = ARCHITECTURES["topk"](n_latents=16, k=2)
+        jobs = [
+            Job("shallow", topk.build(4, seed=0), "shallow", "shallow", 0),
+            Job("deep", topk.build(6, seed=1), "deep", "deep", 1),
+            Job("transcoder", topk.build(4, 6, seed=0), "shallow", "deep", 0),
+        ]
+        config = TrainingConfig(n_tokens=2 * source.n_tokens, batch_size=16, dead_after=100)
+        return fit(jobs, source, config, checkpoints=folder)
+
+    network = Stopping()
+    clean = train(network)
+    stopping = Stopping()
+    stopping.stop_at = network.passes * 2 // 3
+    with pytest.raises(KeyboardInterrupt):
+        train(stopping, tmp_path)
+    assert latest_checkpoint(tmp_path).step > 0
+    for one, resumed in zip(clean, train(Stopping(), tmp_path), strict=True):
+        assert same_weights(one.dictionary, resumed.dictionary)
+        assert one.history == resumed.history
+        assert one.final.fvu < one.history[0].fvu
 
 
 def test_a_signal_inside_a_step_waits_for_its_end(tmp_path):

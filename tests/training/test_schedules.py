@@ -29,10 +29,12 @@ def test_the_ramp_by_hand():
     assert ramp(0, 0) == 1
 
 
-def test_the_default_rate_falls_with_the_root_of_the_width():
-    assert auto_learning_rate(2048) == 1e-3
-    assert auto_learning_rate(4 * 2048) == pytest.approx(5e-4)
-    assert auto_learning_rate(64) == 1e-3
+def test_the_default_rate_follows_width_and_length():
+    assert auto_learning_rate(2**14, 10**6) == pytest.approx(2e-4)
+    assert auto_learning_rate(2**14, 10**4) == pytest.approx(2e-4)
+    assert auto_learning_rate(2**14, 10**2) == pytest.approx(2e-3)
+    assert auto_learning_rate(2**10, 400) == pytest.approx(4e-3)
+    assert auto_learning_rate(32, 400) == 5e-3
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])

@@ -3,6 +3,5 @@
 from polyseme.training.config import TrainingConfig
 from polyseme.training.fit import fit
 from polyseme.training.jobs import HistoryPoint, Job, TrainedJob
-from polyseme.training.preflight import Source
 
-__all__ = ["HistoryPoint", "Job", "Source", "TrainedJob", "TrainingConfig", "fit"]
+__all__ = ["HistoryPoint", "Job", "TrainedJob", "TrainingConfig", "fit"]

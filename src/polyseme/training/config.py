@@ -13,7 +13,7 @@ class TrainingConfig(Config):
     batch_size: PositiveInt = 2048
     """Tokens a step."""
     lr: PositiveFloat | None = None
-    """Adam's learning rate at its plateau. None: 1e-3 × √(2048 / n_latents), at most 1e-3."""
+    """Adam's learning rate at its plateau. None: by width and length, 4e-3 for 1024 latents and 400 steps."""
     warmup: float = Field(default=0.05, ge=0, le=1)
     """Share of the steps in which the learning rate rises."""
     decay: float = Field(default=0.2, ge=0, le=1)
@@ -29,6 +29,6 @@ class TrainingConfig(Config):
     sparsity_warmup: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps in which the sparsity coefficient rises from zero; a target L0 is approached in twice that."""
     dead_after: PositiveInt | None = None
-    """Tokens without firing after which a latent counts as dead. None: a tenth of all, at most 10 million."""
+    """Tokens without firing after which a latent counts as dead. None: a twentieth of all, at most 10 million."""
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     """Seconds between checkpoints; changes nothing in the result. 0: every step."""

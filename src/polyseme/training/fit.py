@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from polyseme.activations import ActivationSource
 from polyseme.core.batch import Batch, SiteBatch
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import Diverged, InputError
@@ -24,7 +25,7 @@ from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller
 from polyseme.training.interrupts import hold_interrupts
 from polyseme.training.jobs import Job, NotFinite, Plan, TrainedJob, Trainee
-from polyseme.training.preflight import Source, plan_of, target_of
+from polyseme.training.preflight import plan_of, target_of
 from polyseme.training.schedules import auto_learning_rate
 
 _STATE_VERSION = 1
@@ -33,7 +34,7 @@ _SECONDS_BETWEEN_UPDATES = 0.2
 
 def fit(
     jobs: Sequence[Job],
-    source: Source,
+    source: ActivationSource,
     config: TrainingConfig,
     *,
     checkpoints: Path | None = None,
@@ -69,12 +70,12 @@ def _trainee(job: Job, plan: Plan, config: TrainingConfig) -> Trainee:
     target = target_of(job, config) if job.dictionary.has_coefficient else None
     # In a dictionary's own units (mean squared norm = width) a coefficient near 1 is in range for any data.
     coefficient = float(getattr(job.dictionary.config, "coefficient", 1.0))
-    peak = config.lr or auto_learning_rate(job.dictionary.n_latents)
+    peak = config.lr or auto_learning_rate(job.dictionary.n_latents, plan.n_steps)
     approach = max(1, 2 * plan.sparsity_warmup)
     return Trainee(job, plan, peak, L0Controller(coefficient, target, lr=peak, approach=approach))
 
 
-def _identity(jobs: Sequence[Job], source: Source, config: TrainingConfig, plan: Plan) -> str:
+def _identity(jobs: Sequence[Job], source: ActivationSource, config: TrainingConfig, plan: Plan) -> str:
     """The hash of all that shapes the result, so that a checkpoint of anything else is not resumed."""
     described = [
         {
@@ -136,7 +137,7 @@ class _Fit:
         state: dict[str, Any] = {"identity": self.identity, "jobs": [trainee.state() for trainee in self.trainees]}
         self.saved = save_checkpoint(self.checkpoints, self.done, tensors, state)
 
-    def train(self, source: Source, start: int, checkpoint_seconds: float, reporter: Reporter) -> None:
+    def train(self, source: ActivationSource, start: int, checkpoint_seconds: float, reporter: Reporter) -> None:
         """Steps `start` to the end."""
         plan = self.plan
         progress = reporter.task("training", plan.n_steps * plan.batch_size, "tokens")

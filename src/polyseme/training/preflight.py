@@ -1,9 +1,8 @@
 """What cannot work is told before any work is done."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
 
-from polyseme.core.batch import SiteBatch
+from polyseme.activations import ActivationSource
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.training.config import TrainingConfig
 from polyseme.training.jobs import Job, Plan
@@ -11,31 +10,7 @@ from polyseme.training.jobs import Job, Plan
 _FEWEST_DEAD_TOKENS, _MOST_DEAD_TOKENS = 10_000, 10_000_000
 
 
-@runtime_checkable
-class Source(Protocol):
-    """What training needs of an activation source."""
-
-    @property
-    def widths(self) -> Mapping[str, int]:
-        """Site name to the width of its vectors."""
-        ...
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens in one round."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when any vector or their order does."""
-        ...
-
-    def batches(self, batch_size: int, *, start: int = 0, stop: int | None = None) -> Iterator[SiteBatch]:
-        """Batches `start` to `stop`, the same whatever the start; round and round."""
-        ...
-
-
-def plan_of(jobs: Sequence[Job], source: Source, config: TrainingConfig) -> Plan:
+def plan_of(jobs: Sequence[Job], source: ActivationSource, config: TrainingConfig) -> Plan:
     """Check that the jobs fit the source and the config, and count steps.
 
     Raises:
@@ -57,7 +32,7 @@ def plan_of(jobs: Sequence[Job], source: Source, config: TrainingConfig) -> Plan
             fix="they are shares of the steps: together at most 1",
         )
     n_steps = n_tokens // config.batch_size
-    dead_after = config.dead_after or min(_MOST_DEAD_TOKENS, max(_FEWEST_DEAD_TOKENS, n_tokens // 10))
+    dead_after = config.dead_after or min(_MOST_DEAD_TOKENS, max(_FEWEST_DEAD_TOKENS, n_tokens // 20))
     return Plan(
         n_steps=n_steps,
         batch_size=config.batch_size,
@@ -70,7 +45,7 @@ def plan_of(jobs: Sequence[Job], source: Source, config: TrainingConfig) -> Plan
     )
 
 
-def _check_jobs(jobs: Sequence[Job], source: Source, config: TrainingConfig) -> None:
+def _check_jobs(jobs: Sequence[Job], source: ActivationSource, config: TrainingConfig) -> None:
     if not jobs:
         raise InputError("there is no dictionary to train", where="jobs", fix="give at least one site and one seed")
     names = [job.name for job in jobs]

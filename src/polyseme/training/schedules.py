@@ -27,10 +27,12 @@ def ramp(step: int, warmup: int) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
 
 
-def auto_learning_rate(n_latents: int) -> float:
-    """1e-3 × √(2048 / n_latents), at most 1e-3.
+def auto_learning_rate(n_latents: int, n_steps: int) -> float:
+    """2e-4 × √(2¹⁴ / n_latents) × max(1, √(10⁴ / n_steps)), at most 5e-3.
 
-    The square-root law is that of Gao et al. 2024, Scaling and evaluating sparse autoencoders, section 2.3; its
-    constant, 2e-4 at 2¹⁴ latents, was found on billions of tokens, and short trainings want a little more.
+    The law in the width, and its constant, are those of Gao et al. 2024, Scaling and evaluating sparse autoencoders,
+    section 2.3, found on billions of tokens. The factor for shorter trainings was measured: with 1024 latents of a
+    224-wide residual stream, 4e-3 after 390 steps of 2048 tokens had a held-out FVU of .098, 1e-3 one of .120, and
+    8e-3 bought .089 with three times as many dead latents.
     """
-    return min(1e-3, 1e-3 * math.sqrt(2048 / n_latents))
+    return min(5e-3, 2e-4 * math.sqrt(2**14 / n_latents) * max(1.0, math.sqrt(1e4 / n_steps)))
