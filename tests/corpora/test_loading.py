@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from polyseme.core.errors import InputError
+from polyseme.core.progress import Silent
 from polyseme.corpora import Document, TextCorpusConfig, content_key, load_windows, split_of
 from polyseme.corpora.files import LeftOut
 from tests.tiny import BOS, tiny_tokenizer
@@ -227,3 +229,18 @@ def test_stretches_are_whole_tokens_of_many_documents_with_their_share_of_bytes(
         assert len(ids) == min(20, n)
         assert tokenizer.decode(ids) in text
         assert cut.n_bytes[i] == pytest.approx(len(text) * len(ids) / n, abs=0.51)
+
+
+def test_fewer_tokens_than_asked_for_are_taken_only_when_allowed() -> None:
+    class Told(Silent):
+        lines: ClassVar[list[str]] = []
+
+        def message(self, text: str) -> None:
+            self.lines.append(text)
+
+    options = {"split": "train", "context": 16, "max_tokens": 10**6, "heldout_fraction": 0.0}
+    with pytest.raises(InputError, match="smaller than asked for"):
+        load_windows(Memory(["some words"]), tiny_tokenizer(), **options)
+    windows = load_windows(Memory(["some words"]), tiny_tokenizer(), **options, allow_fewer=True, reporter=Told())
+    assert 0 < windows.n_tokens < 10**6
+    assert any("1,000,000" in line for line in Told.lines)

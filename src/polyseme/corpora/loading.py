@@ -46,6 +46,7 @@ def load_windows(
     document_tokens: int | None = None,
     heldout_fraction: float = 0.1,
     seed: int = 0,
+    allow_fewer: bool = False,
     reporter: Reporter | None = None,
 ) -> Windows:
     """Take one side of a corpus's split and pack it into windows.
@@ -67,6 +68,7 @@ def load_windows(
             documents in the same number of tokens, so that intervals over documents rest on many.
         heldout_fraction: share of documents on the held-out side.
         seed: of the order under `max_tokens` and of the stretches.
+        allow_fewer: take what there is where it is less than `max_tokens`, and say so.
         reporter: told what was left out.
 
     Raises:
@@ -114,7 +116,11 @@ def load_windows(
     left_out = getattr(corpus, "left_out", None)
     if isinstance(left_out, LeftOut):
         left_out.report(reporter or Silent())
-    _check_size(windows, selection, split, heldout_fraction, max_tokens, document_tokens)
+    wanted = max_tokens
+    if allow_fewer and wanted is not None and 0 < windows.n_tokens < wanted:
+        (reporter or Silent()).message(f"{split}: {windows.n_tokens:,} tokens, all there are of {wanted:,} asked for")
+        wanted = None
+    _check_size(windows, selection, split, heldout_fraction, wanted, document_tokens)
     if document_tokens is None:
         return windows
     # Packing took each stretch for its whole document; of the text's bytes it has its share by tokens.

@@ -36,6 +36,8 @@ class TokensConfig(Config):
     """Tokens a window; None for the network's context, at most 1024."""
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of documents on the held-out side."""
+    allow_fewer: bool = False
+    """Take what there is where the corpus holds fewer tokens than asked for, instead of stopping."""
     seed: int = 0
     """Of the order in which documents are sampled."""
     transform: TransformConfig | None = None

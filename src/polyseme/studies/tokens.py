@@ -77,6 +77,7 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
                 document_tokens=config.heldout_document_tokens if side == "heldout" else config.train_document_tokens,
                 heldout_fraction=config.heldout_fraction,
                 seed=config.seed,
+                allow_fewer=config.allow_fewer,
                 reporter=bench.reporter,
             )
             (folder / side).mkdir(exist_ok=True)
