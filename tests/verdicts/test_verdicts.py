@@ -27,7 +27,8 @@ def effects(p):
     x = np.full(len(p), 0.1)
     whole = np.full(len(p), 32)
     arrays = {"effect": x, "low": x - 0.05, "high": x + 0.05, "null": x * 0, "p": p, "p_two_sided": p}
-    return CausalEffects(**arrays, kl=x, null_kl=x, n_tokens=whole, n_documents=whole)
+    moved = {"kl": x, "kl_low": x - 0.05, "kl_high": x + 0.05, "null_kl": x * 0 + 0.01}
+    return CausalEffects(**arrays, **moved, n_tokens=whole, n_documents=whole)
 
 
 def specific(n_documents, **margins):
@@ -39,6 +40,14 @@ def specific(n_documents, **margins):
 
 
 PLAIN = VerdictConfig(margin_fdr=1)
+
+
+def test_an_effect_whose_interval_reaches_down_to_its_null_is_not_enough() -> None:
+    """A small p against the mean random direction also comes from a direction that is a little unlike the mean one."""
+    close = effects([0.0001, 0.0001])
+    close.null_kl[:] = [0.04, 0.06]  # the interval is 0.05 to 0.15
+    judged = judge(firings([30, 30]), close, specific([30, 30], one=[0.5, 0.5]), config=PLAIN)
+    assert [verdict.status for verdict in judged.verdicts] == ["supported", "mixed"]
 
 
 def test_the_rule():
@@ -60,7 +69,8 @@ def test_the_rule():
     ]
     assert judged.n_documents.tolist() == n
     first = {evidence.name: evidence for evidence in judged.verdicts[0].evidence}
-    assert set(first) == {"causal_effect", "model_specificity/one", "model_specificity/two", "firing_documents"}
+    tests = {"causal_effect", "model_specificity/one", "model_specificity/two", "firing_documents"}
+    assert set(first) == tests | {"observed_loss_effect"}
     assert first["causal_effect"].p_corrected == pytest.approx(0.002)  # four tests: untestable latents are not counted
     assert first["causal_effect"].interval is not None
     assert first["causal_effect"].interval.low == pytest.approx(0.05)
@@ -86,7 +96,7 @@ def test_without_one_of_the_tests_nothing_can_be_said():
     for given_effects, given_margins in ((None, specific(n, one=[1, 1])), (effects([0, 0]), None), (None, None)):
         judged = judge(firings(n), given_effects, given_margins)
         assert {verdict.status for verdict in judged.verdicts} == {"insufficient_data"}
-        assert all(verdict.evidence[-1].name == "firing_documents" for verdict in judged.verdicts)
+        assert all("firing_documents" in {e.name for e in verdict.evidence} for verdict in judged.verdicts)
 
 
 def test_evidence_about_other_latents_is_refused():

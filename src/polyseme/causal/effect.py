@@ -37,6 +37,8 @@ class CausalConfig(Config):
 
     n_samples: int = 64
     """Most firing tokens a latent, spread over its documents; each costs two interventions (effect and null)."""
+    statistic: Literal["kl", "ce"] = "kl"
+    """What p compares with the null: the expected loss under the clean predictions, or the loss of the actual token."""
     n_flips: int = 9999
     """Sign flips of the permutation test; the smallest p-value it can give is 1 / (n_flips + 1)."""
     n_resamples: int = 1000
@@ -59,10 +61,11 @@ class CausalEffects:
         effect: mean over sampled firing tokens of CE(x − fᵢdᵢ) − CE(x).
         low, high: its 95% interval by bootstrap over documents.
         null: the same mean for a random direction of equal norm.
-        p: one-sided, effect above null.
-        p_two_sided: effect differs from null.
-        kl: mean KL(clean ‖ edited) of the predictions; unlike the effect it cannot cancel.
+        kl: mean KL(clean ‖ edited) of the predictions: the effect expected under the clean network's own predictions.
+        kl_low, kl_high: its 95% interval by bootstrap over documents.
         null_kl: the same for the random direction.
+        p: one-sided, the statistic above its null.
+        p_two_sided: the statistic differs from its null.
         n_tokens: firing tokens sampled.
         n_documents: documents they come from.
     """
@@ -74,6 +77,8 @@ class CausalEffects:
     p: Float[np.ndarray, " latent"]
     p_two_sided: Float[np.ndarray, " latent"]
     kl: Float[np.ndarray, " latent"]
+    kl_low: Float[np.ndarray, " latent"]
+    kl_high: Float[np.ndarray, " latent"]
     null_kl: Float[np.ndarray, " latent"]
     n_tokens: Int[np.ndarray, " latent"]
     n_documents: Int[np.ndarray, " latent"]
@@ -99,7 +104,8 @@ def causal_effects(
     effectᵢ = mean over firing tokens t of CE(x_t − fᵢ(t) dᵢ) − CE(x_t), a full forward pass each, dᵢ the write
     direction, changed at t alone, CE that of the prediction made at t. The null subtracts fᵢ(t) ‖dᵢ‖ u with a fresh
     uniformly random unit vector u at the same token. p comes from the paired differences by sign flips of whole
-    documents (`sign_flip_p`).
+    documents (`sign_flip_p`): by default those of KL(clean ‖ edited), which is the effect's expectation when the next
+    token is drawn from the clean predictions, without the noise of drawing it.
 
     Args:
         network: a causal language model.
@@ -129,7 +135,10 @@ def causal_effects(
     clusters = cluster_by_document(samples.latent, firings.document[samples.row], measured, firings.n_latents)
     means = clusters.means()
     interval = bootstrap_means(clusters, 0, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
-    p, p_two_sided = sign_flip_p(clusters, 4, seed=derive_seed(seed, "flips"), n_flips=config.n_flips)
+    kl_interval = bootstrap_means(clusters, 2, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
+    p, p_two_sided = sign_flip_p(
+        clusters, 4 if config.statistic == "ce" else 5, seed=derive_seed(seed, "flips"), n_flips=config.n_flips
+    )
     return CausalEffects(
         effect=means[:, 0],
         low=interval[:, 0],
@@ -138,6 +147,8 @@ def causal_effects(
         p=p,
         p_two_sided=p_two_sided,
         kl=means[:, 2],
+        kl_low=kl_interval[:, 0],
+        kl_high=kl_interval[:, 1],
         null_kl=means[:, 3],
         n_tokens=np.bincount(samples.latent, minlength=firings.n_latents),
         n_documents=clusters.n_documents,
@@ -156,8 +167,8 @@ def _measure(
     seed: int,
     reporter: Reporter,
 ) -> Float[np.ndarray, "sample quantity"]:
-    """(effect, null, KL, null KL, effect − null) of each sample."""
-    measured = np.full((len(samples), 5), np.nan)
+    """(effect, null, KL, null KL, effect − null, KL − null KL) of each sample."""
+    measured = np.full((len(samples), 6), np.nan)
     if len(samples) == 0:
         return measured
     progress = reporter.task("causal effects", 2 * len(samples), "interventions")
@@ -172,7 +183,8 @@ def _measure(
         outcomes = intervene(network, windows, site, todo, route=route, tokens_per_pass=config.tokens_per_pass)
         for chunk, outcome in zip(some, outcomes, strict=True):
             ce, kl = outcome.ce.reshape(2, -1), outcome.kl.reshape(2, -1)
-            measured[chunk] = np.stack([*ce, *kl, ce[0].astype(np.float64) - ce[1]], axis=1)
+            paired = [pair[0].astype(np.float64) - pair[1] for pair in (ce, kl)]
+            measured[chunk] = np.stack([*ce, *kl, *paired], axis=1)
             done += 2 * len(chunk)
         progress.update(done)
     return measured

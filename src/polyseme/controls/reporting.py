@@ -161,7 +161,6 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
     dictionary = real.trained.dictionaries[site, seed]
     judged = findings.verdicts[site]
     counts: dict[Status, int] = {status: sum(v.status == status for v in judged.verdicts) for status in STATUSES}
-    alive = int(real.readings.alive(site, seed).sum())
     stable = findings.stability.get(site, [])
     return DictionaryReport(
         name=site,
@@ -177,11 +176,11 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
             *stable,
         ),
         verdict_counts=counts,
-        n_not_judged=dictionary.n_latents - alive,
         density=tuple(_densities(findings, site)),
         stability=_stability(stable),
         training=tuple(_training(findings, site)),
         points=_points(findings, site),
+        effect_unit="nats of expected loss a firing token",
     )
 
 
@@ -240,7 +239,7 @@ def _points(findings: Findings, site: str) -> tuple[LatentPoint, ...]:
     effects, specific = findings.effects.get(site), findings.specificity.get(site)
     if effects is None or specific is None:
         return ()
-    effect, margin = effects.effect - effects.null, specific.smallest.value
+    effect, margin = effects.kl - effects.null_kl, specific.smallest.value
     points = [
         LatentPoint(latent=i, effect=float(effect[i]), margin=float(margin[i]), status=verdict.status)
         for i, verdict in enumerate(findings.verdicts[site].verdicts)

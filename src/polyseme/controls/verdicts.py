@@ -56,9 +56,10 @@ def judge(
 ) -> SiteVerdicts:
     """A verdict on every latent of a dictionary, with all the evidence it rests on.
 
-    Two tests. Causal: the effect beats its equal-norm random direction, p ≤ alpha after Benjamini–Hochberg over the
-    latents that are tested. Specific: for every control the margin's interval lies above `margin`, and the margin is
-    at least the control's `mirror_threshold`. Then
+    Two tests. Causal: ablating it moves the predictions more than an equal-norm random direction does, in expected
+    loss (KL): p ≤ alpha after Benjamini–Hochberg over the latents that are tested, and the effect's interval lies
+    above the null. Specific: for every control the
+    margin's interval lies above `margin`, and the margin is at least the control's `mirror_threshold`. Then
 
     - supported: both tests pass;
     - mixed: exactly one does;
@@ -112,6 +113,7 @@ def judge(
                 threshold=config.min_documents,
                 passed=bool(n >= config.min_documents),
             ),
+            *([_observed(effects, i)] if effects else []),
         )
         verdicts.append(Verdict(status=status, evidence=evidence))
     return SiteVerdicts(verdicts, n_documents, summarise(verdicts, scope))
@@ -182,18 +184,33 @@ def _causal(effects: CausalEffects, tested: Bool[np.ndarray, " latent"], alpha: 
     return [
         Evidence(
             name="causal_effect",
-            effect=float(effects.effect[i]),
-            interval=Interval(low=float(effects.low[i]), high=float(effects.high[i])),
-            null=float(effects.null[i]),
+            effect=float(effects.kl[i]),
+            interval=Interval(low=float(effects.kl_low[i]), high=float(effects.kl_high[i])),
+            null=float(effects.null_kl[i]),
             n=int(effects.n_tokens[i]),
             n_unit="firing tokens",
             threshold=alpha,
             p_corrected=float(p[i]),
-            passed=bool(p[i] <= alpha),
-            note=f"nats; tokens of {int(effects.n_documents[i])} documents; the threshold is for the corrected p",
+            passed=bool(p[i] <= alpha and effects.kl_low[i] > effects.null_kl[i]),
+            note=f"nats of expected loss, KL(clean ‖ ablated); tokens of {int(effects.n_documents[i])} documents; the "
+            "threshold is for the corrected p, and the interval must lie above the null too",
         )
         for i in range(len(p))
     ]
+
+
+def _observed(effects: CausalEffects, i: int) -> Evidence:
+    """The same effect on the tokens that really came next: shown, but too noisy to rest a verdict on."""
+    return Evidence(
+        name="observed_loss_effect",
+        effect=float(effects.effect[i]),
+        interval=Interval(low=float(effects.low[i]), high=float(effects.high[i])),
+        null=float(effects.null[i]),
+        n=int(effects.n_tokens[i]),
+        n_unit="firing tokens",
+        passed=bool(effects.low[i] > effects.null[i]),
+        note="nats, CE(ablated) − CE(clean) of the actual next token; not part of the verdict",
+    )
 
 
 def _specific(

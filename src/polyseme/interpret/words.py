@@ -53,10 +53,11 @@ METRIC_NAMES: dict[str, str] = {
     "ce_increase": "ΔCE",
     "ce_interaction": "Interaction",
     "kl": "KL(clean ‖ patched)",
-    "fvu_token": "FVU of a token look-up",
-    "fvu_bigram": "FVU of a bigram look-up",
     "firing_documents": "Documents fired in",
     "model_specificity": "Model-specificity",
+    "observed_loss_effect": "Observed loss effect (shown only)",
+    "fvu_token": "FVU of a token look-up",
+    "fvu_bigram": "FVU of a bigram look-up",
 }
 TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firing_documents": "data"}
 """Tests by one word each."""
@@ -151,8 +152,10 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Causal effect",
-        "Mean over a latent's firing tokens of CE(x − fᵢdᵢ) − CE(x), full forward pass. Null: a random direction "
-        "of equal norm at the same tokens.",
+        "Mean over a latent's firing tokens of what subtracting fᵢdᵢ there does, by full forward passes: KL(clean ‖ "
+        "ablated), which is the rise of the loss expected under the network's own predictions, and beside it the "
+        "observed CE(x − fᵢdᵢ) − CE(x) of the actual next token, an unbiased but far noisier reading of the same. "
+        "Null: a random direction of equal norm at the same tokens.",
     ),
     (
         "Model-specificity",
