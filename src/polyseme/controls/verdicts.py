@@ -188,7 +188,7 @@ def _causal(effects: CausalEffects, tested: Bool[np.ndarray, " latent"], alpha: 
             interval=Interval(low=float(effects.kl_low[i]), high=float(effects.kl_high[i])),
             null=float(effects.null_kl[i]),
             n=int(effects.n_tokens[i]),
-            n_unit="firing tokens",
+            n_unit="tokens",
             threshold=alpha,
             p_corrected=float(p[i]),
             passed=bool(p[i] <= alpha and effects.kl_low[i] > effects.null_kl[i]),
@@ -207,7 +207,7 @@ def _observed(effects: CausalEffects, i: int) -> Evidence:
         interval=Interval(low=float(effects.low[i]), high=float(effects.high[i])),
         null=float(effects.null[i]),
         n=int(effects.n_tokens[i]),
-        n_unit="firing tokens",
+        n_unit="tokens",
         passed=bool(effects.low[i] > effects.null[i]),
         note="nats, CE(ablated) − CE(clean) of the actual next token; not part of the verdict",
     )

@@ -55,12 +55,14 @@ METRIC_NAMES: dict[str, str] = {
     "kl": "KL(clean ‖ patched)",
     "firing_documents": "Documents fired in",
     "model_specificity": "Model-specificity",
-    "observed_loss_effect": "Observed loss effect (shown only)",
+    "observed_loss_effect": "Observed loss effect",
     "fvu_token": "FVU of a token look-up",
     "fvu_bigram": "FVU of a bigram look-up",
 }
 TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firing_documents": "data"}
 """Tests by one word each."""
+SHOWN_ONLY = frozenset({"observed_loss_effect"})
+"""Evidence that no verdict rests on."""
 SHARES = frozenset({"dead_latents", "dense_latents", "stability_shared", "ce_recovered"})
 """Metrics that are shares of something, written as percentages."""
 PRIMARY = frozenset({"fvu", "ce_recovered", "ce_increase", "kl"})

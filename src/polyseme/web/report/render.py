@@ -140,6 +140,8 @@ def _tests(latent: LatentReport) -> list[tuple[bool, str, str]]:
     """Whether each kind of test was passed, its short name and every figure: those against several controls are one."""
     groups: dict[str, list[Evidence]] = {}
     for item in latent.verdict.evidence:
+        if item.name in words.SHOWN_ONLY:
+            continue
         groups.setdefault(item.name.partition("/")[0], []).append(item)
     return [
         (
@@ -246,6 +248,7 @@ def _environment() -> Environment:
         "pieces": pieces,
         "by_stratum": _by_stratum,
         "tests_of": _tests,
+        "shown_only": words.SHOWN_ONLY,
         "share_of": _share_of,
         "reading_of": _reading,
         "primary": words.PRIMARY,
