@@ -1,6 +1,7 @@
 """Shapes are checked at run time in every test; the network is blocked by pytest's options."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ import tests.typecheck  # noqa: F401  the hook takes the checker by name, and fi
 install_import_hook("polyseme", "tests.typecheck.checked")
 
 import torch  # noqa: E402  after the hook
+
+# A shell that started the tests in the background made them deaf to Ctrl-C; some tests are about it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The tests' matrices are small: a second thread costs more in waiting than it brings.
 torch.set_num_threads(1)

@@ -116,14 +116,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(study_file: Path) ->
     root = study_file.parent / "runs"
     command = [sys.executable, "-c", "import sys; from polyseme.cli import main; sys.exit(main())", "study"]
     command += [str(study_file), "--root", str(root), "--training.n-tokens", "400000"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that started the tests in the background made them, and so their children, deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(root.glob("objects/dictionaries-*.partial")):
         assert process.poll() is None, process.communicate()

@@ -66,7 +66,7 @@ class JumpReLU:
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         weight, threshold = step.coefficient * step.per_row, self._threshold()
         active = values != 0
-        step.sparsity = step.sparsity + weight * active.sum()
+        step.sparsity = step.sparsity + weight * active.sum(dtype=values.dtype)
         near = (codes.pre - codes.take(threshold)).abs_() < self._bandwidth / 2
         # dθ = −Σ near (θ ∂f + weight)/ε, and d log θ = θ dθ
         by_value = codes.by_latent(d_values * near)
