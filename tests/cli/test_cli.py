@@ -1,5 +1,6 @@
 """The command line as a new user meets it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -115,8 +116,9 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(study_file: Path) -> None:
     root = study_file.parent / "runs"
     command = [sys.executable, "-c", "import sys; from polyseme.cli import main; sys.exit(main())", "study"]
-    command += [str(study_file), "--root", str(root), "--training.n-tokens", "400000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += [str(study_file), "--root", str(root), "--training.n-tokens", "150000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
     while not list(root.glob("objects/dictionaries-*.partial")):
         assert process.poll() is None, process.communicate()
@@ -129,7 +131,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(study_file: Path) ->
     assert "Traceback" not in error
     (folder,) = root.glob("small-*")
     assert '"interrupted"' in (folder / "run.json").read_text()
-    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    assert subprocess.run(command, capture_output=True, timeout=300, env=environment).returncode == 0
     assert '"complete"' in (folder / "run.json").read_text()
 
 
