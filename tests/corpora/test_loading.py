@@ -10,7 +10,7 @@ import pytest
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.corpora import Document, TextCorpusConfig, content_key, load_windows, split_of
-from polyseme.corpora.files import LeftOut
+from polyseme.corpora.records import LeftOut
 from tests.tiny import BOS, tiny_tokenizer
 
 

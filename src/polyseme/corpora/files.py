@@ -1,42 +1,15 @@
-"""What corpora made of files share: finding them, hashing them, and saying what is wrong with one."""
+"""What corpora made of files share: finding the files, hashing them, reading one after another."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from polyseme.core.errors import InputError
-from polyseme.core.progress import Reporter
-
-OnError = Literal["strict", "skip"]
-
-
-@dataclass
-class LeftOut:
-    """What a pass over a corpus left out under `errors="skip"`: how many, and the first few by name."""
-
-    count: int = 0
-    reasons: list[str] = field(default_factory=list[str])
-
-    def clear(self) -> None:
-        """Start a new pass."""
-        self.count = 0
-        self.reasons.clear()
-
-    def take(self, error: InputError, errors: OnError) -> None:
-        """Count what `error` is about, or raise it under `errors="strict"`."""
-        if errors == "strict":
-            raise error
-        self.count += 1
-        if len(self.reasons) < 5:
-            self.reasons.append(f"{error.where}: {error.what}")
-
-    def report(self, reporter: Reporter) -> None:
-        """Say it, where there is something to say."""
-        if self.count:
-            more = f" and {self.count - len(self.reasons)} more" if self.count > len(self.reasons) else ""
-            reporter.message(f"left out {self.count} from the corpus: {'; '.join(self.reasons)}{more}")
+from polyseme.corpora.document import Document
+from polyseme.corpora.records import LeftOut
 
 
 @dataclass(frozen=True)
@@ -45,6 +18,40 @@ class FoundFile:
 
     path: Path
     name: str
+
+
+@dataclass
+class FileCorpus:
+    """The documents of files in path order; what a file holds is for its format to say.
+
+    Attributes:
+        paths: files and folders.
+        glob: which files of a folder.
+        read: the documents of one file, in order; counts what it leaves out.
+        options: every other setting that decides which documents there are, for the fingerprint.
+        max_documents: the first so many documents; None for all.
+        left_out: what the last pass left out.
+    """
+
+    paths: Sequence[Path]
+    glob: str
+    read: Callable[[FoundFile, LeftOut], Iterator[Document]]
+    options: str
+    max_documents: int | None = None
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @cached_property
+    def files(self) -> list[FoundFile]:
+        return find_files(self.paths, self.glob)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return files_fingerprint(self.files, self.options)
+
+    def documents(self) -> Iterator[Document]:
+        self.left_out.clear()
+        every = (document for file in self.files for document in self.read(file, self.left_out))
+        return islice(every, self.max_documents)
 
 
 def find_files(paths: Sequence[Path], glob: str) -> list[FoundFile]:
@@ -95,24 +102,3 @@ def not_utf8(where: str, offset: int, byte: int) -> InputError:
         where=where,
         fix='convert it to UTF-8 (for one: `iconv -f latin1 -t utf-8`), or set `errors = "skip"` to leave it out',
     )
-
-
-def check_text(value: object, column: str, where: str) -> str:
-    """`value` when it is a string that UTF-8 can hold.
-
-    Raises:
-        InputError: it is something else, or holds half of a surrogate pair.
-    """
-    if not isinstance(value, str):
-        raise InputError(
-            f"{column!r} holds {type(value).__name__}, not text", where=where, fix="name the field that holds the text"
-        )
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"half of a surrogate pair at character {error.start}",
-            where=where,
-            fix='mend the text, or set `errors = "skip"` to leave it out',
-        ) from None
-    return value

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +11,8 @@ from pydantic import Field
 
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import Document, content_key, missing_extra, missing_field
-from polyseme.corpora.files import LeftOut, OnError, check_text
+from polyseme.corpora.document import Document, missing_extra, missing_field
+from polyseme.corpora.records import LeftOut, OnError, check_text, documents_of
 
 
 class HuggingFaceCorpus:
@@ -45,14 +45,11 @@ class HuggingFaceCorpus:
 
     def documents(self) -> Iterator[Document]:
         self.left_out.clear()
-        for row, value in self._rows():
-            try:
-                text = check_text(value, self.config.column, f"{self._where}, row {row}")
-            except InputError as error:
-                self.left_out.take(error, self.config.errors)
-                continue
-            if text.strip():
-                yield Document(name=f"{self.config.split}:{row}", key=content_key(text), text=text)
+        records = (
+            (f"{self.config.split}:{row}", partial(check_text, value, self.config.column, f"{self._where}, row {row}"))
+            for row, value in self._rows()
+        )
+        return documents_of(records, self.left_out, self.config.errors)
 
     def _rows(self) -> Iterator[tuple[int, object]]:
         values = (value for rows in self.dataset.iter(batch_size=256) for value in rows[self.config.column])

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from functools import cached_property
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,43 +10,20 @@ from pydantic import Field
 
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import Document, content_key, missing_field
-from polyseme.corpora.files import FoundFile, LeftOut, OnError, check_text, files_fingerprint, find_files, not_utf8
+from polyseme.corpora.document import Document, missing_field
+from polyseme.corpora.files import FileCorpus, FoundFile, not_utf8
+from polyseme.corpora.records import LeftOut, OnError, check_text, documents_of
 
 MAX_LINE_BYTES = 64 * 2**20
 
 
-class JsonlCorpus:
-    """JSON Lines files in path order, read a line at a time; empty lines and blank texts are left out."""
-
-    def __init__(self, config: "JsonlCorpusConfig"):
-        self.config = config
-        self.left_out = LeftOut()
-
-    @cached_property
-    def files(self) -> list[FoundFile]:
-        return find_files(self.config.paths, self.config.glob)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        config = self.config
-        return files_fingerprint(self.files, f"jsonl {config.field} {config.max_documents} {config.errors}")
-
-    def documents(self) -> Iterator[Document]:
-        self.left_out.clear()
-        return islice(self._all(), self.config.max_documents)
-
-    def _all(self) -> Iterator[Document]:
-        for file in self.files:
-            for number, line in _lines(file):
-                where = f"{file.path}, line {number}"
-                try:
-                    text = check_text(_field(line, self.config.field, where), self.config.field, where)
-                except InputError as error:
-                    self.left_out.take(error, self.config.errors)
-                    continue
-                if text.strip():
-                    yield Document(name=f"{file.name}:{number}", key=content_key(text), text=text)
+def _documents(config: "JsonlCorpusConfig", file: FoundFile, left_out: LeftOut) -> Iterator[Document]:
+    """A document for every line, one line in memory at a time; empty lines and blank texts are passed over."""
+    records = (
+        (f"{file.name}:{number}", partial(_text, line, config.field, f"{file.path}, line {number}"))
+        for number, line in _lines(file)
+    )
+    return documents_of(records, left_out, config.errors)
 
 
 def _lines(file: FoundFile) -> Iterator[tuple[int, bytes]]:
@@ -65,7 +41,7 @@ def _lines(file: FoundFile) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _field(line: bytes, field: str, where: str) -> object:
+def _text(line: bytes, field: str, where: str) -> str:
     try:
         value: object = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -85,7 +61,7 @@ def _field(line: bytes, field: str, where: str) -> object:
     record = cast(dict[str, Any], value)
     if field not in record:
         raise missing_field(field, list(record), where=where, what="field")
-    return record[field]
+    return check_text(record[field], field, where)
 
 
 class JsonlCorpusConfig(Config):
@@ -103,6 +79,7 @@ class JsonlCorpusConfig(Config):
     errors: OnError = "strict"
     """What a bad line does: `strict` stops with its number, `skip` leaves it out and counts it."""
 
-    def build(self) -> JsonlCorpus:
+    def build(self) -> FileCorpus:
         """The corpus."""
-        return JsonlCorpus(self)
+        options = f"jsonl {self.field} {self.max_documents} {self.errors}"
+        return FileCorpus(self.paths, self.glob, partial(_documents, self), options, self.max_documents)

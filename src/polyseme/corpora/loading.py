@@ -12,8 +12,8 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.corpora.document import Corpus, Document, Split, content_key, split_of
-from polyseme.corpora.files import LeftOut
 from polyseme.corpora.pack import Windows, pack
+from polyseme.corpora.records import LeftOut
 
 _CHARS_A_TOKEN = 8
 """Characters held per token asked for before a sample is tried; more are fetched when they prove too few."""
@@ -192,7 +192,7 @@ def _check_size(
     if selection.seen == 0:
         raise InputError(
             "the corpus is empty: it holds no document with text in it",
-            where=type(selection.corpus).__name__,
+            where="corpus",
             fix="check the corpus's paths, field or column",
         )
     if not windows.names:

@@ -1,8 +1,7 @@
 """Parquet files: one column is the text."""
 
 from collections.abc import Iterator
-from functools import cached_property
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,42 +9,20 @@ from pydantic import Field
 
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import Document, content_key, missing_extra, missing_field
-from polyseme.corpora.files import FoundFile, LeftOut, OnError, check_text, files_fingerprint, find_files
+from polyseme.corpora.document import Document, missing_extra, missing_field
+from polyseme.corpora.files import FileCorpus, FoundFile
+from polyseme.corpora.records import LeftOut, OnError, check_text, documents_of
 
 _ROWS = 256
 
 
-class ParquetCorpus:
-    """Parquet files in path order, a few rows in memory at a time; nulls and blank texts are left out."""
-
-    def __init__(self, config: "ParquetCorpusConfig"):
-        self.config = config
-        self.left_out = LeftOut()
-
-    @cached_property
-    def files(self) -> list[FoundFile]:
-        return find_files(self.config.paths, self.config.glob)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        config = self.config
-        return files_fingerprint(self.files, f"parquet {config.column} {config.max_documents} {config.errors}")
-
-    def documents(self) -> Iterator[Document]:
-        self.left_out.clear()
-        return islice(self._all(), self.config.max_documents)
-
-    def _all(self) -> Iterator[Document]:
-        for file in self.files:
-            for row, value in _column(file, self.config.column):
-                try:
-                    text = check_text(value, self.config.column, f"{file.path}, row {row}")
-                except InputError as error:
-                    self.left_out.take(error, self.config.errors)
-                    continue
-                if text.strip():
-                    yield Document(name=f"{file.name}:{row}", key=content_key(text), text=text)
+def _documents(config: "ParquetCorpusConfig", file: FoundFile, left_out: LeftOut) -> Iterator[Document]:
+    """A document for every row, a few rows in memory at a time; nulls and blank texts are passed over."""
+    records = (
+        (f"{file.name}:{row}", partial(check_text, value, config.column, f"{file.path}, row {row}"))
+        for row, value in _column(file, config.column)
+    )
+    return documents_of(records, left_out, config.errors)
 
 
 def _column(file: FoundFile, column: str) -> Iterator[tuple[int, object]]:
@@ -95,6 +72,7 @@ class ParquetCorpusConfig(Config):
     errors: OnError = "strict"
     """What a bad value does: `strict` stops with its row, `skip` leaves it out and counts it."""
 
-    def build(self) -> ParquetCorpus:
+    def build(self) -> FileCorpus:
         """The corpus."""
-        return ParquetCorpus(self)
+        options = f"parquet {self.column} {self.max_documents} {self.errors}"
+        return FileCorpus(self.paths, self.glob, partial(_documents, self), options, self.max_documents)

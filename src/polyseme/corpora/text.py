@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterator
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,41 +11,25 @@ from pydantic import Field
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document, content_key
-from polyseme.corpora.files import FoundFile, LeftOut, OnError, files_fingerprint, find_files, not_utf8
+from polyseme.corpora.files import FileCorpus, FoundFile, not_utf8
+from polyseme.corpora.records import LeftOut, OnError
 
 _BLOCK = 1 << 20
 
 
-class TextCorpus:
-    """Text files in path order, read a block at a time; files of white space alone are left out."""
-
-    def __init__(self, config: "TextCorpusConfig"):
-        self.config = config
-        self.left_out = LeftOut()
-
-    @cached_property
-    def files(self) -> list[FoundFile]:
-        return find_files(self.config.paths, self.config.glob)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return files_fingerprint(self.files, f"text {self.config.document_chars} {self.config.errors}")
-
-    def documents(self) -> Iterator[Document]:
-        self.left_out.clear()
-        for file in self.files:
-            if self.config.errors == "skip":
-                try:
-                    for _ in _decoded(file):  # a first pass, so that a file is taken whole or not at all
-                        pass
-                except InputError as error:
-                    self.left_out.take(error, "skip")
-                    continue
-            pieces = _pieces(file, self.config.document_chars)
-            for i, text in enumerate(pieces):
-                if text.strip():
-                    name = file.name if i == 0 else f"{file.name}#{i + 1}"
-                    yield Document(name=name, key=content_key(text), text=text)
+def _documents(config: "TextCorpusConfig", file: FoundFile, left_out: LeftOut) -> Iterator[Document]:
+    """The file's pieces, read a block at a time; those of white space alone are passed over."""
+    if config.errors == "skip":
+        try:
+            for _ in _decoded(file):  # a first pass, so that a file is taken whole or not at all
+                pass
+        except InputError as error:
+            left_out.take(error, "skip")
+            return
+    for i, text in enumerate(_pieces(file, config.document_chars)):
+        if text.strip():
+            name = file.name if i == 0 else f"{file.name}#{i + 1}"
+            yield Document(name=name, key=content_key(text), text=text)
 
 
 def _decoded(file: FoundFile) -> Iterator[str]:
@@ -96,6 +80,7 @@ class TextCorpusConfig(Config):
     errors: OnError = "strict"
     """What a file that is not UTF-8 does: `strict` stops with the place, `skip` leaves the file out and counts it."""
 
-    def build(self) -> TextCorpus:
+    def build(self) -> FileCorpus:
         """The corpus."""
-        return TextCorpus(self)
+        options = f"text {self.document_chars} {self.errors}"
+        return FileCorpus(self.paths, self.glob, partial(_documents, self), options)
