@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy.sparse import csc_array, csr_array
-from torch import Tensor
 
 from polyseme.activations.reading import Reader, Reading, read_windows
 from polyseme.core.batch import Latents
@@ -18,22 +17,10 @@ from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.dictionaries import LatentEncoder
 from polyseme.store import load_json, save_array, save_json
 
 _IDS = ("token", "document", "window", "position")
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What firings need of a dictionary."""
-
-    @property
-    def d_in(self) -> int: ...
-
-    @property
-    def n_latents(self) -> int: ...
-
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents: ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +97,7 @@ class Firings:
 def collect_firings(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Site, Encoder]],
+    dictionaries: Mapping[str, tuple[Site, LatentEncoder]],
     *,
     batch_windows: int = 16,
     reporter: Reporter | None = None,

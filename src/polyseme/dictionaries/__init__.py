@@ -18,7 +18,7 @@ from polyseme.dictionaries.engine import SparseDictionary
 from polyseme.dictionaries.gated import GatedConfig
 from polyseme.dictionaries.jumprelu import JumpReLUConfig
 from polyseme.dictionaries.matryoshka import MatryoshkaConfig
-from polyseme.dictionaries.protocol import Dictionary, StepStats, Trainable
+from polyseme.dictionaries.protocol import Dictionary, LatentEncoder, Reconstructor, StepStats, Trainable
 from polyseme.dictionaries.relu import ReLUConfig
 from polyseme.dictionaries.topk import TopKConfig
 
@@ -70,8 +70,10 @@ __all__ = [
     "DictionaryConfig",
     "GatedConfig",
     "JumpReLUConfig",
+    "LatentEncoder",
     "MatryoshkaConfig",
     "ReLUConfig",
+    "Reconstructor",
     "SparseDictionary",
     "StepStats",
     "TopKConfig",

@@ -42,15 +42,11 @@ class StepStats:
 
 
 @runtime_checkable
-class Dictionary(Protocol):
-    """Sparse latents of a vector and back; raw activations in, raw activations out."""
+class LatentEncoder(Protocol):
+    """Sparse latents of a raw vector: all that firings need of a dictionary."""
 
     @property
-    def config(self) -> Config: ...
-    @property
     def d_in(self) -> int: ...
-    @property
-    def d_out(self) -> int: ...
     @property
     def n_latents(self) -> int: ...
 
@@ -58,9 +54,25 @@ class Dictionary(Protocol):
         """The active latents of each vector."""
         ...
 
+
+@runtime_checkable
+class Reconstructor(LatentEncoder, Protocol):
+    """Latents and back to a raw vector: all that evaluation needs of a dictionary, one of another library too."""
+
+    @property
+    def d_out(self) -> int: ...
+
     def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
         """Σ z_i × (write direction i) + bias."""
         ...
+
+
+@runtime_checkable
+class Dictionary(Reconstructor, Protocol):
+    """Sparse latents of a vector and back; raw activations in, raw activations out."""
+
+    @property
+    def config(self) -> Config: ...
 
     def reconstruct(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
         """decode(encode(x))."""

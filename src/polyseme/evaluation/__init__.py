@@ -10,7 +10,6 @@ from polyseme.evaluation.gap import gap, gap_of_records
 from polyseme.evaluation.lookup import Lookup, LookupConfig, LookupSums, evaluate_lookup, learn_lookup
 from polyseme.evaluation.reconstruction import (
     ReconstructionSums,
-    Reconstructor,
     Visitor,
     counted_documents,
     density_histogram,
@@ -56,7 +55,6 @@ __all__ = [
     "LookupConfig",
     "LookupSums",
     "ReconstructionSums",
-    "Reconstructor",
     "Rung",
     "Runner",
     "Visitor",

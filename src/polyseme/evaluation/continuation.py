@@ -15,7 +15,8 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
-from polyseme.evaluation.reconstruction import Reconstructor, check_width
+from polyseme.dictionaries import Reconstructor
+from polyseme.evaluation.reconstruction import check_width
 from polyseme.evaluation.splice import Edit, Runner, patch_edits
 
 

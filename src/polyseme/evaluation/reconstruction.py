@@ -6,11 +6,10 @@ ratios, so that it does not move when the data are rescaled, shifted or split in
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from polyseme.activations.reading import Reader, Reading, read_windows
@@ -20,30 +19,13 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.sums import DocumentSums
 
 DENSE = 0.1
 """A latent that fires on more than this share of the vectors is called dense."""
 Visitor = Callable[[Reading, Mapping[str, Latents]], None]
 """Sees every batch of the one network pass: the vectors of every site and the latents of every dictionary."""
-
-
-@runtime_checkable
-class Reconstructor(Protocol):
-    """What evaluation needs of a dictionary."""
-
-    @property
-    def d_in(self) -> int: ...
-
-    @property
-    def d_out(self) -> int: ...
-
-    @property
-    def n_latents(self) -> int: ...
-
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents: ...
-
-    def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]: ...
 
 
 def counted_documents(windows: Windows) -> Int[np.ndarray, " document"]:
