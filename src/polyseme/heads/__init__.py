@@ -1,0 +1,1 @@
+"""Attention heads: what they attend to and what they copy."""

@@ -1,0 +1,121 @@
+"""What a toy is held against: a reference and its source beside the measured value, its interval and its n."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from polyseme.core.config import Config
+from polyseme.core.progress import Reporter
+from polyseme.core.records import Interval, Number
+
+Source = Literal["published", "second-hand", "derived", "computed", "proposed"]
+"""Where a reference comes from: the primary text; a summary of it; algebra; a numerical check; a threshold of ours."""
+Outcome = Literal["pass", "fail", "not_measured"]
+Cost = Literal["fast", "slow", "long"]
+"""On two cores: under a minute, under ten minutes, longer."""
+COSTS: tuple[Cost, ...] = ("fast", "slow", "long")
+
+
+class Check(Config):
+    """One line of a toy's acceptance."""
+
+    name: str
+    """What is measured, in words: `angle between neighbours`."""
+    reference: str
+    """What it should be, as printed: `72 ± 4`."""
+    source: Source
+    paper: str
+    """Authors and year, or the equation it is derived from."""
+    value: Number
+    """NaN: not measured."""
+    interval: Interval | None = None
+    n: int
+    n_unit: str = "networks"
+    unit: str = ""
+    outcome: Outcome
+    note: str = ""
+    """What was found where the reference did not reproduce, or why nothing was measured."""
+
+
+def check(
+    name: str,
+    value: float,
+    *,
+    reference: str,
+    source: Source,
+    paper: str,
+    n: int,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    interval: Interval | None = None,
+    n_unit: str = "networks",
+    unit: str = "",
+    note: str = "",
+) -> Check:
+    """A check that passes where `at_least` ≤ value ≤ `at_most`; NaN is "not measured", never a pass."""
+    inside: Outcome = "pass" if at_least <= value <= at_most else "fail"
+    return Check(
+        name=name,
+        reference=reference,
+        source=source,
+        paper=paper,
+        value=value,
+        interval=interval,
+        n=n,
+        n_unit=n_unit,
+        unit=unit,
+        outcome="not_measured" if math.isnan(value) else inside,
+        note=note,
+    )
+
+
+def not_measured(name: str, *, reference: str, source: Source, paper: str, why: str) -> Check:
+    """A check whose network did not train, or whose data are missing."""
+    return check(name, math.nan, reference=reference, source=source, paper=paper, n=0, note=why)
+
+
+def mean_interval(values: Float[np.ndarray, " n"], *, level: float = 0.95) -> tuple[float, Interval]:
+    """Mean over networks with its t-interval; NaN values are left out."""
+    from scipy import stats
+
+    kept = np.asarray(values, dtype=np.float64)
+    kept = kept[~np.isnan(kept)]
+    if len(kept) < 2:
+        value = float(kept[0]) if len(kept) else math.nan
+        return value, Interval(low=math.nan, high=math.nan, level=level, method="t over networks")
+    half = stats.t.ppf(0.5 + level / 2, len(kept) - 1) * kept.std(ddof=1) / math.sqrt(len(kept))
+    mean = float(kept.mean())
+    return mean, Interval(low=mean - half, high=mean + half, level=level, method="t over networks")
+
+
+def share_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, Interval]:
+    """A share of networks with its Wilson interval."""
+    from scipy import stats
+
+    if n == 0:
+        return math.nan, Interval(low=math.nan, high=math.nan, level=level, method="Wilson")
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    centre = (hits + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(hits * (n - hits) / n + z * z / 4)
+    return hits / n, Interval(low=max(0.0, centre - half), high=min(1.0, centre + half), level=level, method="Wilson")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Some checks that share their networks.
+
+    Attributes:
+        name: how the command line calls it.
+        cost: how long it takes.
+        about: one line.
+        run: from the toy's config and a reporter to the checks.
+    """
+
+    name: str
+    cost: Cost
+    about: str
+    run: Callable[[Any, Reporter], Sequence[Check]]

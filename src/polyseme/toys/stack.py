@@ -1,0 +1,144 @@
+"""Many small networks trained at once: each parameter has a leading axis of instances, and one pass serves them all.
+
+Instances never mix: the loss of each depends on its own slice alone, the optimiser works element by element, and each
+draws its data from its own generator, so that an instance's result does not depend on what it was batched with.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyseme.core.config import Config
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import make_generator
+
+Parameters = Mapping[str, Tensor]
+
+
+class OptimiserConfig(Config):
+    """AdamW and its schedule."""
+
+    steps: int = 10_000
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: int = 0
+    """Steps over which the learning rate rises from 0."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """How it falls after the warm-up: not at all, or to 0 at the last step."""
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        falling = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
+        return self.lr * falling[self.schedule]
+
+
+class Draws:
+    """Random numbers for a stack: instance i's are a pure function of its own seed.
+
+    Args:
+        seeds: one of each instance.
+        names: of the purpose, as in `derive_seed`.
+    """
+
+    def __init__(self, seeds: Sequence[int], *names: str):
+        self._generators = [make_generator(seed, *names) for seed in seeds]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def uniform(self, *shape: int) -> Float[Tensor, "instance ..."]:
+        """U[0, 1)."""
+        out = torch.empty(len(self), *shape)
+        for row, generator in zip(out, self._generators, strict=True):
+            torch.rand(shape, generator=generator, out=row)
+        return out
+
+    def normal(self, *shape: int) -> Float[Tensor, "instance ..."]:
+        """N(0, 1)."""
+        out = torch.empty(len(self), *shape)
+        for row, generator in zip(out, self._generators, strict=True):
+            torch.randn(shape, generator=generator, out=row)
+        return out
+
+    def sparse_uniform(self, p: Float[Tensor, " instance"], *shape: int) -> Float[Tensor, "instance ..."]:
+        """U[0, 1) with probability p, else 0: of one uniform draw u, u < p is the mask and u / p the value."""
+        u = self.uniform(*shape)
+        scale = p.reshape(-1, *(1 for _ in shape))
+        return torch.where(u < scale, u / scale, 0.0)
+
+
+@dataclass(frozen=True)
+class History:
+    """Loss of every instance along the training.
+
+    Attributes:
+        steps: the steps recorded.
+        loss: mean over the steps since the record before, `[record, instance]`; NaN for an instance that diverged.
+    """
+
+    steps: list[int]
+    loss: Float[Tensor, "record instance"]
+
+    @property
+    def final(self) -> Float[Tensor, " instance"]:
+        """The last record."""
+        return self.loss[-1]
+
+
+def train_stack(
+    parameters: Parameters,
+    loss: Callable[[int], Float[Tensor, " instance"]],
+    config: OptimiserConfig,
+    *,
+    reporter: Reporter,
+    name: str = "networks",
+    record_every: int = 200,
+    on_record: Callable[[int], None] | None = None,
+) -> History:
+    """Train every instance of a stack by AdamW; the parameters are changed in place.
+
+    Args:
+        parameters: name to a leaf tensor with a leading axis of instances.
+        loss: from the step to the loss of each instance, computed from `parameters`; it draws its own data.
+        config: the optimiser.
+        reporter: told of the progress.
+        name: of the progress line.
+        record_every: steps between two records of the history.
+        on_record: called with the step after each record, for measures along the training.
+    """
+    for tensor in parameters.values():
+        tensor.requires_grad_(True)
+    optimiser = torch.optim.AdamW(
+        list(parameters.values()), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+    progress = reporter.task(name, config.steps, "steps")
+    steps: list[int] = []
+    records: list[Tensor] = []
+    summed, since = torch.zeros(()), 0
+    for step in range(config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr_at(step)
+        losses = loss(step)
+        optimiser.zero_grad()
+        losses.sum().backward()
+        optimiser.step()
+        summed, since = summed + losses.detach(), since + 1
+        if (step + 1) % record_every == 0 or step + 1 == config.steps:
+            steps.append(step + 1)
+            records.append(summed / since)
+            summed, since = torch.zeros(()), 0
+            progress.update(step + 1, note=f"loss {records[-1].nanmean():.3g}")
+            if on_record is not None:
+                on_record(step + 1)
+    for tensor in parameters.values():
+        tensor.requires_grad_(False)
+    return History(steps, torch.stack(records))
