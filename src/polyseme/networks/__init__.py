@@ -5,6 +5,7 @@ from polyseme.networks.families import FAMILIES, Family
 from polyseme.networks.inputs import Inputs
 from polyseme.networks.load import NetworkConfig, load_network
 from polyseme.networks.network import Network, Output
+from polyseme.networks.prefix import Prefix
 from polyseme.networks.reinit import ReinitConfig, ReinitRecord, reinitialise
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Network",
     "NetworkConfig",
     "Output",
+    "Prefix",
     "ReinitConfig",
     "ReinitRecord",
     "add",

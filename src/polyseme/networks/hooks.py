@@ -96,7 +96,7 @@ class Pass:
 
             def after(_: nn.Module, _args: Any, output: Any) -> Any:
                 edited = visit(first_tensor(output, path))
-                return None if edited is None else _with_first_tensor(output, edited)
+                return None if edited is None else with_first_tensor(output, edited)
 
             return module.register_forward_hook(after)
 
@@ -177,7 +177,8 @@ def first_tensor(output: Any, path: str) -> Tensor:
     )
 
 
-def _with_first_tensor(output: Any, new: Tensor) -> Any:
+def with_first_tensor(output: Any, new: Tensor) -> Any:
+    """The same output with `new` in the place of its first tensor; the output given is left as it is."""
     if isinstance(output, Tensor):
         return new
     key = next(key for key, value in _items(output).items() if isinstance(value, Tensor))

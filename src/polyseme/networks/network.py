@@ -16,6 +16,7 @@ from polyseme.networks.edits import Edit
 from polyseme.networks.families import Family
 from polyseme.networks.hooks import Pass, Repeated, first_tensor
 from polyseme.networks.inputs import Inputs, example_inputs, keyword_inputs, moved
+from polyseme.networks.prefix import Prefix, Trunk
 from polyseme.networks.reinit import ReinitRecord
 from polyseme.networks.sites import SiteTable
 from polyseme.networks.weights import weights_fingerprint
@@ -78,6 +79,7 @@ class Network:
         self._example_inputs = example_inputs
         self._repeated: Repeated = repeated
         self._table = SiteTable(module, base=base, family=family, config=self._config)
+        self._trunk = _trunk(module, base, None if run is not None else family)
         self._widths: dict[Site, int] = {}
         # Modules of known families are called once a pass, their parameterless dropouts aside.
         self._called_once: set[str] = set()
@@ -194,8 +196,9 @@ class Network:
         attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "#batch position"] | None = None,
         logits_at: Bool[Tensor, "batch position"] | None = None,
+        prefix: Prefix | None = None,
     ) -> Output:
-        """One whole forward pass with edits at any set of sites.
+        """One forward pass to the logits, with edits at any set of sites.
 
         A site is read before it is edited. An edit that returns its argument leaves the logits the same bit for bit.
 
@@ -208,16 +211,19 @@ class Network:
             position_ids: of each token, where they are not 0, 1, 2, …
             logits_at: positions whose logits are wanted; the unembedding is computed for these alone where the network
                 has a head of its own.
+            prefix: of the same inputs, mask and positions (`Network.prefix`): blocks below every edit and read are
+                taken from it instead of being run, and the output is the same bit for bit.
 
         Raises:
-            InputError: an unknown site, bad inputs, an edit that changes the shape, a module called more than once.
+            InputError: an unknown site, bad inputs, an edit that changes the shape, a module called more than once, a
+                prefix of another network or of inputs of another shape.
         """
         resolved = self._resolved(edits)
         sites = [self.site(site) for site in reads]
         forward = self._forward(inputs, attention_mask, position_ids)
         passing = Pass(self.module, sites, resolved, self._repeated)
         head = self._head() if logits_at is not None else None
-        with torch.inference_mode():
+        with torch.inference_mode(), self._trunk.skipped(prefix, [*sites, *resolved]):
             if logits_at is None:
                 logits = _logits(passing.run(forward, stop=False))
             elif head is None:
@@ -229,6 +235,37 @@ class Network:
                 finally:
                     handle.remove()
         return Output(logits, passing.values)
+
+    def prefix(
+        self,
+        inputs: Inputs,
+        sites: Sequence[str | Site],
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "#batch position"] | None = None,
+    ) -> Prefix:
+        """What the blocks below the sites give, for runs that edit or read these sites: one pass up to the deepest.
+
+        Worth its pass from the second run on. Empty, at no cost, where a run cannot start inside the network: for
+        an unknown family, a network with a run callable, and sites before the first block ends.
+
+        Args:
+            inputs: as in `run`.
+            sites: where the runs will edit or read, each run at one or more of them.
+            attention_mask: as in `run`.
+            position_ids: as in `run`.
+
+        Raises:
+            InputError: an unknown site or bad inputs.
+        """
+        numbers = {self._trunk.below([self.site(site)]) for site in sites} - {0}
+        if not numbers:
+            return Prefix(self.module, {})
+        forward = self._forward(inputs, attention_mask, position_ids)
+        last = self.site(f"blocks.{max(numbers) - 1}.resid_post")
+        with torch.inference_mode(), self._trunk.recorded(numbers) as outputs:
+            Pass(self.module, [last], {}, self._repeated).run(forward, stop=True)
+        return Prefix(self.module, outputs)
 
     def logits(self, inputs: Inputs) -> Tensor:
         """The logits of an unedited pass, `[batch, position, vocab]`."""
@@ -312,6 +349,12 @@ class Network:
 
     def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
         return {self.site(site): edit for site, edit in (edits or {}).items()}
+
+
+def _trunk(module: nn.Module, base: str, family: Family | None) -> Trunk:
+    if family is None:
+        return Trunk(module, None, ())
+    return Trunk(module, f"{base}{family.blocks}", [path.format(base=base) for path in family.readout])
 
 
 def _rows_at(positions: Tensor) -> Callable[[nn.Module, Any], Any]:
