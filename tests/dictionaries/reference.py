@@ -113,8 +113,13 @@ def reference(
     u = x if dictionary.is_transcoder else x - p["b_dec"]
     pre = u @ W_enc.T + p["b_enc"]
     norms = p["W_dec"].norm(dim=1)
-    per_vector = lambda error: error.square().sum(1).mean() / dictionary.d_out  # noqa: E731
-    decode = lambda f: f @ p["W_dec"] + p["b_dec"]  # noqa: E731
+
+    def per_vector(error: Tensor) -> Tensor:
+        return error.square().sum(1).mean() / dictionary.d_out
+
+    def decode(f: Tensor) -> Tensor:
+        return f @ p["W_dec"] + p["b_dec"]
+
     sparsity = aux = torch.zeros((), dtype=v.dtype)
 
     if isinstance(config, ReLUConfig):

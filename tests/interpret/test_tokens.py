@@ -17,9 +17,9 @@ class Fast:
 
     all_special_ids = (0,)
 
-    def __init__(self, vocabulary: list[str], decoder: object):
+    def __init__(self, vocabulary: list[str], decoder: decoders.Decoder):
         backend = Tokenizer(models.WordLevel({t: i for i, t in enumerate(vocabulary)}, unk_token=vocabulary[0]))
-        backend.decoder = decoder  # pyright: ignore
+        backend.decoder = decoder
         self.backend_tokenizer, self._vocabulary = backend, vocabulary
 
     def convert_ids_to_tokens(self, token: int) -> str | None:

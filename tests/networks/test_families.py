@@ -83,7 +83,7 @@ def test_edits_equal_the_edited_pass_by_hand(family: str) -> None:
     clean = network.logits(inputs)
     for name in [name for name in places(family) if name != "logits"]:
         shift = torch.linspace(-1, 2, network.width(name))
-        expected = walk(family, lambda place, value: value + shift if place == name else value)  # noqa: B023
+        expected = walk(family, lambda place, value: value + shift if place == name else value)  # noqa: B023  used at once
         got = network.run(inputs, edits={name: add(shift)}).logits
         assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4), name
         assert not close(got, clean), name

@@ -143,7 +143,7 @@ def test_spectra_of_any_shape_are_kept(rows: int, columns: int, seed: int) -> No
 
 
 def test_rotations_are_haar() -> None:
-    draws = torch.stack([reinit._haar(4, 3, make_generator(0, "test", i)) for i in range(1000)])  # pyright: ignore
+    draws = torch.stack([reinit._haar(4, 3, make_generator(0, "test", i)) for i in range(1000)])
     identity = torch.eye(3, dtype=torch.float64)
     assert torch.allclose(draws.transpose(1, 2) @ draws, identity.expand(1000, 3, 3), atol=1e-10)
     # Entries of a Haar orthogonal matrix: mean 0, variance 1/n, E[x^4] = 3 / (n (n + 2)); without the sign correction

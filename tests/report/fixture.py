@@ -1,6 +1,7 @@
 """A made-up but life-like report, and hostile text to put into every place a corpus or a user can reach."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -100,11 +101,11 @@ CONTROLS = (
 )
 
 
-def record(name: str, value: float, spread: float = 0.02, **kwargs: object) -> MetricRecord:
+def record(name: str, value: float, spread: float = 0.02, **kwargs: Any) -> MetricRecord:
     """A metric with an interval of a relative half width `spread`."""
     half = abs(value) * spread
     bounds = Interval(low=value - half, high=value + half * 1.1)
-    return MetricRecord(name=name, value=value, interval=bounds, n=20_480, **kwargs)  # pyright: ignore
+    return MetricRecord(name=name, value=value, interval=bounds, n=20_480, **kwargs)
 
 
 def latent_report(
@@ -115,9 +116,10 @@ def latent_report(
     good = status == "supported"
     effect = float(rng.gamma(2, 0.01)) * (1 if good or rng.random() < 0.5 else 0.1)
     margin = float(rng.normal(0.25 if good else 0.02, 0.08))
-    strata: list[Stratum] = (["top"] * 6 + ["quantile"] * 3 + ["random"] * 4 + ["near_miss"] * 3)[:n_contexts]  # type: ignore
+    sizes: dict[Stratum, int] = {"top": 6, "quantile": 3, "random": 4, "near_miss": 3}
+    strata: list[Stratum] = [stratum for stratum, size in sizes.items() for _ in range(size)]
     contexts: list[Context] = []
-    for j, stratum in enumerate(strata):
+    for j, stratum in enumerate(strata[:n_contexts]):
         start = int(rng.integers(0, len(CODE) - 19))
         tokens = list(CODE[start : start + 19])
         if hostile:

@@ -86,7 +86,7 @@ def sites(args: list[str]) -> int:
 
     network = load_network(source, download=options.download)
     for name in network.site_names(modules=options.modules):
-        print(f"{name:<40} {network.width(name):>6}" if not options.modules else name)  # noqa: T201
+        print(f"{name:<40} {network.width(name):>6}" if not options.modules else name)
     return 0
 
 
@@ -112,8 +112,8 @@ def calibrate(args: list[str]) -> int:
         """
         report = run_calibration(config, reporter=_reporter())
         save_json(out, report.model_dump(mode="json"))
-        print(report.summary())  # noqa: T201
-        print(f"written to {out}")  # noqa: T201
+        print(report.summary())
+        print(f"written to {out}")
         return 0
 
     return tyro.cli(main, args=args, prog="polyseme calibrate", config=(tyro.conf.OmitArgPrefixes,))
@@ -185,7 +185,7 @@ def _positional(args: list[str], name: str, meaning: str, example: str) -> tuple
     if args and not args[0].startswith("-"):
         return args[0], args[1:]
     if any(a in {"-h", "--help"} for a in args):
-        print(f"{name}: {meaning}, the first argument: {example}\n")  # noqa: T201
+        print(f"{name}: {meaning}, the first argument: {example}\n")
         return None, args
     raise InputError(f"{name} is missing: {meaning}", where="the first argument", fix=f"for example: {example}")
 
@@ -207,7 +207,7 @@ def _row(run: Any) -> list[str]:
 
 def _announce(text: str) -> None:
     """Say something before the imports that take seconds."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(text, file=sys.stderr, flush=True)
 
 
 def _console() -> Any:

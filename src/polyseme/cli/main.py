@@ -107,4 +107,4 @@ def _say(kind: str, what: str, where: str | None, fix: str | None) -> None:
         lines.append(f"  fix:   {fix}")
     text = "\n".join(lines)
     # Names and texts of strangers may be in here: control characters never reach the terminal.
-    print("".join(c if c.isprintable() or c == "\n" else "?" for c in text), file=sys.stderr)  # noqa: T201
+    print("".join(c if c.isprintable() or c == "\n" else "?" for c in text), file=sys.stderr)

@@ -28,11 +28,11 @@ class Reporter(Protocol):
 class Silent:
     """A reporter and a progress that say nothing."""
 
-    def task(self, name: str, total: float, unit: str = "") -> "Silent":  # noqa: ARG002
+    def task(self, name: str, total: float, unit: str = "") -> "Silent":  # noqa: ARG002  a Reporter's signature
         return self
 
-    def message(self, text: str) -> None:  # noqa: ARG002
-        return
+    def message(self, text: str) -> None:
+        pass
 
-    def update(self, done: float, total: float | None = None, note: str = "") -> None:  # noqa: ARG002
-        return
+    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        pass
