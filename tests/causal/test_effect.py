@@ -12,7 +12,7 @@ from polyseme.causal.interventions import Interventions, intervene
 from polyseme.causal.sampling import has_target, sample_firings
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
-from polyseme.networks import load_network
+from polyseme.networks import Prefix, load_network
 from tests.causal.fakes import Directions, firings_of, random_firings, random_windows
 from tests.tiny import CONTEXT, VOCABULARY, tiny_gpt2, tiny_llama, tiny_mamba, tiny_neox
 
@@ -87,6 +87,31 @@ def test_both_routes_and_any_pass_size_give_the_same_effects():
         np.testing.assert_allclose(value, small.arrays()[name], atol=1e-5, err_msg=name)
         np.testing.assert_allclose(value, rows.arrays()[name], atol=1e-5, err_msg=name)
     assert (np.abs(ghosts.effect) > 1e-3).any()
+
+
+@pytest.mark.parametrize("route", ["ghosts", "rows"])
+def test_blocks_below_the_site_run_once_and_change_no_effect(route, monkeypatch):
+    network = load_network(tiny_gpt2())
+    windows = random_windows(6, 20, vocabulary=VOCABULARY, n_documents=4)
+    firings = random_firings(windows, 5, density=0.2)
+    dictionary = Directions(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)))
+    n_tokens: list[int] = []
+    network.module.transformer.h[0].ln_1.register_forward_hook(lambda _m, _a, x: n_tokens.append(x[..., 0].numel()))
+    config, site = CausalConfig(n_samples=12, route=route), network.site("blocks.1.mlp_out")
+    assert network.width(site) == WIDTH  # measured by a pass of its own
+
+    def measured():
+        n_tokens.clear()
+        effects = causal_effects(network, windows, site, dictionary, firings, config=config)
+        return effects.arrays(), sum(n_tokens)
+
+    begun, n_begun = measured()
+    monkeypatch.setattr(type(network), "prefix", lambda network, *_: Prefix(network.module, {}))
+    whole, n_whole = measured()
+    assert n_begun == 6 * 20 + 20  # every window once, and once to count the vocabulary
+    assert n_whole > 2 * n_begun
+    for name, value in whole.items():
+        np.testing.assert_allclose(begun[name], value, atol=1e-5, err_msg=name)
 
 
 class Linear(nn.Module):

@@ -45,12 +45,16 @@ class FakeNetwork:
         vectors = self._forward(tokens, {})
         return {site: vectors[site] for site in sites}
 
+    def prefix(self, inputs: Any, sites: Sequence[Site]) -> None:
+        """Every pass is a whole one."""
+
     def run(
         self,
         inputs: Any,
         *,
         edits: Mapping[Site, Callable[[Tensor], Tensor]] | None = None,
         logits_at: Tensor | None = None,
+        prefix: None = None,
     ) -> SimpleNamespace:
         tokens = inputs["input_ids"] if isinstance(inputs, dict) else inputs
         last = self._forward(tokens, edits or {})[SECOND]

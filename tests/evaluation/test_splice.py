@@ -13,7 +13,9 @@ from polyseme.core.errors import InputError
 from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.splice import splice, splice_sums
+from polyseme.networks import load_network
 from tests.evaluation.fakes import FIRST, SECOND, WIDTH, Constant, FakeNetwork, Identity, Linear, counted, make_windows
+from tests.tiny import tiny_gpt2
 
 MEANS = {site: counted(FakeNetwork(), make_windows(), site).mean(0) for site in (FIRST, SECOND)}
 Key = tuple[str, str]
@@ -172,6 +174,31 @@ def test_rotating_the_first_site_and_its_dictionary_changes_nothing():
     rotated = measure({FIRST: Rotated()}, network=RotatedNetwork(), means={FIRST: MEANS[FIRST] @ rotation})
     for key in plain:
         assert rotated[key].value == pytest.approx(plain[key].value, rel=1e-4, abs=1e-6)
+
+
+def test_blocks_run_once_for_all_passes_give_the_ces_of_whole_passes_bit_for_bit(monkeypatch: pytest.MonkeyPatch):
+    network = load_network(tiny_gpt2())
+    windows = make_windows()
+    sites = [network.site(name) for name in ("blocks.0.resid_post", "blocks.1.mlp_out", "blocks.1.resid_post")]
+    sets = {f"seed {i}": {site: Linear(seed=9 * i + j, d=16) for j, site in enumerate(sites)} for i in range(2)}
+    means = {site: torch.randn(16, generator=torch.Generator().manual_seed(i)) for i, site in enumerate(sites)}
+
+    def measured() -> dict[str, list[np.ndarray]]:
+        found = splice_sums(network, windows, sets, means, batch_windows=3)
+        return {name: [entry.sums for entry in entries] for name, entries in found.items()}
+
+    assert [network.width(site) for site in sites] == [16] * 3  # measured by passes of their own
+    started: list[int] = []
+    network.module.transformer.h[0].ln_1.register_forward_hook(lambda *_: started.append(0))
+    begun = measured()
+    n_begun = len(started)
+    monkeypatch.setattr(type(network), "prefix", lambda *_: None)
+    whole = measured()
+    assert len(started) - n_begun == n_begun * (1 + 2 * 4 + 2 * 4)  # clean, two ablations, two seeds; joint counts
+    assert begun.keys() == whole.keys()
+    for name in begun:
+        for one, other in zip(begun[name], whole[name], strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_an_encoder_has_no_ce():

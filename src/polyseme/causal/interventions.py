@@ -5,7 +5,8 @@ the prediction made there. Rows run it literally, one copy of the window each. G
 window's clean tokens are followed by ghost tokens, each a copy of one of them (same id, same position) that attends
 to the clean tokens before its original and to itself, and to no other ghost; no clean token attends to a ghost. In a
 causal network the prediction at t depends on positions ≤ t only, and the positions before t are untouched by a
-change at t, so a ghost computes exactly what its own full forward pass would.
+change at t, so a ghost computes exactly what its own full forward pass would. Blocks below the site are run once, on
+the clean tokens alone: there every copy is what its original is.
 """
 
 from collections.abc import Sequence
@@ -112,6 +113,10 @@ def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Inter
             x[b, context : context + len(one)] -= one.vectors.to(x)
         return x
 
+    def with_ghosts(stream: Tensor) -> Tensor:
+        copied = position.to(stream.device)[..., None].expand(-1, -1, stream.shape[-1])
+        return torch.cat([stream, stream.gather(1, copied)], dim=1)
+
     logits_at = torch.cat([clean, real], dim=1)
     output = network.run(
         torch.cat([tokens, tokens.gather(1, position)], dim=1).to(device),
@@ -119,6 +124,8 @@ def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Inter
         attention_mask=ghost_mask(context, position.to(device)),
         position_ids=torch.cat([torch.arange(context).expand(len(todo), -1), position], dim=1).to(device),
         logits_at=logits_at.to(device),
+        # Below the site a ghost is what its original is.
+        prefix=network.prefix(tokens.to(device), [site]).mapped(with_ghosts),
     )
     selected = logits_at.flatten().cumsum(0).reshape(logits_at.shape) - 1
     logp = output.logits.float().log_softmax(-1)
@@ -162,7 +169,9 @@ def _rows(network: Network, windows: Windows, site: Site, one: Interventions, to
     places, place = at.unique(return_inverse=True)
     clean = torch.zeros(1, context, dtype=torch.bool)
     clean[0, places] = True
-    reference = network.run(tokens[None].to(device), logits_at=clean.to(device)).logits.float().log_softmax(-1)
+    inputs = tokens[None].to(device)
+    prefix = network.prefix(inputs, [site])
+    reference = network.run(inputs, logits_at=clean.to(device), prefix=prefix).logits.float().log_softmax(-1)
     n_rows = max(1, tokens_per_pass // context)
     ce: list[np.ndarray] = []
     kl: list[np.ndarray] = []
@@ -176,8 +185,14 @@ def _rows(network: Network, windows: Windows, site: Site, one: Interventions, to
             x[row, at[some]] -= one.vectors[some].to(x)
             return x
 
+        def repeat(stream: Tensor, row: Tensor = row) -> Tensor:
+            return stream.expand(len(row), -1, -1)
+
         output = network.run(
-            tokens.expand(len(row), -1).to(device), edits=_only(site, subtract), logits_at=logits_at.to(device)
+            inputs.expand(len(row), -1),
+            edits=_only(site, subtract),
+            logits_at=logits_at.to(device),
+            prefix=prefix.mapped(repeat),
         )
         both = torch.cat([reference, output.logits.float().log_softmax(-1)])
         part = _outcome(both, place[some], len(places) + row, tokens[at[some] + 1])

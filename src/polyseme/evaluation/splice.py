@@ -25,6 +25,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.reconstruction import Reconstructor, check_width, counted_documents
 from polyseme.evaluation.sums import DocumentSums
+from polyseme.networks import Prefix
 
 Edit = Callable[[Tensor], Tensor]
 Sites = tuple[Site, ...]
@@ -45,7 +46,18 @@ class Result(Protocol):
 class Runner(Reader, Protocol):
     """What splicing needs of a network; `polyseme.networks.Network` is one."""
 
-    def run(self, inputs: Any, *, edits: Mapping[Site, Edit] = ..., logits_at: Tensor | None = ...) -> Result:
+    def prefix(self, inputs: Any, sites: Sequence[Site]) -> Prefix | None:
+        """What passes over these inputs that edit these sites have in common."""
+        ...
+
+    def run(
+        self,
+        inputs: Any,
+        *,
+        edits: Mapping[Site, Edit] = ...,
+        logits_at: Tensor | None = ...,
+        prefix: Prefix | None = ...,
+    ) -> Result:
         """One forward pass with edits; logits `[selected, vocab]` where the mask `[batch, position]` is True."""
         ...
 
@@ -203,10 +215,11 @@ def _measure(
     means: Mapping[Site, Tensor],
     tally: _Tally,
 ) -> int:
-    """Every pass over one chunk; returns the size of the vocabulary."""
+    """Every pass over one chunk, what they have in common once; returns the size of the vocabulary."""
+    prefix = network.prefix(chunk.inputs, list(dict.fromkeys(site for chosen in sets.values() for site in chosen)))
 
     def log_probabilities(edits: Mapping[Site, Edit]) -> Float[Tensor, "target vocab"]:
-        logits = network.run(chunk.inputs, edits=edits, logits_at=chunk.at).logits
+        logits = network.run(chunk.inputs, edits=edits, logits_at=chunk.at, prefix=prefix).logits
         return logits.float().log_softmax(-1)
 
     def add(key: tuple[str, ...], values: Tensor) -> None:
