@@ -21,7 +21,7 @@ $(SITE): $(BIN)/python pyproject.toml constraints.txt
 
 $(SITE_DEV): $(SITE)
 	@echo "Installing what the tests need …"
-	$(PIP) --editable '.[data,dev]'
+	$(PIP) --editable '.[data,figures,dev]'
 	@touch $@
 
 demo: $(SITE)

@@ -18,7 +18,7 @@ def study(args: list[str]) -> int:
     from polyseme.controls.study import ControlledStudyConfig
     from polyseme.studies.files import load_config
 
-    path, rest = _positional(args, "FILE", "the study file, TOML", "polyseme study study.toml")
+    path, rest = positional(args, "FILE", "the study file, TOML", "polyseme study study.toml")
     default = ControlledStudyConfig() if path is None else load_config(Path(path), ControlledStudyConfig)
     return _run_study("polyseme study FILE", default, rest)
 
@@ -50,7 +50,7 @@ def runs(args: list[str]) -> int:
         table.add_column(column, overflow="fold")
     for run in found:
         table.add_row(*_row(run))
-    _console().print(table)
+    make_console().print(table)
     return 0
 
 
@@ -60,7 +60,7 @@ def show(args: list[str]) -> int:
     from polyseme.interpret.report import StudyReport
     from polyseme.store import find_run
 
-    name, rest = _positional(args, "RUN", "a run's id or the start of it", "polyseme show demo")
+    name, rest = positional(args, "RUN", "a run's id or the start of it", "polyseme show demo")
     root = _parse(_Root, rest, "polyseme show RUN", "Print a run's summary.").root
     if name is None:
         return 0
@@ -78,7 +78,7 @@ def show(args: list[str]) -> int:
 
 def sites(args: list[str]) -> int:
     """`polyseme sites NETWORK [--modules] [--download]`."""
-    source, rest = _positional(args, "NETWORK", "pylm, a folder, or a hub name", "polyseme sites pylm")
+    source, rest = positional(args, "NETWORK", "pylm, a folder, or a hub name", "polyseme sites pylm")
     options = _parse(_SitesOptions, rest, "polyseme sites NETWORK", "List the sites of a network.")
     if source is None:
         return 0
@@ -110,7 +110,7 @@ def calibrate(args: list[str]) -> int:
             config: what is planted and how it is judged.
             out: where the figures go.
         """
-        report = run_calibration(config, reporter=_reporter())
+        report = run_calibration(config, reporter=make_reporter())
         save_json(out, report.model_dump(mode="json"))
         print(report.summary())
         print(f"written to {out}")
@@ -169,7 +169,7 @@ def _run_study(prog: str, default: Any, args: list[str]) -> int:
         config, root, resume = tyro.cli(chosen, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,))
     except ValidationError as error:
         raise input_error(error, {}, ControlledStudyConfig, where="the flags") from error
-    result = run_study(config, root=root, resume=resume, reporter=_reporter())
+    result = run_study(config, root=root, resume=resume, reporter=make_reporter())
     print_summary(result.data, report_path=result.report)
     return 0
 
@@ -180,7 +180,7 @@ def _parse(options: type[C], args: Sequence[str], prog: str, description: str) -
     return tyro.cli(options, args=args, prog=prog, description=description)
 
 
-def _positional(args: list[str], name: str, meaning: str, example: str) -> tuple[str | None, list[str]]:
+def positional(args: list[str], name: str, meaning: str, example: str) -> tuple[str | None, list[str]]:
     """The first argument and the rest; None when only help is asked for."""
     if args and not args[0].startswith("-"):
         return args[0], args[1:]
@@ -210,13 +210,15 @@ def _announce(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _console() -> Any:
+def make_console() -> Any:
+    """Standard output, where nothing is taken for markup."""
     from rich.console import Console
 
     return Console(markup=False, highlight=False, soft_wrap=False)
 
 
-def _reporter() -> Any:
-    from polyseme.cli.progress import make_reporter
+def make_reporter() -> Any:
+    """What tells of the progress, on standard error."""
+    from polyseme.cli import progress
 
-    return make_reporter()
+    return progress.make_reporter()

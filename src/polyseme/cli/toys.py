@@ -1,0 +1,257 @@
+"""`polyseme toys`: networks with known answers, trained, checked and drawn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from polyseme.core.errors import InputError, nearest_names
+
+USAGE = """usage: polyseme toys ACTION [ARGUMENTS]
+
+  list                 the toys, their experiments and what each costs
+  train NAME           train a toy's networks and keep them under runs/toys
+  check NAME           hold a toy against what is known of it; --only EXPERIMENT, --cost fast
+  check --all          every toy, the fast experiments unless --cost says otherwise; --table FILE writes them down
+  figure NAME          draw the paper's figure from our own networks; --which FIGURE, --out FILE
+  recovery             every architecture over L0 on planted data: two Pareto fronts
+
+Every action but list takes the toy's own settings as flags: polyseme toys check NAME --help."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where networks go."""
+
+    out: Path = Path("runs/toys")
+    """A folder; each network gets one in it."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which checks, and what becomes of their results."""
+
+    only: tuple[str, ...] = ()
+    """Experiments to run, by name; all by default."""
+    cost: tuple[Literal["fast", "slow", "long"], ...] = ()
+    """Costs to run: fast (under a minute on two cores), slow (under ten), long; all by default, fast with --all."""
+    root: Path = Path("runs")
+    """Folder that keeps results, so that a killed run goes on from there."""
+    resume: bool = True
+    """Take results of the same code and settings as they are; --no-resume measures them again."""
+    table: Path | None = None
+    """Write the results there as Markdown, too."""
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """Which figure, and where it goes."""
+
+    which: str | None = None
+    """A figure by name; the toy's first by default."""
+    out: Path | None = None
+    """A file ending in .svg, .png or .pdf; NAME-FIGURE.svg in the working folder by default."""
+
+
+@dataclass(frozen=True)
+class RecoveryOptions:
+    """Where the sweep's figure and figures go."""
+
+    out: Path = Path("runs/toys/recovery")
+    """A folder for `recovery.json` and `recovery.svg`."""
+
+
+def toys(args: list[str]) -> int:
+    """`polyseme toys list | train NAME | check NAME | check --all | figure NAME | recovery`."""
+    actions: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "train": _train,
+        "check": _check,
+        "figure": _figure,
+        "recovery": _recovery,
+    }
+    action = args[0] if args else ""
+    if action in {"-h", "--help"}:
+        print(USAGE)
+        return 0
+    if action not in actions:
+        near = ", ".join(nearest_names(action, list(actions)) or actions)
+        what = f"toys has no action {action!r}" if action else "toys needs an action"
+        raise InputError(what, where="the first argument", fix=f"{near}; see polyseme toys --help")
+    return actions[action](args[1:])
+
+
+def _list(args: list[str]) -> int:
+    from rich.table import Table
+
+    from polyseme.cli.commands import make_console
+    from polyseme.toys import TOYS
+
+    if args:
+        raise InputError("toys list takes no arguments", where=args[0])
+    table = Table(box=None, pad_edge=False)
+    for column in ("toy", "experiment", "cost"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what it shows", overflow="fold")
+    for name, kind in TOYS.items():
+        for i, experiment in enumerate(kind.experiments):
+            table.add_row("" if i else name, experiment.name, experiment.cost, experiment.about)
+    make_console().print(table)
+    return 0
+
+
+def _train(args: list[str]) -> int:
+    from polyseme.cli.commands import make_reporter
+    from polyseme.toys.running import save_toy
+
+    got = _named("train", TrainOptions, args)
+    if got is None:
+        return 0
+    name, config, options = got
+    folder = options.out / f"{name}-{config.fingerprint()[:8]}"
+    trained = config.train(make_reporter())
+    for i, toy in enumerate(trained):
+        (folder / str(i)).mkdir(parents=True, exist_ok=True)
+        save_toy(folder / str(i), name, config, toy)
+    failed = sum(not toy.trained for toy in trained)
+    print(f"{len(trained)} networks in {folder}")
+    if failed:
+        print(f"{failed} of them did not train: their loss is above its known floor")
+    return 0
+
+
+def _check(args: list[str]) -> int:
+    from polyseme.cli.commands import make_reporter
+    from polyseme.toys import TOYS
+    from polyseme.toys.running import Result, chosen, markdown, run_experiment
+
+    options: CheckOptions
+    if "--all" in args:
+        options = _parsed(CheckOptions, None, [a for a in args if a != "--all"], "polyseme toys check --all")[0]
+        cost = options.cost or ("fast",)
+        jobs = [(n, kind(), e) for n, kind in TOYS.items() for e in _of_any(chosen, n, options.only, cost)]
+        if not jobs:
+            raise InputError("no toy has such an experiment", where="--only", fix="see polyseme toys list")
+    else:
+        got = _named("check", CheckOptions, args)
+        if got is None:
+            return 0
+        name, config, options = got
+        jobs = [(name, config, e) for e in chosen(name, options.only, options.cost)]
+    reporter = make_reporter()
+    results: list[Result] = []
+    for i, (name, config, experiment) in enumerate(jobs):
+        reporter.message(f"[{i + 1}/{len(jobs)}] {name}: {experiment.about}")
+        result = run_experiment(name, config, experiment, root=options.root, resume=options.resume, reporter=reporter)
+        results.append(result)
+        _print(result)
+    if options.table is not None:
+        options.table.parent.mkdir(parents=True, exist_ok=True)
+        options.table.write_text(markdown(results), encoding="utf-8")
+    outcomes = [c.outcome for r in results for c in r.checks]
+    passed, missing = outcomes.count("pass"), outcomes.count("not_measured")
+    failed = outcomes.count("fail")
+    print(f"{passed} passed, {failed} failed, {missing} not measured")
+    return 0 if passed == len(outcomes) else 1
+
+
+def _figure(args: list[str]) -> int:
+    from polyseme.cli.commands import make_reporter
+
+    got = _named("figure", FigureOptions, args)
+    if got is None:
+        return 0
+    name, config, options = got
+    figures = type(config).figures
+    if not figures:
+        raise InputError(f"toy {name!r} has no figure", fix="see polyseme toys list")
+    which = options.which or next(iter(figures))
+    if which not in figures:
+        raise InputError(f"toy {name!r} has no figure {which!r}", where="--which", fix=f"it has {', '.join(figures)}")
+    out = options.out or Path(f"{name}-{which}.svg")
+    _save_figure(figures[which](config, make_reporter()), out)
+    return 0
+
+
+def _recovery(args: list[str]) -> int:
+    from polyseme.cli.commands import make_reporter
+    from polyseme.store import save_json
+    from polyseme.toys.recovery import RecoveryConfig, draw_fronts, recovery_sweep
+
+    options, config = _parsed(RecoveryOptions, RecoveryConfig, args, "polyseme toys recovery")
+    report = recovery_sweep(config, make_reporter())
+    options.out.mkdir(parents=True, exist_ok=True)
+    save_json(options.out / "recovery.json", report.model_dump(mode="json"))
+    print(report.summary())
+    _save_figure(draw_fronts(report), options.out / "recovery.svg")
+    return 0
+
+
+def _of_any(chosen: Callable[..., Any], name: str, only: tuple[str, ...], cost: tuple[str, ...]) -> list[Any]:
+    """A toy's experiments, where some toy has those named by `only`."""
+    return [e for e in chosen(name, (), () if only else cost) if not only or e.name in only]
+
+
+def _save_figure(figure: Any, out: Path) -> None:
+    suffixes = (".svg", ".png", ".pdf")
+    if out.suffix not in suffixes:
+        raise InputError(f"cannot draw a {out.suffix or 'nameless'} file", where=str(out), fix=", ".join(suffixes))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, bbox_inches="tight", dpi=160)
+    print(f"drawn: {out}")
+
+
+def _print(result: Any) -> None:
+    from rich.table import Table
+
+    from polyseme.cli.commands import make_console
+    from polyseme.toys.running import measured
+
+    signs = {"pass": "✓", "fail": "✗", "not_measured": "–"}
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "check", "reference", "measured", "n"):
+        table.add_column(column, overflow="fold")
+    for c in result.checks:
+        reference = f"{c.reference} ({c.source})"
+        table.add_row(signs[c.outcome], c.name, reference, measured(c), f"{c.n} {c.n_unit}")
+    console = make_console()
+    console.print(table)
+    for c in result.checks:
+        if c.note and c.outcome != "pass":
+            console.print(f"  {c.name}: {c.note}")
+
+
+def _named(action: str, options: type[Any], args: list[str]) -> tuple[str, Any, Any] | None:
+    """The toy's name, its config and the action's options; None where only help was asked for."""
+    from polyseme.cli.commands import positional
+    from polyseme.toys.running import toy_type
+
+    name, rest = positional(args, "NAME", "a toy of `polyseme toys list`", f"polyseme toys {action} superposition")
+    if name is None:
+        return None
+    chosen, config = _parsed(options, toy_type(name), rest, f"polyseme toys {action} {name}")
+    return name, config, chosen
+
+
+def _parsed(options: type[Any], config: type[Any] | None, args: list[str], prog: str) -> tuple[Any, Any]:
+    """Flags into the action's options and, where there is one, a config."""
+    import tyro
+    from pydantic import ValidationError
+
+    from polyseme.studies.files import input_error
+
+    if config is None:
+        return tyro.cli(options, args=args, prog=prog), None
+
+    flat = tyro.conf.arg(name="")
+    both: Any = make_dataclass(
+        "Flags",
+        [("options", Annotated[options, flat], options()), ("config", Annotated[config, flat], config())],
+        frozen=True,
+    )
+    both.__doc__ = config.__doc__
+    try:
+        got = tyro.cli(both, args=args, prog=prog)
+    except ValidationError as error:
+        raise input_error(error, {}, config, where="the flags") from error
+    return got.options, got.config

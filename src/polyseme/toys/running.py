@@ -1,0 +1,198 @@
+"""Running toys: checks with their results kept, trained networks on disk, and the table of what was found."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from polyseme.core.config import Config
+from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.progress import Reporter, Silent
+from polyseme.store import Store, save_json, save_tensors
+from polyseme.toys import TOYS
+from polyseme.toys.checks import Check, Cost, Experiment
+from polyseme.toys.toy import Toy, TrainedToy
+
+
+class Result(Config):
+    """The checks of one experiment and what they were run on."""
+
+    toy: str
+    experiment: str
+    about: str
+    cost: Cost
+    seconds: float
+    config: dict[str, Any]
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> int:
+        """Checks that did not pass; those not measured count."""
+        return sum(c.outcome != "pass" for c in self.checks)
+
+
+def toy_type(name: str) -> type[Toy]:
+    """The toy of a name.
+
+    Raises:
+        InputError: there is none; names the nearest ones.
+    """
+    if name not in TOYS:
+        near = nearest_names(name, list(TOYS)) or list(TOYS)
+        raise InputError(f"there is no toy {name!r}", fix=f"did you mean {', '.join(near)}? see polyseme toys list")
+    return TOYS[name]
+
+
+def chosen(name: str, experiments: Sequence[str] = (), costs: Sequence[Cost] = ()) -> list[Experiment]:
+    """A toy's experiments of the given names, or else of the given costs.
+
+    Raises:
+        InputError: the toy has no experiment of a name.
+    """
+    of_toy = {e.name: e for e in toy_type(name).experiments}
+    for wanted in experiments:
+        if wanted not in of_toy:
+            raise InputError(
+                f"toy {name!r} has no experiment {wanted!r}", where="--only", fix=f"it has {', '.join(of_toy)}"
+            )
+    if experiments:
+        return [of_toy[wanted] for wanted in experiments]
+    return [e for e in of_toy.values() if not costs or e.cost in costs]
+
+
+def run_experiment(
+    name: str,
+    config: Toy,
+    experiment: Experiment,
+    *,
+    root: Path | None = None,
+    resume: bool = True,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Run one experiment, or take its result from `root` where the same code ran it on the same config before.
+
+    Args:
+        name: of the toy.
+        config: of the toy.
+        experiment: one of the toy's.
+        root: folder of runs that keeps results; None keeps nothing.
+        resume: False runs it anew in any case.
+        reporter: told of the progress.
+    """
+    import time
+
+    reporter = reporter or Silent()
+    dumped = _dump(config)
+
+    def make(folder: Path) -> None:
+        started = time.perf_counter()
+        checks = tuple(experiment.run(config, reporter))
+        result = Result(
+            toy=name,
+            experiment=experiment.name,
+            about=experiment.about,
+            cost=experiment.cost,
+            seconds=time.perf_counter() - started,
+            config=dumped,
+            checks=checks,
+        )
+        save_json(folder / "result.json", result.model_dump(mode="json"))
+
+    if root is None:
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as folder:
+            make(Path(folder))
+            return Result.model_validate_json((Path(folder) / "result.json").read_bytes())
+    identity = {"toy": name, "experiment": experiment.name, "config": dumped}
+    store, inputs = Store(root), {"code": _code(), "torch": torch.__version__}
+    if not resume:
+        store.discard("toy-check", identity, inputs)
+    return Result.model_validate(
+        store.stage("toy-check", identity, inputs, make, reporter=reporter).json("result.json")
+    )
+
+
+def save_toy(folder: Path, name: str, config: Toy, toy: TrainedToy) -> None:
+    """Write one trained network as `model.safetensors` and `toy.json`; `load_toy` reads it back."""
+    tensors = {k: v.detach().contiguous() for k, v in toy.module.state_dict().items()}
+    save_tensors(folder / "model.safetensors", tensors)
+    about = {"toy": name, "config": _dump(config), "seed": toy.seed, "setting": dict(toy.setting)}
+    save_json(folder / "toy.json", {**about, "loss": toy.loss, "trained": toy.trained})
+
+
+def load_toy(folder: Path) -> tuple[nn.Module, Toy]:
+    """A saved toy's network and its config.
+
+    Raises:
+        InputError: the folder holds no toy, or one of another version.
+    """
+    from pydantic import ValidationError
+    from safetensors.torch import load_file
+
+    try:
+        about: dict[str, Any] = json.loads((folder / "toy.json").read_bytes())
+        kind: Any = toy_type(about["toy"])
+        config: Toy = kind.model_validate(about["config"])
+        module = config.build()
+        module.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError, ValidationError) as error:
+        raise InputError(
+            f"this is not a saved toy ({error})", where=str(folder), fix="train it again with `polyseme toys train`"
+        ) from error
+    return module.eval(), config
+
+
+def markdown(results: Iterable[Result]) -> str:
+    """The results as Markdown tables, one a toy."""
+    lines: list[str] = []
+    toy = None
+    for result in results:
+        if result.toy != toy:
+            toy = result.toy
+            kind = toy_type(toy)
+            lines += ["", f"## {toy}: {kind.title}", "", kind.paper, ""]
+            lines += ["| check | reference | source | measured | n | outcome |", "|---|---|---|---|---|---|"]
+        for c in result.checks:
+            cells = (c.name, c.reference, c.source, measured(c), f"{c.n} {c.n_unit}", c.outcome.replace("_", " "))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    notes = [f"- **{r.toy}, {c.name}**: {c.note}" for r in results for c in r.checks if c.note and c.outcome != "pass"]
+    if notes:
+        lines += ["", "## What did not reproduce, and what was found", "", *notes]
+    return "\n".join(lines).strip() + "\n"
+
+
+def measured(check: Check) -> str:
+    """The measured value with its interval: `0.40 [0.39, 0.41]`."""
+    if check.outcome == "not_measured":
+        return "–"
+    text = _number(check.value)
+    if check.interval is not None and check.interval.low == check.interval.low:
+        text += f" [{_number(check.interval.low)}, {_number(check.interval.high)}]"
+    return f"{text} {check.unit}".strip()
+
+
+def _number(value: float) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    return f"{value:.2e}"
+
+
+def _dump(config: Any) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+@cache
+def _code() -> str:
+    """Hash of the toys' own source: a result of other code is not this code's result."""
+    digest = sha256()
+    for path in sorted(files("polyseme.toys").iterdir(), key=lambda p: p.name):
+        if path.name.endswith(".py"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
