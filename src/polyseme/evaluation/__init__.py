@@ -42,6 +42,19 @@ METRICS: dict[str, str] = {
     "stability_cosine": "mean cosine of the best one-to-one matching of two dictionaries' write directions",
     "stability_shared": "share of that matching above cosine .7",
     "mcc": "mean |cosine| of the best one-to-one matching to the true directions",
+    "mmcs": "mean over features of the largest cosine of a living latent's write direction",
+    "ml2r": "mean over features of the size that the nearest latent writes for it over its own",
+    "feature_coverage": "share of features with a living latent of cosine at least .9",
+    "splitting": "latents of cosine at least .7 to a feature, for features with any; 1: none is split",
+    "hedging": "how far latents lean to the features that correlate with their own; 0: not at all",
+    "feature_precision": "P(feature on | its best latent active), mean over features",
+    "feature_recall": "P(best latent active | feature on), mean over features",
+    "feature_f1": "F1 of each feature's best latent as its detector, mean over features",
+    "latent_precision": "P(its best feature on | latent active), mean over living latents",
+    "latent_recall": "P(latent active | its best feature on), mean over living latents",
+    "latent_f1": "F1 of each living latent as the detector of its best feature, mean over latents",
+    "absorption": "share of a child's rows where its latent speaks for the parent's, beyond the parent's carelessness",
+    "feature_shrinkage": "slope of the size a feature's latent writes on the true size, where both are on",
 }
 """What each record's `name` means."""
 

@@ -1,0 +1,28 @@
+"""Did a dictionary find the features: metrics against truth, for any dictionary where the features are known.
+
+answers = Answers.of([(dictionary.encode(x), values)])
+recovery(dictionary.write_directions(), FeatureTruth(directions, parents), answers)
+"""
+
+from polyseme.evaluation.recovery.answers import Answers, FeatureTruth
+from polyseme.evaluation.recovery.directions import cosines, hedging, length_ratio, nearest_cosine, random_cosines
+from polyseme.evaluation.recovery.firing import Absorptions, Scores, absorption, feature_scores, latent_scores
+from polyseme.evaluation.recovery.records import mean_interval, over_seeds, recovery
+
+__all__ = [
+    "Absorptions",
+    "Answers",
+    "FeatureTruth",
+    "Scores",
+    "absorption",
+    "cosines",
+    "feature_scores",
+    "hedging",
+    "latent_scores",
+    "length_ratio",
+    "mean_interval",
+    "nearest_cosine",
+    "over_seeds",
+    "random_cosines",
+    "recovery",
+]
