@@ -1,0 +1,48 @@
+"""What a diagnosis may spend, and where its thresholds stand."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from polyseme.core.config import Config
+
+Answer = Literal[
+    "aligned",
+    "superposition",
+    "rotated",
+    "correlated",
+    "incidental",
+    "non_linear",
+    "compositional",
+    "none",
+    "abstain",
+]
+"""Why neurons of a site answer to several features; `aligned` where they do not, `abstain` where nothing is shown."""
+
+
+class DiagnosisConfig(Config):
+    """Sampling and thresholds of a diagnosis; thresholds are effects, and every one is held against an interval."""
+
+    seed: int = 0
+    """Of every random draw: equal seeds give equal diagnoses."""
+    max_rows: PositiveInt = 4096
+    """Most rows of data taken."""
+    min_rows: PositiveInt = 256
+    """Fewer rows than this are refused; so are, where the data have no variables of their own, fewer than four vectors a
+    neuron."""
+    n_contrasts: int = Field(default=32, ge=8)
+    """Rows on which each input variable is switched off to see what it writes to the site."""
+    n_resamples: int = Field(default=100, ge=20)
+    """Bootstrap replicates of an interval."""
+    n_null: int = Field(default=400, ge=40)
+    """Draws of a null of directions."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Level of each test against its null."""
+    represented: float = Field(default=0.3, gt=0, lt=1)
+    """A variable counts as a feature of the site where it writes at least this share of the largest one's norm."""
+    rank_floor: float = Field(default=0.1, gt=0, lt=1)
+    """A dimension counts as used where its singular value is at least this share of the largest."""
+    pure: float = Field(default=0.9, gt=0.5, lt=1)
+    """Share of a neuron's response that one feature must make for the neuron to be called monosemantic."""
+    margin: float = Field(default=0.1, gt=0, lt=1)
+    """Least gap between two read-outs (R²) that counts."""

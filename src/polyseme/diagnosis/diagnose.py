@@ -1,0 +1,82 @@
+"""Why a site's neurons are polysemantic: observe, compute every signature, decide."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from polyseme.core.config import Config
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.records import Evidence
+from polyseme.core.site import Site
+from polyseme.diagnosis.config import Answer, DiagnosisConfig
+from polyseme.diagnosis.decide import decide
+from polyseme.diagnosis.observations import Sampler, observe
+from polyseme.diagnosis.signatures import BLIND_SIGNATURES, SIGNATURES
+from polyseme.networks import Network
+
+
+class Diagnosis(Config):
+    """Why neurons of a site answer to several features, and on what evidence."""
+
+    answer: Answer
+    reason: str
+    """What the answer, or the abstention, rests on."""
+    site: Site
+    evidence: tuple[Evidence, ...]
+    n_rows: int
+    """Rows of data that were used."""
+    n_neurons: int
+    features: tuple[str, ...]
+    """Variables of the data that the site represents; empty where only the vectors were looked at."""
+
+    def line(self, name: str) -> Evidence:
+        """The evidence of this name."""
+        return next(line for line in self.evidence if line.name == name)
+
+
+def diagnose(
+    network: Network,
+    site: str | Site,
+    inputs: Tensor | Sampler,
+    config: DiagnosisConfig | None = None,
+    reporter: Reporter | None = None,
+    *,
+    siblings: Sequence[Network] = (),
+    controls: Sequence[Network] = (),
+) -> Diagnosis:
+    """Why neurons at a site are polysemantic, from the network and its data alone.
+
+    Where the inputs are vectors, or sequences of few different tokens, their variables are taken for the candidate
+    features and switched off one at a time; elsewhere only the site's vectors are decomposed.
+
+    Args:
+        network: to diagnose.
+        site: with vectors `[row, d]` or `[row, position, d]`.
+        inputs: `[row, ...]` from the distribution that the question is about, or a function that draws them.
+        config: sampling and thresholds.
+        reporter: told of the progress.
+        siblings: networks of the same shape and task from other seeds; without them `incidental` is not answered.
+        controls: the network with re-initialised weights, two or more; without them `superposition` is not answered
+            from vectors alone.
+
+    Raises:
+        InputError: too few rows, a site with vectors of another shape, or constant, or not finite.
+    """
+    config, reporter = config or DiagnosisConfig(), reporter or Silent()
+    seen = observe(network, site, inputs, config, siblings=siblings, controls=controls)
+    table = BLIND_SIGNATURES if seen.written is None else SIGNATURES
+    progress = reporter.task("diagnosis", len(table), "signatures")
+    evidence: dict[str, Evidence] = {}
+    for done, (name, signature) in enumerate(table.items()):
+        evidence[name] = signature(seen, config)
+        progress.update(done + 1, note=name)
+    answer, reason = decide(evidence)
+    return Diagnosis(
+        answer=answer,
+        reason=reason,
+        site=seen.site,
+        evidence=tuple(evidence.values()),
+        n_rows=len(seen.vectors),
+        n_neurons=seen.vectors.shape[1],
+        features=seen.written.names if seen.written else (),
+    )

@@ -1,0 +1,105 @@
+"""Arrangements of directions: how many there are to a dimension, how they overlap, and how random ones would."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from polyseme.core.records import Interval
+
+Directions = Float[np.ndarray, "*batch feature d"]
+
+
+def rank(directions: Float[np.ndarray, "feature d"], floor: float) -> int:
+    """Singular values of at least `floor` times the largest."""
+    values = np.linalg.svd(directions, compute_uv=False)
+    return int((values >= floor * values[0]).sum())
+
+
+def unit(directions: Directions) -> Directions:
+    """Every direction at length 1; a zero one stays zero."""
+    norms = np.linalg.norm(directions, axis=-1, keepdims=True)
+    return directions / np.maximum(norms, 1e-30)
+
+
+def cosines(directions: Directions) -> Float[np.ndarray, "*batch feature feature"]:
+    """Cosine of every pair, 0 on the diagonal."""
+    directions = unit(directions)
+    found = directions @ directions.swapaxes(-1, -2)
+    index = np.arange(found.shape[-1])
+    found[..., index, index] = 0
+    return found
+
+
+def purity(directions: Directions) -> Float[np.ndarray, "*batch"]:
+    """Share of the neurons' squared response that each neuron's first feature makes: Σ_j max_i D²_ij / Σ_ij D²_ij.
+
+    1 where every neuron answers to one feature; for features that write alike, each at every neuron, 1 / features.
+    """
+    squared = directions**2
+    return squared.max(-2).sum(-1) / np.maximum(squared.sum((-1, -2)), 1e-300)
+
+
+def concentration(directions: Directions) -> Float[np.ndarray, "*batch"]:
+    """Share of the features' squared length on each one's first neuron: Σ_i max_j D²_ij / Σ_ij D²_ij."""
+    return purity(directions.swapaxes(-1, -2))
+
+
+def turned_purity(directions: Directions) -> Float[np.ndarray, "*batch"]:
+    """`purity` after the orthogonal transform that brings the features nearest to axes of their own.
+
+    With D = USVᵀ that transform takes D to USUᵀ = (DDᵀ)^½, the nearest to a diagonal by Procrustes. Features that are
+    orthogonal reach 1; more features than dimensions cannot.
+    """
+    # Lengths are taken out: a long feature's small part on a short one's axis would otherwise count as the larger.
+    values, vectors = np.linalg.eigh(unit(directions) @ unit(directions).swapaxes(-1, -2))
+    root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
+    return purity(root)
+
+
+def rotations(n: int, d: int, rng: np.random.Generator) -> Float[np.ndarray, "n d d"]:
+    """Haar-distributed orthogonal matrices: QR of Gaussians with the signs of R's diagonal."""
+    q, r = np.linalg.qr(rng.standard_normal((n, d, d)))
+    return q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[:, None, :]
+
+
+def random_arrangements(
+    directions: Float[np.ndarray, "feature d"], n: int, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "n feature d"]]:
+    """What the three re-initialisations of a matrix make of it: Gaussian, the same spectrum, the same entries."""
+    rows, columns = directions.shape
+    u, values, vt = np.linalg.svd(directions, full_matrices=False)
+    k = len(values)
+    left = np.linalg.qr(rng.standard_normal((n, rows, k)))[0]
+    right = np.linalg.qr(rng.standard_normal((n, columns, k)))[0]
+    del u, vt
+    return {
+        "Gaussian": rng.standard_normal((n, rows, columns)),
+        "same spectrum": (left * values) @ right.swapaxes(-1, -2),
+        "same entries": rng.permuted(np.broadcast_to(directions.ravel(), (n, directions.size)), axis=1).reshape(
+            n, rows, columns
+        ),
+    }
+
+
+def p_value(value: float, null: Float[np.ndarray, " draw"], *, larger: bool) -> float:
+    """Share of the draws at least as extreme as the value, itself counted among them (Phipson & Smyth 2010)."""
+    slack = 1e-9 * max(1.0, abs(value))
+    extreme = null >= value - slack if larger else null <= value + slack
+    return (1 + int(extreme.sum())) / (1 + len(null))
+
+
+def percentiles(
+    values: Sequence[float] | Float[np.ndarray, " n"], method: str = "bootstrap over rows", level: float = 0.95
+) -> Interval:
+    """The percentile interval of replicates."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.asarray(values, dtype=np.float64), [tail, 1 - tail])
+    return Interval(low=float(low), high=float(high), level=level, method=method)
+
+
+def resample_mean(
+    statistic: Callable[[Float[np.ndarray, " row"]], float], n: int, n_resamples: int, rng: np.random.Generator
+) -> Interval:
+    """The percentile interval of a statistic of row numbers drawn with replacement."""
+    return percentiles([statistic(rng.integers(0, n, n)) for _ in range(n_resamples)])

@@ -1,0 +1,58 @@
+"""Whether the features stay out of each other's way more than directions of a re-initialised matrix do."""
+
+import numpy as np
+from jaxtyping import Float
+
+from polyseme.core.records import Evidence
+from polyseme.core.seeds import derive_seed
+from polyseme.diagnosis.config import DiagnosisConfig
+from polyseme.diagnosis.geometry import Directions, cosines, p_value, percentiles, random_arrangements
+from polyseme.diagnosis.observations import Observations
+from polyseme.diagnosis.signatures.dimensions import of
+
+
+def crowding(directions: Directions) -> Float[np.ndarray, "*batch two"]:
+    """Mean squared cosine to the other features a feature has: of those on its own side, and of all.
+
+    Overlap of opposite sign costs nothing where a ReLU follows, so the first alone falls for antipodal pairs.
+    """
+    c = cosines(directions)
+    return np.stack([(np.maximum(c, 0) ** 2).sum((-1, -2)), (c**2).sum((-1, -2))], axis=-1) / c.shape[-1]
+
+
+def arrangement(seen: Observations, config: DiagnosisConfig) -> Evidence:
+    """Crowding, summed over the network and its siblings, against three re-initialisations of each one's directions.
+
+    A matrix with Gaussian entries, with the same spectrum, and with the same entries elsewhere; the p-value is the
+    largest of the three, doubled for the two forms of crowding. Under each re-initialisation the test is exact, so a
+    network that was never trained passes it no more often than `alpha`.
+    """
+    written = of(seen)
+    sets = [written.directions, *(D for D in seen.siblings if np.linalg.norm(D, axis=1).min() > 0)]
+    rng = np.random.default_rng(derive_seed(config.seed, "arrangement"))
+    n, d = written.directions.shape
+    draws = max(100, min(config.n_null, (1 << 22) // (n * max(n, d))))
+    value = sum(crowding(D) for D in sets)
+    nulls: dict[str, Float[np.ndarray, "draw two"]] = {}
+    for D in sets:
+        for kind, drawn in random_arrangements(D, draws, rng).items():
+            nulls[kind] = nulls.get(kind, 0) + crowding(drawn)
+    best, p = 0, 1.0
+    for form in (0, 1):
+        worst = max(p_value(float(value[form]), null[:, form], larger=False) for null in nulls.values())
+        if 2 * worst < p:
+            best, p = form, 2 * worst
+    interval = percentiles(crowding(written.resampled)[:, best])
+    mean = min(float(null[:, best].mean()) for null in nulls.values()) / len(sets)
+    return Evidence(
+        name="arrangement",
+        effect=float(crowding(written.directions)[best]),
+        interval=interval,
+        null=mean,
+        n=len(sets),
+        n_unit="networks",
+        threshold=config.alpha,
+        p_corrected=min(1.0, p),
+        passed=p <= config.alpha,
+        note="null: the most orderly of three re-initialisations; the threshold is the p-value's",
+    )
