@@ -1,0 +1,125 @@
+"""What a head copies: its value and output maps, and the OV circuit between tokens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from polyseme.core.errors import InputError
+from polyseme.heads.patterns import Pattern
+from polyseme.networks import Network
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The linear maps of one layer's heads.
+
+    Attributes:
+        W_V: residual stream to value, `[head, d_model, d_head]`.
+        W_O: value to residual stream, `[head, d_head, d_model]`.
+        gain: of the norm the attention reads through, `[d_model]`; ones where there is none.
+    """
+
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    gain: Float[Tensor, " d_model"]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a family keeps them: the attention and its norm below the base model, and how the maps are cut out."""
+
+    attention: str
+    norm: str
+    cut: Callable[[Any, int], tuple[Tensor, Tensor]]
+
+
+def _gpt2(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
+    d = attention.c_proj.weight.shape[1]
+    value = attention.c_attn.weight[:, 2 * d :]  # Conv1D keeps [in, out]
+    return value.unflatten(1, (n_heads, -1)).transpose(0, 1), attention.c_proj.weight.unflatten(0, (n_heads, -1))
+
+
+def _neox(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
+    value = attention.query_key_value.weight.unflatten(0, (n_heads, 3, -1))[:, 2]
+    return value.mT, attention.dense.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)
+
+
+def _llama(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
+    output = attention.o_proj.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)
+    value = attention.v_proj.weight.unflatten(0, (-1, output.shape[1])).mT
+    return value.repeat_interleave(n_heads // len(value), dim=0), output  # grouped queries share their values
+
+
+LAYOUTS = {
+    "gpt2": _Layout("h.{n}.attn", "h.{n}.ln_1", _gpt2),
+    "gpt_neox": _Layout("layers.{n}.attention", "layers.{n}.input_layernorm", _neox),
+    "llama": _Layout("layers.{n}.self_attn", "layers.{n}.input_layernorm", _llama),
+    "gemma2": _Layout("layers.{n}.self_attn", "layers.{n}.input_layernorm", _llama),
+}
+
+
+def head_maps(network: Network) -> list[Maps]:
+    """The value and output maps of every layer.
+
+    Raises:
+        InputError: the network keeps them in a way that is not known here.
+    """
+    module: Any = network.module
+    layout = LAYOUTS.get(network.family)
+    if layout is not None:
+        base = module.base_model
+        maps: list[Maps] = []
+        for n in range(network.n_blocks):
+            W_V, W_O = layout.cut(base.get_submodule(layout.attention.format(n=n)), module.config.num_attention_heads)
+            maps.append(Maps(W_V.float(), W_O.float(), _gain(base.get_submodule(layout.norm.format(n=n)), W_O)))
+        return maps
+    parents = [name.rpartition(".")[0] for name, part in module.named_modules() if isinstance(part, Pattern)]
+    attentions: list[Any] = [module.get_submodule(parent) for parent in parents]
+    if not attentions or any(not hasattr(a, "v_proj") or not hasattr(a, "o_proj") for a in attentions):
+        raise InputError(
+            "the value and output maps of this network's heads are not known",
+            where=type(module).__name__,
+            fix=f"known: {', '.join(LAYOUTS)}, and attentions with v_proj, o_proj, n_heads and a heads.Pattern()",
+        )
+    cut = [_llama(attention, attention.n_heads) for attention in attentions]
+    return [Maps(W_V.float(), W_O.float(), W_O.new_ones(W_O.shape[2])) for W_V, W_O in cut]
+
+
+def copying_scores(network: Network) -> Float[Tensor, "layer head"]:
+    """Σλ / Σ|λ| over the eigenvalues of each head's full OV circuit W_E W_V W_O W_U; 1 for a head that only copies.
+
+    The gains of the norm before the attention and of the last norm are folded in; their division by a scale changes
+    no sign and is left out. Of the vocab × vocab matrix only d_head eigenvalues are not 0: those of W_V' W_O' with
+    the token maps folded in.
+
+    Elhage et al. 2021, A Mathematical Framework for Transformer Circuits, "Summarizing OV/QK matrices".
+
+    Raises:
+        InputError: the network has no token embeddings or no unembedding.
+    """
+    embed: Any = getattr(network.module, "get_input_embeddings", lambda: None)()
+    unembed = network.unembedding()
+    if embed is None or unembed is None:
+        raise InputError("copying needs token embeddings and an unembedding", where=type(network.module).__name__)
+    W_E, last = embed.weight.double(), network.final_norm
+    W_U = unembed.double() if last is None else unembed.double() * _gain(last, unembed).double()
+    # tr-cyclic: the eigenvalues of (W_E W_V)(W_O W_U) are those of W_O (W_U W_E) W_V, d_head by d_head.
+    through = W_U.T @ W_E
+    scores: list[Tensor] = []
+    for maps in head_maps(network):
+        small = maps.W_O.double() @ through @ (maps.gain.double()[:, None] * maps.W_V.double())
+        eigenvalues = torch.linalg.eigvals(small)
+        scores.append(eigenvalues.sum(-1).real / eigenvalues.abs().sum(-1))
+    return torch.stack(scores).float()
+
+
+def _gain(norm: nn.Module, like: Tensor) -> Tensor:
+    weight: Tensor | None = getattr(norm, "weight", None)
+    if weight is None:
+        return like.new_ones(like.shape[-1])
+    # Gemma's RMSNorm multiplies by 1 + weight.
+    return (1 + weight if type(norm).__name__.startswith("Gemma") else weight).to(like.dtype)
