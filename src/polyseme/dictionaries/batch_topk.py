@@ -3,7 +3,7 @@
 from typing import Literal, final
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from polyseme.dictionaries.activation import RevivedBase, Step
@@ -16,8 +16,8 @@ class BatchTopKConfig(RevivedBase):
 
     architecture: Literal["batch_topk"] = "batch_topk"
     """Which dictionary."""
-    k: int = Field(default=32, ge=1)
-    """Active latents per vector, on average."""
+    k: PositiveInt | PositiveFloat = 32
+    """Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
 
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "BatchTopK":
         return BatchTopK(self.k, zeros.new_tensor(-1.0), k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
@@ -44,7 +44,7 @@ class BatchTopK:
     decay = 0.95
 
     def __init__(
-        self, k: int, threshold: Tensor, *, k_aux: int | None, aux_coefficient: float, prefixes: Tensor | None = None
+        self, k: float, threshold: Tensor, *, k_aux: int | None, aux_coefficient: float, prefixes: Tensor | None = None
     ):
         self._k, self.k_aux, self.aux_coefficient, self.prefixes = k, k_aux, aux_coefficient, prefixes
         self._threshold = threshold

@@ -105,16 +105,16 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
     return joined(parts, encoder.n_latents)
 
 
-def select_batch_top_k(encoder: Encoder, k: int, guess: float) -> SparseEntries:
+def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntries:
     """The k × rows largest positive entries of the whole batch; ties go to the lowest row, then latent.
 
     Entries under 0.9 × `guess` are dropped while their tile is in cache; the result does not depend on the guess,
     for when fewer are left than wanted the batch is encoded again without it.
     """
-    wanted = min(k, encoder.n_latents) * len(encoder.x)
+    wanted = max(1, round(min(k, encoder.n_latents) * len(encoder.x)))
     if guess <= 0:
         _, pre = next(encoder.tiles())
-        share = wanted * len(pre) // len(encoder.x)
+        share = max(1, wanted * len(pre) // len(encoder.x))
         guess = float(torch.topk(pre.view(-1), share, sorted=False).values.min())
     survivors = select_above(encoder, max(0.0, 0.9 * guess))
     if len(survivors.pre) < wanted and guess > 0:

@@ -77,7 +77,7 @@ class Answers:
 
     @classmethod
     def of(
-        cls, batches: Iterable[tuple[Latents | Float[Tensor, "row latent"], Float[Tensor, "row feature"]]]
+        cls, batches: Iterable[tuple[Latents | Float[Tensor, "_ latent"], Float[Tensor, "_ feature"]]]
     ) -> "Answers":
         """Join batches of (latent activations, feature values).
 
