@@ -83,6 +83,12 @@ def test_both_routes_and_any_pass_size_give_the_same_effects():
         causal_effects(network, windows, site, dictionary, firings, seed=3, config=CausalConfig(n_samples=12, **given))
         for given in ({"route": "ghosts"}, {"route": "ghosts", "tokens_per_pass": 1}, {"route": "rows"})
     )
+    for latent in range(5):
+        ce, kl = ghosts.at_tokens(latent)
+        assert len(ce) == len(kl) == ghosts.n_tokens[latent]
+        assert (firings.matrix.toarray()[list(ce), latent] > 0).all()
+        assert math.isclose(np.mean([*ce.values()]), ghosts.effect[latent], abs_tol=1e-6)
+        assert math.isclose(np.mean([*kl.values()]), ghosts.kl[latent], abs_tol=1e-6)
     for name, value in ghosts.arrays().items():
         np.testing.assert_allclose(value, small.arrays()[name], atol=1e-5, err_msg=name)
         np.testing.assert_allclose(value, rows.arrays()[name], atol=1e-5, err_msg=name)

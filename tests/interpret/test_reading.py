@@ -79,10 +79,21 @@ def test_near_misses_are_silent_on_the_latents_own_tokens():
 def test_loss_effects_stand_at_their_tokens():
     firings, windows = small()
     reader = LatentReader(firings, windows, TEXTS)
-    context = reader.contexts(0, {3: 0.25})[0]
-    assert context.loss_effects[context.focus] == 0.25
-    assert all(math.isnan(e) for i, e in enumerate(context.loss_effects) if i != context.focus)
+    context = reader.contexts(0, {3: 0.25}, {3: 0.5})[0]
+    for effects, value in ((context.loss_effects, 0.25), (context.kl_effects, 0.5)):
+        assert effects[context.focus] == value
+        assert all(math.isnan(e) for i, e in enumerate(effects) if i != context.focus)
+    assert reader.contexts(0, {3: 0.25})[0].kl_effects == ()
     assert reader.contexts(1)[0].loss_effects == ()
+
+
+def test_random_firings_are_measured_ones_where_enough_were_measured():
+    firings, windows = small()
+    reader = LatentReader(firings, windows, TEXTS, ContextsConfig(n_random=2))
+    chosen = at(reader.contexts(0, {0: 0.1, 5: 0.2}), "random")  # of three firings, rows 0, 3 and 5
+    assert sorted(c.loss_effects[c.focus] for c in chosen) == [0.1, 0.2]
+    few = at(reader.contexts(0, {5: 0.2}), "random")
+    assert [c.position for c in few] == [c.position for c in at(reader.contexts(0), "random")]
 
 
 def test_top_tokens_average_over_silent_occurrences_too():

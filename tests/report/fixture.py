@@ -138,6 +138,9 @@ def latent_report(
                 focus=12,
                 tokens=tuple(tokens),
                 activations=tuple(map(float, activations)),
+                kl_effects=tuple(
+                    float(v) if a else math.nan for v, a in zip(rng.gamma(0.5, 0.1, 19), activations, strict=True)
+                ),
                 loss_effects=tuple(
                     float(v) if a else math.nan for v, a in zip(rng.normal(0, 0.1, 19), activations, strict=True)
                 ),

@@ -186,14 +186,42 @@ def test_tokens_are_grouped_and_coloured_by_their_share_of_the_greatest():
         tokens=("a", " b", "c", "d", "e", "\u202e"),
         activations=(math.nan, 0.0, 0.1, 6.0, 3.0, 0.0),
         loss_effects=(math.nan, math.nan, math.nan, 0.25, math.nan, math.nan),
+        kl_effects=(math.nan, math.nan, math.nan, 0.031, 0.5, math.nan),
     )
     found = pieces(context, 6.0)
     assert [(p.text, p.level, p.focus) for p in found] == [
         *(("a b", 0, False), ("c", 1, False), ("d", 6, True), ("e", 3, False), ("⟨U+202E⟩", 0, False)),
     ]
-    assert found[2].title == "6, ΔCE +0.25"
+    assert [p.title for p in found[1:4]] == ["0.100", "6, ΔCE +0.25, KL 0.031", "3, KL 0.50"]
     assert [p.text for p in pieces(context, 6.0, before=1, after=0)] == ["c", "d"]
     assert [p.level for p in pieces(context, 0.0)] == [0, 0, 0]  # a greatest of 0 colours nothing
+
+
+def test_effects_at_the_outlined_token_stand_in_columns_where_any_was_measured():
+    report = sample_report(per_status=1)
+    shown = report.latents[0].contexts[0]
+    nothing = (math.nan,) * len(shown.tokens)
+
+    def at_focus(effect: float) -> tuple[float, ...]:
+        return tuple(effect if i == shown.focus else math.nan for i in range(len(shown.tokens)))
+
+    def columns(*contexts: Context) -> tuple[str, list[str]]:
+        latent = report.latents[0].model_copy(update={"contexts": contexts})
+        html = render(report.model_copy(update={"latents": (latent,)}))
+        body = html[html.index('<div class="contexts') : html.index('<div class="facts">')]
+        return " ".join(Page(html).text.split()), re.findall('<span class="act"[^>]*>([^<]*)</span>', body)
+
+    both = shown.model_copy(update={"loss_effects": at_focus(-0.125), "kl_effects": at_focus(0.02)})
+    other = shown.model_copy(update={"loss_effects": nothing, "kl_effects": ()})
+    text, cells = columns(both, other)
+    active = cells[3]
+    assert cells == ["active", "ΔCE", "KL", active, "−0.12", "0.020", active, "", ""]
+    assert "ΔCE and KL in nats, blank where not measured" in text
+    assert "the change to expect" in text
+    text, cells = columns(both.model_copy(update={"kl_effects": ()}))
+    assert cells == ["active", "ΔCE", active, "−0.12"]
+    assert "the change to expect" not in text
+    assert columns(other)[1] == [active]
 
 
 def test_scales_and_ticks():

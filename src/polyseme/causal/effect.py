@@ -1,7 +1,7 @@
 """Does the network use a latent? Remove it from single tokens and see what happens to the prediction."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -68,6 +68,9 @@ class CausalEffects:
         p_two_sided: the statistic differs from its null.
         n_tokens: firing tokens sampled.
         n_documents: documents they come from.
+        sample_latent: whose firing each sampled token is, in latent order.
+        sample_row: which token it is, a row of the firings.
+        sample_ce, sample_kl: what ablating the latent there did: ΔCE and KL, whose means are `effect` and `kl`.
     """
 
     effect: Float[np.ndarray, " latent"]
@@ -82,10 +85,21 @@ class CausalEffects:
     null_kl: Float[np.ndarray, " latent"]
     n_tokens: Int[np.ndarray, " latent"]
     n_documents: Int[np.ndarray, " latent"]
+    sample_latent: Int[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    sample_row: Int[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    sample_ce: Float[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    sample_kl: Float[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under its name, for saving; `CausalEffects(**arrays)` gives the object back."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def at_tokens(self, latent: int) -> tuple[dict[int, float], dict[int, float]]:
+        """ΔCE and KL of ablating one latent at each token sampled for it: row of the firings to nats."""
+        mine = slice(*np.searchsorted(self.sample_latent, [latent, latent + 1]))
+        rows = self.sample_row[mine].tolist()
+        ce, kl = (dict(zip(rows, x[mine].tolist(), strict=True)) for x in (self.sample_ce, self.sample_kl))
+        return ce, kl
 
 
 def causal_effects(
@@ -152,6 +166,10 @@ def causal_effects(
         null_kl=means[:, 3],
         n_tokens=np.bincount(samples.latent, minlength=firings.n_latents),
         n_documents=clusters.n_documents,
+        sample_latent=samples.latent.astype(np.int32),
+        sample_row=samples.row.astype(np.int32),
+        sample_ce=measured[:, 0].astype(np.float32),
+        sample_kl=measured[:, 2].astype(np.float32),
     )
 
 

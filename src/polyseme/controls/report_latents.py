@@ -49,9 +49,11 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
     logits = _logits(findings, write[latents], texts)
     near, together = nearest_by_writing(write, latents), nearest_by_firing(firings, latents)
     nearest = _nearest(findings, site, latents)
+    effects, shows_kl = findings.effects.get(site), findings.config.causal.statistic == "kl"
     share, specific = findings.shares[site], findings.specificity.get(site)
     for row, (telling, latent) in enumerate(zip(chosen, latents, strict=True)):
         _, values = reader.firing(latent)
+        ce, kl = effects.at_tokens(latent) if effects else ({}, {})
         yield LatentReport(
             site=site,
             latent=latent,
@@ -74,7 +76,7 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             top_tokens=reader.top_tokens(latent),
             top_logits=logits[row][0],
             bottom_logits=logits[row][1],
-            contexts=reader.contexts(latent),
+            contexts=reader.contexts(latent, ce, kl if shows_kl else None),
         )
 
 

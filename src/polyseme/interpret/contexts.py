@@ -1,5 +1,6 @@
 """Where a latent fires, and where it might have and does not: text around tokens, with activations."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -80,12 +81,20 @@ class LatentReader:
             for t, mean in self._token_means(latent)[:n]
         )
 
-    def contexts(self, latent: int, loss_effects: Mapping[int, float] | None = None) -> tuple[Context, ...]:
+    def contexts(
+        self,
+        latent: int,
+        loss_effects: Mapping[int, float] | None = None,
+        kl_effects: Mapping[int, float] | None = None,
+    ) -> tuple[Context, ...]:
         """Contexts of every stratum, strongest first within the top; none when the latent never fires.
+
+        Random firings are drawn from those whose effect was measured, themselves a random sample, where they suffice.
 
         Args:
             latent: its index.
-            loss_effects: row of the firings to the exact effect of ablating the latent there, nats.
+            loss_effects: row of the firings to the exact effect of ablating the latent there on the loss, nats.
+            kl_effects: the same for KL(clean ‖ ablated) of the prediction.
         """
         rows, values = self.firing(latent)
         if not len(rows):
@@ -94,16 +103,18 @@ class LatentReader:
         rng = np.random.default_rng(derive_seed(c.seed, "contexts", latent))
         by_strength = rows[np.argsort(-values, kind="stable")]
         top = self._spread(by_strength, c.n_top)
+        measured = rows[np.isin(rows, list(loss_effects or {}))]
+        drawn_from = measured if len(measured) >= c.n_random else rows
         strata: dict[Stratum, Iterable[int]] = {
             "top": top,
             "quantile": _evenly(by_strength[~np.isin(by_strength, top)], c.n_quantile),
-            "random": rng.choice(rows, min(c.n_random, len(rows)), replace=False),
+            "random": rng.choice(drawn_from, min(c.n_random, len(drawn_from)), replace=False),
             "near_miss": self._near_misses(latent, rows, rng),
             "silent": self._silent(rows, rng),
         }
         column = dict(zip(rows.tolist(), values.tolist(), strict=True))
         return tuple(
-            self._context(stratum, int(row), column, loss_effects or {})
+            self._context(stratum, int(row), column, loss_effects or {}, kl_effects or {})
             for stratum, chosen in strata.items()
             for row in chosen
         )
@@ -166,11 +177,15 @@ class LatentReader:
         return window, start, stop
 
     def _context(
-        self, stratum: Stratum, row: int, column: Mapping[int, float], loss_effects: Mapping[int, float]
+        self,
+        stratum: Stratum,
+        row: int,
+        column: Mapping[int, float],
+        loss_effects: Mapping[int, float],
+        kl_effects: Mapping[int, float],
     ) -> Context:
         window, start, stop = self._span(row)
         around = self._row_at[window, start:stop].tolist()
-        effects = tuple(loss_effects.get(r, float("nan")) for r in around)
         return Context(
             stratum=stratum,
             document=visible(self.windows.names[int(self.firings.document[row])], limit=160),
@@ -178,8 +193,14 @@ class LatentReader:
             focus=int(self.firings.position[row]) - start,
             tokens=self.texts.many(self.windows.tokens[window, start:stop].tolist()),
             activations=tuple(float("nan") if r < 0 else column.get(r, 0.0) for r in around),
-            loss_effects=effects if any(e == e for e in effects) else (),
+            loss_effects=_measured_at(around, loss_effects),
+            kl_effects=_measured_at(around, kl_effects),
         )
+
+
+def _measured_at(rows: list[int], effects: Mapping[int, float]) -> tuple[float, ...]:
+    """The effect at each row, NaN where there is none; nothing at all where that is so everywhere."""
+    return tuple(effects.get(r, math.nan) for r in rows) if any(r in effects for r in rows) else ()
 
 
 def _evenly(rows: Int[np.ndarray, " firing"], n: int) -> Int[np.ndarray, " chosen"]:

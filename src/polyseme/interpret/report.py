@@ -77,7 +77,10 @@ class Context(Config):
     activations: tuple[Number, ...]
     """The latent's activation at each token, 0 where silent; NaN at special tokens, which are not read."""
     loss_effects: tuple[Number, ...] = ()
-    """Exact effect of ablating the latent there on the next token's loss, nats; empty when not measured."""
+    """Exact effect of ablating the latent there on the next token's loss, nats; NaN at tokens where it was not
+    measured, empty when at none."""
+    kl_effects: tuple[Number, ...] = ()
+    """KL(clean ‖ ablated there) of the next token's prediction, nats, where verdicts rest on it; NaN, empty alike."""
 
 
 class TokenWeight(Config):

@@ -23,6 +23,8 @@ from polyseme.web.report import charts
 
 LEVELS = 6
 """Steps of the token colours: CSS classes `a1` to `a6`."""
+EFFECTS = ("ΔCE", "KL")
+"""What ablation does at single tokens, by the name it is shown under."""
 STRATUM_NAMES = {
     "top": "strongest",
     "quantile": "in between",
@@ -39,7 +41,7 @@ class Piece:
     Attributes:
         text: visible text.
         level: 0 silent, else 1 to `LEVELS` by activation over the latent's greatest.
-        title: activation and exact loss effect, for the tooltip.
+        title: activation and exact effects of ablation, for the tooltip.
         focus: True for the token the context was chosen for.
     """
 
@@ -73,6 +75,7 @@ def render(report: StudyReport) -> str:
             comparisons=_by_metric(report.comparisons),
             latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
             opened=_opened(report),
+            shown_effects={name for latent in report.latents for name in _effects_of(latent)},
             sites=[d.name for d in report.dictionaries],
             version=__version__,
         )
@@ -103,20 +106,32 @@ def write_report(report: StudyReport, path: Path) -> Path:
 def pieces(context: Context, greatest: float, *, before: int = 10**9, after: int = 10**9) -> list[Piece]:
     """A context's tokens, silent neighbours joined; `before` and `after` limit it around the focus."""
     out: list[Piece] = []
-    effects = context.loss_effects or (math.nan,) * len(context.tokens)
-    rows = list(zip(context.tokens, context.activations, effects, strict=True))
+    rows = list(zip(context.tokens, context.activations, strict=True))
     start = max(0, context.focus - before)
-    for i, (token, activation, effect) in enumerate(rows[start : context.focus + after + 1], start):
+    for i, (token, activation) in enumerate(rows[start : context.focus + after + 1], start):
         level = _level(activation, greatest)
         focus = i == context.focus
         if not level and not focus and out and not out[-1].level and not out[-1].focus:
             out[-1] = Piece(out[-1].text + visible(token), 0, "", False)
             continue
         title = numbers.short(activation) if level else "silent here" if focus else ""
-        if not math.isnan(effect):
-            title += f", ΔCE {numbers.signed(effect, 2)}"
+        effects = [(name, effect_at(context, name, i)) for name in EFFECTS]
+        title += "".join(f", {name} {effect}" for name, effect in effects if effect)
         out.append(Piece(visible(token), level, title, focus))
     return out
+
+
+def effect_at(context: Context, name: str, token: int) -> str:
+    """What ablating the latent at a token did, in nats; nothing where it was not measured."""
+    effects = context.loss_effects if name == "ΔCE" else context.kl_effects
+    if not effects or math.isnan(effects[token]):
+        return ""
+    return numbers.signed(effects[token], 2) if name == "ΔCE" else numbers.short(effects[token], 2)
+
+
+def _effects_of(latent: LatentReport) -> list[str]:
+    """The effects measured at the focus of any context shown."""
+    return [name for name in EFFECTS if any(effect_at(c, name, c.focus) for c in latent.contexts)]
 
 
 def _level(activation: float, greatest: float) -> int:
@@ -247,6 +262,8 @@ def _environment() -> Environment:
         "charts": charts,
         "pieces": pieces,
         "by_stratum": _by_stratum,
+        "effects_of": _effects_of,
+        "effect_at": effect_at,
         "tests_of": _tests,
         "shown_only": words.SHOWN_ONLY,
         "share_of": _share_of,
