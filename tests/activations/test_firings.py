@@ -69,7 +69,7 @@ def test_saved_firings_come_back(tmp_path):
 
 
 def test_a_dictionary_of_another_width_is_refused():
-    with pytest.raises(InputError, match=r"width 5.*have 4"):
+    with pytest.raises(InputError, match=r"width 5.*have width 4"):
         collect_firings(FakeNetwork(), make_windows(n_documents=2), {"d": (SITES[0], Threshold(5))})
 
 

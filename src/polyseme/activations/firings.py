@@ -1,10 +1,10 @@
 """A dictionary's latents over held-out tokens, kept sparse: what evaluation, causal tests and interpretation share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -114,24 +114,58 @@ def collect_firings(
     Raises:
         InputError: a dictionary's `d_in` is not the width of its site.
     """
-    for name, (site, dictionary) in dictionaries.items():
-        if dictionary.d_in != network.width(site):
-            raise InputError(
-                f"dictionary {name!r} takes vectors of width {dictionary.d_in}, the site's have {network.width(site)}",
-                where=str(site),
-                fix="use the dictionary at the site and on the network it was trained on",
-            )
     collector = FiringsCollector({name: dictionary.n_latents for name, (_, dictionary) in dictionaries.items()})
-    progress = (reporter or Silent()).task("latents over held-out tokens", windows.n_tokens, "tokens")
+    for reading, latents in encode_windows(
+        network, windows, dictionaries, batch_windows=batch_windows, reporter=reporter
+    ):
+        collector.see(reading, latents)
+    return collector.finish()
+
+
+def encode_windows(
+    network: Reader,
+    windows: Windows,
+    dictionaries: Mapping[str, tuple[Site, LatentEncoder]],
+    *,
+    sites: Sequence[Site] = (),
+    batch_windows: int = 16,
+    reporter: Reporter | None = None,
+) -> Iterator[tuple[Reading, dict[str, Latents]]]:
+    """One pass over the windows: every batch's vectors, and every dictionary's latents of them.
+
+    Args:
+        network: read in one pass for all sites.
+        windows: held-out tokens.
+        dictionaries: name to (the site it reads, the dictionary).
+        sites: further sites to read, where no dictionary is.
+        batch_windows: windows a forward pass.
+        reporter: told how many tokens are done.
+
+    Raises:
+        InputError: a dictionary's `d_in` is not the width of its site.
+    """
+    for name, (site, dictionary) in dictionaries.items():
+        check_size(network, name, site, "reads", dictionary.d_in)
+    wanted = [*(site for site, _ in dictionaries.values()), *sites]
+    progress = (reporter or Silent()).task("held-out vectors", windows.n_tokens, "tokens")
     done = 0
-    sites = [site for site, _ in dictionaries.values()]
-    for reading in read_windows(network, windows, sites, batch_windows=batch_windows):
+    for reading in read_windows(network, windows, wanted, batch_windows=batch_windows):
         with torch.inference_mode():
             latents = {name: d.encode(reading.vectors[site].float()) for name, (site, d) in dictionaries.items()}
-        collector.see(reading, latents)
+        yield reading, latents
         done += len(reading)
         progress.update(done)
-    return collector.finish()
+
+
+def check_size(network: Reader, name: str, site: Site, does: Literal["reads", "writes"], size: int) -> None:
+    """Raise `InputError` unless the vectors that a dictionary reads or writes have the site's width."""
+    width = network.width(site)
+    if size != width:
+        raise InputError(
+            f"dictionary {name!r} {does} vectors of width {size}, but the site's vectors have width {width}",
+            where=str(site),
+            fix="use the dictionary at the site and on the network it was trained on",
+        )
 
 
 class FiringsCollector:

@@ -34,12 +34,7 @@ def gap(
     Raises:
         InputError: not the same metric, or not the same documents.
     """
-    if (trained.name, trained.finish, trained.version) != (control.name, control.finish, control.version):
-        raise InputError(
-            f"the gap is between two values of one metric, not {trained.name!r} (version {trained.version}) and "
-            f"{control.name!r} (version {control.version})",
-            fix="evaluate both with the same version of polyseme",
-        )
+    _check_same_metric(trained, control, "name", "finish", "version")
     if not np.array_equal(trained.documents, control.documents):
         raise InputError(
             f"{trained.name!r} was measured on {len(trained.documents)} documents of the network and "
@@ -53,22 +48,13 @@ def gap(
 
     both = np.concatenate([trained.sums, control.sums], axis=1)
     value, interval = interval_of(both, difference, trained.finish, seed=seed, n_resamples=n_resamples, clip=False)
-    return MetricRecord(
-        name=trained.name,
-        value=value,
-        interval=interval.model_copy(update={"method": f"paired {interval.method}"}),
-        n=trained.n,
-        n_unit=trained.n_unit,
-        unit=trained.unit,
-        better=trained.better,
-        scope={**trained.scope, "gap": "trained − control", **(scope or {})},
-        details={
-            "trained": float(trained.values(trained.sums.sum(0))),
-            "control": float(control.values(control.sums.sum(0))),
-            "n_documents": len(trained.documents),
-        },
-        version=trained.version,
-    )
+    details = {
+        "trained": float(trained.values(trained.sums.sum(0))),
+        "control": float(control.values(control.sums.sum(0))),
+        "n_documents": len(trained.documents),
+    }
+    paired = interval.model_copy(update={"method": f"paired {interval.method}"})
+    return _called_gap(trained.recorded(value, paired, details), scope)
 
 
 def gap_of_records(
@@ -82,23 +68,34 @@ def gap_of_records(
     Raises:
         InputError: not the same metric.
     """
-    if (trained.name, trained.version) != (control.name, control.version):
-        raise InputError(
-            f"the gap is between two values of one metric, not {trained.name!r} (version {trained.version}) and "
-            f"{control.name!r} (version {control.version})",
-            fix="evaluate both with the same version of polyseme",
-        )
+    _check_same_metric(trained, control, "name", "version")
     value = trained.value - control.value
     low = high = math.nan
     if trained.interval is not None and control.interval is not None:
         a, b = trained.interval, control.interval
         low = value - math.hypot(trained.value - a.low, b.high - control.value)
         high = value + math.hypot(a.high - trained.value, control.value - b.low)
-    return trained.model_copy(
+    record = trained.model_copy(
         update={
             "value": value,
             "interval": Interval(low=low, high=high, method="of two independent intervals (Zou & Donner 2008)"),
-            "scope": {**trained.scope, "gap": "trained − control", **(scope or {})},
             "details": {"trained": trained.value, "control": control.value},
         }
     )
+    return _called_gap(record, scope)
+
+
+def _check_same_metric(
+    trained: DocumentSums | MetricRecord, control: DocumentSums | MetricRecord, *fields: str
+) -> None:
+    if any(getattr(trained, field) != getattr(control, field) for field in fields):
+        raise InputError(
+            f"the gap is between two values of one metric, not {trained.name!r} (version {trained.version}) and "
+            f"{control.name!r} (version {control.version})",
+            fix="evaluate both with the same version of polyseme",
+        )
+
+
+def _called_gap(record: MetricRecord, scope: Mapping[str, str | int] | None) -> MetricRecord:
+    """The record with a scope that says it is a difference, and of what."""
+    return record.model_copy(update={"scope": {**record.scope, "gap": "trained − control", **(scope or {})}})

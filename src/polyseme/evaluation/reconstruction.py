@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from polyseme.activations.reading import Reader, Reading, read_windows
+from polyseme.activations.firings import check_size, encode_windows
+from polyseme.activations.reading import Reader, Reading
 from polyseme.core.batch import Latents
 from polyseme.core.errors import InputError
-from polyseme.core.progress import Reporter, Silent
+from polyseme.core.progress import Reporter
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
@@ -46,14 +47,8 @@ def counted_documents(windows: Windows) -> Int[np.ndarray, " document"]:
 
 def check_width(network: Reader, name: str, site: Site, dictionary: Reconstructor) -> None:
     """Raise `InputError` unless the dictionary reads and writes vectors of the site's width."""
-    width = network.width(site)
-    for what, size in (("reads", dictionary.d_in), ("writes", dictionary.d_out)):
-        if size != width:
-            raise InputError(
-                f"dictionary {name!r} {what} vectors of width {size}, but the site's vectors have width {width}",
-                where=str(site),
-                fix="use the dictionary at the site and on the network it was trained on",
-            )
+    check_size(network, name, site, "reads", dictionary.d_in)
+    check_size(network, name, site, "writes", dictionary.d_out)
 
 
 def sweep(
@@ -80,16 +75,12 @@ def sweep(
     counted_documents(windows)
     for name, (site, dictionary) in dictionaries.items():
         check_width(network, name, site, dictionary)
-    wanted = [*(site for site, _ in dictionaries.values()), *sites]
-    progress = (reporter or Silent()).task("held-out vectors", windows.n_tokens, "tokens")
-    done = 0
-    with torch.inference_mode():
-        for reading in read_windows(network, windows, wanted, batch_windows=batch_windows):
-            latents = {name: d.encode(reading.vectors[site].float()) for name, (site, d) in dictionaries.items()}
+    for reading, latents in encode_windows(
+        network, windows, dictionaries, sites=sites, batch_windows=batch_windows, reporter=reporter
+    ):
+        with torch.inference_mode():
             for visitor in visitors:
                 visitor(reading, latents)
-            done += len(reading)
-            progress.update(done)
 
 
 def evaluate_reconstruction(

@@ -133,6 +133,10 @@ class DocumentSums:
     def record(self, *, seed: int = 0, n_resamples: int = 1000) -> MetricRecord:
         """The metric's value and 95% interval; the same `seed` draws the same documents for every metric."""
         value, interval = interval_of(self.sums, self.values, self.finish, seed=seed, n_resamples=n_resamples)
+        return self.recorded(value, interval, {**self._means(), "n_documents": len(self.sums), **self.details})
+
+    def recorded(self, value: float, interval: Interval, details: dict[str, Any]) -> MetricRecord:
+        """A value and its interval as a record of this metric."""
         return MetricRecord(
             name=self.name,
             value=value,
@@ -142,7 +146,7 @@ class DocumentSums:
             unit=self.unit,
             better=self.better,
             scope=self.scope,
-            details={**self._means(), "n_documents": len(self.sums), **self.details},
+            details=details,
             version=self.version,
         )
 
@@ -166,7 +170,7 @@ def interval_of(
 ) -> tuple[float, Interval]:
     """A value and its 95% interval over documents, by the resampling its finish asks for.
 
-    Jackknife: θ ± 1.96 √((m−1)/m Σ(θ₍ᵢ₎ − θ̄)²) over the m leave-one-out values (Efron & Stein 1981).
+    The jackknife's is θ ± 1.96 × `jackknife_error`, one document left out at a time.
     """
     kind = FINISHES[finish]
     if not len(sums):
@@ -190,9 +194,14 @@ def _jackknife(
     method = "jackknife over documents"
     if m < 2:
         return value, Interval(low=math.nan, high=math.nan, method=method)
-    left_out = values(total - sums)
-    error = 1.959964 * math.sqrt((m - 1) / m * float(((left_out - left_out.mean()) ** 2).sum()))
-    return value, Interval(low=value - error, high=value + error, method=method)
+    reach = 1.959964 * float(jackknife_error(values(total - sums)))
+    return value, Interval(low=value - reach, high=value + reach, method=method)
+
+
+def jackknife_error(left_out: Float[np.ndarray, "part *value"]) -> Float[np.ndarray, "*value"]:
+    """Standard error √((m−1)/m Σ(θ₍ᵢ₎ − θ̄)²) from the values with one of m parts left out (Efron & Stein 1981)."""
+    m = len(left_out)
+    return np.asarray(np.sqrt((m - 1) / m * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)))
 
 
 def save_sums(folder: Path, entries: Sequence[DocumentSums], names: Sequence[str], *, stem: str = "sums") -> None:

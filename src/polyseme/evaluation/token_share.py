@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.core.seeds import derive_seed
+from polyseme.evaluation.sums import jackknife_error
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ def token_share(firings: Firings, *, seed: int = 0, n_groups: int = 20) -> Token
     if n_groups >= 2:
         left = np.stack([total.without(part).shares()[1] for part in parts])
         # NaN, and so not measured, for a latent that only fires in one group.
-        error = np.sqrt((n_groups - 1) / n_groups * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
-        reach = float(stdtrit(n_groups - 1, 0.975)) * error
+        reach = float(stdtrit(n_groups - 1, 0.975)) * jackknife_error(left)
         low, high = corrected - reach, np.minimum(corrected + reach, 1.0)
     return TokenShare(corrected, low, high, raw)
 
