@@ -16,6 +16,10 @@ FIRST, SECOND = Site(path="first"), Site(path="second")
 VOCABULARY, WIDTH = 20, 6
 
 
+def _keep(x: Tensor) -> Tensor:
+    return x
+
+
 class FakeNetwork:
     """first = E[token]; second = first + ½ tanh(previous first); logits = second U."""
 
@@ -35,10 +39,9 @@ class FakeNetwork:
 
     def _forward(self, tokens: Tensor, edits: Mapping[Site, Callable[[Tensor], Tensor]]) -> dict[Site, Tensor]:
         self.passes += 1
-        keep: Callable[[Tensor], Tensor] = lambda x: x  # noqa: E731
-        first = edits.get(FIRST, keep)(self.embedding[tokens])
+        first = edits.get(FIRST, _keep)(self.embedding[tokens])
         before = torch.cat([torch.zeros_like(first[:, :1]), first[:, :-1]], 1)
-        return {FIRST: first, SECOND: edits.get(SECOND, keep)(first + 0.5 * before.tanh())}
+        return {FIRST: first, SECOND: edits.get(SECOND, _keep)(first + 0.5 * before.tanh())}
 
     def read(self, inputs: Any, sites: Sequence[Site]) -> dict[Site, Tensor]:
         tokens = inputs["input_ids"] if isinstance(inputs, dict) else inputs
