@@ -101,14 +101,17 @@ def test_every_architecture_learns():
         assert trained.final.fvu < 0.8 * trained.history[0].fvu, trained.name
 
 
+@pytest.mark.slow
 def test_the_target_l0_is_reached():
-    """Within 5% at the end, steered by the coefficient, from far off and for each architecture that has one."""
+    """Within 5% on fresh vectors, below and above the truth's own 4, for each architecture that has a coefficient."""
     jobs = [
         job(f"{name} {target}", config=ARCHITECTURES[name](n_latents=32), target_l0=target)
-        for name, target in (("relu", 6.0), ("jumprelu", 3.0), ("gated", 4.0))
+        for name in ("relu", "jumprelu", "gated")
+        for target in (3.0, 8.0)
     ]
-    fresh = Planted(n_tokens=10**9).batch(8192, 10_000).acts["a"]
-    for trained in fit(jobs, Planted(), TrainingConfig(n_tokens=128 * 300, batch_size=128, lr=5e-3)):
+    source = Planted(active=4.0, n_tokens=10**9)
+    fresh = source.batch(8192, 100_000).acts["a"]
+    for trained in fit(jobs, source, TrainingConfig(n_tokens=128 * 300, batch_size=128)):
         l0 = float(trained.dictionary.encode(fresh).l0.mean())
         assert l0 == pytest.approx(trained.job.target_l0, rel=0.05), trained.name
 

@@ -13,12 +13,14 @@ class L0Controller:
     With r_t a reference that falls from the first L0 it acts on to the target, log-linearly in `approach` steps, and
     e_t = log(L0_t / r_t), L0_t running over a few batches,
 
-        log c_{t+1} = log c_t + gain × (e_t + lookahead × (e_t − e_{t−1}))          at most ±`max_change`
+        log c_{t+1} = log c_t + gain × (e_t − e_{t−1} + e_t / horizon)          at most ±`max_change`
 
     The weights follow a coefficient slowly, and by Adam no faster than the learning rate lets them. So the controller
-    looks ahead, at where L0 is heading, and is asked for no more than a steady approach: a plain integral of the
-    distance to the target would wind up to a coefficient that silences the dictionary. `gain` ∝ lr and
-    `lookahead` ∝ 1/lr fit the loop to the speed of what it steers.
+    heeds where L0 is heading, and is asked for no more than a steady approach: a plain integral of the distance to the
+    target would wind up to a coefficient that silences the dictionary. Between a coefficient and the L0 it leads to lie
+    ten batches of Adam's momentum: where the rate is high, a large gain makes the two chase each other round the
+    target, so `gain` = min(`most_gain`, `gain_times_lr` / lr), which rises again while the rate decays. `horizon` ∝
+    1 / peak lr fits the loop to the speed of what it steers.
 
     Args:
         coefficient: to start with.
@@ -40,14 +42,21 @@ class L0Controller:
     acted: int = 0
     """Updates so far."""
 
-    gain_per_lr = 20.0
-    lookahead_per_lr = 0.15
-    memory = 0.8
-    """Share of the running L0 that each batch keeps."""
-    max_change = 0.05
+    most_gain = 1.5
+    gain_times_lr = 0.005
+    horizon_times_lr = 0.15
+    memory = 0.6
+    """Share of the running L0 that each batch keeps; more of it is more delay."""
+    max_change = 0.1
 
-    def observe(self, l0: float, *, act: bool) -> None:
-        """Take in one batch's mean L0, and move the coefficient when `act`."""
+    def observe(self, l0: float, *, act: bool, lr: float | None = None) -> None:
+        """Take in one batch's mean L0, and move the coefficient when `act`.
+
+        Args:
+            l0: mean active latents per vector of the batch.
+            act: False while the coefficient is being warmed up.
+            lr: this step's learning rate; None: the peak.
+        """
         self.l0 = l0 if math.isnan(self.l0) else self.memory * self.l0 + (1 - self.memory) * l0
         if self.target is None or not act:
             return
@@ -58,7 +67,8 @@ class L0Controller:
         left = max(0.0, 1 - self.acted / self.approach)
         error = math.log(now / self.target) - left * math.log(self.first / self.target)
         rise = error - self.error if self.acted else 0.0
-        change = self.gain_per_lr * self.lr * error + self.gain_per_lr * self.lookahead_per_lr * rise
+        gain = min(self.most_gain, self.gain_times_lr / (self.lr if lr is None else lr))
+        change = gain * (rise + error * self.lr / self.horizon_times_lr)
         self.coefficient *= math.exp(min(self.max_change, max(-self.max_change, change)))
         self.error = error
         self.acted += 1

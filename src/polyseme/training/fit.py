@@ -28,7 +28,7 @@ from polyseme.training.jobs import Job, NotFinite, Plan, TrainedJob, Trainee
 from polyseme.training.preflight import plan_of, target_of
 from polyseme.training.schedules import auto_learning_rate
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 _SECONDS_BETWEEN_UPDATES = 0.2
 
 

@@ -51,7 +51,7 @@ class HistoryPoint(Config):
     fvu: Number
     """Running over about 20 batches, about the batches' own means; the study measures it on held-out documents."""
     l0: Number
-    """Running over about 5 batches."""
+    """Running over two or three batches."""
     dead: Number
     """Share of latents that have not fired for `dead_after` tokens."""
     lr: Number
@@ -194,7 +194,7 @@ class Trainee:
         dictionary.after_step()
         self.idle += stats.n_rows
         self.idle[stats.fired > 0] = 0
-        self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup)
+        self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup, lr=lr)
         if plan.samples(step):
             point = HistoryPoint(
                 step=step + 1,
