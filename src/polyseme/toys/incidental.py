@@ -1,0 +1,214 @@
+"""Incidental polysemanticity: with room for every feature, two share a neuron because both began closest to it.
+
+y = ReLU(WWᵀx) on the basis vectors e_1 … e_n, with m ≥ n neurons and W ~ N(0, 1/m); loss
+Σ_i ‖e_i − y(e_i)‖² + λ‖W‖₁. The penalty leaves each feature one neuron. Of the n(n − 1)/2 pairs of features 1/m begin
+at the same neuron; those of one sign push each other apart, those of opposite signs stay, as ReLU hides each from the
+other: n(n − 1)/4m of them. Lecomte et al. 2023.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from polyseme.core.config import Config
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
+from polyseme.core.site import Site
+from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_measured
+from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
+from polyseme.toys.toy import Sample, TrainedToy, Truth
+
+PAPER = "Lecomte et al. 2023, Incidental Polysemanticity"
+SITE = Site(path="hidden")
+PRESENT = 0.5
+"""A neuron answers to a feature where |W| is above this: at the end of the training weights are near 0 or near ±1."""
+
+
+class TiedAutoencoder(nn.Module):
+    """y = ReLU(WWᵀx); `hidden` is Wᵀx.
+
+    Args:
+        W: `[feature, neuron]`.
+    """
+
+    def __init__(self, W: Float[Tensor, "feature neuron"]):
+        super().__init__()
+        self.W = nn.Parameter(W.clone())
+        self.hidden = nn.Identity()
+
+    def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
+        return torch.relu(self.hidden(x @ self.W) @ self.W.T)
+
+
+class IncidentalToy(Config):
+    """Networks of several seeds."""
+
+    title: ClassVar[str] = "incidental polysemanticity"
+    paper: ClassVar[str] = PAPER
+
+    n_features: PositiveInt = 32
+    n_neurons: PositiveInt = 128
+    l1: NonNegativeFloat = 1e-3
+    """λ, on the sum of all |W|: the mean activation of the basis vectors."""
+    seeds: tuple[int, ...] = Field(default=tuple(range(40)), min_length=1)
+    optimiser: OptimiserConfig = OptimiserConfig(steps=7_500)
+
+    @model_validator(mode="after")
+    def _enough_room(self) -> "IncidentalToy":
+        if self.n_neurons < self.n_features:
+            raise ValueError(
+                f"{self.n_neurons} neurons for {self.n_features} features: with less than one neuron a feature,"
+                " sharing is no accident; give at least as many neurons as features"
+            )
+        return self
+
+    def build(self) -> TiedAutoencoder:
+        """An untrained network."""
+        return TiedAutoencoder(torch.zeros(self.n_features, self.n_neurons))
+
+    def train(self, reporter: Reporter) -> list[TrainedToy]:
+        """Every seed, as one stack."""
+        W, losses = train(self, reporter)
+        names = tuple(f"x{i}" for i in range(self.n_features))
+        return [
+            TrainedToy(
+                module=TiedAutoencoder(weights),
+                truth=Truth(
+                    site=SITE,
+                    features=names,
+                    directions=weights,
+                    cause="incidental" if int(polysemantic(weights)) else "aligned",
+                ),
+                draw=self._draw,
+                seed=seed,
+                setting={},
+                loss=loss,
+                ceiling=self.ceiling,
+            )
+            for seed, weights, loss in zip(self.seeds, W, losses.tolist(), strict=True)
+        ]
+
+    @property
+    def ceiling(self) -> float:
+        """Half of what leaving out every feature costs; one feature a neuron costs about λ each."""
+        return self.n_features / 2
+
+    experiments: ClassVar[tuple[Experiment, ...]]
+    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
+
+    def _draw(self, n: int, generator: torch.Generator) -> Sample:
+        which = torch.randint(self.n_features, (n,), generator=generator)
+        x = torch.nn.functional.one_hot(which, self.n_features).float()
+        return Sample(inputs=x, features=x)
+
+
+def train(
+    config: IncidentalToy, reporter: Reporter
+) -> tuple[Float[Tensor, "instance feature neuron"], Float[Tensor, " instance"]]:
+    """Train every seed at once; W and the final loss of each."""
+    seeds = [derive_seed(seed, "incidental") for seed in config.seeds]
+    W = Draws(seeds, "initial").normal(config.n_features, config.n_neurons) / math.sqrt(config.n_neurons)
+    eye = torch.eye(config.n_features)
+
+    def loss(_: int) -> Tensor:
+        error = (torch.relu(W @ W.mT) - eye).square().sum((-1, -2))
+        return error + config.l1 * W.abs().sum((-1, -2))
+
+    history = train_stack({"W": W}, loss, config.optimiser, reporter=reporter)
+    return W, history.final
+
+
+def polysemantic(W: Float[Tensor, "*batch feature neuron"]) -> Float[Tensor, " *batch"]:
+    """How many neurons answer to more than one feature."""
+    return ((W.abs() > PRESENT).sum(-2) > 1).sum(-1).to(W.dtype)
+
+
+def settled(W: Float[Tensor, "*batch feature neuron"]) -> Float[Tensor, " *batch"]:
+    """Share of the features that have come down to one neuron."""
+    return ((W.abs() > PRESENT).sum(-1) == 1).to(W.dtype).mean(-1)
+
+
+def expected(n_features: int, n_neurons: int) -> float:
+    """n(n − 1)/4m: how many neurons two features of opposite signs share."""
+    return n_features * (n_features - 1) / (4 * n_neurons)
+
+
+def count(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
+    """How many neurons are polysemantic, beside n(n − 1)/4m."""
+    return [_counted(config, reporter)]
+
+
+def room(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
+    """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and goes on where there is room to spare."""
+    sizes = [config.model_copy(update={"n_neurons": factor * config.n_features}) for factor in (1, 2, 4, 8, 16)]
+    return [_counted(size, reporter) for size in sizes]
+
+
+def published(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
+    """The sizes of the paper: n = 256, m = 256 to 4096."""
+    return room(config.model_copy(update={"n_features": 256}), reporter)
+
+
+def _counted(config: IncidentalToy, reporter: Reporter) -> Check:
+    n, m = config.n_features, config.n_neurons
+    name, reference = f"polysemantic neurons at n = {n}, m = {m}", f"n(n − 1)/4m = {expected(n, m):.3g} (± 2 s.e.)"
+    W, losses = train(config, reporter)
+    ok = (losses <= config.ceiling) & (settled(W) > 0.9)
+    if len(config.seeds) < 30 or not bool(ok.all()):
+        few = f"{len(config.seeds)} networks: at least 30 are needed"
+        why = (
+            few
+            if len(config.seeds) < 30
+            else f"{int((~ok).sum())} of {len(ok)} networks did not come down to one neuron a feature"
+        )
+        return not_measured(name, reference=reference, source="published", paper=PAPER, why=why)
+    counts = polysemantic(W).double().numpy()
+    mean, interval = mean_interval(counts)
+    error = float(counts.std(ddof=1)) / math.sqrt(len(counts))
+    return check(
+        name,
+        mean,
+        reference=reference,
+        source="published",
+        paper=PAPER,
+        at_least=expected(n, m) - 2 * error,
+        at_most=expected(n, m) + 2 * error,
+        interval=interval,
+        n=len(counts),
+        note=f"standard error {error:.3f}",
+    )
+
+
+def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
+    """Polysemantic neurons against m, beside n(n − 1)/4m."""
+    import matplotlib.pyplot as plt
+
+    n = config.n_features
+    sizes = [factor * n for factor in (1, 2, 4, 8, 16)]
+    found = [polysemantic(train(config.model_copy(update={"n_neurons": m}), reporter)[0]) for m in sizes]
+    means = [float(counts.mean()) for counts in found]
+    errors = [2 * float(counts.std()) / math.sqrt(len(counts)) for counts in found]
+    figure, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    ax.plot(sizes, [expected(n, m) for m in sizes], color="0.6", label="n(n − 1)/4m")
+    ax.errorbar(sizes, means, yerr=errors, fmt="o", color="tab:blue", capsize=3, label="trained (± 2 s.e.)")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xticks(sizes, [str(m) for m in sizes])
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="neurons m", ylabel="polysemantic neurons")
+    ax.set_title(f"n = {n} features, {len(config.seeds)} networks a point")
+    ax.legend(frameon=False)
+    return figure
+
+
+IncidentalToy.experiments = (
+    Experiment("count", "fast", "polysemantic neurons beside n(n − 1)/4m", count),
+    Experiment("room", "slow", "the same from n to 16n neurons", room),
+    Experiment("published", "long", "the same at the paper's sizes", published),
+)
+IncidentalToy.figures = {"count": count_figure}
