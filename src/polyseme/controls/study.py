@@ -187,7 +187,7 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     bench.reporter.message(f"study {config.name}: loading {config.network.source}")
     network = plain.network.build()
     sites = {name: network.site(name) for name in plain.sites}
-    _check_controls(config, network)
+    _check_controls(config)
     tokens = tokens_stage(plain, network, bench)
     real = _measure(Subject(plain, "trained", network.fingerprint, sites, tokens, network), tokens, bench)
     baselines = baselines_stage(real.subject, bench)
@@ -254,10 +254,8 @@ def _measure_control(
     return measured
 
 
-def _check_controls(config: ControlledStudyConfig, network: Network) -> None:
+def _check_controls(config: ControlledStudyConfig) -> None:
     """What cannot work is said before anything is trained."""
-    if network.tokenizer is None and any(c.targets == "data" for c in config.controls):
-        raise InputError("a control on tokens needs a network with a tokenizer", where="controls")
     if config.network.reinit is not None and any(c.targets == "weights" for c in config.controls):
         raise InputError(
             "the study's own network is re-initialised already, so a control on weights is no null of it",

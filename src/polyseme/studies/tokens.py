@@ -49,15 +49,10 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
     """Tokenise and pack the study's corpus, and transform it where a control asks for that.
 
     Raises:
-        InputError: the network has no tokenizer, the context is too long, the corpus is empty or too small.
+        InputError: the network reads no text or has no tokenizer, the context is too long, the corpus is empty or too
+            small.
     """
-    tokenizer: Any = network.tokenizer
-    if tokenizer is None:
-        raise InputError(
-            "the network has no tokenizer, so its corpus cannot be read",
-            where=study.network.source,
-            fix="save the tokenizer beside the network, or pass one to load_network",
-        )
+    tokenizer = _tokenizer(study, network)
     config = study.tokens
     context = _context(study, network)
     corpus: Any = study.corpus.build()
@@ -114,6 +109,24 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     special = json.dumps({k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())})
     return hashlib.sha256(f"{rules}\0{special}".encode()).hexdigest()
+
+
+def _tokenizer(study: StudyConfig, network: Network) -> Any:
+    reads = getattr(network.module, "main_input_name", "input_ids")
+    if reads != "input_ids":
+        raise InputError(
+            f"a study reads text, and this network ({network.family}) reads {reads}",
+            where=study.network.source,
+            fix="study a language model; read other networks with load_network(…).read, and train on the vectors "
+            "with polyseme.activations.TensorSource and polyseme.training.fit",
+        )
+    if network.tokenizer is None:
+        raise InputError(
+            "the network has no tokenizer, so its corpus cannot be read",
+            where=study.network.source,
+            fix="save the tokenizer beside the network, or pass one to load_network",
+        )
+    return network.tokenizer
 
 
 def _context(study: StudyConfig, network: Network) -> int:
