@@ -103,7 +103,7 @@ def test_the_joint_cross_entropy_is_that_of_a_hand_patched_pass(
         handle.remove()
 
 
-class _Told(Silent):
+class Told(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -137,7 +137,7 @@ def test_a_damaged_artifact_is_made_again(
     weights = _saved(result, "dictionaries", "trained") / "blocks.1.resid_post-seed1" / "dictionary.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    told = _Told()
+    told = Told()
     polyseme.study(small_config(small_network, small_corpus), root=result.run.path.parent, reporter=told)
     assert weights.read_bytes() == good
     assert any("dictionaries" in line and "again" in line for line in told.lines)

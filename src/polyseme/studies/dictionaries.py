@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from polyseme.activations import site_means
 from polyseme.core.seeds import derive_seed
-from polyseme.dictionaries import load_dictionary, save_dictionary
+from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
 from polyseme.store import load_json, load_tensors, save_json, save_tensors
 from polyseme.store.files import remove
 from polyseme.studies.bench import Bench
@@ -16,6 +16,8 @@ from polyseme.studies.tokens import first_windows
 from polyseme.training import HistoryPoint, Job, fit
 
 _HISTORY = TypeAdapter(dict[str, tuple[HistoryPoint, ...]])
+_VERSION = 2
+"""1 steered L0 more slowly, and reached fewer targets."""
 MEAN_TOKENS = 50_000
 """Train tokens behind each site's mean vector, which mean ablation puts in a site's place."""
 
@@ -74,11 +76,20 @@ def dictionaries_stage(
         remove(folder / "checkpoints")
         remove(folder / "activations")
 
-    artifact = bench.stage("dictionaries", config, subject.inputs, make, label=subject.label)
+    artifact = bench.stage("dictionaries", config, subject.inputs, make, label=subject.label, version=_VERSION)
     history = _HISTORY.validate_python(load_json(artifact.file("history.json")))
+    dictionaries: dict[tuple[str, int], Dictionary] = {
+        key: load_dictionary(artifact.path / name) for key, name in names.items()
+    }
+    targets = {key: (target_l0 or {}).get(key, study.training.target_l0) for key in keys}
     return Trained(
-        dictionaries={key: load_dictionary(artifact.path / name) for key, name in names.items()},
+        dictionaries=dictionaries,
         history={key: history[name] for key, name in names.items()},
         means=load_tensors(artifact.file("means.safetensors")),
         artifact=artifact,
+        target_l0={
+            key: target
+            for key, target in targets.items()
+            if target is not None and getattr(dictionaries[key], "has_coefficient", False)
+        },
     )

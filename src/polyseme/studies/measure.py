@@ -15,6 +15,9 @@ from polyseme.studies.bench import Bench
 from polyseme.studies.subject import Subject, Trained, dictionary_name, on
 from polyseme.studies.tokens import first_windows
 
+L0_TOLERANCE = 0.1
+"""Largest relative distance of the held-out L0 from its target that goes without a note."""
+
 
 @dataclass(frozen=True)
 class Readings:
@@ -75,11 +78,28 @@ def readings_stage(
             firings.save(folder, name)
 
     artifact = bench.stage("readings", config, inputs, make, label=label or subject.label)
+    sums = {key: load_sums(artifact.path, stem=f"{name}.sums") for key, name in names.items()}
+    if label is None:  # a target is about the subject's own tokens
+        for key, target in trained.target_l0.items():
+            sums[key] = [_against_target(entry, target, names[key], subject.label, bench) for entry in sums[key]]
     return Readings(
-        {key: load_sums(artifact.path, stem=f"{name}.sums") for key, name in names.items()},
+        sums,
         {key: Firings.load(artifact.path, name) for key, name in names.items()},
         artifact,
     )
+
+
+def _against_target(entry: DocumentSums, target: float, name: str, label: str, bench: Bench) -> DocumentSums:
+    """The L0 metric with its target, and with a note (told as well) where it misses it; any other metric as it is."""
+    if entry.name != "l0":
+        return entry
+    value = float(entry.values(entry.sums.sum(0)))
+    details: dict[str, object] = {**entry.details, "target": target}
+    if abs(value / target - 1) > L0_TOLERANCE:
+        note = f"L0 is {value:.3g} on held-out tokens where {target:.3g} was asked for: train longer, or set another"
+        bench.reporter.message(f"{name} ({label}): {note}")
+        details["note"] = note
+    return replace(entry, details=details)
 
 
 @dataclass(frozen=True)

@@ -68,12 +68,14 @@ class Trained:
         history: (site name, seed) to its training curve.
         means: site name to the mean vector over train tokens.
         artifact: where they are kept.
+        target_l0: (site name, seed) to the L0 its coefficient was steered to, where it was.
     """
 
     dictionaries: dict[tuple[str, int], Dictionary]
     history: dict[tuple[str, int], tuple[HistoryPoint, ...]]
     means: dict[str, Tensor]
     artifact: Artifact
+    target_l0: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
 
     def of_seed(self, seed: int) -> dict[str, Dictionary]:
         """Site name to dictionary."""
