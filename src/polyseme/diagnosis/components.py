@@ -64,7 +64,7 @@ def independent_sources(
     """
     z = whitened(vectors, fit, floor)[:, :most]
     x, k = z[fit], z.shape[1]
-    best, W = -np.inf, np.eye(k)
+    best, chosen = -np.inf, np.eye(k)
     for start in rotations(n_starts, k, rng):
         turn = start
         for _ in range(200):
@@ -78,8 +78,8 @@ def independent_sources(
                 break
         contrast = float(((log_cosh(x @ turn.T).mean(0) - GAUSSIAN) ** 2).sum())
         if contrast > best:
-            best, W = contrast, turn
-    values = z @ W.T
+            best, chosen = contrast, turn
+    values = z @ chosen.T
     centred = vectors[fit] - vectors[fit].mean(0)
     directions = values[fit].T @ centred / len(fit)
     return Sources(values, z @ rotations(1, k, rng)[0].T, directions)

@@ -28,15 +28,14 @@ class DiagnosisConfig(Config):
     max_rows: PositiveInt = 4096
     """Most rows of data taken."""
     min_rows: PositiveInt = 256
-    """Fewer rows than this are refused; so are, where the data have no variables of their own, fewer than four vectors a
-    neuron."""
+    """Fewer rows than this are refused; so are, where the data have no variables, fewer than four vectors a neuron."""
     n_contrasts: int = Field(default=32, ge=8)
     """Rows on which each input variable is switched off to see what it writes to the site."""
     n_resamples: int = Field(default=100, ge=20)
     """Bootstrap replicates of an interval."""
-    n_null: int = Field(default=400, ge=40)
+    n_null: int = Field(default=400, ge=200)
     """Draws of a null of directions."""
-    alpha: float = Field(default=0.05, gt=0, lt=1)
+    alpha: float = Field(default=0.02, ge=0.01, lt=1)
     """Level of each test against its null."""
     represented: float = Field(default=0.3, gt=0, lt=1)
     """A variable counts as a feature of the site where it writes at least this share of the largest one's norm."""

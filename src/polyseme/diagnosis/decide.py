@@ -25,9 +25,9 @@ def _of_variables(e: Mapping[str, Evidence]) -> Decision:
         if e["probe_gap"].passed:
             return (
                 "non_linear",
-                "the features interact on the way to the site, and a probe must not be linear to read them",
+                "the features interact before the site, and only a probe that is not linear reads them",
             )
-        return "abstain", "the features interact on the way to the site, and no probe read them well enough to say how"
+        return "abstain", "the features interact before the site, and no probe reads them well enough to say how"
     if crowded.passed:
         return _crowded(e, interacts)
     if _high(crowded) > 1:

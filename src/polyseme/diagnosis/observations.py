@@ -26,7 +26,7 @@ MAX_VARIABLES = 1024
 """Input variables beyond which none is taken for a feature by itself (pixels, the tokens of a real vocabulary)."""
 MAX_TOKENS = 64
 """Distinct tokens in the data up to which the presence of each is a variable."""
-MAX_ELEMENTS = 1 << 24
+MAX_ELEMENTS = 1 << 21
 """Most numbers of a site kept: fewer rows are taken of a very wide one."""
 
 
@@ -76,9 +76,9 @@ class Observations:
     outputs: Float[np.ndarray, "row output"] | None
     variables: Float[np.ndarray, "row variable"] | None
     written: Written | None
+    config: DiagnosisConfig
     siblings: tuple[Float[np.ndarray, "feature d"], ...] = ()
     controls: tuple[Float[np.ndarray, "vector d"], ...] = ()
-    config: DiagnosisConfig = DiagnosisConfig()
 
     def read(self, inputs: Tensor) -> Float[np.ndarray, "row d"]:
         """The site's vectors of other inputs, of the last position for a sequence."""

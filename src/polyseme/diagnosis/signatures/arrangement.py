@@ -32,7 +32,7 @@ def arrangement(seen: Observations, config: DiagnosisConfig) -> Evidence:
     rng = np.random.default_rng(derive_seed(config.seed, "arrangement"))
     n, d = written.directions.shape
     draws = max(100, min(config.n_null, (1 << 22) // (n * max(n, d))))
-    value = sum(crowding(D) for D in sets)
+    value = np.sum([crowding(D) for D in sets], axis=0)
     nulls: dict[str, Float[np.ndarray, "draw two"]] = {}
     for D in sets:
         for kind, drawn in random_arrangements(D, draws, rng).items():

@@ -81,7 +81,7 @@ def of(seen: Observations) -> Written:
 
 
 def firing_correlations(values: Float[np.ndarray, "row feature"]) -> Float[np.ndarray, "feature feature"]:
-    """Correlation of firing (value not at rest) of every pair, of the values where both are always on; 0 on the diagonal."""
+    """Correlation of firing (value not at rest) of every pair, of values for features always on; diagonal 0."""
     fires = np.abs(values) > 1e-9
     dense = fires.mean(0) > 0.99
     x = np.where(dense, values, fires)

@@ -10,7 +10,7 @@ from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.dimensions import of
 
 _WIDEST = 64
-"""A null of rotations of more dimensions is drawn in a random subspace: the purity it gives is higher, the test stricter."""
+"""A null of rotations of more dimensions is drawn in a subspace: the purity it gives is higher, the test stricter."""
 
 
 def neuron_purity(seen: Observations, config: DiagnosisConfig) -> Evidence:
@@ -45,7 +45,7 @@ def neuron_purity(seen: Observations, config: DiagnosisConfig) -> Evidence:
 
 
 def neuron_concentration(seen: Observations, config: DiagnosisConfig) -> Evidence:
-    """How far each feature is written to one neuron; features that collide on a neuron score as high as aligned ones."""
+    """How far each feature is written to one neuron; features that collide on one score as high as aligned ones."""
     written = of(seen)
     value, interval = float(concentration(written.directions)), percentiles(concentration(written.resampled))
     return Evidence(

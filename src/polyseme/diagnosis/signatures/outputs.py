@@ -21,15 +21,7 @@ def output_joint(seen: Observations, config: DiagnosisConfig) -> Evidence:
     Near 0 for an output that varies and that the network yet computes from this site, no unit and no pair of units
     carries it, only the code as a whole: the site is compositional, or the output is computed further on.
     """
-    missing = Evidence(
-        name="output_joint",
-        effect=float("nan"),
-        n=0,
-        n_unit="rows",
-        threshold=CHANCE,
-        passed=False,
-        note="not measured",
-    )
+    missing = Evidence(name="output_joint", effect=float("nan"), n=0, n_unit="rows", threshold=CHANCE, passed=False)
     outputs = seen.outputs
     if outputs is None or float(outputs.std(0).max()) < 1e-9:
         return missing.model_copy(update={"note": "not measured: no output that varies"})

@@ -20,7 +20,7 @@ _SIZES = (2, 4)
 
 
 def overcomplete_gain(seen: Observations, config: DiagnosisConfig) -> Evidence:
-    """Variance explained by a dictionary of two or four atoms a dimension beyond one atom a dimension, on held-out rows.
+    """Held-out variance that two or four atoms a dimension explain beyond one atom a dimension.
 
     Both use as many entries a row. More atoms explain more of anything, so the gain is held against two nulls: vectors
     with as many *independent* components of the same distributions as there are dimensions (each source shuffled over
@@ -55,7 +55,7 @@ def overcomplete_gain(seen: Observations, config: DiagnosisConfig) -> Evidence:
         n_unit="vectors",
         threshold=worst + GAIN,
         passed=enough and interval.low >= worst + GAIN,
-        note=f"null: the largest of {_SURROGATES} independent surrogates and {len(seen.controls)} re-initialised networks"
+        note=f"null: largest of {_SURROGATES} independent surrogates and {len(seen.controls)} re-initialised networks"
         + ("" if enough else "; needs two or more of these"),
     )
 
@@ -66,7 +66,7 @@ def _basis(vectors: Float[np.ndarray, "row d"]) -> Float[np.ndarray, "d k"]:
 
 
 def _gain(vectors: Float[np.ndarray, "row k"], rng: np.random.Generator) -> Float[np.ndarray, " held_out"]:
-    """Of each held-out row, the squared error less without the overcompleteness, in units of the mean squared length."""
+    """Of each held-out row, the error that overcompleteness takes off, in units of the mean squared length."""
     fit, held_out = halves(len(vectors), rng)
     d = vectors.shape[1]
     k = max(1, d // 4)

@@ -29,7 +29,7 @@ def scaling(seen: Observations, config: DiagnosisConfig) -> Evidence:
     inputs, before = seen.inputs[rows], seen.outputs[rows.numpy()]
     flips = np.zeros(len(rows))
     for factor in (0.5, 2.0):
-        logits = seen.network.run(inputs, edits={seen.site: lambda h, by=factor: h * by}).logits
+        logits = seen.network.run(inputs, edits={str(seen.site): lambda h, by=factor: h * by}).logits
         after = (logits if logits.dim() == 2 else logits[:, -1]).double().cpu().numpy()
         flips += (after.argmax(1) != before.argmax(1)) & (after.max(1) > after.min(1))
     # A row whose outputs are all alike has no largest one.
