@@ -33,7 +33,8 @@ def exact(n: int, solved: int) -> dict[str, torch.Tensor]:
 
 
 def stack(weights: dict[str, torch.Tensor]) -> Trained:
-    config = AbsoluteValueToy(n_features=4, n_hidden=4, density=(1.0,), seeds=(0,))
+    m, n = weights["W_in"].shape[1:]
+    config = AbsoluteValueToy(n_features=n, n_hidden=m, density=(1.0,), seeds=(0,))
     return Trained(config, weights, [(1.0, 0)], History([1], torch.zeros(1, 1)), Draws([0]))
 
 

@@ -1,10 +1,16 @@
 """Toys: networks whose features are known, and what each of them is held against."""
 
+from polyseme.toys.absolute_value import AbsoluteValueToy
 from polyseme.toys.checks import COSTS, Check, Cost, Experiment
+from polyseme.toys.compressed_computation import CompressedComputationToy
 from polyseme.toys.superposition import SuperpositionToy
 from polyseme.toys.toy import Sample, Toy, TrainedToy, Truth
+from polyseme.toys.universal_and import UniversalAndToy
 
 TOYS: dict[str, type[Toy]] = {
+    "absolute_value": AbsoluteValueToy,
+    "compressed_computation": CompressedComputationToy,
+    "universal_and": UniversalAndToy,
     "superposition": SuperpositionToy,
 }
 """One line a toy."""
