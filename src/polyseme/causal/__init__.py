@@ -1,5 +1,25 @@
-"""Exact causal effects of latents by full forward passes, each with its null."""
+"""Exact causal effects of latents by full forward passes, each with its null; directions to read and to write."""
 
+from polyseme.causal.directions import (
+    Probe,
+    difference_of_means,
+    duals,
+    leaks,
+    linear_probe,
+    optimal_probe,
+    surgical_steering,
+)
 from polyseme.causal.effect import CausalConfig, CausalEffects, causal_effects
 
-__all__ = ["CausalConfig", "CausalEffects", "causal_effects"]
+__all__ = [
+    "CausalConfig",
+    "CausalEffects",
+    "Probe",
+    "causal_effects",
+    "difference_of_means",
+    "duals",
+    "leaks",
+    "linear_probe",
+    "optimal_probe",
+    "surgical_steering",
+]
