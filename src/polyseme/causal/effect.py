@@ -190,7 +190,9 @@ def _measure(
     if len(samples) == 0:
         return measured
     progress = reporter.task("causal effects", 2 * len(samples), "interventions")
-    per_window = min(config.max_ghosts, config.logit_bytes // (4 * _vocabulary(network, windows)))
+    # Rows gain nothing from a window's interventions being many; fewer at a time tell sooner how far the work is.
+    most = config.max_ghosts if route == "ghosts" else min(config.max_ghosts, 64)
+    per_window = min(most, config.logit_bytes // (4 * _vocabulary(network, windows)))
     chunks = _chunks(firings.window[samples.row], max(1, per_window // 2))
     done = 0
     for some in _passes(chunks, windows.tokens.shape[1], config.tokens_per_pass):

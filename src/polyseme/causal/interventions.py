@@ -57,6 +57,10 @@ class Outcome:
     kl: Float[np.ndarray, " intervention"]
 
 
+MIN_ROWS = 8
+"""Rows a pass at least, however long they are: a recurrent network takes as long for one row as for a few."""
+
+
 def choose_route(network: Network, wanted: Literal["auto", "ghosts", "rows"] = "auto") -> Route:
     """The fastest exact way to run this network.
 
@@ -86,7 +90,7 @@ def intervene(
         site: where vectors are changed.
         todo: interventions, window by window; with ghosts all of them share one pass.
         route: how to run them (`choose_route`).
-        tokens_per_pass: for rows: tokens a forward pass.
+        tokens_per_pass: for rows: tokens a forward pass, but for `MIN_ROWS`.
     """
     with torch.inference_mode():
         if route == "ghosts":
@@ -172,33 +176,34 @@ def _rows(network: Network, windows: Windows, site: Site, one: Interventions, to
     inputs = tokens[None].to(device)
     prefix = network.prefix(inputs, [site])
     reference = network.run(inputs, logits_at=clean.to(device), prefix=prefix).logits.float().log_softmax(-1)
-    n_rows = max(1, tokens_per_pass // context)
-    ce: list[np.ndarray] = []
-    kl: list[np.ndarray] = []
-    for start in range(0, len(one), n_rows):
-        some = slice(start, min(start + n_rows, len(one)))
-        row = torch.arange(some.stop - some.start)
-        logits_at = torch.zeros(len(row), context, dtype=torch.bool)
+    # Nothing after the token an intervention changes has a part in its prediction: rows end at their pass's last one.
+    order = at.argsort(stable=True)
+    ce, kl = np.empty(len(one), dtype=np.float32), np.empty(len(one), dtype=np.float32)
+    done = 0
+    while done < len(one):
+        n_rows = max(MIN_ROWS, tokens_per_pass // (int(at[order[done]]) + 1))
+        some = order[done : done + n_rows]
+        done, length, row = done + len(some), int(at[some[-1]]) + 1, torch.arange(len(some))
+        logits_at = torch.zeros(len(row), length, dtype=torch.bool)
         logits_at[row, at[some]] = True
 
-        def subtract(x: Tensor, some: slice = some, row: Tensor = row) -> Tensor:
+        def subtract(x: Tensor, some: Tensor = some, row: Tensor = row) -> Tensor:
             x[row, at[some]] -= one.vectors[some].to(x)
             return x
 
-        def repeat(stream: Tensor, row: Tensor = row) -> Tensor:
-            return stream.expand(len(row), -1, -1)
+        def repeat(stream: Tensor, row: Tensor = row, length: int = length) -> Tensor:
+            return stream[:, :length].expand(len(row), -1, -1)
 
         output = network.run(
-            inputs.expand(len(row), -1),
+            inputs[:, :length].expand(len(row), -1),
             edits=_only(site, subtract),
             logits_at=logits_at.to(device),
             prefix=prefix.mapped(repeat),
         )
         both = torch.cat([reference, output.logits.float().log_softmax(-1)])
         part = _outcome(both, place[some], len(places) + row, tokens[at[some] + 1])
-        ce.append(part.ce)
-        kl.append(part.kl)
-    return Outcome(np.concatenate(ce), np.concatenate(kl))
+        ce[some.numpy()], kl[some.numpy()] = part.ce, part.kl
+    return Outcome(ce, kl)
 
 
 def _outcome(
