@@ -3,6 +3,12 @@
 from polyseme.toys.absolute_value import AbsoluteValueToy
 from polyseme.toys.checks import COSTS, Check, Cost, Experiment
 from polyseme.toys.compressed_computation import CompressedComputationToy
+from polyseme.toys.correlated_pairs import CorrelatedPairsToy
+from polyseme.toys.incidental import IncidentalToy
+from polyseme.toys.missed_solution import MissedSolutionToy
+from polyseme.toys.product import ProductToy
+from polyseme.toys.scaling import ScalingToy
+from polyseme.toys.skip_trigram import SkipTrigramToy
 from polyseme.toys.superposition import SuperpositionToy
 from polyseme.toys.toy import Sample, Toy, TrainedToy, Truth
 from polyseme.toys.universal_and import UniversalAndToy
@@ -12,6 +18,12 @@ TOYS: dict[str, type[Toy]] = {
     "compressed_computation": CompressedComputationToy,
     "universal_and": UniversalAndToy,
     "superposition": SuperpositionToy,
+    "correlated_pairs": CorrelatedPairsToy,
+    "incidental": IncidentalToy,
+    "missed_solution": MissedSolutionToy,
+    "product": ProductToy,
+    "scaling": ScalingToy,
+    "skip_trigram": SkipTrigramToy,
 }
 """One line a toy."""
 

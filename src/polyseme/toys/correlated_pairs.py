@@ -26,6 +26,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_measured, share_interval
+from polyseme.toys.neurons import MONOSEMANTIC, largest_share
 from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
 from polyseme.toys.superposition import ReluOutput
 from polyseme.toys.toy import Cause, Sample, TrainedToy, Truth
@@ -83,8 +84,9 @@ class CorrelatedPairsToy(Config):
 
     @property
     def ceiling(self) -> float:
-        """What the mean of every feature leaves: its variance."""
-        return 2 * self.n_pairs * (self.density / 3 - self.density**2 / 4)
+        """Midway between the variance of all features and what keeping one a dimension leaves of it."""
+        kept = min(1.0, self.n_hidden / (2 * self.n_pairs))
+        return (1 - kept / 2) * 2 * self.n_pairs * (self.density / 3 - self.density**2 / 4)
 
     experiments: ClassVar[tuple[Experiment, ...]]
     figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
@@ -96,8 +98,8 @@ class CorrelatedPairsToy(Config):
         return module
 
     def _cause(self, W: Tensor) -> Cause | None:
-        """From the weights: every pair shares a direction, or some vectors are opposite, or neither."""
-        if bool(sharing(W).all()):
+        """From the weights: each neuron holds one pair, or some vectors are opposite, or it is not known."""
+        if bool(sharing(W).all()) and bool(held(W).all()):
             return "correlated"
         return "superposition" if bool((cosines(W) < -ALONG).any()) else None
 
@@ -170,6 +172,17 @@ def partners(W: Float[Tensor, "*batch d feature"]) -> Float[Tensor, "*batch pair
 def sharing(W: Float[Tensor, "*batch d feature"]) -> Bool[Tensor, "*batch pair"]:
     """Whether the two features of each pair share a direction."""
     return partners(W) > ALONG
+
+
+def held(W: Float[Tensor, "*batch d feature"]) -> Bool[Tensor, "*batch d"]:
+    """Whether one pair holds at least 90% of a neuron's squared weights."""
+    return largest_share(W.unflatten(-1, (-1, 2)).norm(dim=-1)) >= MONOSEMANTIC
+
+
+def sharing_neurons(W: Float[Tensor, "*batch d feature"]) -> Bool[Tensor, "*batch d"]:
+    """Whether a neuron holds one pair, whose two features share a direction."""
+    pair = W.unflatten(-1, (-1, 2)).norm(dim=-1).argmax(-1)
+    return held(W) & sharing(W).gather(-1, pair)
 
 
 def opposite_loss(p: float) -> float:
@@ -247,8 +260,8 @@ def change(config: CorrelatedPairsToy, reporter: Reporter) -> Sequence[Check]:
         why = f"{bad} networks did not train"
         return [not_measured(n, reference=r, source="derived", paper=PAPER, why=why) for n, r in lines]
     shares = sharing(stack.W).double().mean(-1).reshape(len(rho), -1)
-    found = _crossing(np.asarray(rho), shares.mean(-1).numpy())
-    spread = np.array([_crossing(np.asarray(rho), column) for column in shares.T.numpy()])
+    found = crossing(np.asarray(rho), shares.mean(-1).numpy())
+    spread = np.array([crossing(np.asarray(rho), column) for column in shares.T.numpy()])
     _, interval = mean_interval(spread)
     at_zero, zero = share_interval(int(sharing(stack.W[: len(config.seeds)]).sum()), shares.shape[1] * config.n_pairs)
     return [
@@ -279,7 +292,7 @@ def change(config: CorrelatedPairsToy, reporter: Reporter) -> Sequence[Check]:
     ]
 
 
-def _crossing(rho: Float[np.ndarray, " n"], share: Float[np.ndarray, " n"]) -> float:
+def crossing(rho: Float[np.ndarray, " n"], share: Float[np.ndarray, " n"]) -> float:
     """Where the share first stays at ½ or more, interpolated; NaN where it never does."""
     above = share >= 0.5
     if not above[-1]:
@@ -292,36 +305,41 @@ def _crossing(rho: Float[np.ndarray, " n"], share: Float[np.ndarray, " n"]) -> f
 
 
 def neurons(config: CorrelatedPairsToy, reporter: Reporter) -> Sequence[Check]:
-    """With a hidden layer of neurons, each holds the two features of one pair."""
+    """With a hidden layer of neurons, the two features of a pair share a direction, and a neuron."""
     stack = train(config.model_copy(update={"hidden": "relu"}), reporter)
     checks: list[Check] = []
     for rho in config.rho:
-        name, paper = f"neurons whose two features are a pair, at ρ = {rho:g}", PAPER
         here = [i for i, (r, _) in enumerate(stack.settings) if r == rho]
-        chance = 1 / (2 * config.n_pairs - 1)
-        correlated = rho >= 0.5
-        reference = "≥ 0.90" if correlated else f"chance is {chance:.2f}: below 0.90"
-        if bool((~(stack.loss[here] <= config.ceiling)).any()) or config.n_hidden != config.n_pairs:
-            why = "networks did not train, or there are not as many neurons as pairs"
-            checks.append(not_measured(name, reference=reference, source="proposed", paper=paper, why=why))
-            continue
-        top = stack.W[here].abs().topk(2, dim=-1).indices // 2
-        paired = top[..., 0] == top[..., 1]
-        share, interval = share_interval(int(paired.sum()), paired.numel())
-        checks.append(
-            check(
-                name,
-                share,
-                reference=reference,
-                source="proposed",
-                paper=paper,
-                at_least=0.9 if correlated else -math.inf,
-                at_most=1.0 if correlated else 0.9,
-                interval=interval,
-                n=paired.numel(),
-                n_unit="neurons",
+        W, correlated = stack.W[here], rho >= 0.5
+        between = int((sharing(W).all(-1) & ~held(W).all(-1)).sum())
+        rotated = f"{between} of {len(here)} networks have every pair in one direction, but a direction between neurons"
+        reference = "≥ 0.90" if correlated else "< 0.90"
+        bad = int((~(stack.loss[here] <= config.ceiling)).sum())
+        for name, hits, unit, note in (
+            (f"pairs that share a direction at ρ = {rho:g}", sharing(W), "pairs", ""),
+            (f"neurons that hold one pair and nothing else at ρ = {rho:g}", sharing_neurons(W), "neurons", rotated),
+        ):
+            if bad or config.n_hidden != config.n_pairs:
+                why = f"{bad} networks did not train" if bad else "there are not as many neurons as pairs"
+                lost = not_measured(name, reference=reference, source="proposed", paper=PAPER, why=why)
+                checks.append(lost)
+                continue
+            share, interval = share_interval(int(hits.sum()), hits.numel())
+            checks.append(
+                check(
+                    name,
+                    share,
+                    reference=reference,
+                    source="proposed",
+                    paper=PAPER,
+                    at_least=0.9 if correlated else 0.0,
+                    at_most=1.0 if correlated else math.nextafter(0.9, 0),
+                    interval=interval,
+                    n=hits.numel(),
+                    n_unit=unit,
+                    note=note,
+                )
             )
-        )
     return checks
 
 

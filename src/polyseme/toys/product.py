@@ -316,7 +316,7 @@ def directions_figure(config: ProductToy, reporter: Reporter) -> Any:
     stack = train(config, reporter)
     order = stack.explained.argsort(descending=True)
     shown = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.8), sharex=True, sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained")
     reach = 1.15 * max(float(stack.W[i].norm(dim=0).max()) for i in shown)
     for ax, i, title in zip(axes, shown, ("best", "median", "worst"), strict=True):
         for sign in (1, -1):

@@ -1,0 +1,65 @@
+"""Incidental polysemanticity: counts of hand-made weights, and what is told of networks that did not settle."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from polyseme.core.progress import Silent
+from polyseme.toys.incidental import IncidentalToy, TiedAutoencoder, count, expected, polysemantic, settled, train
+from polyseme.toys.stack import OptimiserConfig
+
+SHORT = OptimiserConfig(steps=3)
+
+
+def test_counts_of_hand_made_weights():
+    W = torch.zeros(4, 6)
+    W[0, 0], W[1, 0], W[2, 3], W[3, 4] = 1.0, -1.0, 0.9, -1.0
+    assert float(polysemantic(W)) == 1
+    assert float(settled(W)) == 1
+    W[3, 5] = 0.6
+    assert float(settled(W)) == 0.75
+
+
+def test_opposite_features_of_one_neuron_are_told_apart():
+    W = torch.tensor([[1.0], [-1.0]])
+    torch.testing.assert_close(TiedAutoencoder(W)(torch.eye(2)), torch.eye(2))
+    assert not torch.equal(TiedAutoencoder(W.abs())(torch.eye(2)), torch.eye(2))
+
+
+def test_expected_number_is_that_of_pairs_of_opposite_signs():
+    assert expected(32, 128) == pytest.approx(1.9375)
+    generator = torch.Generator().manual_seed(0)
+    home = torch.randint(16, (20_000, 6), generator=generator)
+    sign = torch.randint(2, (20_000, 6), generator=generator)
+    pairs = (home[:, :, None] == home[:, None]) & (sign[:, :, None] != sign[:, None])
+    assert float(pairs.sum((1, 2)).float().mean()) / 2 == pytest.approx(expected(6, 16), rel=0.05)
+
+
+def test_an_instance_does_not_depend_on_its_stack():
+    config = IncidentalToy(n_features=4, n_neurons=8, seeds=(1, 2), optimiser=SHORT)
+    W, losses = train(config, Silent())
+    alone, loss = train(config.model_copy(update={"seeds": (2,)}), Silent())
+    torch.testing.assert_close(W[1], alone[0])
+    torch.testing.assert_close(losses[1], loss[0])
+
+
+def test_unsettled_networks_and_few_networks_are_not_measured():
+    config = IncidentalToy(n_features=4, n_neurons=8, seeds=tuple(range(30)), optimiser=SHORT)
+    (check,) = count(config, Silent())
+    assert check.outcome == "not_measured"
+    assert "30 of 30" in check.note
+    (check,) = count(config.model_copy(update={"seeds": (0,)}), Silent())
+    assert check.outcome == "not_measured"
+
+
+def test_small_networks_settle_on_one_neuron_a_feature():
+    config = IncidentalToy(n_features=4, n_neurons=6, seeds=(0, 1), optimiser=OptimiserConfig(steps=1_500, lr=1e-2))
+    for toy in config.train(Silent()):
+        assert toy.trained
+        shares = int(polysemantic(toy.truth.directions)) > 0
+        assert toy.truth.cause == ("incidental" if shares else "aligned")
+
+
+def test_fewer_neurons_than_features_is_an_error():
+    with pytest.raises(ValidationError, match="less than one neuron a feature"):
+        IncidentalToy(n_features=8, n_neurons=4)
