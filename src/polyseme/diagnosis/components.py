@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from polyseme.diagnosis.geometry import rotations
 from polyseme.diagnosis.reading import whitened
@@ -39,8 +39,8 @@ class Components(NamedTuple):
     """
 
     vectors: Float[np.ndarray, "row d"]
-    fit: Float[np.ndarray, " fit"]
-    held_out: Float[np.ndarray, " held_out"]
+    fit: Int[np.ndarray, " fit"]
+    held_out: Int[np.ndarray, " held_out"]
     sources: Sources
 
 
@@ -51,7 +51,7 @@ def log_cosh(x: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
 
 def independent_sources(
     vectors: Float[np.ndarray, "row d"],
-    fit: Float[np.ndarray, " fit"],
+    fit: Int[np.ndarray, " fit"],
     rng: np.random.Generator,
     *,
     most: int = 32,

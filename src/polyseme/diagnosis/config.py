@@ -29,8 +29,8 @@ class DiagnosisConfig(Config):
     """Most rows of data taken."""
     min_rows: PositiveInt = 256
     """Fewer rows than this are refused; so are, where the data have no variables, fewer than four vectors a neuron."""
-    n_contrasts: int = Field(default=32, ge=8)
-    """Rows on which each input variable is switched off to see what it writes to the site."""
+    n_contrasts: int = Field(default=512, ge=16)
+    """Most rows on which each input variable is switched off to see what it writes; fewer at a wide site."""
     n_resamples: int = Field(default=100, ge=20)
     """Bootstrap replicates of an interval."""
     n_null: int = Field(default=400, ge=200)

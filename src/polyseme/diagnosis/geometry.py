@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from polyseme.core.records import Interval
 
@@ -37,7 +37,7 @@ def purity(directions: Directions) -> Float[np.ndarray, "*batch"]:
     1 where every neuron answers to one feature; for features that write alike, each at every neuron, 1 / features.
     """
     squared = directions**2
-    return squared.max(-2).sum(-1) / np.maximum(squared.sum((-1, -2)), 1e-300)
+    return np.asarray(squared.max(-2).sum(-1) / np.maximum(squared.sum((-1, -2)), 1e-300))
 
 
 def concentration(directions: Directions) -> Float[np.ndarray, "*batch"]:
@@ -99,7 +99,7 @@ def percentiles(
 
 
 def resample_mean(
-    statistic: Callable[[Float[np.ndarray, " row"]], float], n: int, n_resamples: int, rng: np.random.Generator
+    statistic: Callable[[Int[np.ndarray, " row"]], float], n: int, n_resamples: int, rng: np.random.Generator
 ) -> Interval:
     """The percentile interval of a statistic of row numbers drawn with replacement."""
     return percentiles([statistic(rng.integers(0, n, n)) for _ in range(n_resamples)])

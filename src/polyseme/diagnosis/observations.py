@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme.core.errors import InputError
@@ -19,6 +19,7 @@ from polyseme.diagnosis.reading import halves
 from polyseme.networks import Network
 
 Array = Float[np.ndarray, "..."]
+Rows = Int[np.ndarray, "..."]
 Sampler = Callable[[int, torch.Generator], Tensor]
 """From a number of rows and a generator to inputs."""
 
@@ -28,6 +29,8 @@ MAX_TOKENS = 64
 """Distinct tokens in the data up to which the presence of each is a variable."""
 MAX_ELEMENTS = 1 << 21
 """Most numbers of a site kept: fewer rows are taken of a very wide one."""
+MAX_CONTRASTS = 1 << 24
+"""Most numbers of the changes that switching variables off makes at the site."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ class Written:
         directions: change of the site's vector per unit of the variable, `[feature, d]`.
         resampled: the same under resampling of rows, `[resample, feature, d]`.
         values: each feature's value on the rows, distance from the variable's resting value, `[row, feature]`.
-        shares: each feature's norm relative to the largest one of all variables, `[feature]`.
+        carried: values of all that moves the site as much as a feature does, with a direction of its own or without,
+            `[row, variable]`.
     """
 
     names: tuple[str, ...]
     directions: Float[np.ndarray, "feature d"]
     resampled: Float[np.ndarray, "resample feature d"]
     values: Float[np.ndarray, "row feature"]
-    shares: Float[np.ndarray, " feature"]
+    carried: Float[np.ndarray, "row variable"]
 
 
 @dataclass(frozen=True)
@@ -118,19 +122,20 @@ def observe(
             where=where,
             fix=f"give at least {config.min_rows} rows of inputs, or a function that draws them",
         )
-    width = network.read(inputs[:2], [place])[place].shape[-1]
+    example = network.read(inputs[:2], [place])[place]
+    if example.dim() not in (2, 3) or len(example) != 2:
+        raise InputError(
+            f"The site's vectors have shape {tuple(example.shape)} for 2 rows of data",
+            where=where,
+            fix="diagnose a site whose vectors are [row, d] or [row, position, d]",
+        )
+    width = example.shape[-1]
     most = max(config.min_rows, min(config.max_rows, MAX_ELEMENTS // width))
     if len(inputs) > most:
         kept = torch.randperm(len(inputs), generator=make_generator(config.seed, "rows"))[:most]
         inputs = inputs[kept.sort().values]
     output = network.run(inputs, reads=[place])
     vectors = output.reads[place]
-    if vectors.dim() not in (2, 3) or len(vectors) != len(inputs):
-        raise InputError(
-            f"The site's vectors have shape {tuple(vectors.shape)} for {len(inputs)} rows of data",
-            where=where,
-            fix="diagnose a site whose vectors are [row, d] or [row, position, d]",
-        )
     everything = _numpy(vectors.reshape(-1, vectors.shape[-1]))
     last = _rows(vectors)
     if not np.isfinite(everything).all():
@@ -225,18 +230,19 @@ def _written(
 ) -> Written | None:
     if not inputs.is_floating_point():
         return _regressed(variables, vectors, config, rng)
+    n_contrasts = max(16, min(config.n_contrasts, MAX_CONTRASTS // (variables.shape[1] * vectors.shape[1])))
     names: list[str] = []
     deltas: list[Array] = []
     values: list[Array] = []
     doses: list[Array] = []
     for i in range(variables.shape[1]):
         away = variables[:, i] - resting(variables[:, i])
-        rows = _some(np.flatnonzero(np.abs(away) > 1e-9), config.n_contrasts, rng)
+        rows = _some(np.flatnonzero(np.abs(away) > 1e-9), n_contrasts, rng)
         if len(rows) == 0:
             continue
         delta = _contrast(read, inputs, i, rows, away, vectors)
-        signed = [_some(np.flatnonzero(sign * away > 1e-9), config.n_contrasts, rng) for sign in (1, -1)]
-        if min(map(len, signed)) >= config.n_contrasts // 2:
+        signed = [_some(np.flatnonzero(sign * away > 1e-9), n_contrasts, rng) for sign in (1, -1)]
+        if min(map(len, signed)) >= min(16, n_contrasts):
             halves = [_contrast(read, inputs, i, part, away, vectors) for part in signed]
             slopes = [_slope(d, away[part]) for d, part in zip(halves, signed, strict=True)]
             # ReLU(x) and ReLU(−x) carry a variable's two signs apart: two features, that never fire together.
@@ -257,7 +263,10 @@ def _written(
     norms = np.linalg.norm(directions, axis=1)
     if norms.max() == 0:
         return None
+    # A variable may move the site without a direction of its own: x in xy, where y has both signs.
+    moved = np.array([np.sqrt((d**2).sum() / (x**2).sum()) for d, x in zip(deltas, doses, strict=True)])
     kept = np.flatnonzero(norms >= config.represented * norms.max())
+    carried = np.flatnonzero(moved >= config.represented * moved.max())
     resampled = np.empty((config.n_resamples, len(kept), directions.shape[1]))
     for place, i in enumerate(kept):
         weights = rng.multinomial(len(doses[i]), np.full(len(doses[i]), 1 / len(doses[i])), size=config.n_resamples)
@@ -268,7 +277,7 @@ def _written(
         directions=directions[kept],
         resampled=resampled,
         values=np.stack([values[i] for i in kept], axis=1),
-        shares=norms / norms.max(),
+        carried=np.stack([values[i] for i in carried], axis=1),
     )
 
 
@@ -278,7 +287,7 @@ def _regressed(variables: Array, vectors: Array, config: DiagnosisConfig, rng: n
         return None
     x = variables[:, varying]
 
-    def fit(rows: Array) -> Array:
+    def fit(rows: Rows) -> Array:
         a, b = x[rows] - x[rows].mean(0), vectors[rows] - vectors[rows].mean(0)
         return np.linalg.solve(a.T @ a + 1e-6 * len(rows) * np.eye(x.shape[1]), a.T @ b)
 
@@ -294,7 +303,7 @@ def _regressed(variables: Array, vectors: Array, config: DiagnosisConfig, rng: n
         directions=directions[kept],
         resampled=resampled,
         values=x[:, kept],
-        shares=norms / norms.max(),
+        carried=x[:, kept],
     )
 
 
@@ -323,12 +332,12 @@ def _sibling(
     return np.stack([rows.get(name, np.zeros(width)) for name in written.names])
 
 
-def _some(rows: Array, n: int, rng: np.random.Generator) -> Array:
+def _some(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
     return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
 
 
 def _contrast(
-    read: Callable[[Tensor], Array], inputs: Tensor, i: int, rows: Array, away: Array, vectors: Array
+    read: Callable[[Tensor], Array], inputs: Tensor, i: int, rows: Rows, away: Array, vectors: Array
 ) -> Array:
     """The site's vectors less those of the same rows with variable i at rest."""
     if len(rows) == 0:

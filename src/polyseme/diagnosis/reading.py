@@ -1,20 +1,20 @@
 """Reading variables from a site's vectors: linear probes, probes with a random ReLU layer, and R² on held-out rows."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 RIDGE = 1e-4
 N_UNITS = 512
 
 
-def halves(n: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, " fit"], Float[np.ndarray, " held_out"]]:
+def halves(n: int, rng: np.random.Generator) -> tuple[Int[np.ndarray, " fit"], Int[np.ndarray, " held_out"]]:
     """Row numbers to fit on and to score on."""
     order = rng.permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
 def whitened(
-    vectors: Float[np.ndarray, "row d"], fit: Float[np.ndarray, " fit"], floor: float = 1e-4
+    vectors: Float[np.ndarray, "row d"], fit: Int[np.ndarray, " fit"], floor: float = 1e-4
 ) -> Float[np.ndarray, "row k"]:
     """Principal components of unit variance on the rows to fit on; those under `floor` of the largest deviation go."""
     centred = vectors - vectors[fit].mean(0)
@@ -26,8 +26,8 @@ def whitened(
 def probe(
     inputs: Float[np.ndarray, "row k"],
     targets: Float[np.ndarray, "row target"],
-    fit: Float[np.ndarray, " fit"],
-    held_out: Float[np.ndarray, " held_out"],
+    fit: Int[np.ndarray, " fit"],
+    held_out: Int[np.ndarray, " held_out"],
     ridge: float = RIDGE,
 ) -> Float[np.ndarray, "held_out target"]:
     """Ridge regression with an intercept: predictions on the rows held out."""

@@ -29,7 +29,7 @@ def print_diagnosis(diagnosis: Diagnosis, *, console: Console | None = None) -> 
     console.print(Text(f"{diagnosis.reason[0].upper()}{diagnosis.reason[1:]}."))
     features = f", {len(diagnosis.features)} variables represented" if diagnosis.features else ""
     console.print(Text(f"{diagnosis.n_rows} rows, {diagnosis.n_neurons} neurons{features}", style="dim"))
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("evidence", "effect [95%]", "null", "bound", "p", "n", ""):
         table.add_column(column, no_wrap=True)
     for line in diagnosis.evidence:
@@ -38,8 +38,8 @@ def print_diagnosis(diagnosis: Diagnosis, *, console: Console | None = None) -> 
             _effect(line),
             _number(line.null),
             _number(line.threshold),
-            _number(line.p_corrected),
-            f"{line.n} {line.n_unit.split()[0]}",
+            "" if math.isnan(line.p_corrected) else f"{line.p_corrected:.3f}",
+            str(line.n),
             "passed" if line.passed else "unmeasured" if math.isnan(line.effect) else "no",
         )
     console.print(table)
@@ -52,4 +52,4 @@ def _effect(line: Evidence) -> str:
 
 
 def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3g}"
+    return "" if math.isnan(value) else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"

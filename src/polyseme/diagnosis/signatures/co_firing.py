@@ -16,7 +16,7 @@ def overlap_co_firing(
 ) -> Float[np.ndarray, "*batch"]:
     """Mean correlation of firing over pairs, weighted by the square of their positive cosine."""
     weight = np.maximum(cosines(directions), 0) ** 2
-    return (weight * correlations).sum((-1, -2)) / np.maximum(weight.sum((-1, -2)), 1e-12)
+    return np.asarray((weight * correlations).sum((-1, -2)) / np.maximum(weight.sum((-1, -2)), 1e-12))
 
 
 def co_firing(seen: Observations, config: DiagnosisConfig) -> Evidence:

@@ -1,7 +1,7 @@
 """How many features the site holds, against the dimensions that they take up."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from polyseme.core.records import Evidence
 from polyseme.diagnosis.config import DiagnosisConfig
@@ -92,7 +92,7 @@ def firing_correlations(values: Float[np.ndarray, "row feature"]) -> Float[np.nd
     return found
 
 
-def _components(joined: Float[np.ndarray, "feature feature"]) -> int:
+def _components(joined: Bool[np.ndarray, "feature feature"]) -> int:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 

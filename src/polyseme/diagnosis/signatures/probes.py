@@ -77,4 +77,4 @@ def mean(targets: Float[np.ndarray, "row target"], predictions: Float[np.ndarray
 def _prepared(seen: Observations, config: DiagnosisConfig, name: str):
     rng = np.random.default_rng(derive_seed(config.seed, name))
     fit, held_out = halves(len(seen.vectors), rng)
-    return rng, fit, held_out, of(seen).values, whitened(seen.vectors, fit)
+    return rng, fit, held_out, of(seen).carried, whitened(seen.vectors, fit)

@@ -1,7 +1,7 @@
 """Whether an overcomplete sparse code reads the features where no orthogonal, or linear, transform can."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from polyseme.core.records import Evidence
 from polyseme.core.seeds import derive_seed
@@ -56,8 +56,8 @@ def sparse_read(seen: Observations, config: DiagnosisConfig) -> Evidence:
     fit, held_out = halves(len(rows), rng)
     linear = probe(whitened(vectors, fit), targets, fit, held_out)
 
-    def read(D: Float[np.ndarray, "feature d"]) -> Float[np.ndarray, "held_out feature"]:
-        def decoded(part: Float[np.ndarray, " row"], penalty: float) -> Float[np.ndarray, "row feature"]:
+    def read(D: Float[np.ndarray, "atom d"]) -> Float[np.ndarray, "held_out feature"]:
+        def decoded(part: Int[np.ndarray, " row"], penalty: float) -> Float[np.ndarray, "row feature"]:
             codes = sparse_codes(vectors[part] - rest, D, penalty)
             out = codes[:, : targets.shape[1]].copy()
             out[:, signed] -= codes[:, targets.shape[1] :]

@@ -1,0 +1,91 @@
+"""Closed forms of the geometry behind the signatures."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyseme.diagnosis.components import independent_sources, sparse_dictionary
+from polyseme.diagnosis.geometry import (
+    concentration,
+    p_value,
+    purity,
+    random_arrangements,
+    rank,
+    rotations,
+    turned_purity,
+)
+from polyseme.diagnosis.observations import resting
+from polyseme.diagnosis.signatures.arrangement import crowding
+from polyseme.diagnosis.signatures.sparse_read import sparse_codes
+
+PENTAGON = np.stack([np.cos(np.arange(5) * 2 * np.pi / 5), np.sin(np.arange(5) * 2 * np.pi / 5)], 1)
+
+
+def test_purity_of_known_arrangements():
+    assert purity(np.eye(3)) == 1
+    assert purity(np.ones((4, 3))) == 0.25
+    assert concentration(np.ones((4, 3))) == pytest.approx(1 / 3)
+    # (DDᵀ)^½ of two directions at 60° has rows (√3 + 1, √3 − 1) / 2√2.
+    sixty = np.array([[1, 0], [0.5, np.sqrt(3) / 2]])
+    assert turned_purity(sixty) == pytest.approx((2 + np.sqrt(3)) / 4)
+    assert turned_purity(PENTAGON) == pytest.approx(0.4)
+
+
+def test_crowding_of_a_pentagon_and_of_antipodal_pairs():
+    near, far = np.cos(np.pi * 2 / 5) ** 2, np.cos(np.pi * 4 / 5) ** 2
+    assert crowding(PENTAGON) == pytest.approx(np.array([2 * near, 2 * near + 2 * far]))
+    assert crowding(np.concatenate([np.eye(3), -np.eye(3)])) == pytest.approx(np.array([0, 1]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 6))
+def test_rotations_keep_what_is_not_about_axes(seed: int, n: int, d: int):
+    rng = np.random.default_rng(seed)
+    D = rng.standard_normal((n, d))
+    Q = rotations(1, d, rng)[0]
+    assert pytest.approx(np.eye(d)) == Q @ Q.T
+    assert rank(D @ Q, 1e-6) == rank(D, 1e-6) == min(n, d)
+    assert turned_purity(D @ Q) == pytest.approx(turned_purity(D), abs=1e-6)
+    assert crowding(D @ Q) == pytest.approx(crowding(D), abs=1e-9)
+    assert crowding(3 * D) == pytest.approx(crowding(D), abs=1e-9)
+
+
+def test_re_initialised_directions_keep_what_they_say():
+    D = np.random.default_rng(0).standard_normal((5, 3))
+    drawn = random_arrangements(D, 4, np.random.default_rng(1))
+    for other in drawn["same spectrum"]:
+        assert np.linalg.svd(other, compute_uv=False) == pytest.approx(np.linalg.svd(D, compute_uv=False))
+    for other in drawn["same entries"]:
+        assert np.sort(other.ravel()) == pytest.approx(np.sort(D.ravel()))
+
+
+def test_a_p_value_counts_the_value_itself():
+    null = np.arange(99.0)
+    assert p_value(1000.0, null, larger=True) == 0.01
+    assert p_value(-1.0, null, larger=True) == 1
+    assert p_value(-1.0, null, larger=False) == 0.01
+
+
+def test_a_resting_value_is_the_mode_of_sparse_data_and_the_mean_of_dense():
+    assert resting(np.array([2.0, 2.0, 2.0, 5.0, 6.0])) == 2
+    dense = np.linspace(0, 1, 101)
+    assert resting(dense) == pytest.approx(0.5)
+
+
+def test_sparse_codes_of_orthonormal_directions_are_the_shrunk_projections():
+    h = np.array([[1.0, 0.5, -0.3], [0.2, 0.0, 0.9]])
+    codes = sparse_codes(h, np.eye(3), 0.1)
+    assert codes == pytest.approx(np.maximum(h - 0.1 * h.max(1, keepdims=True), 0), abs=1e-6)
+
+
+def test_independent_sources_and_overcomplete_atoms_are_found():
+    rng = np.random.default_rng(0)
+    s = rng.uniform(size=(3000, 3)) * (rng.uniform(size=(3000, 3)) < 0.3)
+    mixing = rng.standard_normal((3, 4))
+    found = independent_sources(s @ mixing, np.arange(3000), rng)
+    correlation = np.abs(np.corrcoef(s.T, found.values.T)[:3, 3:])
+    assert correlation.max(1).min() > 0.98
+    one_hot = np.eye(5)[rng.integers(0, 5, 2000)] * rng.uniform(0.5, 1, (2000, 1))
+    atoms = sparse_dictionary(one_hot @ PENTAGON, 10, 1, rng)
+    assert np.abs(PENTAGON @ atoms.T).max(1).min() > 0.99
