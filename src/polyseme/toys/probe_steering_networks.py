@@ -32,8 +32,8 @@ class ProbeSteeringConfig(Config):
     """Probability that a feature is on; its value is then 1."""
     n_samples: PositiveInt = 500_000
     """Rows the sampled directions are fitted to."""
-    n_windows: PositiveInt = 4_000
-    """Windows of nine tokens that causal effects are measured on."""
+    n_windows: int = Field(default=500, ge=2)
+    """Windows of 65 tokens that causal effects are measured on."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of the samples."""
 
@@ -114,7 +114,7 @@ def predicted_windows(
         change: what feature i adds to read-off j.
         generator: of the draws.
     """
-    n, context, n_features = config.n_windows, 9, len(change)
+    n, context, n_features = config.n_windows, 65, len(change)
     bits = torch.arange(n_features)
     tokens = [torch.randint(2**n_features, (n,), generator=generator)]
     for _ in range(context - 1):
