@@ -140,29 +140,6 @@ def loss_of(model: transformers.GPT2LMHeadModel, tokens: torch.Tensor, counted: 
     return cross_entropy(logits.float(), tokens[:, 1:][keep], reduction="sum")
 
 
-def sliding(held: Windows, context: int, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows that overlap, so that every token but a document's first is predicted from `context - stride` or more.
-
-    Returns:
-        Token ids and whether a token is one to predict, both `[window, context]`. Each counted token is predicted once.
-    """
-    ids, document = held.tokens[~held.special], held.document[~held.special]
-    rows: list[np.ndarray] = []
-    wanted: list[np.ndarray] = []
-    for own in np.split(ids, np.flatnonzero(np.diff(document)) + 1):
-        done = 0
-        while done < len(own):
-            new = min(stride if done else context - 1, len(own) - done)
-            seen = own[max(0, done + new - (context - 1)) : done + new]
-            row, predict = np.zeros(context, dtype=np.int64), np.zeros(context, dtype=bool)
-            row[0], row[1 : 1 + len(seen)] = held.tokens[0, 0], seen
-            predict[1 + len(seen) - new : 1 + len(seen)] = True
-            rows.append(row)
-            wanted.append(predict)
-            done += new
-    return torch.from_numpy(np.stack(rows)), torch.from_numpy(np.stack(wanted))
-
-
 @torch.no_grad()
 def mean_ce(model: transformers.GPT2LMHeadModel, tokens: torch.Tensor, wanted: torch.Tensor) -> float:
     """Nats per wanted token (fp32)."""
@@ -284,18 +261,13 @@ def train(out: Path, size: Size, recipe: Recipe) -> None:
 
 
 def measure(out: Path, size: Size, recipe: Recipe) -> None:
-    """Held-out figures of the weights as they are shipped, rounded to half precision.
-
-    The study's own way of cutting the text gives the ladder its cross-entropy; windows that overlap by half, each
-    token predicted once, give the bits per byte to hold against a compressor, which sees all that came before.
-    """
+    """Held-out figures of the weights as they are shipped, rounded, in windows that do not overlap."""
     folder, held = out / size, windows(out, "heldout")
     model = build(SHAPES[size], recipe)
     weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
     model.load_state_dict(weights | {"lm_head.weight": weights["transformer.wte.weight"]})
     n_bytes = int(held.n_bytes.sum())
     ce = mean_ce(model, torch.from_numpy(held.tokens).long(), torch.from_numpy(~held.special))
-    sliding_ce = mean_ce(model, *sliding(held, recipe.context, recipe.context // 2))
     packed = lzma.compress(b"".join(t.encode() for _, t in documents("heldout")), preset=9 | lzma.PRESET_EXTREME)
     result = {
         "size": size,
@@ -305,8 +277,7 @@ def measure(out: Path, size: Size, recipe: Recipe) -> None:
         "train_tokens": recipe.steps * recipe.batch * recipe.context,
         "heldout_tokens": held.n_tokens,
         "heldout_ce_nats_per_token": ce,
-        "heldout_ce_sliding": sliding_ce,
-        "heldout_bits_per_byte": sliding_ce * held.n_tokens / math.log(2) / n_bytes,
+        "heldout_bits_per_byte": ce * held.n_tokens / math.log(2) / n_bytes,
         "xz_bits_per_byte": 8 * len(packed) / n_bytes,
         "recipe": asdict(recipe),
         "python": platform.python_version(),
@@ -326,7 +297,7 @@ def publish(out: Path) -> None:
         shutil.copy(out / "tokenizer" / name, target)
     rungs = [json.loads((out / s / "result.json").read_text()) for s in SHAPES if (out / s / "result.json").exists()]
     kept = ("size", "shape", "n_parameters", "n_non_embedding", "train_tokens", "heldout_tokens")
-    figures = ("heldout_ce_nats_per_token", "heldout_ce_sliding", "heldout_bits_per_byte")
+    figures = ("heldout_ce_nats_per_token", "heldout_bits_per_byte")
     ladder = {
         "corpus": "python standard library",
         "python": rungs[-1]["python"],

@@ -1,11 +1,13 @@
 """Toys: networks whose features are known, and what each of them is held against."""
 
 from polyseme.toys.absolute_value import AbsoluteValueToy
+from polyseme.toys.bit_extraction import BitExtractionToy
 from polyseme.toys.checks import COSTS, Check, Cost, Experiment
 from polyseme.toys.compressed_computation import CompressedComputationToy
 from polyseme.toys.correlated_pairs import CorrelatedPairsToy
 from polyseme.toys.incidental import IncidentalToy
 from polyseme.toys.missed_solution import MissedSolutionToy
+from polyseme.toys.probe_steering import ProbeSteeringToy
 from polyseme.toys.product import ProductToy
 from polyseme.toys.scaling import ScalingToy
 from polyseme.toys.skip_trigram import SkipTrigramToy
@@ -18,9 +20,11 @@ TOYS: dict[str, type[Toy]] = {
     "compressed_computation": CompressedComputationToy,
     "universal_and": UniversalAndToy,
     "superposition": SuperpositionToy,
+    "bit_extraction": BitExtractionToy,
     "correlated_pairs": CorrelatedPairsToy,
     "incidental": IncidentalToy,
     "missed_solution": MissedSolutionToy,
+    "probe_steering": ProbeSteeringToy,
     "product": ProductToy,
     "scaling": ScalingToy,
     "skip_trigram": SkipTrigramToy,

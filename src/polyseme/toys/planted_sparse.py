@@ -7,7 +7,7 @@ together where they exclude each other. Every marginal frequency is exact and kn
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class PlantedSparseToy(Config):
     figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = {}
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _possible(self) -> "PlantedSparseToy":
         if self.directions == "orthogonal" and self.n_features > self.d:
             raise ValueError(f"{self.n_features} orthogonal directions do not fit into {self.d} dimensions")
         if self.trees * self._tree_size > self.n_features:

@@ -6,7 +6,7 @@ set of its own, so that intervals over seeds hold for other features than these.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -62,7 +62,7 @@ class RecoverySweep(Config):
         return names
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _possible(self) -> "RecoverySweep":
         if len(set(self.l0)) < len(self.l0):
             raise ValueError("name each L0 once")
         if max(self.l0) > self.n_latents:
