@@ -1,6 +1,6 @@
 """How often a diagnosis is right, wrong or silent: the confusion matrix over networks whose cause is known.
 
-Every class has two sets of networks: `calibration`, on which thresholds may be set, and `test`, of other seeds *and* other
+Every class has two sets of networks: `calibration`, on which thresholds may be set, and `test`, of other seeds and other
 sizes or densities, which are looked at only to be reported.
 """
 
