@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -100,6 +100,7 @@ class TrainedToy:
         return vectors.reshape(-1, vectors.shape[-1]), sample
 
 
+@runtime_checkable
 class Toy(Protocol):
     """A config whose networks have known answers: one file, and one line in `TOYS`.
 
