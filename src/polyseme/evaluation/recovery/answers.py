@@ -76,9 +76,7 @@ class Answers:
     features: sparse.csr_array
 
     @classmethod
-    def of(
-        cls, batches: Iterable[tuple[Latents | Float[Tensor, "_ latent"], Float[Tensor, "_ feature"]]]
-    ) -> "Answers":
+    def of(cls, batches: Iterable[tuple[Latents | Float[Tensor, "_ latent"], Float[Tensor, "_ feature"]]]) -> "Answers":
         """Join batches of (latent activations, feature values).
 
         Raises:
