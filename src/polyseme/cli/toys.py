@@ -176,14 +176,14 @@ def _figure(args: list[str]) -> int:
 def _recovery(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
     from polyseme.store import save_json
-    from polyseme.toys.recovery import RecoveryConfig, draw_fronts, recovery_sweep
+    from polyseme.toys.recovery import RecoverySweep, recovery_figure, recovery_sweep
 
-    options, config = _parsed(RecoveryOptions, RecoveryConfig, args, "polyseme toys recovery")
+    options, config = _parsed(RecoveryOptions, RecoverySweep, args, "polyseme toys recovery")
     report = recovery_sweep(config, make_reporter())
     options.out.mkdir(parents=True, exist_ok=True)
     save_json(options.out / "recovery.json", report.model_dump(mode="json"))
     print(report.summary())
-    _save_figure(draw_fronts(report), options.out / "recovery.svg")
+    _save_figure(recovery_figure(report), options.out / "recovery.svg")
     return 0
 
 

@@ -1,7 +1,7 @@
 """How often a diagnosis is right, wrong or silent: the confusion matrix over networks whose cause is known.
 
-Every class has two sets of networks: `calibration`, on which thresholds may be set, and `test`, of other seeds and other
-sizes or densities, which are looked at only to be reported.
+Every class has two sets of networks: `calibration`, on which thresholds may be set, and `test`, of other seeds and
+other sizes or densities, which are looked at only to be reported.
 """
 
 import dataclasses
@@ -156,7 +156,7 @@ class Row:
 
     name: str
     right: tuple[Answer, ...]
-    answers: Mapping[Answer, int]
+    answers: Mapping[str, int]
     reasons: Mapping[str, int]
     skipped: int
 
@@ -165,7 +165,7 @@ class Row:
         """How many networks were diagnosed."""
         return sum(self.answers.values())
 
-    def share(self, *answers: Answer) -> tuple[float, Interval]:
+    def share(self, *answers: str) -> tuple[float, Interval]:
         """Share of the networks with one of these answers, with its Wilson interval."""
         return share_interval(sum(self.answers.get(answer, 0) for answer in answers), self.n)
 

@@ -200,7 +200,7 @@ def train(config: SuperpositionConfig, reporter: Reporter, *, name: str = "netwo
     history = train_stack({"W": W, "b": b}, loss, config.optimiser, reporter=reporter, name=name)
     if config.basis in ("aligned", "rotated"):
         turns = [_turn(vectors, config.basis, seed) for vectors, seed in zip(W.mT, seeds, strict=True)]
-        W = torch.stack(turns) @ W
+        return Stack(torch.stack(turns) @ W, b, settings, history, config)
     return Stack(W, b, settings, history, config)
 
 

@@ -119,8 +119,8 @@ def _svd(h: Float[Tensor, "row d"]) -> Float[Tensor, "component d"]:
 def _nmf(h: Float[Tensor, "row d"], rank: int, generator: torch.Generator) -> Float[Tensor, "component d"]:
     """Components of the factorisation h − min h ≈ AB, A, B ≥ 0, by 200 multiplicative updates (Lee & Seung 2001)."""
     V = h - h.amin(0)
-    A, B = (torch.rand(shape, generator=generator) + 0.1 for shape in ((len(h), rank), (rank, h.shape[1])))
+    a, b = (torch.rand(shape, generator=generator) + 0.1 for shape in ((len(h), rank), (rank, h.shape[1])))
     for _ in range(200):
-        A = A * (V @ B.T) / (A @ (B @ B.T)).clamp(min=1e-12)
-        B = B * (A.T @ V) / ((A.T @ A) @ B).clamp(min=1e-12)
-    return B
+        a = a * (V @ b.T) / (a @ (b @ b.T)).clamp(min=1e-12)
+        b = b * (a.T @ V) / ((a.T @ a) @ b).clamp(min=1e-12)
+    return b
