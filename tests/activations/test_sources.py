@@ -159,6 +159,33 @@ def test_seed_and_sizes_change_the_order_and_the_fingerprint():
     assert fewer.fingerprint != base.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("row_bytes", "device", "windows"),
+    [
+        (4 * 896, "cpu", 8),
+        (4 * 1536, "cpu", 4),
+        (4 * 3072, "cpu", 2),
+        (4 * 64, "cpu", 16),
+        (2**24, "cpu", 1),
+        (4 * 1536, "meta", 64),
+        (4 * 16_384, "meta", 16),
+    ],
+)
+def test_a_pass_is_as_large_as_its_widest_tensor_allows(row_bytes, device, windows):
+    network = FakeNetwork()
+    network.row_bytes, network.device = row_bytes, torch.device(device)
+    rows = make_windows(context=256)
+    chosen = LiveSource(network, rows, NAMES, HarvestConfig())
+    assert chosen.batch_windows == windows
+    assert chosen.fingerprint == LiveSource(network, rows, NAMES, HarvestConfig(batch_windows=windows)).fingerprint
+    assert chosen.fingerprint != LiveSource(network, rows, NAMES, HarvestConfig(batch_windows=3)).fingerprint
+
+
+def test_a_pass_is_no_larger_than_a_block():
+    assert LiveSource(FakeNetwork(), WINDOWS, NAMES, HarvestConfig(block_tokens=40)).batch_windows == 4
+    assert LiveSource(FakeNetwork(), WINDOWS, NAMES, HarvestConfig(block_tokens=3)).batch_windows == 1
+
+
 def test_all_sites_come_from_one_pass_a_group():
     network = FakeNetwork()
     source = LiveSource(network, WINDOWS, NAMES, CONFIG)

@@ -101,6 +101,21 @@ def test_the_shipped_network_comes_from_the_package(saved: Path, tmp_path: Path,
     assert network.fingerprint == load_network(saved, device="cpu").fingerprint
 
 
+@pytest.mark.parametrize(
+    ("kind", "widest"), [("gpt2", 64), ("neox", 48), ("llama", 32), ("mamba", 64), ("bert", 32), ("vit", 32)]
+)
+def test_a_rows_bytes_are_those_of_the_widest_tensor_of_a_block(kind: str, widest: int) -> None:
+    network = load_network(getattr(tiny, f"tiny_{kind}")())
+    widths: list[int] = []
+    inner = network.module.get_submodule(network.site("blocks.0.resid_post").path)
+    for part in inner.modules():
+        if type(part).__name__ in ("Linear", "Conv1D"):
+            part.register_forward_hook(lambda _module, _args, output: widths.append(output.shape[-1]))
+    network.width("blocks.1.resid_post")
+    assert network.row_bytes == 4 * widest == 4 * max(widths)
+    assert load_network(network.module, dtype="float16").row_bytes == 2 * widest
+
+
 # Fingerprints
 
 

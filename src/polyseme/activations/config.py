@@ -27,8 +27,8 @@ class HarvestConfig(Config):
     block_tokens: int = Field(default=65_536, ge=1)
     """Size of the shuffle buffer: at most this many tokens' vectors are held and mixed at a time (of at least one
     batch of windows)."""
-    batch_windows: int = Field(default=8, ge=1)
-    """Windows a forward pass."""
+    batch_windows: int | None = Field(default=None, ge=1)
+    """Windows a forward pass; None decides by the width of the network and the length of a window."""
     cache: Literal["stream", "disk"] = "stream"
     """`stream` runs the network whenever vectors are needed; `disk` runs it once and keeps them in files."""
     shard_dtype: Literal["float32", "float16"] = "float32"

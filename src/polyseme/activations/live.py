@@ -17,6 +17,12 @@ from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 
+# Bytes of the widest tensor of a pass, and tokens, that a pass should not exceed: on the CPU and elsewhere. On the CPU
+# tensors should stay near the cache and far below the 32 MiB above which glibc maps every block, and faults every page
+# of it, afresh.
+_ON_CPU = 8 * 2**20, 4096
+_ELSEWHERE = 256 * 2**20, 16_384
+
 
 class LiveSource:
     """Runs the network over blocks of windows as they are needed, all sites in one pass.
@@ -26,6 +32,9 @@ class LiveSource:
         windows: the tokens.
         sites: name to site.
         config: sizes and seed.
+
+    Attributes:
+        batch_windows: windows a forward pass, decided.
 
     Raises:
         InputError: no site, or no token that counts.
@@ -41,24 +50,40 @@ class LiveSource:
         self.widths = {name: network.width(site) for name, site in sites.items()}
         self.n_tokens = windows.n_tokens
         self._sites = dict(sites)
+        self.batch_windows = config.batch_windows or self._fitting_windows()
         order = np.random.default_rng(derive_seed(config.seed, "windows")).permutation(len(windows))
-        self._groups = [order[i : i + config.batch_windows] for i in range(0, len(order), config.batch_windows)]
-        self.schedule = _schedule(windows, self._groups, config)
+        self._groups = [order[i : i + self.batch_windows] for i in range(0, len(order), self.batch_windows)]
+        self.schedule = _schedule(windows, self._groups, config, self.batch_windows)
         self.fingerprint = fingerprint(
             {
                 "network": network.fingerprint,
                 "windows": windows.fingerprint,
                 "sites": [[name, site.model_dump(mode="json")] for name, site in sites.items()],
-                "batch_windows": config.batch_windows,
+                "batch_windows": self.batch_windows,
                 "block_groups": self.schedule.groups_per_block,
                 "seed": config.seed,
             }
         )
 
+    @property
+    def _device(self) -> torch.device:
+        return getattr(self.network, "device", torch.device("cpu"))
+
+    def _fitting_windows(self) -> int:
+        """Windows a pass, a power of two.
+
+        From sizes alone, never by timing: a run and its resume must choose alike, for a window's vectors differ in the
+        last bits with the windows beside it, and the order of tokens with the size of groups.
+        """
+        most_bytes, most_tokens = _ON_CPU if self._device.type == "cpu" else _ELSEWHERE
+        # An MLP's hidden layer is four times as wide as the stream in most networks that do not say.
+        row_bytes: int = getattr(self.network, "row_bytes", 16 * max(self.widths.values()))
+        tokens = min(most_tokens, most_bytes // row_bytes, self.config.block_tokens)
+        return 1 << max(0, (tokens // self.windows.tokens.shape[1]).bit_length() - 1)
+
     def room(self) -> Rows:
         """A buffer for a block, where the network's vectors are."""
-        device = getattr(self.network, "device", torch.device("cpu"))
-        return Rows.empty(self.schedule.capacity, self.widths, device)
+        return Rows.empty(self.schedule.capacity, self.widths, self._device)
 
     def load(self, block: Block, rows: Rows, advance: Callable[[int], None] | None = None) -> None:
         """Run the network over a block's groups and fill `rows` in their order.
@@ -97,9 +122,11 @@ class LiveSource:
         )
 
 
-def _schedule(windows: Windows, groups: list[Int[np.ndarray, " _"]], config: HarvestConfig) -> Schedule:
+def _schedule(
+    windows: Windows, groups: list[Int[np.ndarray, " _"]], config: HarvestConfig, batch_windows: int
+) -> Schedule:
     counted = (~windows.special).sum(1)
     group_rows = np.array([int(counted[group].sum()) for group in groups], dtype=np.int64)
     context = windows.tokens.shape[1]
-    per_block = max(1, config.block_tokens // (context * config.batch_windows))
+    per_block = max(1, config.block_tokens // (context * batch_windows))
     return Schedule(group_rows, per_block, config.seed)

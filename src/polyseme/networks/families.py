@@ -57,6 +57,8 @@ class Family:
         readout: module paths, from the whole model and with `{base}` for the base model, that turn the last residual
             stream into logits; empty where there is no such chain.
         embeddings: parameters that embed the input and are not in an `nn.Embedding`.
+        activated: linear maps with the non-linearity that alone reads what they return, as module paths with `{n}`;
+            those a network lacks are passed over.
         mask_4d: whether the attention takes an additive `[batch, 1, query, key]` mask as it is.
         absent: from the config, short names this network lacks though the family has them, with the reason.
     """
@@ -68,6 +70,7 @@ class Family:
     transformer_lens: dict[str, str] = field(default_factory=dict[str, str])
     readout: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
+    activated: tuple[tuple[str, str], ...] = ()
     mask_4d: bool = False
     absent: Callable[[Any], dict[str, str]] = _nothing_absent
 
@@ -90,6 +93,7 @@ GPT2 = Family(
         "final_norm": "ln_f.out",
     },
     readout=("{base}ln_f", "lm_head"),
+    activated=(("h.{n}.mlp.c_fc", "h.{n}.mlp.act"),),
     mask_4d=True,
 )
 
@@ -119,6 +123,7 @@ NEOX = Family(
         "final_norm": "final_layer_norm.out",
     },
     readout=("{base}final_layer_norm", "lm_head"),
+    activated=(("layers.{n}.mlp.dense_h_to_4h", "layers.{n}.mlp.act"),),
     mask_4d=True,
     absent=_neox_absent,
 )
@@ -141,6 +146,7 @@ LLAMA = Family(
         "final_norm": "norm.out",
     },
     readout=("{base}norm", "lm_head"),
+    activated=(("layers.{n}.mlp.gate_proj", "layers.{n}.mlp.act_fn"),),
     mask_4d=True,
 )
 
@@ -156,6 +162,7 @@ GEMMA2 = Family(
         "blocks.{n}.mlp_out": "layers.{n}.post_feedforward_layernorm.out",
     },
     readout=LLAMA.readout,
+    activated=LLAMA.activated,
     mask_4d=True,
 )
 
@@ -205,6 +212,7 @@ BERT = Family(
         "blocks.{n}.ln2.hook_normalized": "encoder.layer.{n}.out",
     },
     readout=("cls.predictions",),
+    activated=(("encoder.layer.{n}.intermediate.dense", "encoder.layer.{n}.intermediate.intermediate_act_fn"),),
     mask_4d=True,
     absent=lambda _config: {"final_norm": "a post-norm network ends in its last block's norm; use its resid_post"},
 )
@@ -227,6 +235,7 @@ VIT = Family(
         "final_norm": "layernorm.out",
     },
     readout=("{base}layernorm", "classifier"),
+    activated=(("layers.{n}.mlp.fc1", "layers.{n}.mlp.activation_fn"),),
     embeddings=(
         "embeddings.cls_token",
         "embeddings.mask_token",

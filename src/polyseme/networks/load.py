@@ -1,7 +1,7 @@
 """Loading networks: safetensors only, no code from the folder, offline unless a download is asked for."""
 
 import copy
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.networks.families import Family, family_of
+from polyseme.networks.fusion import fuse
 from polyseme.networks.hooks import Repeated
 from polyseme.networks.inputs import Inputs
 from polyseme.networks.network import Network
@@ -39,6 +40,9 @@ class NetworkConfig(Config):
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
     download: bool = False
     """Fetch a hub name that is not on this machine yet; without it nothing touches the network."""
+    linear: Literal["plain", "fused"] = "plain"
+    """`fused` computes linear maps on the CPU through oneDNN, with a GELU after one in the same pass: faster, and equal
+    to about 1e-6 instead of bit for bit."""
     reinit: ReinitConfig | None = None
     """Make the weights random, with chosen statistics kept: a control."""
 
@@ -50,6 +54,7 @@ class NetworkConfig(Config):
             dtype=self.dtype,
             device=self.device,
             download=self.download,
+            linear=self.linear,
             reinit=self.reinit,
         )
 
@@ -63,6 +68,7 @@ def load_network(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     device: str | None = None,
     download: bool = False,
+    linear: Literal["plain", "fused"] = "plain",
     reinit: ReinitConfig | None = None,
     example_inputs: Inputs | None = None,
     causal: bool | None = None,
@@ -73,7 +79,8 @@ def load_network(
 
     Args:
         source: `pylm`, a folder or hub name in the Hugging Face layout, or a module. A module is put in eval mode where
-            it is; a change of its weights (`dtype`, `reinit`) is made on a copy.
+            it is; a change of its weights (`dtype`, `reinit`) is made on a copy, and one of its code (`linear`) on a
+            copy that shares its weights.
         run: `run(module, inputs)` for a module that is no Hugging Face model, returning a tensor or something with
             one in it; by default `module(inputs)`, and `module(**inputs)` for a dict.
         tokenizer: a tokenizer, or the folder of one; by default the source's own.
@@ -81,6 +88,7 @@ def load_network(
         dtype: of the weights; by default float32 for a folder or name, unchanged for a module.
         device: `auto`, or a torch device; by default `auto` for a folder or name, unchanged for a module.
         download: fetch a hub name that is not on this machine.
+        linear: `fused` computes linear maps through oneDNN where that can be had on the CPU (`networks.fusion`).
         reinit: make the weights random, with chosen statistics kept.
         example_inputs: inputs that run, for a module of an unknown kind; site widths are measured on them.
         causal: whether position t sees only positions up to t; known for Hugging Face models, else False.
@@ -95,6 +103,8 @@ def load_network(
         module = copy.deepcopy(source) if dtype is not None or reinit is not None else source
         if dtype is not None:
             module = module.to(_DTYPES[dtype])
+        if linear == "fused" and module is source:
+            module = _sharing(module)
         placed = module if device is None else module.to(_device(device))
     else:
         place = _device(device or "auto")
@@ -110,6 +120,8 @@ def load_network(
     if run is None and not is_hugging_face:
         run = _call
     base = _base(placed)
+    if linear == "fused":
+        fuse(placed, _activated(placed, base, family))
     record = None
     if reinit is not None:
         record = reinit.build(placed, embeddings=[f"{base}{name}" for name in family.embeddings] if family else ())
@@ -134,6 +146,22 @@ def _call(module: nn.Module, inputs: Any) -> Any:
 def _base(module: nn.Module) -> str:
     prefix = getattr(module, "base_model_prefix", "")
     return f"{prefix}." if prefix and isinstance(getattr(module, prefix, None), nn.Module) else ""
+
+
+def _sharing(module: nn.Module) -> nn.Module:
+    """A copy of the module with the same parameters and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
+
+def _activated(module: nn.Module, base: str, family: Family | None) -> Iterator[tuple[str, str]]:
+    """Paths of the linear maps whose non-linearity follows at once, with its path."""
+    if family is None:
+        return
+    blocks = module.get_submodule(f"{base}{family.blocks}")
+    for n, _ in enumerate(blocks.children()):
+        for linear, activation in family.activated:
+            yield f"{base}{linear.format(n=n)}", f"{base}{activation.format(n=n)}"
 
 
 def _is_causal(module: nn.Module, family: Family | None) -> bool:

@@ -111,9 +111,18 @@ class Network:
         """Parameters, shared ones counted once."""
         return sum(p.numel() for p in self.module.parameters())
 
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes a position takes in the widest tensor of its blocks: by the longest side of their weight matrices."""
+        head = self._head()
+        outside = {id(part.weight) for part in self.module.modules() if isinstance(part, nn.Embedding)}
+        outside |= set() if head is None else {id(head.weight)}
+        sides = [max(p.shape) for p in self.module.parameters() if p.dim() == 2 and id(p) not in outside]
+        return max(sides, default=1) * self.dtype.itemsize
+
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over class, config, weights and re-initialisation; 64 hex digits, computed once."""
+        """SHA-256 over class, config, weights, re-initialisation and fusion; 64 hex digits, computed once."""
         return self._fingerprint
 
     @cached_property
