@@ -10,6 +10,7 @@ from polyseme.toys.incidental import (
     TiedAutoencoder,
     count,
     expected,
+    loss_of,
     occupied,
     polysemantic,
     settled,
@@ -46,6 +47,14 @@ def test_expected_number_is_that_of_pairs_of_opposite_signs():
     both[torch.arange(20_000)[:, None], sign, home] = 1
     assert float(both.prod(1).sum(-1).mean()) == pytest.approx(occupied(6, 16), rel=0.05)
     assert occupied(32, 10**5) == pytest.approx(expected(32, 10**5), rel=1e-3)  # the leading term
+
+
+def test_gradient_by_hand_is_the_losses():
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    plain = (torch.relu(W @ W.mT) - torch.eye(5)).square().sum((1, 2)) + 0.1 * W.abs().sum((1, 2))
+    torch.testing.assert_close(loss_of(W, 0.1), plain)
+    assert torch.autograd.gradcheck(lambda w: loss_of(w, 0.1), (W,))
 
 
 def test_an_instance_does_not_depend_on_its_stack():

@@ -8,6 +8,7 @@ other: n(n − 1)/4m of them. Lecomte et al. 2023.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +28,8 @@ PAPER = "Lecomte et al. 2023, Incidental Polysemanticity"
 SITE = Site(path="hidden")
 PRESENT = 0.5
 """A neuron answers to a feature where |W| is above this: at the end of the training weights are near 0 or near ±1."""
+SETTLED = 0.9
+"""Share of its features on one neuron each that a network has to exceed, to be counted."""
 
 
 class TiedAutoencoder(nn.Module):
@@ -107,19 +110,46 @@ class IncidentalToy(Config):
         return Sample(inputs=x, features=x)
 
 
+class _Loss(torch.autograd.Function):
+    """Σ (ReLU(WWᵀ) − I)² + λ‖W‖₁. With R = ReLU(WWᵀ) − I, symmetric and 0 in its gradient where ReLU is shut, the
+    gradient is 4 R W + λ sign W: two products of a step, where autograd, blind to the symmetry, takes three."""
+
+    @staticmethod
+    def forward(ctx: Any, W: Tensor, l1: float) -> Tensor:
+        left = torch.relu_(W @ W.mT)
+        on = left > 0
+        left.diagonal(dim1=-2, dim2=-1).sub_(1)
+        loss = left.square().sum((-1, -2)) + l1 * W.abs().sum((-1, -2))
+        ctx.save_for_backward(W, left.mul_(on))
+        ctx.l1 = l1
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        W, left = ctx.saved_tensors
+        return torch.baddbmm(W.sign(), left, W, beta=ctx.l1, alpha=4).mul_(grad_outputs[0][:, None, None]), None
+
+
+def loss_of(W: Float[Tensor, "instance feature neuron"], l1: float) -> Float[Tensor, " instance"]:
+    """The loss of every network, with its gradient to W alone."""
+    apply: Any = _Loss.apply
+    return apply(W, l1)
+
+
 def train(
-    config: IncidentalToy, reporter: Reporter
+    config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None
 ) -> tuple[Float[Tensor, "instance feature neuron"], Float[Tensor, " instance"]]:
-    """Train every seed at once; W and the final loss of each."""
+    """Train every seed at once; W and the final loss of each. A training that was killed goes on from `checkpoints`."""
     seeds = [derive_seed(seed, "incidental") for seed in config.seeds]
     W = Draws(seeds, "initial").normal(config.n_features, config.n_neurons) / math.sqrt(config.n_neurons)
-    eye = torch.eye(config.n_features)
-
-    def loss(_: int) -> Tensor:
-        error = (torch.relu(W @ W.mT) - eye).square().sum((-1, -2))
-        return error + config.l1 * W.abs().sum((-1, -2))
-
-    history = train_stack({"W": W}, loss, config.optimiser, reporter=reporter)
+    history = train_stack(
+        {"W": W},
+        lambda _: loss_of(W, config.l1),
+        config.optimiser,
+        reporter=reporter,
+        name=f"{config.n_neurons} neurons",
+        checkpoints=checkpoints,
+    )
     return W, history.final
 
 
@@ -153,25 +183,28 @@ def count(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
     return _counted(config, reporter)
 
 
-def room(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
+def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
     """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and goes on where there is room to spare."""
-    sizes = [config.model_copy(update={"n_neurons": factor * config.n_features}) for factor in (1, 2, 4, 8, 16)]
-    return [line for size in sizes for line in _counted(size, reporter)]
+    lines: list[Check] = []
+    for factor in (1, 2, 4, 8, 16):
+        size = config.model_copy(update={"n_neurons": factor * config.n_features})
+        lines += _counted(size, reporter, checkpoints and checkpoints / str(size.n_neurons))
+    return lines
 
 
-def published(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
+def published(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
     """The sizes of the paper: n = 256, m = 256 to 4096."""
-    return room(config.model_copy(update={"n_features": 256}), reporter)
+    return room(config.model_copy(update={"n_features": 256}), reporter, checkpoints)
 
 
-def _counted(config: IncidentalToy, reporter: Reporter) -> list[Check]:
+def _counted(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     n, m = config.n_features, config.n_neurons
     references: tuple[tuple[str, float, Source], ...] = (
         ("n(n − 1)/4m", expected(n, m), "published"),
         ("m(1 − 2(1 − 1/2m)ⁿ + (1 − 1/m)ⁿ), neurons and not pairs", occupied(n, m), "derived"),
     )
-    W, losses = train(config, reporter)
-    ok = (losses <= config.ceiling) & (settled(W) > 0.9)
+    W, losses = train(config, reporter, checkpoints)
+    ok = (losses <= config.ceiling) & (settled(W) > SETTLED)
     why = ""
     if len(config.seeds) < 30:
         why = f"{len(config.seeds)} networks: at least 30 are needed"
@@ -205,18 +238,21 @@ def _counted(config: IncidentalToy, reporter: Reporter) -> list[Check]:
 
 
 def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
-    """Polysemantic neurons against m, beside n(n − 1)/4m."""
-    import matplotlib.pyplot as plt
+    """Polysemantic neurons against m, beside n(n − 1)/4m; hollow where networks did not come down to their neurons."""
+    from polyseme.toys.figures import panels
 
     n = config.n_features
     sizes = [factor * n for factor in (1, 2, 4, 8, 16)]
-    found = [polysemantic(train(config.model_copy(update={"n_neurons": m}), reporter)[0]) for m in sizes]
-    means = [float(counts.mean()) for counts in found]
-    errors = [2 * float(counts.std()) / math.sqrt(len(counts)) for counts in found]
-    figure, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    trained = [train(config.model_copy(update={"n_neurons": m}), reporter)[0] for m in sizes]
+    figure, (ax,) = panels(1, width=5.5, height=4)
     ax.plot(sizes, [expected(n, m) for m in sizes], color="0.6", label="n(n − 1)/4m")
     ax.plot(sizes, [occupied(n, m) for m in sizes], "--", color="0.6", label="neurons, not pairs")
-    ax.errorbar(sizes, means, yerr=errors, fmt="o", color="tab:blue", capsize=3, label="trained (± 2 s.e.)")
+    for m, W in zip(sizes, trained, strict=True):
+        counts, fill = polysemantic(W), "full" if bool((settled(W) > SETTLED).all()) else "none"
+        error = 2 * float(counts.std()) / math.sqrt(len(counts))
+        ax.errorbar(m, float(counts.mean()), yerr=error, fmt="o", color="tab:blue", capsize=3, fillstyle=fill)
+    ax.errorbar([], [], yerr=[], fmt="o", color="tab:blue", capsize=3, label="trained (± 2 s.e.)")
+    ax.plot([], [], "o", color="tab:blue", fillstyle="none", label="the same, some features not down to one neuron")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_xticks(sizes, [str(m) for m in sizes])
@@ -230,6 +266,6 @@ def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
 IncidentalToy.experiments = (
     Experiment("count", "fast", "polysemantic neurons beside n(n − 1)/4m", count),
     Experiment("room", "slow", "the same from n to 16n neurons", room),
-    Experiment("published", "long", "the same at the paper's sizes", published),
+    Experiment("published", "long", "the same at the paper's sizes", published, resumable=True),
 )
 IncidentalToy.figures = {"count": count_figure}
