@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,26 @@ import pytest
 from tests.studies.small import small_config
 
 SCRIPT = """
-import json, sys, torch
+import json, os, signal, sys, torch
 torch.set_num_threads(1)
 import polyseme
+moments = 0
+
+def counted(rename):
+    def do(*args, **kwargs):
+        for call in (lambda: None, lambda: rename(*args, **kwargs)):  # a moment before it, and a moment after it
+            call()
+            globals()["moments"] += 1
+            if moments == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+    return do
+
+os.replace, os.rename = counted(os.replace), counted(os.rename)
 polyseme.study(json.loads(sys.argv[1]), root=sys.argv[2])
+print(moments)
 """
+"""Whatever is written becomes visible by a rename, so these moments are all the states a kill can leave on disk but for
+torn temporary files, which come before a rename too."""
 
 
 def _weights(root: Path) -> dict[str, str]:
@@ -30,29 +44,22 @@ def _weights(root: Path) -> dict[str, str]:
 def test_kill_9_at_random_moments_then_resume_gives_the_same_bits(
     small_network: Path, small_corpus: Path, tmp_path: Path
 ) -> None:
-    training = {"n_tokens": 65536, "batch_size": 256, "checkpoint_seconds": 0.05}
+    training = {"n_tokens": 4096, "batch_size": 256, "checkpoint_seconds": 0}
     config = small_config(small_network, small_corpus, controls=[{"kind": "gaussian_reinit"}], training=training)
 
-    def start(root: Path) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(config), str(root)])
+    def run(root: Path, dies_at: int) -> "subprocess.CompletedProcess[bytes]":
+        command = [sys.executable, "-c", SCRIPT, json.dumps(config), str(root), str(dies_at)]
+        return subprocess.run(command, stdout=subprocess.PIPE, check=False)
 
-    began = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
-    whole = time.monotonic() - began
+    whole = run(tmp_path / "whole", 0)
+    assert whole.returncode == 0
+    moments = int(whole.stdout.split()[-1])
     rng = random.Random(0)
     kills = 0
-    for _ in range(30):
-        process = start(tmp_path / "killed")
-        try:
-            # Later and later: the first kills fall into the imports, the last ones close to the end.
-            code = process.wait(timeout=whole * rng.uniform(0.3, 0.6 + 0.1 * kills))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert code == 0
-        break
+    while (code := run(tmp_path / "killed", rng.randint(moments // 8, moments // 3)).returncode) == -signal.SIGKILL:
+        kills += 1
+        assert kills < 30, "a killed study does not get on"
+    assert code == 0
     assert kills >= 2
     assert _weights(tmp_path / "killed") == _weights(tmp_path / "whole")
     assert not list((tmp_path / "killed" / "objects").glob("*.partial"))
