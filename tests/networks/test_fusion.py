@@ -107,16 +107,27 @@ def test_a_hook_of_ones_own_between_the_two_sees_the_plain_value(family: str) ->
     assert error(seen[3], seen[1]) < 1e-5
 
 
-def test_modules_parameters_and_the_module_given_stay() -> None:
+def laid_out(module: nn.Module) -> dict[str, tuple[int, tuple[int, ...]]]:
+    return {name: (tensor.data_ptr(), tensor.stride()) for name, tensor in module.state_dict().items()}
+
+
+def test_modules_values_and_the_module_given_stay() -> None:
     module = tiny.tiny_gpt2()
-    before = {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
+    before = laid_out(module)
     fused = load_network(module, linear="fused").module
     assert fused is not module
     assert not fusion.is_fused(module)
-    assert {name: tensor.data_ptr() for name, tensor in fused.state_dict().items()} == before
+    assert laid_out(module) == before
     assert [(name, type(part)) for name, part in fused.named_modules()] == [
         (name, type(part)) for name, part in module.named_modules()
     ]
+    values = module.state_dict()
+    assert all(torch.equal(tensor, values[name]) for name, tensor in fused.state_dict().items())
+    # What is not laid out anew is shared.
+    apart = {name for name, place in laid_out(fused).items() if place != before[name]}
+    parts = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    conv1d = {f"transformer.h.{n}.{part}.weight" for n in range(2) for part in parts}
+    assert apart == (conv1d if fusion.is_fused(fused) else set())
 
 
 @needs_onednn
@@ -157,7 +168,7 @@ def test_without_the_private_operation_values_are_the_plain_ones_bit_for_bit(
     assert not fusion.is_fused(late.module)
     expected = plain.logits(inputs_of(family))
     assert torch.equal(late.logits(inputs_of(family)), expected)
-    assert torch.equal(fused.logits(inputs_of(family)), expected)
+    assert error(fused.logits(inputs_of(family)), expected) < 1e-5
 
 
 @pytest.mark.parametrize("broken", ["missing", "raises", "wrong"])
