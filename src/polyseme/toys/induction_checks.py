@@ -1,7 +1,7 @@
 """What a network of the induction task is held against, and its attention drawn."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
-from polyseme.heads import HeadScoresConfig, attention_patterns, head_scores, previous_token
+from polyseme.heads import (
+    HeadScoresConfig,
+    attention_patterns,
+    head_scores,
+    prefix_matching,
+    previous_token,
+    repeated_sequences,
+)
 from polyseme.networks import Network, load_network, zero_ablate
 from polyseme.toys.checks import Check, Experiment, Source, check, mean_interval, not_measured
 from polyseme.toys.stack import Draws
 
 if TYPE_CHECKING:
-    from polyseme.toys.induction import InductionToy
+    from polyseme.toys.induction import InductionToy, Run
 
 PAPER = "Olsson et al. 2022; task of Bushnaq et al. 2025"
+GENERAL = "Olsson et al. 2022, In-context Learning and Induction Heads"
 N_TEST = 1_000
 """Sequences a trained network is measured on."""
 
@@ -29,7 +38,7 @@ class _Line:
     """What is measured on each network of two layers.
 
     Attributes:
-        key: of `measures`.
+        key: of `measures`, or of `general_measures`.
         name: in words.
         reference: least value that passes.
         why: it is not met where it is not, with one special S; or nothing.
@@ -70,6 +79,14 @@ _TWO_LAYERS = (
 )
 
 
+_GENERAL = (
+    _Line("accuracy", "accuracy on what the period decides, two layers", 0.99),
+    _Line("prefix", "prefix-matching score of layer 1, on repeated random sequences", 0.8),
+    _Line("previous", "previous-token score of layer 0, on the same", 0.8),
+    _Line("drop", "share of the prefix-matching score lost without the head of layer 0", 0.5),
+)
+
+
 @torch.no_grad()
 def measures(config: "InductionToy", network: Network, seed: int) -> dict[str, float]:
     """Accuracy and head scores of one network of two layers.
@@ -84,8 +101,7 @@ def measures(config: "InductionToy", network: Network, seed: int) -> dict[str, f
     ablated = attention_patterns(network, tokens, edits={"layers.0": zero_ablate()})[:, :, 0]
     matching = float(between(intact[1], torch.full_like(first, config.length - 1), first + 1).mean())
     without = float(between(ablated[1], torch.full_like(first, config.length - 1), first + 1).mean())
-    repeated = HeadScoresConfig(length=(config.length - 1) // 2, bos=0, vocabulary=(1, config.vocabulary + 1))
-    scores = {(s.name, s.scope["layer"]): s.value for s in head_scores(network, repeated)}
+    scores = {(s.name, s.scope["layer"]): s.value for s in head_scores(network, repeated(config))}
     return {
         "accuracy": accuracy(network, tokens, first),
         "matching": matching,
@@ -93,6 +109,37 @@ def measures(config: "InductionToy", network: Network, seed: int) -> dict[str, f
         "previous": float(previous_token(intact[0]).mean()),
         "prefix": scores["prefix_matching", 1],
         "drop": 1 - without / matching,
+    }
+
+
+def repeated(config: "InductionToy") -> HeadScoresConfig:
+    """Random ordinary tokens, alike or not, and the same again, within the toy's length: what heads are scored on."""
+    return HeadScoresConfig(length=(config.length - 1) // 2, bos=0, vocabulary=(1, config.vocabulary + 1))
+
+
+@torch.no_grad()
+def general_measures(config: "InductionToy", network: Network, seed: int) -> dict[str, float]:
+    """Accuracy and head scores of one network of two layers that was trained on sequences that recur.
+
+    Args:
+        config: of the toy.
+        network: of it.
+        seed: of the sequences.
+    """
+    from polyseme.toys.induction import UNKNOWN, asked
+
+    tokens, period = (x[0] for x in config.sequences(Draws([seed], "test"), N_TEST))
+    wanted = asked(config, tokens, period)
+    right = network.run(tokens).logits[:, :-1].argmax(-1) == wanted
+    on = repeated(config)
+    scores = {(s.name, s.scope["layer"]): s.value for s in head_scores(network, on)}
+    ablated = attention_patterns(network, repeated_sequences(on, config.n_tokens), edits={"layers.0": zero_ablate()})
+    without = float(prefix_matching(ablated[1], on.length).mean())
+    return {
+        "accuracy": float(right.sum() / (wanted != UNKNOWN).sum()),
+        "prefix": scores["prefix_matching", 1],
+        "previous": scores["previous_token", 0],
+        "drop": 1 - without / scores["prefix_matching", 1],
     }
 
 
@@ -114,24 +161,59 @@ def two_layers(config: "InductionToy", reporter: Reporter) -> list[Check]:
     """A previous-token head, a head that matches by it, and the task solved."""
     from polyseme.toys.induction import train
 
-    config = config.model_copy(update={"n_layers": 2})
-    run = train(config, reporter)
+    run = train(config.model_copy(update={"n_layers": 2}), reporter)
+    if config.trigger == "every":
+        shortest, longest = config.periods
+        about = f"periods of {shortest} to {longest}, d = {config.d_model}"
+        return _held_against(_GENERAL, run, general_measures, GENERAL, about)
+    return _held_against(_TWO_LAYERS, run, measures, PAPER, "loss on the last token alone")
+
+
+def general(config: "InductionToy", reporter: Reporter) -> list[Check]:
+    """Heads that match any token: positions before the maps, and sequences that recur with a period of their own.
+
+    With one period for all sequences a head could attend to a fixed distance, and one layer would do.
+
+    Raises:
+        InputError: fewer ordinary tokens than the longest period has.
+    """
+    config = _general(config)
+    return [*two_layers(config, reporter), *one_layer(config, reporter)]
+
+
+def _general(config: "InductionToy") -> "InductionToy":
+    config = config.model_copy(update={"trigger": "every", "places": "before", **dict(config.general)})
+    longest = config.periods[1]
+    if config.vocabulary < longest:
+        raise InputError(
+            f"{config.vocabulary} ordinary tokens do not fill a period of {longest} different ones",
+            where="vocabulary",
+            fix=f"at least {longest}, or sequences of at most {2 * config.vocabulary + 2} tokens",
+        )
+    return config
+
+
+def _held_against(
+    lines: Sequence[_Line],
+    run: "Run",
+    measure: Callable[["InductionToy", Network, int], dict[str, float]],
+    paper: str,
+    about: str,
+) -> list[Check]:
+    """Each line as a check over the networks of two layers that learned."""
+    config = run.config
     learned = [i for i in range(len(config.seeds)) if float(run.loss[-1, i]) <= config.ceiling]
     count = f"{len(learned)} of {len(config.seeds)} networks below a loss of {config.ceiling:.2f} nats"
-    about = f"{count} after {config.optimiser.steps} steps of {config.batch} sequences, loss on the last token alone"
+    about = f"{count} after {config.optimiser.steps} steps of {config.batch} sequences, {about}"
     if not learned:
         return [
-            not_measured(line.name, reference=f"≥ {line.reference:g}", source=line.source, paper=PAPER, why=about)
-            for line in _TWO_LAYERS
+            not_measured(line.name, reference=f"≥ {line.reference:g}", source=line.source, paper=paper, why=about)
+            for line in lines
         ]
-    found = [
-        measures(
-            config, load_network(run.modules[i], example_inputs=torch.zeros(1, config.length, dtype=torch.long)), i
-        )
-        for i in learned
-    ]
+    example = torch.zeros(1, config.length, dtype=torch.long)
+    found = [measure(config, load_network(run.modules[i], example_inputs=example), i) for i in learned]
     checks: list[Check] = []
-    for line in _TWO_LAYERS:
+    for line in lines:
         values = np.array([one[line.key] for one in found])
         mean, interval = mean_interval(values)
         each = ", ".join(f"{v:.3g}" for v in values)
@@ -142,7 +224,7 @@ def two_layers(config: "InductionToy", reporter: Reporter) -> list[Check]:
                 mean,
                 reference=f"≥ {line.reference:g}",
                 source=line.source,
-                paper=PAPER,
+                paper=paper,
                 at_least=line.reference,
                 interval=interval,
                 n=len(values),
@@ -156,18 +238,18 @@ def one_layer(config: "InductionToy", reporter: Reporter) -> list[Check]:
     """The control: the same training with one layer."""
     from polyseme.toys.induction import train
 
-    config = config.model_copy(update={"n_layers": 1})
-    run = train(config, reporter)
+    run = train(config.model_copy(update={"n_layers": 1}), reporter)
     final = run.accuracy[-1].double().numpy()
     mean, interval = mean_interval(final)
     diverged = bool(torch.isnan(run.loss[-1]).any())
+    every = config.trigger == "every"
     return [
         check(
-            "accuracy on the last token, one layer",
+            f"accuracy on {'what the period decides' if every else 'the last token'}, one layer",
             math.nan if diverged else mean,
             reference="< .5: it fails",
             source="proposed",
-            paper=PAPER,
+            paper=GENERAL if every else PAPER,
             at_most=0.5,
             interval=interval,
             n=len(final),
@@ -184,6 +266,8 @@ def draw_attention(config: "InductionToy", reporter: Reporter) -> Any:
     runs = {n: train(config.model_copy(update={"n_layers": n}), reporter) for n in (2, 1)}
     best = runs[2].modules[int(runs[2].loss[-1].argmin())]
     sequences, firsts = config.sequences(Draws([0], "drawn"), 200)
+    if config.trigger == "every":  # S is the last token's earlier occurrence: one period before the end
+        firsts = config.length - 1 - firsts
     # Of 200 sequences, the one whose first S is nearest a third of the way: legible, and chosen without its pattern.
     row = int((firsts[0] - config.length // 3).abs().argmin())
     tokens, first = sequences[0, row : row + 1], int(firsts[0, row])
@@ -203,13 +287,19 @@ def draw_attention(config: "InductionToy", reporter: Reporter) -> Any:
         axes[2].plot(runs[n].steps, runs[n].accuracy, color=colour, alpha=0.3, linewidth=0.8)
         label = f"{n} layer{'s' * (n > 1)}"
         axes[2].plot(runs[n].steps, runs[n].accuracy.mean(1), color=colour, label=label)
-    axes[2].set(xlabel="step", ylabel="accuracy on the last token", ylim=(-0.02, 1.02), title="training")
+    axes[2].set(xlabel="step", ylabel="accuracy", ylim=(-0.02, 1.02), title="training")
     axes[2].legend(frameon=False)
     return figure
+
+
+def draw_general(config: "InductionToy", reporter: Reporter) -> Any:
+    """The same of the experiment `general`: the two heads by their stripes, one place back and one period less one."""
+    return draw_attention(_general(config), reporter)
 
 
 CHECKS = (
     Experiment("two-layers", "slow", "induction learned, by a head that attends to the token before", two_layers),
     Experiment("one-layer", "slow", "one layer cannot", one_layer),
+    Experiment("general", "slow", "any token matched, by a head that reads what the token before was", general),
 )
-FIGURES: Mapping[str, Callable[[Any, Reporter], Any]] = {"attention": draw_attention}
+FIGURES: Mapping[str, Callable[[Any, Reporter], Any]] = {"attention": draw_attention, "general": draw_general}
