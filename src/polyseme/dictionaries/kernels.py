@@ -34,6 +34,15 @@ def _onednn_linear() -> Any:
         return None
 
 
+@functools.cache
+def adds_bf16_in_fp32(device: torch.device) -> bool:
+    """Whether products of bfloat16 are summed in float32 there: oneDNN's are, CUDA's split sums need not be."""
+    try:
+        return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except AttributeError:
+        return False
+
+
 def affine(
     x: Float[Tensor, "batch d"], weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"], out: Float[Tensor, "batch n"]
 ) -> Float[Tensor, "batch n"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme.dictionaries.entries import SparseEntries
-from polyseme.dictionaries.kernels import affine, tiles, top_k
+from polyseme.dictionaries.kernels import adds_bf16_in_fp32, affine, gather_dot, tiles, top_k
 
 MAX_DENSITY = 0.1
 """Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
@@ -87,12 +87,21 @@ def active(mask: Tensor) -> Int[Tensor, " entry"]:
     return words[within >> 3] * 8 + (within & 7)
 
 
-def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
-    """The at most k largest positive entries of each row; `ascending` sorts them by latent."""
+def select_top_k(encoder: Encoder, k: int, *, ascending: bool, bf16: bool = False) -> SparseEntries:
+    """The at most k largest positive entries of each row.
+
+    Args:
+        encoder: of the vectors.
+        k: entries a row, at most.
+        ascending: sort them by latent.
+        bf16: look for them in a bfloat16 product (`Rough`), with the same result, where the device adds such products
+            up in float32.
+    """
     k = min(k, encoder.n_latents)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for _, pre in encoder.tiles():
-        values, latents = top_k(pre, k)
+    rough = bf16 and adds_bf16_in_fp32(encoder.x.device)
+    tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
+    for values, latents in tops:
         if ascending:
             latents, order = torch.sort(latents, dim=1)
             values = values.gather(1, order)
@@ -103,6 +112,70 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
             values, latents = values[keep.view(-1)], latents[keep.view(-1)]
         parts.append((values, latents, counts))
     return joined(parts, encoder.n_latents)
+
+
+class Rough:
+    """The top k of a row by a bfloat16 product, with a proof for each row; a row without one is encoded in float32.
+
+    Half as many again as wanted, and `MARGIN` at least, are taken from the rough product and scored again in float32.
+    With x = x̃ + δx and w = w̃ + δw, their roundings,
+
+        |x w_j − x̃ w̃_j| ≤ ‖δx‖ max_j ‖w̃_j‖ + ‖x‖ max_j ‖δw_j‖ =: e
+
+    and both norms of roundings are computed, not bounded, which makes e half of what bfloat16's unit roundoff allows.
+    All that was left out is below the smallest candidate in the rough product, so its float32 value is below that
+    + e + the roundings of bias and result; where the kth score is above this, the k best are proven to be the k best.
+    """
+
+    MARGIN = 16
+    _ROUNDOFF = 2.0**-8
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+        weight, self._bias = encoder.weight, encoder.bias.to(torch.bfloat16)
+        self._weight = weight.to(torch.bfloat16)
+        longest = roundest = 0.0
+        for part in tiles(len(weight), weight.shape[1] * weight.element_size()):
+            rounded = self._weight[part].to(weight.dtype)
+            longest = max(longest, float(torch.linalg.vector_norm(rounded, dim=1).max()))
+            roundest = max(roundest, float(torch.linalg.vector_norm(weight[part] - rounded, dim=1).max()))
+        self._longest, self._roundest = longest, roundest
+        self._of_bias = float((encoder.bias - self._bias.to(weight.dtype)).abs().max())
+        self.n_unproven = 0
+        """Rows that were encoded in float32."""
+
+    def top_k(self, k: int) -> Iterator[tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]]:
+        """Values and latents of each row's k largest entries, tile by tile."""
+        n_latents = self._encoder.n_latents
+        for rows in tiles(len(self._encoder.x), n_latents * self._encoder.x.element_size()):
+            yield self._tile(self._encoder.x[rows], min(k, n_latents))
+
+    def _tile(self, x: Float[Tensor, "rows d_in"], k: int) -> tuple[Tensor, Tensor]:
+        weight, bias = self._encoder.weight, self._encoder.bias
+        rounded = x.to(torch.bfloat16)
+        wanted = min(k + max(k // 2, self.MARGIN), len(weight))
+        rough, latents = top_k(torch.addmm(self._bias, rounded, self._weight.t()), wanted)
+        bags = torch.arange(len(x), dtype=torch.int32, device=x.device).repeat_interleave(wanted)
+        offsets = torch.arange(0, len(bags) + 1, wanted, dtype=torch.int32, device=x.device)
+        flat = latents.to(torch.int32).view(-1)
+        scores = gather_dot(x, weight, bags, flat, offsets).view(len(x), wanted) + bias[latents]
+        values, place = top_k(scores, k)
+        latents = latents.gather(1, place)
+        if wanted == len(weight):
+            return values, latents
+        norms = torch.linalg.vector_norm(x, dim=1)
+        apart = torch.linalg.vector_norm(x - rounded.to(x.dtype), dim=1) * self._longest + norms * self._roundest
+        # Both sums of products have been rounded, too: n eps ‖x‖ ‖w‖ each, at most.
+        sums = 2 * x.shape[1] * torch.finfo(torch.float32).eps * norms * (self._longest + self._roundest)
+        least = rough.amin(1).to(x.dtype)
+        left_out = least + least.abs() * 2 * self._ROUNDOFF + apart + sums + self._of_bias
+        unproven = (~(values.amin(1) >= left_out)).nonzero().view(-1)  # of NaN nothing is proven either
+        if len(unproven):
+            self.n_unproven += len(unproven)
+            again = x[unproven]
+            exact = affine(again, weight, bias, out=x.new_empty(len(again), len(weight)))
+            values[unproven], latents[unproven] = top_k(exact, k)
+        return values, latents
 
 
 def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntries:
