@@ -147,7 +147,7 @@ def gains(config: CompressedComputationConfig, stack: Trained, at: str) -> list[
 
 def loss_over_mixing(config: CompressedComputationConfig, reporter: Reporter) -> Any:
     """L/p a feature over the mixing: the exact limit p → 0 beside its floor and the naive loss."""
-    from matplotlib.figure import Figure
+    from polyseme.toys.figures import panels
 
     mixing = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04)
     steps = min(config.optimiser.steps, 2_000)
@@ -157,8 +157,7 @@ def loss_over_mixing(config: CompressedComputationConfig, reporter: Reporter) ->
     n = len(config.seeds)
     floor = one_hot_floor(stack.M, config.n_hidden).reshape(-1, n)
     loss = stack.loss.reshape(-1, n)
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, width=6, height=4)
     axes.axhline(naive_loss(config), color="0.4", linestyle="--", label="naive: as many features as neurons")
     axes.plot(mixing, floor.mean(1), color="0.4", label="floor (Eckart–Young)")
     axes.plot(mixing, loss, ".", color="C0", markersize=5)

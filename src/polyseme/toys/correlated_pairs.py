@@ -345,13 +345,14 @@ def neurons(config: CorrelatedPairsToy, reporter: Reporter) -> Sequence[Check]:
 
 def change_figure(config: CorrelatedPairsToy, reporter: Reporter) -> Any:
     """Cosine within pairs against the correlation, beside ρ*."""
-    import matplotlib.pyplot as plt
+    from polyseme.toys.figures import panels
 
     rho = tuple(np.linspace(0, 1, 11).round(2).tolist())
     stack = train(config.model_copy(update={"rho": rho, "hidden": "linear"}), reporter)
     cosine = partners(stack.W).reshape(len(rho), -1)
-    figure, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
-    ax.plot(np.repeat(rho, cosine.shape[1]), cosine.flatten(), ".", color="tab:blue", alpha=0.4)
+    figure, (ax,) = panels(1, width=5.5, height=4)
+    each = f"a pair of one of {len(config.seeds)} networks"
+    ax.plot(np.repeat(rho, cosine.shape[1]), cosine.flatten(), ".", color="tab:blue", alpha=0.4, label=each)
     ax.plot(rho, cosine.median(-1).values, color="tab:blue", label="median")
     ax.axvline(boundary(config.density), color="0.5", linestyle="--", label="ρ* = (4 − 7p)/(4 − 3p)")
     ax.set(xlabel="correlation ρ of a pair", ylabel="cosine of the pair's vectors", ylim=(-1.05, 1.05))
