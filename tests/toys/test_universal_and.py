@@ -23,7 +23,7 @@ from polyseme.toys.universal_and_networks import (
     pairs,
     reads,
 )
-from polyseme.toys.universal_and_noise import exponent, gate_cosines, overlap_sums, read_error
+from polyseme.toys.universal_and_noise import exponent, gate_cosines, neurons_needed, overlap_sums, read_errors
 
 SMALL = UniversalAndToy(n_features=8, n_neurons=2_000, active=4, circuit_width=10, depth=3, seeds=(0, 1, 2))
 
@@ -119,7 +119,44 @@ def test_chaining_says_what_it_ran_on() -> None:
 
 
 def test_superposed_inputs_read_better_with_more_neurons() -> None:
-    assert read_error(64, 400, 0.2, 2, 128, 0) < read_error(64, 40, 0.2, 2, 128, 0)
+    assert read_errors(64, 400, [0.2], 2, 128, 0) < read_errors(64, 40, [0.2], 2, 128, 0)
+
+
+def test_a_network_without_sets_reads_nothing_and_is_wrong_where_both_are_on() -> None:
+    # Read-offs of 0: an error of 1 + (s − 2)q where both are on, (s − 1)q where one is, and q as good as 0.
+    assert read_errors(64, 16, [1e-9], 2, 100, 0).tolist() == pytest.approx([math.sqrt(0.5)])
+
+
+def test_networks_of_several_q_are_those_of_each() -> None:
+    together, alone = read_errors(64, 32, [0.1, 0.3], 3, 50, 1), read_errors(64, 32, [0.3], 3, 50, 1)
+    assert together[1] == alone[0]
+
+
+def test_read_errors_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_errors(64, 48, [0.2], 2, 50, 0)
+    monkeypatch.setattr("polyseme.toys.universal_and_noise.BLOCK_ELEMENTS", 64 * 5)
+    torch.testing.assert_close(read_errors(64, 48, [0.2], 2, 50, 0), whole)
+
+
+def test_the_neurons_needed_are_where_the_error_crosses(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def known(m: int, d: int, qs: list[float], *_: int) -> torch.Tensor:  # crosses .4 at d = .4 m
+        sizes.append(d)
+        return torch.tensor([0.4 * (0.4 * m / d) ** 0.5 + 0.01 * i for i in range(len(qs))])
+
+    monkeypatch.setattr("polyseme.toys.universal_and_noise.read_errors", known)
+    for m in (40, 1_000, 100_000):
+        assert neurons_needed(m, 0) == pytest.approx(0.4 * m, rel=0.01)
+    assert math.isnan(neurons_needed(1_000, 0, error=0.1))
+    assert max(sizes) <= 100_000
+
+
+def test_the_neurons_needed_hold_the_error() -> None:
+    needed = neurons_needed(128, 0)
+    assert 16 < needed < 128
+    qs = [0.1, 0.2, 0.3]
+    assert float(read_errors(128, round(needed / 2), qs, 2, 512, seed=9).min()) > 0.4
 
 
 @pytest.mark.parametrize(
