@@ -157,6 +157,8 @@ def test_general_scores_are_those_of_the_package():
     patterns = attention_patterns(network, sequences)[:, :, 0]
     assert found["prefix"] == pytest.approx(float(prefix_matching(patterns[1], 3).mean()), rel=1e-5)
     assert found["previous"] == pytest.approx(float(previous_token(patterns[0]).mean()), rel=1e-5)
+    # The tokens of the second half, at 4 … 6, came at 1 … 3; what followed stands at 2 … 4.
+    assert found["first"] == pytest.approx(float(patterns[0, :, [1, 2, 3, 4], [0, 1, 2, 3]].mean()), rel=1e-5)
 
 
 def test_the_loss_is_of_the_last_token():

@@ -41,7 +41,7 @@ class _Line:
         key: of `measures`, or of `general_measures`.
         name: in words.
         reference: least value that passes.
-        why: it is not met where it is not, with one special S; or nothing.
+        why: it is not met where it is not, with one special S or with every token; or nothing.
     """
 
     key: str
@@ -82,7 +82,13 @@ _TWO_LAYERS = (
 _GENERAL = (
     _Line("accuracy", "accuracy on what the period decides, two layers", 0.99),
     _Line("prefix", "prefix-matching score of layer 1, on repeated random sequences", 0.8),
-    _Line("previous", "previous-token score of layer 0, on the same", 0.8),
+    _Line(
+        "previous",
+        "previous-token score of layer 0, over all positions of the same",
+        0.8,
+        why="layer 1 reads the first occurrence alone: nothing depends on what layer 0 does after the longest period",
+    ),
+    _Line("first", "the same over the positions that prefix matching is to attend to", 0.8),
     _Line("drop", "share of the prefix-matching score lost without the head of layer 0", 0.5),
 )
 
@@ -133,12 +139,15 @@ def general_measures(config: "InductionToy", network: Network, seed: int) -> dic
     right = network.run(tokens).logits[:, :-1].argmax(-1) == wanted
     on = repeated(config)
     scores = {(s.name, s.scope["layer"]): s.value for s in head_scores(network, on)}
-    ablated = attention_patterns(network, repeated_sequences(on, config.n_tokens), edits={"layers.0": zero_ablate()})
+    again = repeated_sequences(on, config.n_tokens)
+    first = attention_patterns(network, again)[0, :, 0, : on.length + 2, : on.length + 2]
+    ablated = attention_patterns(network, again, edits={"layers.0": zero_ablate()})
     without = float(prefix_matching(ablated[1], on.length).mean())
     return {
         "accuracy": float(right.sum() / (wanted != UNKNOWN).sum()),
         "prefix": scores["prefix_matching", 1],
         "previous": scores["previous_token", 0],
+        "first": float(previous_token(first).mean()),
         "drop": 1 - without / scores["prefix_matching", 1],
     }
 
@@ -217,7 +226,7 @@ def _held_against(
         values = np.array([one[line.key] for one in found])
         mean, interval = mean_interval(values)
         each = ", ".join(f"{v:.3g}" for v in values)
-        why = f"{line.why}; " if line.why and config.trigger == "special" else ""
+        why = f"{line.why}; " if line.why and config.trigger != "any" else ""
         checks.append(
             check(
                 line.name,
