@@ -245,8 +245,8 @@ def scaling(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:
             at_most=2 / 3 + 0.1,
             interval=interval,
             n=int((~np.isnan(slopes)).sum()),
-            note=f"neurons by inputs: {table}; held is the root mean square over random pairs, not the worst of all: what "
-            "the bound has logarithms for is left out",
+            note=f"neurons by inputs: {table}; the root mean square over random pairs is held, and not the worst pair, "
+            "for which the bound has its logarithms",
         ),
         *(
             not_measured(
