@@ -163,9 +163,9 @@ def test_seed_and_sizes_change_the_order_and_the_fingerprint():
     ("row_bytes", "device", "windows"),
     [
         (4 * 896, "cpu", 8),
-        (4 * 1536, "cpu", 4),
-        (4 * 3072, "cpu", 2),
-        (4 * 64, "cpu", 16),
+        (4 * 1536, "cpu", 8),
+        (4 * 3072, "cpu", 4),
+        (4 * 64, "cpu", 8),
         (2**24, "cpu", 1),
         (4 * 1536, "meta", 64),
         (4 * 16_384, "meta", 16),
