@@ -88,7 +88,7 @@ _GENERAL = (
         0.8,
         why="layer 1 reads the first occurrence alone: nothing depends on what layer 0 does after the longest period",
     ),
-    _Line("first", "the same over the positions that prefix matching is to attend to", 0.8),
+    _Line("first", "previous-token score of layer 0, over the positions that prefix matching is to attend to", 0.8),
     _Line("drop", "share of the prefix-matching score lost without the head of layer 0", 0.5),
 )
 
