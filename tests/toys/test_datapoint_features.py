@@ -13,7 +13,6 @@ from polyseme.toys.datapoint_features import (
     few,
     peak,
     train,
-    weighted_loss,
 )
 from polyseme.toys.stack import Draws, OptimiserConfig
 
@@ -52,28 +51,6 @@ def test_examples_that_fill_up_a_stack_do_not_count():
         assert run.X.shape == (run.n_examples, 30)
         out = TiedRelu(run.W, run.b)(run.X)
         assert run.train_loss == pytest.approx(float((out - run.X).square().sum(-1).mean().detach()), rel=1e-5)
-
-
-def test_the_loss_has_autograds_gradient():
-    g = torch.Generator().manual_seed(0)
-    X = examples(SMALL, Draws([0, 1]), 9).double()
-    weight = torch.rand(2, 9, generator=g, dtype=torch.float64)
-    W = torch.randn(2, 2, 30, generator=g, dtype=torch.float64, requires_grad=True)
-    b = torch.randn(2, 30, generator=g, dtype=torch.float64, requires_grad=True)
-
-    def plain(W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        out = torch.relu(X @ W.mT @ W + b[:, None])
-        return ((out - X).square().sum(-1) * weight).sum(-1)
-
-    found, expected = weighted_loss(W, b, X, weight), plain(W, b)
-    torch.testing.assert_close(found, expected)
-    scale = torch.tensor([1.0, -3.0], dtype=torch.float64)
-    for one, other in zip(
-        torch.autograd.grad((found * scale).sum(), (W, b)),
-        torch.autograd.grad((expected * scale).sum(), (W, b)),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other)
 
 
 def test_a_peak_is_above_both_ends():

@@ -23,6 +23,7 @@ from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_me
 from polyseme.toys.figures import panels
 from polyseme.toys.geometry import dimensionality, gaps
 from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
+from polyseme.toys.tied import tied_loss
 from polyseme.toys.toy import Sample, TrainedToy, Truth
 
 PAPER = "Henighan et al. 2023, Superposition, Memorization, and Double Descent"
@@ -183,7 +184,7 @@ def _train(config: DatapointFeaturesToy, sizes: Sequence[int], capacity: int, re
     b = torch.zeros(len(seeds), config.n_features)
 
     def losses(x: Tensor, of_example: Tensor) -> Tensor:
-        return weighted_loss(W, b, x, of_example)
+        return tied_loss(W, b, x, of_row=of_example)
 
     start = losses(X, weight)
     name = f"{sizes[0]} to {sizes[-1]} examples" if len(sizes) > 1 else f"{sizes[0]} examples"
@@ -194,43 +195,6 @@ def _train(config: DatapointFeaturesToy, sizes: Sequence[int], capacity: int, re
         Run(t, seed, W[i], b[i], X[i, :t], float(start[i]), float(fitted[i]), float(new[i]))
         for i, (t, seed) in enumerate(settings)
     ]
-
-
-class _Loss(torch.autograd.Function):
-    """Σ_e w_e ‖ReLU(WᵀWx_e + b) − x_e‖² with its gradient, in place.
-
-    Passes over `[instance, example, feature]` are all of the cost; autograd's are twice as many.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, W: Tensor, b: Tensor, x: Tensor, of_example: Tensor) -> Tensor:
-        hidden = x @ W.mT
-        left = torch.baddbmm(b[:, None], hidden, W).relu_()
-        on = left > 0
-        left -= x
-        loss = (torch.linalg.vector_norm(left, dim=-1).square() * of_example).sum(-1)
-        left *= on
-        left *= 2 * of_example[..., None]
-        ctx.save_for_backward(W, x, hidden, left)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        W, x, hidden, left = ctx.saved_tensors
-        to_W = hidden.mT @ left + (left @ W.mT).mT @ x
-        scale = grad_outputs[0][:, None]
-        return scale[..., None] * to_W, scale * left.sum(1), None, None
-
-
-def weighted_loss(
-    W: Float[Tensor, "instance hidden feature"],
-    b: Float[Tensor, "instance feature"],
-    x: Float[Tensor, "instance example feature"],
-    of_example: Float[Tensor, "instance example"],
-) -> Float[Tensor, " instance"]:
-    """Σ_e w_e Σ_i (x_i − x'_i)² of every instance, with its gradient to W and b alone."""
-    apply: Any = _Loss.apply
-    return apply(W, b, x, of_example)
 
 
 def few(config: DatapointFeaturesToy, reporter: Reporter) -> Sequence[Check]:

@@ -15,6 +15,7 @@ from polyseme.core.config import Config
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.toys.stack import Draws, History, OptimiserConfig, train_stack
+from polyseme.toys.tied import tied_loss
 from polyseme.toys.toy import Cause
 
 REPRESENTED = 0.5
@@ -251,14 +252,10 @@ def train(config: SuperpositionConfig, reporter: Reporter, *, name: str = "netwo
     draws = Draws(seeds, "data")
     density = torch.tensor([s.density for s in settings])
     importance = torch.stack([s.importances(config.n_features) for s in settings])
-    privileged = config.basis == "relu"
 
     def loss(_: int) -> Tensor:
         x = features(config, draws, density, config.batch)
-        hidden = x @ W.mT
-        out = torch.relu(torch.baddbmm(b[:, None], torch.relu(hidden) if privileged else hidden, W))
-        # Mean over rows first: the importances then weigh [instance, feature], not every row.
-        return ((x - out).square().mean(1) * importance).sum(-1)
+        return tied_loss(W, b, x, of_row=1 / config.batch, of_feature=importance, privileged=config.basis == "relu")
 
     history = train_stack({"W": W, "b": b}, loss, config.optimiser, reporter=reporter, name=name)
     stack = Stack(W, b, settings, history, final_loss(W, b, settings, history, config), config)
