@@ -27,7 +27,7 @@ def check(of: Encoder, k: int) -> Rough:
     rough = Rough(of)
     values, latents = found(rough, k)
     pre = of.x.double() @ of.weight.double().T + of.bias.double()
-    scale = float(pre.abs().max())
+    scale = float(of.x.norm(dim=1).max() * of.weight.norm(dim=1).max() + of.bias.abs().max())  # of what is summed
     torch.testing.assert_close(values.double(), pre.gather(1, latents), rtol=0, atol=1e-5 * scale)
     assert all(len(set(row)) == len(row) for row in latents.tolist())
     best = pre.topk(latents.shape[1], dim=1).values

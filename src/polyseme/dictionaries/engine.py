@@ -262,9 +262,11 @@ class SparseDictionary:
         prefixes = self._activation.prefixes
         grads, factor = step.grads, 2 * step.per_row
         if prefixes is None:
-            torch.sub(codes.decode(values, step.W_dec).add_(step.b_dec), step.target, out=residual)
+            active, at = codes.active(values)
+            torch.sub(active.decode(values[at], step.W_dec).add_(step.b_dec), step.target, out=residual)
+            active.outer("W_dec", values[at] * factor, residual, grads)
             mse = torch.dot(residual.view(-1), residual.view(-1)) * step.per_row
-            back, bags = residual, codes
+            d_values = codes.dot(residual, step.W_dec).mul_(factor)
             grads.add("b_dec", residual.sum(0) * factor)
         else:
             assert isinstance(codes, SparseEntries)
@@ -278,10 +280,11 @@ class SparseDictionary:
             grads.add("b_dec", back.sum((0, 1)) * factor)
             # A latent is in every dictionary from its own on: its gradient sums their residuals.
             back = back.flip(1).cumsum(1).flip(1).reshape(-1, residual.shape[1])
-        d_values = bags.dot(back, step.W_dec).mul_(factor)
-        bags.outer("W_dec", values * factor, back, grads)
+            bags.outer("W_dec", values * factor, back, grads)
+            d_values = bags.dot(back, step.W_dec).mul_(factor)
         d_pre = self._activation.pull_back(codes, values, d_values, step)
-        codes.outer(self._encoder_name, d_pre, u, grads)
+        active, at = codes.active(d_pre)
+        active.outer(self._encoder_name, d_pre[at], u, grads)
         summed = codes.by_latent(d_pre)
         d_bias += summed
         grads.add("b_enc", summed)

@@ -70,6 +70,10 @@ class Codes(Protocol):
         """A per-latent vector, broadcastable against `pre`."""
         ...
 
+    def active(self, values: Tensor) -> "tuple[Codes, Tensor | slice]":
+        """The codes without entries of value 0 where that saves work, and which of the entries those are."""
+        ...
+
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
         """Σ over each row's entries of value × weight[latent]."""
         ...
@@ -105,6 +109,7 @@ class SparseEntries:
         n_latents: int,
     ):
         self.pre, self.indices, self.offsets, self.n_latents = pre, indices, offsets.to(torch.int32), n_latents
+        self._active: tuple[SparseEntries, Tensor] | None = None
 
     @functools.cached_property
     def bags(self) -> Int[Tensor, " entry"]:
@@ -133,6 +138,18 @@ class SparseEntries:
 
     def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
         return per_latent[self.indices]
+
+    def active(self, values: Tensor) -> "tuple[SparseEntries, Tensor | slice]":
+        kept = values.nonzero().view(-1)
+        if len(kept) > 0.8 * len(values):
+            return self, slice(None)
+        # Values and their gradients are mostly 0 at the same entries: sorted once.
+        if self._active is not None and torch.equal(self._active[1], kept):
+            return self._active
+        offsets = torch.zeros_like(self.offsets)
+        offsets[1:] = torch.bincount(self.bags[kept], minlength=len(offsets) - 1).cumsum(0)
+        self._active = SparseEntries(self.pre[kept], self.indices[kept], offsets, self.n_latents), kept
+        return self._active
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
         return bag_sum(weight, self.indices, self.offsets, values)
@@ -164,6 +181,9 @@ class DenseTile:
 
     def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
         return per_latent
+
+    def active(self, values: Tensor) -> "tuple[DenseTile, slice]":  # noqa: ARG002  zeros cost a product nothing more
+        return self, slice(None)
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
         return values @ weight
