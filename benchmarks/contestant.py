@@ -145,7 +145,7 @@ def _polyseme(spec: Spec, turns: Turns) -> None:
         def widths(self) -> dict[str, int]:
             return {"site": turns.d}
 
-        def batches(self, batch_size: int, *, start: int = 0, stop: int | None = None) -> Iterator[SiteBatch]:
+        def batches(self, batch_size: int, **_: int | None) -> Iterator[SiteBatch]:
             ids = torch.zeros(batch_size, dtype=torch.int64)
             for x in turns:
                 yield SiteBatch({"site": x}, ids, ids, ids)
@@ -173,7 +173,7 @@ def _polyseme(spec: Spec, turns: Turns) -> None:
 
 
 def _sae_lens(spec: Spec, turns: Turns) -> None:
-    """Settings: `fastest` is sparse activations for TopK, bfloat16 autocast otherwise; `autocast`."""
+    """Settings: `sparse` activations for TopK, bfloat16 `autocast`."""
     from sae_lens import (
         BatchTopKTrainingSAE,
         BatchTopKTrainingSAEConfig,
@@ -193,10 +193,11 @@ def _sae_lens(spec: Spec, turns: Turns) -> None:
 
     shape = {"d_in": turns.d, "d_sae": spec.n_latents, "dtype": "float32", "device": "cpu"}
     penalty = spec.coefficient
-    sparse = spec.setting == "sparse"
+    # Its sparse activations cannot be rescaled on a CPU.
+    sparse = {"use_sparse_activations": True, "rescale_acts_by_decoder_norm": False} if spec.setting == "sparse" else {}
     widths = [round(spec.n_latents * share) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)]
     sae: Any = {
-        "topk": lambda: TopKTrainingSAE(TopKTrainingSAEConfig(**shape, k=spec.k, use_sparse_activations=sparse)),
+        "topk": lambda: TopKTrainingSAE(TopKTrainingSAEConfig(**shape, k=spec.k, **sparse)),
         "batch_topk": lambda: BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**shape, k=spec.k)),
         "matryoshka": lambda: MatryoshkaBatchTopKTrainingSAE(
             MatryoshkaBatchTopKTrainingSAEConfig(**shape, k=spec.k, matryoshka_widths=widths)
@@ -310,7 +311,7 @@ def _overcomplete(spec: Spec, turns: Turns) -> None:
 
 
 def _sparsify(spec: Spec, turns: Turns) -> None:
-    """Its trainer reads a network; this one's only block gives out our batches. Settings: `default` (signum), `adam`."""
+    """Its trainer reads a network; this one's only block gives out our batches. Settings: `adam`; by default signum."""
     from sparsify import SaeConfig, TrainConfig, Trainer
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel

@@ -22,7 +22,7 @@ from workers import Contestant, take_turns
 ARCHITECTURES = ("topk", "batch_topk", "matryoshka", "relu", "jumprelu", "gated")
 PEERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("sae-lens", "default", ARCHITECTURES),
-    ("sae-lens", "sparse", ("topk",)),
+    ("sae-lens", "sparse", ("topk",)),  # its fastest in float32
     ("sae-lens", "autocast", ("topk", "batch_topk", "relu")),
     ("dictionary-learning", "default", ARCHITECTURES),
     ("overcomplete", "default", ("topk", "batch_topk", "relu", "jumprelu")),
@@ -33,7 +33,7 @@ PEERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 """Library, setting, and the architectures it has."""
 
 
-def planted(rows: int, d: int, generator: torch.Generator, directions: torch.Tensor) -> np.ndarray:
+def planted(rows: int, generator: torch.Generator, directions: torch.Tensor) -> np.ndarray:
     """Sums of about 30 of 4d directions, each coordinate of variance 1."""
     on = torch.rand(rows, len(directions), generator=generator) < 30 / len(directions)
     x = (on * torch.rand(rows, len(directions), generator=generator)) @ directions
@@ -46,7 +46,7 @@ def save_data(folder: Path, d: int, n_train: int, n_heldout: int) -> None:
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(4 * d, d, generator=generator), dim=1)
     for name, rows in (("train", n_train), ("heldout", n_heldout)):
-        parts = [planted(min(8192, rows - i), d, generator, directions) for i in range(0, rows, 8192)]
+        parts = [planted(min(8192, rows - i), generator, directions) for i in range(0, rows, 8192)]
         np.save(folder / f"{name}.npy", np.concatenate(parts))
 
 
@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument(
         "--sparse-warmup", type=int, default=120, help="the same for polyseme's penalised architectures"
     )
-    parser.add_argument("--coefficient", type=float, default=12.0, help="of polyseme's penalty: to be sparse early")
+    parser.add_argument("--coefficient", type=float, default=2.0, help="of polyseme's penalty, at first")
+    parser.add_argument("--target-l0", type=float, default=64.0, help="that polyseme's penalty is steered to")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="*", default=ARCHITECTURES, choices=ARCHITECTURES)
@@ -78,12 +79,11 @@ def main() -> None:
         for architecture in args.only:
             spec = {**shape, "data": folder, "architecture": architecture}
             penalised = architecture in ("relu", "jumprelu", "gated")
-            ours = {"library": "polyseme", "lr": 3e-3 if penalised else None, "options": {"training": {"warmup": 0.0}}}
+            training: dict[str, Any] = {"warmup": 0.0}
+            ours: dict[str, Any] = {"library": "polyseme", "options": {"training": training}}
             if penalised:
-                ours |= {
-                    "coefficient": args.coefficient,
-                    "options": {"training": {"warmup": 0.0, "sparsity_warmup": 0.0}},
-                }
+                training |= {"sparsity_warmup": 0.0, "target_l0": args.target_l0}
+                ours |= {"lr": 3e-3, "coefficient": args.coefficient}
             entrants = [
                 ("encoder GEMM", sys.executable, {"library": "encoder GEMM"}),
                 ("encoder GEMM (oneDNN)", sys.executable, {"library": "encoder GEMM", "setting": "onednn"}),
@@ -94,6 +94,8 @@ def main() -> None:
                     name = library if setting == "default" else f"{library} ({setting})"
                     entrants.append((name, args.peers, {"library": library, "setting": setting}))
             contestants = [Contestant(name, python, {**spec, **own}) for name, python, own in entrants]
+            failed = [contestant for contestant in contestants if not works(contestant)]
+            contestants = [contestant for contestant in contestants if contestant not in failed]
             try:
                 if penalised:
                     for _ in range(args.sparse_warmup):
@@ -111,13 +113,23 @@ def main() -> None:
                         }
                     )
             finally:
-                for contestant in contestants:
+                for contestant in (*contestants, *failed):
                     contestant.close()
             table(architecture, [row for row in found if row["architecture"] == architecture])
             if args.out:
                 args.out.parent.mkdir(parents=True, exist_ok=True)
                 about = {"torch": torch.__version__, "python": platform.python_version(), "d": args.d, **shape}
                 args.out.write_text(json.dumps({"about": about, "rows": found}, indent=1))
+
+
+def works(contestant: Contestant) -> bool:
+    """Whether it can take a step; what it says when it cannot is printed."""
+    try:
+        contestant.ask("step")
+    except RuntimeError as error:
+        print(str(error)[-800:])
+        return False
+    return True
 
 
 def table(architecture: str, rows: list[dict[str, Any]]) -> None:

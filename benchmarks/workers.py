@@ -61,7 +61,8 @@ class Contestant:
         Raises:
             RuntimeError: the process ended; with the end of what it said.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(word + "\n")
             self._process.stdin.flush()
@@ -71,7 +72,7 @@ class Contestant:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            raise RuntimeError(f"{self.name} ended: {self._errors.read()[-1500:]}")
+            raise RuntimeError(f"{self.name} ended: {self._errors.read()[-6000:]}")
         return json.loads(line)
 
     def close(self) -> None:
