@@ -174,9 +174,13 @@ def stickiness(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Chec
 
 
 def sticky_checks(stack: Stack) -> Sequence[Check]:
-    """The checks of `stickiness` on a sweep that is trained."""
-    values = dimensionality(stack.vectors).flatten().double().numpy()
-    levels = (_per_feature(stack) - 0.5).abs() <= 0.03
+    """The checks of `stickiness` on a sweep; networks that did not train are left out, and named."""
+    trained = stack.trained
+    values = dimensionality(stack.vectors)[trained].flatten().double().numpy()
+    levels = ((_per_feature(stack) - 0.5).abs() <= 0.03)[trained]
+    failed = zip(stack.settings, stack.loss.tolist(), stack.ceilings.tolist(), trained.tolist(), strict=True)
+    those = ", ".join(f"p = {s.density:.3g} ({loss:.3g} > {ceiling:.3g})" for s, loss, ceiling, ok in failed if not ok)
+    left_out = f"left out: {stack.untrained}: {those}" if those else ""
     W, b, *_ = initial(stack.config)
     before = dimensionality(dataclasses.replace(stack, W=W, b=b).vectors).flatten().double().numpy()
     rng = np.random.default_rng(derive_seed(stack.settings[0].seed, "stickiness nulls"))
@@ -186,16 +190,25 @@ def sticky_checks(stack: Stack) -> Sequence[Check]:
         "uniform": [rng.uniform(0, 1, len(values)) for _ in range(100)],
     }
     lines: list[Check] = []
-    reference, why = "at ½ and at one of ¾, ⅔, ⅖, ⅜", stack.untrained
+    reference, why = "at ½ and at one of ¾, ⅔, ⅖, ⅜", stack.unmeasured
     names = ("networks of the sweep with |m / ‖W‖² − ½| ≤ .03", "lines in the features' dimensionalities (1: yes)")
     if why:
         wanted = zip(names, ("≥ 3", reference), strict=True)
         return [not_measured(name, reference=of, source="proposed", paper=ELHAGE, why=why) for name, of in wanted]
     common: dict[str, Any] = {"source": "proposed", "paper": ELHAGE}
-    lines.append(check(names[0], int(levels.sum()), reference="≥ 3", at_least=3, n=len(stack), **common))
+    lines.append(
+        check(names[0], int(levels.sum()), reference="≥ 3", at_least=3, n=len(levels), note=left_out, **common)
+    )
     lines.append(
         check(
-            names[1], float(sticky(values)), reference=reference, at_least=1, n=len(values), n_unit="features", **common
+            names[1],
+            float(sticky(values)),
+            reference=reference,
+            at_least=1,
+            n=len(values),
+            n_unit="features",
+            note=left_out,
+            **common,
         )
     )
     for name, drawn in nulls.items():
