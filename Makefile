@@ -41,8 +41,22 @@ check: $(SITE_DEV)
 check-slow: $(SITE_DEV)
 	$(BIN)/polyseme toys check --all --cost slow
 
-bench: $(SITE_DEV)
-	$(BIN)/python benchmarks/engine_step.py
+# Beside the other libraries, in an environment of their own (.venv-peers); about an hour, on a machine that does nothing else.
+PEERS := .venv-peers
+$(PEERS)/.installed: benchmarks/peers.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/peers.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps overcomplete==0.3.0
+	@touch $@
+
+bench: $(SITE_DEV) $(PEERS)/.installed
+	$(BIN)/python benchmarks/training_step.py --peers $(PEERS)/bin/python --out benchmarks/results/step-512x8192.json
+	$(BIN)/python benchmarks/training_step.py --peers $(PEERS)/bin/python --out benchmarks/results/step-768x24576.json \
+		--d 768 --latents 24576 --only topk --libraries sae-lens sparsify --rounds 5
+	$(BIN)/python benchmarks/harvest.py --peers $(PEERS)/bin/python --out benchmarks/results/harvest.json
+	$(BIN)/python benchmarks/quality.py --peers $(PEERS)/bin/python --out benchmarks/results/quality.json
+	$(BIN)/python benchmarks/report.py
 
 format: $(SITE_DEV)
 	$(BIN)/ruff format .

@@ -7,6 +7,7 @@ on "step" it lets the loop have one more batch and answers with the milliseconds
 the time of a step is all the library does for one, and libraries in different processes can take turns.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -78,6 +79,10 @@ class Turns:
             yield batch
             step += 1
 
+    def finish(self) -> None:
+        """Answer for the last step of a loop that ended, and what is asked of what it trained."""
+        self._wait()
+
     def _wait(self) -> None:
         if self._begun is not None:
             self._say({"ms": 1e3 * (time.perf_counter() - self._begun)})
@@ -145,9 +150,9 @@ def _polyseme(spec: Spec, turns: Turns) -> None:
         def widths(self) -> dict[str, int]:
             return {"site": turns.d}
 
-        def batches(self, batch_size: int, **_: int | None) -> Iterator[SiteBatch]:
+        def batches(self, batch_size: int, *, start: int = 0, stop: int | None = None) -> Iterator[SiteBatch]:
             ids = torch.zeros(batch_size, dtype=torch.int64)
-            for x in turns:
+            for x in itertools.islice(turns, (stop or spec.steps) - start):
                 yield SiteBatch({"site": x}, ids, ids, ids)
 
     n, k = spec.n_latents, spec.k
@@ -383,7 +388,9 @@ def main() -> None:
     spec = Spec(**json.loads(Path(sys.argv[1]).read_text()))
     torch.set_num_threads(spec.threads)
     torch.manual_seed(0)
-    LIBRARIES[spec.library](spec, Turns(spec, talk))
+    turns = Turns(spec, talk)
+    LIBRARIES[spec.library](spec, turns)
+    turns.finish()
 
 
 if __name__ == "__main__":

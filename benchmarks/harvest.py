@@ -11,6 +11,7 @@ routines: the limit, and `share` is how much of it a harvest reaches.
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has sae-lens and transformer-lens")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     parser.add_argument("--only", nargs="*", metavar="WORD", help="contestants with one of these in their names")
     parser.add_argument("--bfloat16", action="store_true", help="bfloat16 too")
     parser.add_argument("--batches", action="store_true", help="ours at several windows a pass, and nothing else")
@@ -110,6 +112,11 @@ def main() -> None:
                 contestant.close()
 
     tokens = args.windows * CONTEXT
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        about = {"torch": torch.__version__, "threads": args.threads, "d": args.d, "tokens": tokens}
+        rows = [{"name": name, "ms": timing.ms} for name, timing in timings.items()]
+        args.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1))
     flops = 2 * 12 * args.d**2 * (AFTER + 1) * tokens
     print(f"torch {torch.__version__}, {args.threads} threads, d={args.d}, {args.rounds} rounds of {tokens} tokens")
     print(f"{'':42} {'tokens/s':>9} {'quartiles':>15} {'share':>6}")

@@ -1,0 +1,160 @@
+"""docs/benchmarks.md and its picture, from the figures that the benchmarks of this folder left in results/."""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+LIMIT = "encoder GEMM"
+
+
+def main() -> None:
+    """Write what there are figures for."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))}
+    lines = [(HERE / "preamble.md").read_text().rstrip(), "", f"Machine: {machine()}. {versions()}", ""]
+    for name, result in found.items():
+        if name.startswith("step-"):
+            lines += step_tables(result)
+    if "harvest" in found:
+        lines += harvest_table(found["harvest"])
+    if "quality" in found:
+        lines += quality_table(found["quality"])
+    (DOCS / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
+    steps = {name: result for name, result in found.items() if name.startswith("step-")}
+    if steps:
+        picture(next(iter(steps.values())), DOCS / "images" / "benchmarks.svg")
+
+
+def machine() -> str:
+    """The processor in words."""
+    listed = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
+    fields = dict(line.split(":", 1) for line in listed.splitlines() if ":" in line)
+    name = fields.get("Model name", platform.processor()).strip()
+    flags = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("Flags", "")]
+    return f"{name}, {fields.get('CPU(s)', '?').strip()} cores, {', '.join(flags) or 'no AVX-512'}"
+
+
+def versions() -> str:
+    """What was compared."""
+    peers = [
+        line for line in (HERE / "peers.txt").read_text().splitlines() if "==" in line and not line.startswith("#")
+    ]
+    return f"Python {platform.python_version()}; {', '.join(peers)}, overcomplete==0.3.0."
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)] + [""]
+
+
+def spread(ms: Sequence[float]) -> str:
+    """Median and quartiles."""
+    if len(ms) < 2:
+        return f"{ms[0]:.0f}"
+    low, middle, high = statistics.quantiles(ms, n=4, method="inclusive")
+    return f"{middle:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def step_tables(result: dict[str, Any]) -> list[str]:
+    """One table an architecture."""
+    about, rows = result["about"], result["rows"]
+    lines = [
+        f"## Training step, d = {about['d']}, {about['n_latents']:,} latents, batch {about['batch_size']:,},"
+        f" k = {about['k']}, {about['threads']} threads",
+        "",
+    ]
+    for architecture in dict.fromkeys(row["architecture"] for row in rows):
+        own = {row["name"]: row for row in rows if row["architecture"] == architecture}
+        median = {name: statistics.median(row["ms"]) for name, row in own.items()}
+        limit = min(ms for name, ms in median.items() if name.startswith(LIMIT))
+        lines += [f"### {architecture}, n = {len(own['polyseme']['ms'])} steps each", ""]
+        lines += table(
+            (
+                "",
+                "ms, median [quartiles]",
+                "over the encoder product",
+                "over polyseme",
+                "L0",
+                "peak MiB of the process",
+            ),
+            [
+                (
+                    name,
+                    spread(row["ms"]),
+                    f"{median[name] / limit:.2f}",
+                    "" if name.startswith(LIMIT) else f"{median[name] / median['polyseme']:.2f}",
+                    "" if name.startswith(LIMIT) else f"{row['l0']:.0f}",
+                    f"{row['peak_mib']:.0f}",
+                )
+                for name, row in own.items()
+            ],
+        )
+    return lines
+
+
+def harvest_table(result: dict[str, Any]) -> list[str]:
+    """Tokens a second."""
+    about, rows = result["about"], result["rows"]
+    median = {row["name"]: statistics.median(row["ms"]) for row in rows}
+    limits = [ms for name, ms in median.items() if name.startswith("products")]
+    limit = min(limits, default=float("nan"))
+    lines = [f"## Harvest, six-layer GPT-2, d = {about['d']}, after block 3, {about['threads']} threads", ""]
+    return lines + table(
+        ("", "tokens a second", "share of the products alone"),
+        [
+            (name, f"{1e3 * about['tokens'] / ms:,.0f}", "" if name.startswith("bf16") else f"{limit / ms:.2f}")
+            for name, ms in median.items()
+        ],
+    )
+
+
+def quality_table(result: dict[str, Any]) -> list[str]:
+    """FVU at equal steps."""
+    about = result["about"]
+    lines = [
+        f"## Quality: held-out FVU after {about['steps']:,} equal steps",
+        "",
+        f"d = {about['d']}, {about['n_latents']:,} latents, batch {about['batch_size']:,}; one seed each, every library's own",
+        "defaults. Where a penalty decides L0, polyseme is steered to what the other came to.",
+        "",
+    ]
+    rows = [(row["architecture"], row["name"], f"{row['fvu']:.4f}", f"{row['l0']:.1f}") for row in result["rows"]]
+    return lines + table(("architecture", "", "FVU", "L0"), rows)
+
+
+def picture(result: dict[str, Any], path: Path) -> None:
+    """Steps over the encoder product, a bar each."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    rows = result["rows"]
+    architectures = list(dict.fromkeys(row["architecture"] for row in rows))
+    names = [name for name in dict.fromkeys(row["name"] for row in rows) if not name.startswith(LIMIT)]
+    figure, axes = plt.subplots(
+        1, len(architectures), figsize=(1.2 + 2.1 * len(architectures), 3.2), sharey=True, layout="constrained"
+    )
+    for ax, architecture in zip([axes] if len(architectures) == 1 else axes, architectures, strict=True):
+        median = {row["name"]: statistics.median(row["ms"]) for row in rows if row["architecture"] == architecture}
+        limit = min(ms for name, ms in median.items() if name.startswith(LIMIT))
+        values = [median.get(name, 0) / limit for name in names]
+        colours = ["tab:blue" if name == "polyseme" else "0.65" for name in names]
+        ax.barh(names, values, color=colours)
+        ax.axvline(1, color="tab:red", linewidth=1)
+        ax.invert_yaxis()
+        ax.set_title(architecture, fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("time of a step over that of the encoder's product alone (red)", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
