@@ -120,8 +120,8 @@ def quality_table(result: dict[str, Any]) -> list[str]:
     lines = [
         f"## Quality: held-out FVU after {about['steps']:,} equal steps",
         "",
-        f"d = {about['d']}, {about['n_latents']:,} latents, batch {about['batch_size']:,}; one seed each, every library's own",
-        "defaults. Where a penalty decides L0, polyseme is steered to what the other came to.",
+        f"d = {about['d']}, {about['n_latents']:,} latents, batch {about['batch_size']:,}; one seed each, every",
+        "library's own defaults. Where a penalty decides L0, polyseme is steered to what the other came to.",
         "",
     ]
     rows = [(row["architecture"], row["name"], f"{row['fvu']:.4f}", f"{row['l0']:.1f}") for row in result["rows"]]

@@ -241,7 +241,8 @@ class SparseDictionary:
         if self._activation.unit_norm:
             self._project(grads["W_dec"])
 
-        mean = v.sum(0, dtype=torch.float64) / len(v)
+        # The data are centred, so float32 is exact enough for a mean; a sum in float64 converts all of v first.
+        mean = torch.mv(v.t(), v.new_ones(len(v))).double() / len(v)
         total = torch.dot(v.view(-1), v.view(-1)).double() - len(v) * mean.square().sum()
         sse = torch.dot(residual.view(-1), residual.view(-1)).double()
         sparsity = v.new_zeros(()) + step.sparsity
