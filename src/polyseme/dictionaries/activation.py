@@ -82,18 +82,17 @@ class Step:
     """What an activation needs to add its penalties and its own parameters' gradients.
 
     Attributes:
-        target: v, the rows the codes belong to.
+        goal: v − b_dec, what the codes are to add up to, at the rows they belong to.
         b_enc: of the encoder.
-        b_dec, W_dec: of the decoder.
+        W_dec: of the decoder.
         grads: where gradients are added.
         per_row: 1 / (batch × d_out), the weight of one row in the loss.
         coefficient: of the penalty.
         sparsity, aux: the activation adds its parts of the loss here.
     """
 
-    target: Float[Tensor, "batch d_out"]
+    goal: Float[Tensor, "batch d_out"]
     b_enc: Float[Tensor, " n_latents"]
-    b_dec: Float[Tensor, " d_out"]
     W_dec: Float[Tensor, "n_latents d_out"]
     grads: Gradients
     per_row: float

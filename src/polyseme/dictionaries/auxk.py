@@ -42,7 +42,7 @@ def auxk(
     W_enc, W_dec, b_enc = encoder.weight[latents], step.W_dec[latents], encoder.bias[latents]
     d_enc, d_dec, d_pre_sum = torch.zeros_like(W_enc), torch.zeros_like(W_dec), torch.zeros_like(b_enc)
     loss = residual.new_zeros(())
-    for rows in tiles(len(residual), len(latents) * residual.element_size()):
+    for rows in tiles(len(residual), 4 * len(latents) * residual.element_size()):  # four such tensors at a time
         u = encoder.x[rows]
         pre = affine(u, W_enc, b_enc, out=u.new_empty(len(u), len(latents)))
         z = pre.clamp(min=0)

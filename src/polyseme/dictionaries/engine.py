@@ -19,7 +19,7 @@ An architecture is an `Activation`: what it selects, its values, and the way bac
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.core.batch import Batch, Latents
@@ -210,25 +210,26 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
-        x = self._normalised(batch.x, "in")
-        v = x if batch.y is batch.x else self._normalised(batch.y, "out")
-        encoder = self._encoder(x)
+        encoder = self._encoder(self._normalised(batch.x, "in"))
+        if self.is_transcoder or batch.y is not batch.x:
+            goal = self._normalised(batch.y, "out").sub_(self._parameters["b_dec"])
+        else:
+            goal = encoder.x
         grads = Gradients(self._attached_gradients())
-        step = Step(
-            v, encoder.bias, self._parameters["b_dec"], self._parameters["W_dec"], grads, 1 / v.numel(), coefficient
-        )
-        residual = torch.empty_like(v)
-        d_bias = v.new_zeros(self.n_latents)
-        fired = torch.zeros(self.n_latents, dtype=torch.int64, device=v.device)
-        mse = v.new_zeros(())
+        step = Step(goal, encoder.bias, self._parameters["W_dec"], grads, 1 / goal.numel(), coefficient)
+        d_bias = goal.new_zeros(self.n_latents)
 
         entries = self._activation.select(encoder, training=True)
-        whole = [(slice(0, len(v)), entries)] if entries is not None else None
-        for rows, codes in whole or ((rows, DenseTile(pre)) for rows, pre in encoder.tiles()):
-            step.target = v[rows]
-            values = self._activation.values(codes, encoder.bias)
-            mse += self._reconstruction(codes, values, residual[rows], encoder.x[rows], step, d_bias)
-            fired += codes.by_latent((values != 0).to(v.dtype)).to(torch.int64)
+        if entries is not None:
+            mse, fired, residual = self._reconstruction(entries, encoder.x, step, d_bias)
+        else:
+            residual = torch.empty_like(goal)
+            mse, fired = goal.new_zeros(()), torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
+            for rows, pre in encoder.tiles(temporaries=6):
+                step.goal = goal[rows]
+                more, firing, residual[rows] = self._reconstruction(DenseTile(pre), encoder.x[rows], step, d_bias)
+                mse += more
+                fired += firing
 
         aux = step.aux
         k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux
@@ -241,30 +242,29 @@ class SparseDictionary:
         if self._activation.unit_norm:
             self._project(grads["W_dec"])
 
-        # The data are centred, so float32 is exact enough for a mean; a sum in float64 converts all of v first.
-        mean = torch.mv(v.t(), v.new_ones(len(v))).double() / len(v)
-        total = torch.dot(v.view(-1), v.view(-1)).double() - len(v) * mean.square().sum()
+        # About centred, so float32 is exact enough for a mean; a sum in float64 converts all of it first.
+        mean = torch.mv(goal.t(), goal.new_ones(len(goal))).double() / len(goal)
+        total = torch.dot(goal.view(-1), goal.view(-1)).double() - len(goal) * mean.square().sum()
         sse = torch.dot(residual.view(-1), residual.view(-1)).double()
-        sparsity = v.new_zeros(()) + step.sparsity
-        aux = v.new_zeros(()) + aux
-        l0 = fired.sum().to(v.dtype) / len(v)
-        return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(v))
+        sparsity = goal.new_zeros(()) + step.sparsity
+        aux = goal.new_zeros(()) + aux
+        l0 = fired.sum().to(goal.dtype) / len(goal)
+        return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
 
     def _reconstruction(
         self,
         codes: SparseEntries | DenseTile,
-        values: Tensor,
-        residual: Float[Tensor, "batch d_out"],
         u: Float[Tensor, "batch d_in"],
         step: Step,
         d_bias: Float[Tensor, " n_latents"],
-    ) -> Tensor:
-        """One reconstruction and its way back: fills `residual` (v̂ − v), adds every gradient, returns the mse part."""
+    ) -> tuple[Tensor, Int[Tensor, " n_latents"], Float[Tensor, "batch d_out"]]:
+        """One reconstruction and its way back: adds every gradient; the mse part, rows a latent fired on, and v̂ − v."""
         prefixes = self._activation.prefixes
         grads, factor = step.grads, 2 * step.per_row
+        values = self._activation.values(codes, step.b_enc)
         if prefixes is None:
             active, at = codes.active(values)
-            torch.sub(active.decode(values[at], step.W_dec).add_(step.b_dec), step.target, out=residual)
+            residual = active.decode(values[at], step.W_dec).sub_(step.goal)
             active.outer("W_dec", values[at] * factor, residual, grads)
             mse = torch.dot(residual.view(-1), residual.view(-1)) * step.per_row
             d_values = codes.dot(residual, step.W_dec).mul_(factor)
@@ -273,14 +273,16 @@ class SparseDictionary:
             assert isinstance(codes, SparseEntries)
             factor /= len(prefixes)
             bags = codes.split(prefixes)
-            back = bags.decode(values, step.W_dec).view(len(residual), len(prefixes), -1)
-            back[:, 0] += step.b_dec - step.target
-            torch.cumsum(back, 1, out=back)  # residual of every nested dictionary
-            residual.copy_(back[:, -1])
-            mse = torch.dot(back.view(-1), back.view(-1)) * (step.per_row / len(prefixes))
-            grads.add("b_dec", back.sum((0, 1)) * factor)
+            nested = bags.decode(values, step.W_dec).view(len(u), len(prefixes), -1)
+            nested[:, 0] -= step.goal
+            torch.cumsum(nested, 1, out=nested)  # residual of every nested dictionary
+            residual = nested[:, -1].clone()
+            mse = torch.dot(nested.view(-1), nested.view(-1)) * (step.per_row / len(prefixes))
+            grads.add("b_dec", nested.sum((0, 1)) * factor)
             # A latent is in every dictionary from its own on: its gradient sums their residuals.
-            back = back.flip(1).cumsum(1).flip(1).reshape(-1, residual.shape[1])
+            for i in range(len(prefixes) - 2, -1, -1):
+                nested[:, i] += nested[:, i + 1]
+            back = nested.view(-1, nested.shape[2])
             bags.outer("W_dec", values * factor, back, grads)
             d_values = bags.dot(back, step.W_dec).mul_(factor)
         d_pre = self._activation.pull_back(codes, values, d_values, step)
@@ -289,7 +291,7 @@ class SparseDictionary:
         summed = codes.by_latent(d_pre)
         d_bias += summed
         grads.add("b_enc", summed)
-        return mse
+        return mse, codes.by_latent((values != 0).to(values.dtype)).to(torch.int64), residual
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -339,9 +341,10 @@ class SparseDictionary:
         return self._norms() * self._buffers["scale_out"]
 
     def _encoder(self, x: Float[Tensor, "batch d_in"]) -> Encoder:
-        """The encoder over normalised vectors."""
-        u = x if self.is_transcoder else x - self._parameters["b_dec"]
-        return Encoder(u, self._parameters[self._encoder_name], self._parameters["b_enc"])
+        """The encoder over normalised vectors, which an autoencoder's bias is taken from in place."""
+        if not self.is_transcoder:
+            x.sub_(self._parameters["b_dec"])
+        return Encoder(x, self._parameters[self._encoder_name], self._parameters["b_enc"])
 
     def _normalised(self, vectors: Tensor, port: str) -> Tensor:
         """(vectors − centre) / scale, in the dictionary's dtype."""
@@ -369,6 +372,6 @@ class SparseDictionary:
     def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:
         """Remove from each decoder row's gradient its part along the row."""
         W_dec = self._parameters["W_dec"]
-        for part in tiles(self.n_latents, self.d_out * W_dec.element_size()):
+        for part in tiles(self.n_latents, 4 * self.d_out * W_dec.element_size()):
             along = torch.linalg.vecdot(gradient[part], W_dec[part])
             gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)

@@ -163,7 +163,7 @@ class SparseEntries:
     def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
         order, starts = self._order
         bags, t = self.bags[order], t[order]
-        for part in tiles(self.n_latents, rows.shape[1] * rows.element_size()):
+        for part in tiles(self.n_latents, 2 * rows.shape[1] * rows.element_size()):
             own = starts[part.start : part.stop + 1]
             low, high = int(own[0]), int(own[-1])
             grads.add(name, bag_sum(rows, bags[low:high], own - low, t[low:high]), part.start)

@@ -60,7 +60,7 @@ class Gated:
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         gate, weight = codes.pre.clamp(min=0), step.coefficient * step.per_row
-        residual = codes.decode(gate, step.W_dec).add_(step.b_dec).sub_(step.target)
+        residual = codes.decode(gate, step.W_dec).sub_(step.goal)
         step.sparsity = step.sparsity + weight * gate.sum()
         step.aux = step.aux + step.per_row * torch.dot(residual.view(-1), residual.view(-1))
         d_gate = codes.dot(residual, step.W_dec).mul_(2 * step.per_row).add_(weight).mul_(gate > 0)

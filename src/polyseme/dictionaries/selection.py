@@ -32,10 +32,14 @@ class Encoder:
         """Width of a tile."""
         return len(self.weight)
 
-    def tiles(self) -> Iterator[tuple[slice, Float[Tensor, "rows n_latents"]]]:
-        """Rows and their pre-activations, in a buffer that the next tile overwrites."""
+    def tiles(self, *, temporaries: int = 1) -> Iterator[tuple[slice, Float[Tensor, "rows n_latents"]]]:
+        """Rows and their pre-activations, in a buffer that the next tile overwrites.
+
+        Args:
+            temporaries: tensors of a tile's size that are held at a time: the more, the fewer rows.
+        """
         buffer: Tensor | None = None
-        for rows in tiles(len(self.x), self.n_latents * self.x.element_size()):
+        for rows in tiles(len(self.x), temporaries * self.n_latents * self.x.element_size()):
             x = self.x[rows]
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
