@@ -9,7 +9,6 @@ the time of a step is all the library does for one, and libraries in different p
 
 import itertools
 import json
-import os
 import resource
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from told import told
 from torch import Tensor
 
 
@@ -383,11 +383,7 @@ LIBRARIES: dict[str, Callable[[Spec, Turns], None]] = {
 
 def main() -> None:
     """Train as told, one step a word."""
-    talk = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not be taken for an answer
-    spec = Spec(**json.loads(Path(sys.argv[1]).read_text()))
-    torch.set_num_threads(spec.threads)
-    torch.manual_seed(0)
+    spec, talk = told(Spec)
     turns = Turns(spec, talk)
     LIBRARIES[spec.library](spec, turns)
     turns.finish()

@@ -7,17 +7,16 @@ how many milliseconds that took. Everything is the library's own code in the set
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from told import told
 from torch import Tensor, nn
 
 
@@ -225,11 +224,7 @@ LIBRARIES: dict[str, Callable[[Spec], Round]] = {
 
 def main() -> None:
     """Harvest as told, one round a word."""
-    talk = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not be taken for an answer
-    spec = Spec(**json.loads(Path(sys.argv[1]).read_text()))
-    torch.set_num_threads(spec.threads)
-    torch.manual_seed(0)
+    spec, talk = told(Spec)
     expected = spec.windows * np.load(spec.tokens, mmap_mode="r").shape[1]
     go = LIBRARIES[spec.library](spec)
     while sys.stdin.readline().strip() == "step":
