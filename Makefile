@@ -55,6 +55,7 @@ bench: $(SITE_DEV) $(PEERS)/.installed
 	$(BIN)/python benchmarks/training_step.py --peers $(PEERS)/bin/python --out benchmarks/results/step-768x24576.json \
 		--d 768 --latents 24576 --only topk --libraries sae-lens sparsify --rounds 5
 	$(BIN)/python benchmarks/harvest.py --peers $(PEERS)/bin/python --out benchmarks/results/harvest.json
+	$(BIN)/python benchmarks/toy_sweep.py --out benchmarks/results/toys.json
 	$(BIN)/python benchmarks/quality.py --peers $(PEERS)/bin/python --out benchmarks/results/quality.json
 	$(BIN)/python benchmarks/report.py
 

@@ -23,6 +23,8 @@ def main() -> None:
             lines += step_tables(result)
     if "harvest" in found:
         lines += harvest_table(found["harvest"])
+    if "toys" in found:
+        lines += toys_table(found["toys"])
     if "quality" in found:
         lines += quality_table(found["quality"])
     (DOCS / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
@@ -112,6 +114,17 @@ def harvest_table(result: dict[str, Any]) -> list[str]:
             for name, ms in median.items()
         ],
     )
+
+
+def toys_table(result: dict[str, Any]) -> list[str]:
+    """Sweeps of small networks."""
+    about = result["about"]
+    lines = [f"## Sweeps of toy networks, batch {about['batch']:,}, {about['threads']} threads", ""]
+    rows: list[tuple[str, ...]] = []
+    for row in result["rows"]:
+        ratio = statistics.median(row["loop"]) / statistics.median(row["ours"])
+        rows.append((" × ".join(map(str, row["shape"])), spread(row["loop"]), spread(row["ours"]), f"{ratio:.2f}"))
+    return lines + table(("networks × features × hidden", "the notebooks' loop, ms", "polyseme, ms", "ratio"), rows)
 
 
 def quality_table(result: dict[str, Any]) -> list[str]:
