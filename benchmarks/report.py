@@ -152,7 +152,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
     architectures = list(dict.fromkeys(row["architecture"] for row in rows))
     names = [name for name in dict.fromkeys(row["name"] for row in rows) if not name.startswith(LIMIT)]
     figure, axes = plt.subplots(
-        1, len(architectures), figsize=(1.2 + 2.1 * len(architectures), 3.2), sharey=True, layout="constrained"
+        1, len(architectures), figsize=(3.6 + 2.0 * len(architectures), 3.4), sharey=True, layout="constrained"
     )
     for ax, architecture in zip([axes] if len(architectures) == 1 else axes, architectures, strict=True):
         median = {row["name"]: statistics.median(row["ms"]) for row in rows if row["architecture"] == architecture}
@@ -164,7 +164,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
         ax.invert_yaxis()
         ax.set_title(architecture, fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("time of a step over that of the encoder's product alone (red)", fontsize=9)
+    figure.supxlabel("step over the encoder's product alone (red: 1)", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
