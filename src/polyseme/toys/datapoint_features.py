@@ -8,6 +8,7 @@ form a polygon, and between them the loss on new examples has a maximum. Henigha
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -161,19 +162,23 @@ def examples(config: DatapointFeaturesToy, draws: Draws, n: int) -> Float[Tensor
     return torch.nn.functional.normalize(x, dim=-1)
 
 
-def train(config: DatapointFeaturesToy, reporter: Reporter) -> list[Run]:
+def train(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Run]:
     """Train every number of examples and every seed, in as few stacks as the shapes allow.
 
     Numbers of examples share a stack up to the next power of two, where the missing examples are left out of the loss.
+    A training that was killed goes on from `checkpoints`.
     """
     capacity = {t: 2 ** math.ceil(math.log2(t)) for t in config.n_examples}
     runs: list[Run] = []
     for size in sorted(set(capacity.values())):
-        runs += _train(config, [t for t in config.n_examples if capacity[t] == size], size, reporter)
+        some = [t for t in config.n_examples if capacity[t] == size]
+        runs += _train(config, some, size, reporter, checkpoints and checkpoints / str(size))
     return sorted(runs, key=lambda run: (run.n_examples, run.seed))
 
 
-def _train(config: DatapointFeaturesToy, sizes: Sequence[int], capacity: int, reporter: Reporter) -> list[Run]:
+def _train(
+    config: DatapointFeaturesToy, sizes: Sequence[int], capacity: int, reporter: Reporter, checkpoints: Path | None
+) -> list[Run]:
     settings = [(t, seed) for t in sizes for seed in config.seeds]
     seeds = [derive_seed(seed, "datapoints", t) for t, seed in settings]
     used = torch.tensor([t for t, _ in settings])
@@ -188,7 +193,14 @@ def _train(config: DatapointFeaturesToy, sizes: Sequence[int], capacity: int, re
 
     start = losses(X, weight)
     name = f"{sizes[0]} to {sizes[-1]} examples" if len(sizes) > 1 else f"{sizes[0]} examples"
-    train_stack({"W": W, "b": b}, lambda _: losses(X, weight), config.optimiser, reporter=reporter, name=name)
+    train_stack(
+        {"W": W, "b": b},
+        lambda _: losses(X, weight),
+        config.optimiser,
+        reporter=reporter,
+        name=name,
+        checkpoints=checkpoints,
+    )
     test = examples(config, Draws(seeds, "test"), config.n_test)
     fitted, new = losses(X, weight), losses(test, torch.full((len(seeds), config.n_test), 1 / config.n_test))
     return [
@@ -256,16 +268,19 @@ def _few(config: DatapointFeaturesToy, reporter: Reporter) -> Sequence[Check]:
     return checks
 
 
-def bump(config: DatapointFeaturesToy, reporter: Reporter) -> Sequence[Check]:
+def bump(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
     """Test loss over the number of examples has a maximum inside, and many examples bring it down."""
-    return _bump(config, reporter, expected=True)
+    return _bump(config, reporter, checkpoints, expected=True)
 
 
-def decayed(config: DatapointFeaturesToy, reporter: Reporter) -> Sequence[Check]:
+def decayed(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
     """In four dimensions: the maximum at the config's weight decay, and none at weight decay 1."""
     wide = config.model_copy(update={"n_hidden": 4})
     strong = wide.model_copy(update={"optimiser": config.optimiser.model_copy(update={"weight_decay": 1.0})})
-    return [*_bump(wide, reporter, expected=True), *_bump(strong, reporter, expected=False)]
+    return [
+        *_bump(wide, reporter, checkpoints and checkpoints / "weak", expected=True),
+        *_bump(strong, reporter, checkpoints and checkpoints / "strong", expected=False),
+    ]
 
 
 def peak(test_loss: Float[Tensor, "example_count seed"]) -> tuple[int, Float[Tensor, " seed"]]:
@@ -278,7 +293,9 @@ def peak(test_loss: Float[Tensor, "example_count seed"]) -> tuple[int, Float[Ten
     return at, test_loss[at] - ends
 
 
-def _bump(config: DatapointFeaturesToy, reporter: Reporter, *, expected: bool) -> Sequence[Check]:
+def _bump(
+    config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None, *, expected: bool
+) -> Sequence[Check]:
     decay, m, counts = config.optimiser.weight_decay, config.n_hidden, config.n_examples
     where = f"m = {m}, weight decay {decay:g}"
     name = f"height of the test loss's inner maximum, {where}"
@@ -286,7 +303,7 @@ def _bump(config: DatapointFeaturesToy, reporter: Reporter, *, expected: bool) -
     if len(counts) < 4:
         why = f"an inner maximum is looked for over four numbers of examples at least, not {len(counts)}"
         return [not_measured(name, reference=reference, source="published", paper=PAPER, why=why)]
-    runs = train(config, reporter)
+    runs = train(config, reporter, checkpoints)
     shape = (len(counts), len(config.seeds))
     test = torch.tensor([run.test_loss for run in runs], dtype=torch.float64).reshape(shape)
     # Weight decay may keep W at 0 where there are many examples; the fewest are stored whatever it is.
@@ -358,7 +375,7 @@ def loss_figure(config: DatapointFeaturesToy, reporter: Reporter) -> Any:
 DatapointFeaturesToy.experiments = (
     Experiment("few", "fast", "five examples form a pentagon", few),
     Experiment("few-wide", "slow", "the same with the config's own features", few_wide),
-    Experiment("bump", "long", "the test loss has a maximum inside", bump),
-    Experiment("decay", "long", "weight decay 1 removes it in four dimensions", decayed),
+    Experiment("bump", "long", "the test loss has a maximum inside", bump, resumable=True),
+    Experiment("decay", "long", "weight decay 1 removes it in four dimensions", decayed, resumable=True),
 )
 DatapointFeaturesToy.figures = {"hidden": hidden_figure, "loss": loss_figure}
