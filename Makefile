@@ -48,6 +48,8 @@ $(PEERS)/.installed: benchmarks/peers.txt constraints.txt
 	$(PEERS)/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps overcomplete==0.3.0
+	# Some peer brings a torchvision that does not fit this torch; transformers cannot be imported beside it.
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@
 
 bench: $(SITE_DEV) $(PEERS)/.installed
