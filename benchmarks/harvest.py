@@ -11,7 +11,6 @@ routines: the limit, and `share` is how much of it a harvest reaches.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils.logging import disable_progress_bar
-from workers import Contestant, take_turns
+from workers import Contestant, save_figures, take_turns
 
 AFTER = 3
 CONTEXT = 256
@@ -112,11 +111,8 @@ def main() -> None:
                 contestant.close()
 
     tokens = args.windows * CONTEXT
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        about = {"torch": torch.__version__, "threads": args.threads, "d": args.d, "tokens": tokens}
-        rows = [{"name": name, "ms": timing.ms} for name, timing in timings.items()]
-        args.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+    about = {"torch": torch.__version__, "threads": args.threads, "d": args.d, "tokens": tokens}
+    save_figures(args.out, about, [{"name": name, "ms": timing.ms} for name, timing in timings.items()])
     flops = 2 * 12 * args.d**2 * (AFTER + 1) * tokens
     print(f"torch {torch.__version__}, {args.threads} threads, d={args.d}, {args.rounds} rounds of {tokens} tokens")
     print(f"{'':42} {'tokens/s':>9} {'quartiles':>15} {'share':>6}")

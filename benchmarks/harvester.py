@@ -87,7 +87,7 @@ def _transformers(spec: Spec) -> Round:
     """A hook on the block that stops the pass, sdpa, inference mode."""
     from transformers import AutoModelForCausalLM
 
-    class StopPass(Exception):  # noqa: N818
+    class StopPass(Exception):  # noqa: N818  it ends a pass and is no error
         pass
 
     model: Any = AutoModelForCausalLM.from_pretrained(

@@ -8,16 +8,13 @@ L0 that came out.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from training_step import PEERS, save_data
-from workers import Contestant
-
-PENALISED = ("relu", "jumprelu", "gated")
+from training_step import ARCHITECTURES, PEERS, PENALISED, save_data, shown
+from workers import Contestant, save_figures
 
 
 def trained(name: str, python: str, spec: dict[str, Any]) -> dict[str, float] | None:
@@ -44,7 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batches", type=int, default=256, help="distinct batches")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*", default=("topk", "batch_topk", "matryoshka", *PENALISED))
+    parser.add_argument("--only", nargs="*", default=ARCHITECTURES)
     parser.add_argument("--libraries", nargs="*", help="of the peers; all by default")
     parser.add_argument("--peers", required=True, help="the interpreter that has the other libraries")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
@@ -67,7 +64,7 @@ def main() -> None:
             for library, setting in entrants:
                 own = {**spec, "architecture": architecture, "library": library, "setting": setting}
                 python = sys.executable if library == "polyseme" else args.peers
-                name = library if setting == "default" else f"{library} ({setting})"
+                name = shown(library, setting)
                 quality = trained(name, python, own)
                 if quality is None:
                     continue
@@ -78,12 +75,10 @@ def main() -> None:
                     rows.append((f"polyseme, at the L0 of {name}", ours or {}))
                 for row, measured in rows:
                     found.append({"architecture": architecture, "name": row, **measured})
-                    shown = "  ".join(f"{key} {value:.4f}" for key, value in measured.items())
-                    print(f"{architecture:12} {row:44} {shown}", flush=True)
-                if args.out:
-                    args.out.parent.mkdir(parents=True, exist_ok=True)
-                    about = {key: value for key, value in spec.items() if key != "data"} | {"d": args.d}
-                    args.out.write_text(json.dumps({"about": about, "rows": found}, indent=1))
+                    figures = "  ".join(f"{key} {value:.4f}" for key, value in measured.items())
+                    print(f"{architecture:12} {row:44} {figures}", flush=True)
+                about = {key: value for key, value in spec.items() if key != "data"} | {"d": args.d}
+                save_figures(args.out, about, found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,12 @@ def spread(ms: Sequence[float]) -> str:
     return f"{middle:.0f} [{low:.0f}, {high:.0f}]"
 
 
+def medians(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, float], float]:
+    """Of each contestant, and of the faster encoder product."""
+    found = {row["name"]: statistics.median(row["ms"]) for row in rows}
+    return found, min(ms for name, ms in found.items() if name.startswith(LIMIT))
+
+
 def step_tables(result: dict[str, Any]) -> list[str]:
     """One table an architecture."""
     about, rows = result["about"], result["rows"]
@@ -73,8 +79,7 @@ def step_tables(result: dict[str, Any]) -> list[str]:
     ]
     for architecture in dict.fromkeys(row["architecture"] for row in rows):
         own = {row["name"]: row for row in rows if row["architecture"] == architecture}
-        median = {name: statistics.median(row["ms"]) for name, row in own.items()}
-        limit = min(ms for name, ms in median.items() if name.startswith(LIMIT))
+        median, limit = medians(own.values())
         lines += [f"### {architecture}, n = {len(own['polyseme']['ms'])} steps each", ""]
         lines += table(
             (
@@ -155,8 +160,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
         1, len(architectures), figsize=(3.6 + 2.0 * len(architectures), 3.4), sharey=True, layout="constrained"
     )
     for ax, architecture in zip([axes] if len(architectures) == 1 else axes, architectures, strict=True):
-        median = {row["name"]: statistics.median(row["ms"]) for row in rows if row["architecture"] == architecture}
-        limit = min(ms for name, ms in median.items() if name.startswith(LIMIT))
+        median, limit = medians(row for row in rows if row["architecture"] == architecture)
         values = [median.get(name, 0) / limit for name in names]
         colours = ["tab:blue" if name == "polyseme" else "0.65" for name in names]
         ax.barh(names, values, color=colours)

@@ -7,13 +7,13 @@ AdamW. Ours is what `polyseme.toys` trains with. Both in one process, medians of
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from workers import save_figures
 
 from polyseme.toys.stack import Draws
 from polyseme.toys.tied import tied_loss
@@ -85,10 +85,8 @@ def main() -> None:
         loop, own = (statistics.median(ms) for ms in taken)
         rows.append({"shape": shape, "loop": taken[0], "ours": taken[1]})
         print(f"{' × '.join(map(str, shape)):30} {loop:9.2f} {own:9.2f} {loop / own:6.2f}", flush=True)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        about = {"batch": args.batch, "threads": args.threads, "torch": torch.__version__}
-        args.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+    about = {"batch": args.batch, "threads": args.threads, "torch": torch.__version__}
+    save_figures(args.out, about, rows)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,20 @@ oneDNN's; the faster is the limit. Architectures with a penalty are trained unti
 """
 
 import argparse
-import json
 import platform
 import sys
 import tempfile
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from workers import Contestant, take_turns
+from workers import Contestant, save_figures, take_turns
 
 ARCHITECTURES = ("topk", "batch_topk", "matryoshka", "relu", "jumprelu", "gated")
+PENALISED = ("relu", "jumprelu", "gated")
+"""Those whose L0 a penalty decides."""
 PEERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("sae-lens", "default", ARCHITECTURES),
     ("sae-lens", "sparse", ("topk",)),  # its fastest in float32
@@ -31,6 +33,11 @@ PEERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("sparsify", "adam", ("topk",)),
 )
 """Library, setting, and the architectures it has."""
+
+
+def shown(library: str, setting: str) -> str:
+    """A contestant's name in tables."""
+    return library if setting == "default" else f"{library} ({setting})"
 
 
 def planted(rows: int, generator: torch.Generator, directions: torch.Tensor) -> np.ndarray:
@@ -78,7 +85,7 @@ def main() -> None:
         save_data(Path(folder), args.d, args.batches * args.batch, args.batch)
         for architecture in args.only:
             spec = {**shape, "data": folder, "architecture": architecture}
-            penalised = architecture in ("relu", "jumprelu", "gated")
+            penalised = architecture in PENALISED
             training: dict[str, Any] = {"warmup": 0.0}
             ours: dict[str, Any] = {"library": "polyseme", "options": {"training": training}}
             if penalised:
@@ -91,35 +98,24 @@ def main() -> None:
             ]
             for library, setting, has in PEERS:
                 if args.peers and architecture in has and (not args.libraries or library in args.libraries):
-                    name = library if setting == "default" else f"{library} ({setting})"
-                    entrants.append((name, args.peers, {"library": library, "setting": setting}))
-            contestants = [Contestant(name, python, {**spec, **own}) for name, python, own in entrants]
-            failed = [contestant for contestant in contestants if not works(contestant)]
-            contestants = [contestant for contestant in contestants if contestant not in failed]
-            try:
+                    entrants.append((shown(library, setting), args.peers, {"library": library, "setting": setting}))
+            with ExitStack() as stack:
+                invited = [
+                    stack.enter_context(closing(Contestant(name, python, {**spec, **own})))
+                    for name, python, own in entrants
+                ]
+                contestants = [contestant for contestant in invited if works(contestant)]
                 if penalised:
                     for _ in range(args.sparse_warmup):
-                        contestants[2].ask("step")
+                        next(c for c in contestants if c.name == "polyseme").ask("step")
                 timings = take_turns(contestants, warmup=args.warmup, rounds=args.rounds)
                 for contestant in contestants:
-                    timing = timings[contestant.name]
-                    found.append(
-                        {
-                            "architecture": architecture,
-                            "name": contestant.name,
-                            "ms": timing.ms,
-                            **contestant.ask("memory"),
-                            **contestant.ask("quality"),
-                        }
-                    )
-            finally:
-                for contestant in (*contestants, *failed):
-                    contestant.close()
+                    measured = {**contestant.ask("memory"), **contestant.ask("quality")}
+                    ms = timings[contestant.name].ms
+                    found.append({"architecture": architecture, "name": contestant.name, "ms": ms, **measured})
             table(architecture, [row for row in found if row["architecture"] == architecture])
-            if args.out:
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                about = {"torch": torch.__version__, "python": platform.python_version(), "d": args.d, **shape}
-                args.out.write_text(json.dumps({"about": about, "rows": found}, indent=1))
+            about = {"torch": torch.__version__, "python": platform.python_version(), "d": args.d, **shape}
+            save_figures(args.out, about, found)
 
 
 def works(contestant: Contestant) -> bool:

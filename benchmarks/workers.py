@@ -96,3 +96,10 @@ def take_turns(contestants: Sequence[Contestant], *, warmup: int, rounds: int) -
             time.sleep(PAUSE)
             taken[contestant.name].append(contestant.ask("step")["ms"])
     return {name: Timing(tuple(ms)) for name, ms in taken.items()}
+
+
+def save_figures(path: Path | None, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """What was measured, for `report.py`; nothing where no path is given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"about": dict(about), "rows": rows}, indent=1))

@@ -21,7 +21,8 @@ from polyseme.core.seeds import make_generator
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 
 Parameters = Mapping[str, Tensor]
-_CACHED_BYTES = 512 * 1024
+BLOCK_BYTES = 512 * 1024
+"""Of one array of a block that is worked on in cache: three of them fill a second-level cache of usual size."""
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -77,7 +78,7 @@ class Draws:
     def sparse_uniform(self, p: Float[Tensor, " instance"], *shape: int) -> Float[Tensor, "instance ..."]:
         """U[0, 1) with probability p, else 0: of one uniform draw u, u < p is the mask and u / p the value."""
         u = self.uniform(*shape)
-        together = max(1, _CACHED_BYTES * len(u) // max(1, u.nbytes))
+        together = max(1, BLOCK_BYTES * len(u) // max(1, u.nbytes))
         for some, density in zip(u.split(together), p.split(together), strict=True):  # in place and in cache
             some.div_(-density.reshape(-1, *(1 for _ in shape)))
             torch.threshold_(some, -1, 0).abs_()

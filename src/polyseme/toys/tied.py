@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BLOCK_BYTES = 512 * 1024
-"""Of one array of a block: three of them fill a second-level cache of usual size."""
+from polyseme.toys.stack import BLOCK_BYTES
 
 
 def tied_loss(
