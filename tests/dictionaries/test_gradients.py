@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import kernels, selection
+from polyseme.dictionaries import entries, kernels, selection
 from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, scramble
 
 
@@ -28,6 +28,7 @@ def cases(draw):
         "normalised": draw(st.booleans()),
         "layout": draw(st.sampled_from(["sparse", "dense", "measured"])),
         "tile_bytes": draw(st.sampled_from([64, 1000, 2**24])),
+        "cached_bytes": draw(st.sampled_from([100, 600, 2**20])),
     }
 
 
@@ -78,6 +79,7 @@ def test_step_equals_dense_autograd(case):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "MAX_DENSITY", density)
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
+        patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
         dictionary, stats, expected, _ = run(case, torch.float64)
     # A twin's equal pre-activations make AuxK's choice a matter of taste: only then it may differ.
     aux_ties = case["twins"] and case["dead_share"]
@@ -144,6 +146,31 @@ def test_gather_dot_without_the_private_operation_is_the_same(monkeypatch):
     monkeypatch.setattr(kernels, "_GATHER_DOT", None)
     monkeypatch.setattr(kernels, "TILE_BYTES", 200)
     torch.testing.assert_close(kernels.gather_dot(left, right, bags, indices, offsets), want)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 12), n=st.integers(1, 40), share=st.floats(0, 1), cached=st.sampled_from([1, 24, 100, 10**6]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_dot_in_blocks_is_the_same_to_the_bit(rows, n, share, cached, seed):
+    generator = torch.Generator().manual_seed(seed)
+    on = torch.rand(rows, n, generator=generator) < share
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), on.sum(1).cumsum(0)])
+    indices = on.nonzero()[:, 1].to(torch.int32)
+    g, W = torch.randn(rows, 5, generator=generator), torch.randn(n, 5, generator=generator)
+    plain, blocked = (
+        entries.SparseEntries(torch.zeros(len(indices)), indices, offsets, n, ascending=ascending)
+        for ascending in (False, True)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entries, "CACHED_BYTES", cached)
+        assert torch.equal(blocked.dot(g, W), plain.dot(g, W))
+    order, bags = blocked._by_block(2, -(-n // 4))
+    key = (indices[order].long() >> 2) * rows + bags
+    assert torch.equal(bags, blocked.bags[order])
+    assert bool((key[1:] >= key[:-1]).all())
+    assert torch.equal(order.sort().values, torch.arange(len(indices)))
 
 
 def test_onednn_linear_is_the_same_where_torch_has_it(monkeypatch):

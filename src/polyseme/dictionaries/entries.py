@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polyseme.dictionaries.kernels import bag_sum, gather_dot, tiles
+from polyseme.dictionaries.kernels import CACHED_BYTES, bag_sum, gather_dot, tiles
 
 
 class Gradients:
@@ -99,6 +99,7 @@ class SparseEntries:
         indices: its latent, int32.
         offsets: start of each row's entries, and the end.
         n_latents: width of the dense equivalent.
+        ascending: indices ascend within a row.
     """
 
     def __init__(
@@ -107,8 +108,11 @@ class SparseEntries:
         indices: Int[Tensor, " entry"],
         offsets: Int[Tensor, " bag_plus_1"],
         n_latents: int,
+        *,
+        ascending: bool = False,
     ):
         self.pre, self.indices, self.offsets, self.n_latents = pre, indices, offsets.to(torch.int32), n_latents
+        self.ascending = ascending
         self._active: tuple[SparseEntries, Tensor] | None = None
 
     @functools.cached_property
@@ -132,7 +136,7 @@ class SparseEntries:
         bags = self.bags * groups + torch.bucketize(self.indices, ends, right=True, out_int32=True)
         offsets = torch.zeros((len(self.offsets) - 1) * groups + 1, dtype=torch.int32, device=bags.device)
         offsets[1:] = torch.bincount(bags, minlength=len(offsets) - 1).cumsum(0)
-        out = SparseEntries(self.pre, self.indices, offsets, self.n_latents)
+        out = SparseEntries(self.pre, self.indices, offsets, self.n_latents, ascending=True)
         out.__dict__["_order"] = self._order  # the order by latent is the same
         return out
 
@@ -148,14 +152,36 @@ class SparseEntries:
             return self._active
         offsets = torch.zeros_like(self.offsets)
         offsets[1:] = torch.bincount(self.bags[kept], minlength=len(offsets) - 1).cumsum(0)
-        self._active = SparseEntries(self.pre[kept], self.indices[kept], offsets, self.n_latents), kept
+        entries = SparseEntries(self.pre[kept], self.indices[kept], offsets, self.n_latents, ascending=self.ascending)
+        self._active = entries, kept
         return self._active
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
         return bag_sum(weight, self.indices, self.offsets, values)
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        return gather_dot(g, weight, self.bags, self.indices, self.offsets)
+        shift = max(0, (CACHED_BYTES // (weight.shape[1] * weight.element_size())).bit_length() - 1)
+        blocks = -(-self.n_latents // 2**shift)
+        # Block by block, every row of g is read once for each: less than a row of the weight for every entry?
+        if not self.ascending or blocks == 1 or len(self.indices) < 3 * blocks * len(g) or g.device.type != "cpu":
+            return gather_dot(g, weight, self.bags, self.indices, self.offsets)
+        order, bags = self._by_block(shift, blocks)
+        scattered = gather_dot(g, weight, bags, self.indices[order], self.offsets)
+        return torch.empty_like(scattered).index_copy_(0, order, scattered)
+
+    def _by_block(self, shift: int, blocks: int) -> tuple[Tensor, Tensor]:
+        """Where the entries lie in the order of (block of 2^shift latents, row), and the row of each.
+
+        Ascending latents make the entries of a row and a block one run, so that runs are moved and nothing is sorted.
+        """
+        rows = len(self.offsets) - 1
+        counts = torch.bincount(self.bags * blocks + (self.indices >> shift), minlength=rows * blocks)
+        begins = (counts.cumsum(0) - counts).view(rows, blocks).t().reshape(-1)
+        counts = counts.view(rows, blocks).t().reshape(-1)
+        moved = begins - (counts.cumsum(0) - counts)
+        order = torch.arange(len(self.indices), device=moved.device) + moved.repeat_interleave(counts)
+        each_row = torch.arange(rows, dtype=torch.int32, device=moved.device)
+        return order, each_row.repeat(blocks).repeat_interleave(counts)
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
         return t.new_zeros(self.n_latents).index_add_(0, self.indices, t)

@@ -17,6 +17,10 @@ from torch import Tensor
 TILE_BYTES = 16 * 2**20
 """Largest temporary: glibc hands blocks under 32 MiB out again without page faults, and a tile stays near the cache."""
 
+CACHED_BYTES = 2**20
+"""Of rows that are gathered again and again: they stay in a core's second-level cache, where a gather is three to four
+times as fast as from the third (measured with rows of 2 KiB)."""
+
 
 def tiles(n: int, row_bytes: int) -> Iterator[slice]:
     """Slices of 0..n whose rows fill at most `TILE_BYTES`."""
@@ -75,7 +79,7 @@ def gather_dot(
     indices: Int[Tensor, " entry"],
     offsets: Int[Tensor, " bag_plus_1"],
 ) -> Float[Tensor, " entry"]:
-    """⟨left[bag], right[index]⟩ of each entry; bags ascending, `offsets` their starts and the end."""
+    """⟨left[bag], right[index]⟩ of each entry, in any order; `offsets` has one number more than there are bags."""
     if _GATHER_DOT is None or len(indices) == 0:
         return gather_dot_fallback(left, right, bags, indices)
     return _GATHER_DOT(left, right, indices, offsets[:-1].to(indices.dtype), bags.to(indices.dtype), 0)

@@ -46,14 +46,13 @@ class Encoder:
             yield rows, affine(x, self.weight, self.bias, out=buffer[: len(x)])
 
 
-def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int) -> SparseEntries:
-    """The entries of all tiles; each part is values, latents and entries a row."""
+def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int, *, ascending: bool = True) -> SparseEntries:
+    """The entries of all tiles; each part is values, latents (`ascending` in a row or not) and entries a row."""
     counts = torch.cat([part[2] for part in parts])
     offsets = counts.new_zeros(len(counts) + 1)
     torch.cumsum(counts, 0, out=offsets[1:])
-    return SparseEntries(
-        torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), offsets, n_latents
-    )
+    values, latents = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    return SparseEntries(values, latents, offsets, n_latents, ascending=ascending)
 
 
 def select_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries:
@@ -115,7 +114,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool, bf16: bool = Fals
         if int(counts.sum()) < len(values):
             values, latents = values[keep.view(-1)], latents[keep.view(-1)]
         parts.append((values, latents, counts))
-    return joined(parts, encoder.n_latents)
+    return joined(parts, encoder.n_latents, ascending=ascending)
 
 
 class Rough:
