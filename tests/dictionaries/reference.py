@@ -40,7 +40,7 @@ def scramble(dictionary: SparseDictionary, seed: int) -> None:
     """Move every parameter off its start, so that no gradient is right by symmetry; constraints restored."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in sorted(dictionary.parameters().items()):
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.dtype)
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
         tensor.add_(noise, alpha=0.3 if tensor.dim() == 1 else 0.1)
         if name == "log_threshold":
             tensor.clamp_(max=0.5)
