@@ -78,9 +78,11 @@ class Contestant:
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.terminate()
         self._process.wait()
+        self._process.stdout.close()
         self._errors.close()
         self._folder.cleanup()
 

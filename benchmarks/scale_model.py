@@ -1,0 +1,117 @@
+"""What a TopK training step should cost, from its shape and four measured rates; nothing is fitted.
+
+With B vectors of width d, n latents and k active ones, in float32, a step of one dictionary is
+
+    product     the encoder's, 2 B n d FLOPs; it reads W_enc once a row tile, so never faster than those bytes
+    selection   the two-stage top k of B n pre-activations
+    bias        added to the tile in place: 8 bytes a pre-activation
+    order       the k B entries sorted by latent
+    entries     decode, ⟨g, W_dec⟩ and both weight gradients: each fetches a row of d numbers for each of k B entries
+    parameters  Adam reads weight, gradient and two moments and writes all but the gradient, 28 bytes each; the
+                gradient's norm reads 4 more; and the passes over W_enc, W_dec and their gradients, `MATRIX_PASSES`
+    vectors     passes over the B d numbers of the batch and of its residual, `VECTOR_PASSES`
+
+The product goes by the rate of the encoder's product alone, selection and order by those of a top k and a sort alone,
+all else by the bandwidth of a copy. Caches are left out: what is in one goes faster than this says.
+"""
+
+from dataclasses import dataclass
+
+TILE_BYTES = 16 * 2**20
+"""Of pre-activations, as `polyseme.dictionaries.kernels.TILE_BYTES`."""
+
+MATRIX_PASSES = {
+    "W_enc' d_bias": 1,
+    "weight gradients of both into a tile, copied to their buffers": 2 * 3,
+    "gradient of W_dec less its part along the rows": 3,
+    "row norms of W_dec, and the division": 3,
+}
+"""Reads and writes of n d numbers."""
+
+VECTOR_PASSES = {
+    "centred": 2,
+    "scaled": 2,
+    "less b_dec": 2,
+    "decoded": 1,
+    "residual": 3,
+    "its squares, its sum": 2,
+    "statistics: the goal's mean and squares, the residual's squares": 3,
+}
+"""Reads and writes of B d numbers."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of one training step."""
+
+    d: int
+    n_latents: int
+    k: int
+    batch_size: int
+    dictionaries: int = 1
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in W_enc, W_dec, b_enc and b_dec of all dictionaries."""
+        return self.dictionaries * (2 * self.n_latents * self.d + self.n_latents + self.d)
+
+    @property
+    def flops(self) -> int:
+        """Of the encoders' products."""
+        return 2 * self.dictionaries * self.batch_size * self.n_latents * self.d
+
+    @property
+    def preactivations(self) -> int:
+        """Numbers that are selected from."""
+        return self.dictionaries * self.batch_size * self.n_latents
+
+    @property
+    def entries(self) -> int:
+        """Active latents of all vectors."""
+        return self.dictionaries * self.batch_size * min(self.k, self.n_latents)
+
+    @property
+    def tiles(self) -> int:
+        """Row tiles a batch is encoded in."""
+        rows = max(1, TILE_BYTES // (4 * self.n_latents))
+        return -(-self.batch_size // rows)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does in a second, measured.
+
+    Attributes:
+        flops: floating-point operations of the encoder's product alone.
+        copied: bytes read plus bytes written by a copy too large for the caches.
+        selected: pre-activations that a top k alone looks through.
+        ordered: entries that a stable sort alone puts in order.
+    """
+
+    flops: float
+    copied: float
+    selected: float
+    ordered: float
+
+
+def moved(shape: Shape) -> dict[str, int]:
+    """Bytes of each term that goes by bandwidth."""
+    m, matrix, vectors = shape.dictionaries, shape.n_latents * shape.d, shape.batch_size * shape.d
+    return {
+        "bias": 8 * shape.preactivations,
+        "entries": 4 * 4 * shape.entries * shape.d,
+        "parameters": (28 + 4) * shape.parameters + 4 * m * matrix * sum(MATRIX_PASSES.values()),
+        "vectors": 4 * m * vectors * sum(VECTOR_PASSES.values()),
+    }
+
+
+def predicted(shape: Shape, rates: Rates) -> dict[str, float]:
+    """Milliseconds of each term; their sum is the step."""
+    weights_read = 4 * shape.dictionaries * shape.tiles * shape.n_latents * shape.d
+    seconds = {
+        "product": max(shape.flops / rates.flops, weights_read / rates.copied),
+        "selection": shape.preactivations / rates.selected,
+        "order": shape.entries / rates.ordered,
+        **{name: amount / rates.copied for name, amount in moved(shape).items()},
+    }
+    return {name: 1e3 * value for name, value in seconds.items()}
