@@ -33,7 +33,7 @@ SHARES = {"latents": 0.34, "d": 0.15, "dictionaries": 0.11, "tokens": 0.26, "har
 """Of `--seconds`."""
 LEAST_ROUNDS = 3
 SHORT_MS, SHORT_STEPS = 150.0, 3
-"""Steps shorter than this go so many a turn, and their median counts: the first finds the caches as others left them."""
+"""Steps shorter than this go so many a turn, and their median counts: the first finds others' data in the caches."""
 PLANNED_STEPS = 10_000
 """Of a training that is timed: long enough that no latent is taken for dead in the few steps that are."""
 COPIED_BYTES = 2 * 128 * 2**20

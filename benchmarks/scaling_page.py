@@ -38,13 +38,14 @@ def section(result: Mapping[str, Any]) -> list[str]:
 def _explained() -> list[str]:
     text = f"""\
 Each point is a process of its own that trains by `fit`; those of a table take turns with the encoder's product and with
-the model's rates (a turn of steps under 150 ms is the median of three). A step's model is a sum: **product**, 2 B n d FLOPs, or reading W_enc once for each tile of 16 MiB of
-pre-activations where that takes longer; **selection**, a top k of B n numbers; **order**, a sort of k B entries;
-**bias**, 8 bytes for each of B n; **entries**, 4 fetches of 4 d bytes for each of k B; **parameters**, 32 bytes each
-(Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes over the 4 n d bytes of a weight matrix;
-**vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch. Product, top k and sort go by the
-rate of each alone, bytes by that of a large copy. All were measured in the same run, the product as the median over
-the table's shapes, the others at one: no constant is fitted. What stays in a cache goes faster than the model says.
+the model's rates (a turn of steps under 150 ms is the median of three). A step's model is a sum: **product**, 2 B n d
+FLOPs, or reading W_enc once for each tile of 16 MiB of pre-activations where that takes longer; **selection**, a top k
+of B n numbers; **order**, a sort of k B entries; **bias**, 8 bytes for each of B n; **entries**, 4 fetches of 4 d bytes
+for each of k B; **parameters**, 32 bytes each (Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes
+over the 4 n d bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the
+batch. Product, top k and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the
+same run, the product as the median over the table's shapes, the others at one: no constant is fitted. What stays in a
+cache goes faster than the model says.
 
 *Rest* is the highest memory of the process less the interpreter with its imports, what the first use of the code takes,
 the stream with its batch, and parameters, gradients and Adam's moments (16 bytes a parameter together).
