@@ -268,6 +268,10 @@ def test_vectors_that_are_not_finite_or_not_per_token_are_refused():
     with pytest.raises(InputError, match=r"not finite.*layers\.1"):
         list(LiveSource(network, WINDOWS, NAMES, CONFIG).batches(10, stop=30))
 
+    for table in network.tables.values():
+        table.fill_(1e38)  # any three of these vectors' numbers have a sum that is not
+    assert len(list(LiveSource(network, WINDOWS, NAMES, CONFIG).batches(10, stop=3))) == 3
+
     class Pooled(FakeNetwork):
         def read(self, inputs, sites):
             return {site: vectors[:, 0] for site, vectors in super().read(inputs, sites).items()}
