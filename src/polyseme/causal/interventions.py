@@ -131,14 +131,16 @@ def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Inter
         # Below the site a ghost is what its original is.
         prefix=network.prefix(tokens.to(device), [site]).mapped(with_ghosts),
     )
-    selected = logits_at.flatten().cumsum(0).reshape(logits_at.shape) - 1
     logp = output.logits.float().log_softmax(-1)
+    n_clean = clean.sum(1).tolist()
     outcomes: list[Outcome] = []
+    start = 0
     for b, one in enumerate(todo):
         at = position[b, : len(one)]
-        outcomes.append(
-            _outcome(logp, selected[b, :context][at], selected[b, context : context + len(one)], tokens[b][at + 1])
-        )
+        middle, end = start + n_clean[b], start + n_clean[b] + len(one)
+        place = clean[b].cumsum(0)[at] - 1
+        outcomes.append(_outcome(logp[start:middle], logp[middle:end], place, tokens[b][at + 1]))
+        start = end
     return outcomes
 
 
@@ -200,24 +202,24 @@ def _rows(network: Network, windows: Windows, site: Site, one: Interventions, to
             logits_at=logits_at.to(device),
             prefix=prefix.mapped(repeat),
         )
-        both = torch.cat([reference, output.logits.float().log_softmax(-1)])
-        part = _outcome(both, place[some], len(places) + row, tokens[at[some] + 1])
+        known, where = place[some].unique(return_inverse=True)
+        after = output.logits.float().log_softmax(-1)
+        part = _outcome(reference[known.to(device)], after, where, tokens[at[some] + 1])
         ce[some.numpy()], kl[some.numpy()] = part.ce, part.kl
     return Outcome(ce, kl)
 
 
 def _outcome(
-    logp: Float[Tensor, "selected vocab"],
-    clean: Int[Tensor, " intervention"],
-    edited: Int[Tensor, " intervention"],
+    before: Float[Tensor, "place vocab"],
+    after: Float[Tensor, "intervention vocab"],
+    place: Int[Tensor, " intervention"],
     target: Int[Tensor, " intervention"],
 ) -> Outcome:
-    clean, edited, target = clean.to(logp.device), edited.to(logp.device), target.to(logp.device)
-    after = logp[edited]
-    places, place = clean.unique(return_inverse=True)
-    before = logp[places]
-    negentropy = (before.exp() * before).sum(-1)
-    crossed = (before.exp()[place] * after).sum(-1)
+    """What interventions did, from the clean log-probabilities of some places and the edited ones of each."""
+    place, target = place.to(after.device), target.to(after.device)
+    p = before.exp()
+    negentropy = (p * before).sum(-1)
+    crossed = p[place].mul_(after).sum(-1)
     ce = before[place, target] - after.gather(1, target[:, None])[:, 0]
     kl = (negentropy[place] - crossed).clamp_min(0)  # rounding can leave −1e-7 where nothing changed
     return Outcome(ce.cpu().numpy(), kl.cpu().numpy())
