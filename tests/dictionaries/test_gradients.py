@@ -134,6 +134,20 @@ def test_topk_and_batch_topk_choose_the_largest(rows, n, k, levels, seed):
         assert torch.equal(z.pre, pre.view(-1)[order])
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 5), n=st.integers(1, 200), k=st.integers(1, 13), levels=st.sampled_from([2, 50, 10**6]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_top_k_in_two_stages_is_the_top_k(rows, n, k, levels, seed):
+    k = min(k, n)
+    x = torch.randint(levels, (rows, n), generator=torch.Generator().manual_seed(seed)).double()  # ties, at few levels
+    values, latents = kernels.top_k(x, k)
+    assert torch.equal(values.sort(1).values, torch.topk(x, k).values.flip(1))
+    assert torch.equal(values, x.gather(1, latents))
+    assert all(len(row.unique()) == k for row in latents)
+
+
 def test_gather_dot_without_the_private_operation_is_the_same(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(5, 7, generator=generator), torch.randn(11, 7, generator=generator)

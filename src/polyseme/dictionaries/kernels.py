@@ -102,15 +102,20 @@ def top_k(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"]
     """The k largest of each row in no particular order, exactly; two stages where that is faster.
 
     Stage one takes the k groups (of `n // width` interleaved columns' maxima) with the largest maximum; the row's k
-    largest are among them, since each group left out has k maxima above all of its own.
+    largest are among them, since each group left out has k maxima above all of its own. Columns that fill no group
+    are candidates all.
     """
     rows, n = x.shape
     group = 8
-    if n % group or n // group < 2 * k or x.device.type != "cpu":
-        return torch.topk(x, k, dim=1, sorted=False)
     width = n // group
-    grouped = x.view(rows, group, width)
+    if width < 2 * k or x.device.type != "cpu":
+        return torch.topk(x, k, dim=1, sorted=False)
+    whole = group * width
+    grouped = x[:, :whole].view(rows, group, width)
     columns = torch.topk(grouped.amax(1), k, dim=1, sorted=False).indices
     candidates = grouped.gather(2, columns[:, None, :].expand(rows, group, k)).view(rows, group * k)
+    if whole < n:
+        candidates = torch.cat([candidates, x[:, whole:]], dim=1)
     values, place = torch.topk(candidates, k, dim=1, sorted=False)
-    return values, columns.gather(1, place % k) + (place // k) * width
+    latents = columns.gather(1, place % k) + (place // k) * width
+    return values, latents if whole == n else torch.where(place < group * k, latents, place - group * k + whole)
