@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import study_page
+
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 LIMIT = "encoder GEMM"
@@ -27,6 +29,8 @@ def main() -> None:
         lines += toys_table(found["toys"])
     if "quality" in found:
         lines += quality_table(found["quality"])
+    if "study" in found:
+        lines += study_page.section(found["study"])
     (DOCS / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
     steps = {name: result for name, result in found.items() if name.startswith("step-")}
     if steps:

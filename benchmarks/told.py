@@ -23,3 +23,11 @@ def told(kind: type[Any]) -> tuple[Any, TextIO]:
     torch.set_num_threads(spec.threads)
     torch.manual_seed(0)
     return spec, talk
+
+
+def status_mib(field: str) -> float:
+    """MiB of this process from Linux's account of it: `VmRSS` resident now, `VmHWM` at most so far.
+
+    `getrusage` will not do: the peak that it gives a child starts at what its parent held.
+    """
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 1024
