@@ -7,6 +7,7 @@ goes one step further and the answer is the milliseconds that took; on "memory" 
 """
 
 import contextlib
+import ctypes
 import gc
 import itertools
 import json
@@ -33,6 +34,8 @@ from polyseme.training import Job, TrainingConfig, fit
 MIB = 2**20
 DIRECTIONS, ACTIVE = 2048, 16
 COPIED = 128 * MIB
+M_MMAP_THRESHOLD = -3
+"""glibc's number for it, in malloc.h."""
 
 
 @dataclass
@@ -45,6 +48,8 @@ class Spec:
         d, n_latents, k, batch_size, dictionaries: shape; 0 dictionaries read a live source and train nothing.
         n_tokens: that the training is planned for: it decides when a latent counts as dead.
         steps: batches a word, for `live`; tiles, for `selection`.
+        live_only: give every block back to the system when it is freed, so that the highest memory is what was in use
+            at a time, without what the allocator keeps.
         network, tokens, after: a GPT-2 folder, a `.npy` of token ids, and the block whose output is read, for `live`.
     """
 
@@ -57,6 +62,7 @@ class Spec:
     n_tokens: int = 10_000 * 4096
     threads: int = 2
     steps: int = 1
+    live_only: bool = False
     network: str = ""
     tokens: str = ""
     after: int = 0
@@ -225,6 +231,8 @@ def warmed(turns: Turns) -> None:
 
 
 def _fit(spec: Spec, turns: Turns) -> None:
+    if spec.live_only:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**19)
     warmed(turns)
     stream = Stream(spec, turns)
     turns.baseline["stream"] = (stream.nbytes + 4 * spec.batch_size * spec.d) / MIB

@@ -8,7 +8,8 @@ Every point trains TopK dictionaries by polyseme's own `fit` in a process of its
 at a time and not kept. The points of an axis take turns with the encoder's product alone at each of their shapes and
 with the rates that `scale_model.py` needs, so that a noisy machine slows all alike. An axis goes on for its rounds or
 until its share of `--seconds` is used up. The axis of tokens is one long training of each of two shapes, looked at
-whenever its tokens have doubled. That of a harvest trains on a GPT-2 of random weights as it is read.
+whenever its tokens have doubled. That of a harvest trains on a GPT-2 of random weights as it is read. That of memory
+is one shape in several processes.
 """
 
 import argparse
@@ -29,8 +30,10 @@ from harvest import AFTER, materials
 from scale_model import TILE_BYTES, Rates, Shape, predicted
 from workers import PAUSE, Contestant, save_figures
 
-SHARES = {"latents": 0.34, "d": 0.15, "dictionaries": 0.11, "tokens": 0.26, "harvest": 0.14}
-"""Of `--seconds`."""
+SHARES = {"latents": 0.34, "d": 0.15, "dictionaries": 0.11, "tokens": 0.26, "harvest": 0.14, "memory": 0.0}
+"""Of `--seconds`; that of memory takes what it takes."""
+MEMORY_STEPS = 4
+"""The first step has no moments yet."""
 LEAST_ROUNDS = 3
 SHORT_MS, SHORT_STEPS = 150.0, 3
 """Steps shorter than this go so many a turn, and their median counts: the first finds others' data in the caches."""
@@ -143,6 +146,18 @@ def over_tokens(shape: Shape, n_tokens: int, seconds: float, args: argparse.Name
     return {"axis": "tokens", "shape": asdict(shape), "planned": n_tokens, "marks": marks}
 
 
+def memory_again(shape: Shape, repeats: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The memory of so many processes of one shape, for it differs with the layout of the heap; and what is in use."""
+    rows: list[dict[str, Any]] = []
+    spec = {"kind": "fit", **asdict(shape), "n_tokens": PLANNED_STEPS * shape.batch_size, "threads": args.threads}
+    for live_only in [False] * repeats + [True] * (platform.libc_ver()[0] == "glibc"):
+        with ExitStack() as stack:
+            one = worker(f"memory {shape}", {**spec, "live_only": live_only}, stack)
+            warmed_up(one, MEMORY_STEPS)
+            rows.append({"axis": "memory", "shape": asdict(shape), "live_only": live_only, "memory": one.ask("memory")})
+    return rows
+
+
 def harvested(shape: Shape, counts: Sequence[int], args: argparse.Namespace) -> list[dict[str, Any]]:
     """So many dictionaries of one fit on a network's activations as they are read; 0: the reading alone."""
     with tempfile.TemporaryDirectory() as folder:
@@ -195,6 +210,9 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{name} {mark['tokens']:12,} tokens {mark['ms']:8.1f} ms [{mark['low']:.1f}, {mark['high']:.1f}]"
                 f" n {mark['n']}, rest {memory['rest']:.1f} of {memory['peak']:.0f} MiB; {memory['note']}"
             )
+        if row["axis"] == "memory":
+            kind = "in use at a time" if row["live_only"] else "of a process"
+            print(f"{name} rest {kind} {row['memory']['rest']:.1f} of {row['memory']['peak']:.0f} MiB")
         if "ms" not in row:
             continue
         found, memory = summary(row["ms"]), row["memory"]
@@ -230,8 +248,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--network", nargs=3, type=int, default=[384, 8192, 2048], help="its width, latents, batch")
     parser.add_argument("--rounds", type=int, default=7, help="at most, and 3 at least")
+    parser.add_argument("--repeats", type=int, default=5, help="processes whose memory is compared")
     parser.add_argument("--warmup", type=int, default=2, help="steps before the first timing")
-    parser.add_argument("--seconds", type=float, default=600, help="for all axes; processes' starts come on top")
+    parser.add_argument("--seconds", type=float, default=540, help="for all axes; processes' starts come on top")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--gib", type=float, default=12, help="memory to be used at most")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
@@ -250,6 +269,8 @@ def main() -> None:
             end = time.monotonic() + SHARES[axis] * args.seconds
             found = [over_tokens(reference, args.tokens, 0.75 * (end - time.monotonic()), args)]
             found.append(over_tokens(SMALL, args.more_tokens, end - time.monotonic(), args))
+        elif axis == "memory":
+            found = memory_again(reference, args.repeats, args)
         elif axis == "harvest":
             width, latents, batch = args.network
             found = harvested(Shape(width, latents, args.k, batch), args.dictionaries, args)

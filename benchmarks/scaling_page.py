@@ -28,6 +28,8 @@ def section(result: Mapping[str, Any]) -> list[str]:
     for axis, title in titles.items():
         if axis in axes:
             lines += _of_shapes(title, axes[axis])
+    if "memory" in axes:
+        lines += _of_memory(axes["memory"])
     if "tokens" in axes:
         lines += _of_tokens(axes["tokens"])
     if "harvest" in axes:
@@ -123,6 +125,23 @@ def each(row: Row) -> float:
     return statistics.median(row["ms"]) / row["shape"]["dictionaries"]
 
 
+def _of_memory(rows: Sequence[Row]) -> list[str]:
+    shape = Shape(**rows[0]["shape"])
+    rest = sorted(row["memory"]["rest"] for row in rows if not row["live_only"])
+    within = sum(mib <= ASKED_MIB for mib in rest)
+    text = (
+        f"Rest of {len(rest)} processes, MiB: {', '.join(f'{mib:.0f}' for mib in rest)}; {within} of them within"
+        f" {ASKED_MIB}."
+    )
+    for row in rows:
+        if row["live_only"]:
+            text += (
+                f" In use at a time: {row['memory']['rest']:.0f} (every large block given back as soon as it is freed)."
+                " What is between is the allocator's: the same blocks fall into other holes of every process's heap."
+            )
+    return [f"### Memory at {shape.d:,} × {shape.n_latents:,}", "", text, ""]
+
+
 def _of_tokens(rows: Sequence[Row]) -> list[str]:
     lines = ["### Tokens of one training", ""]
     cells: list[tuple[str, ...]] = []
@@ -186,6 +205,7 @@ def _of_harvest(rows: Sequence[Row]) -> list[str]:
 def picture(result: Mapping[str, Any], path: Path) -> None:
     """Time above, memory below, an axis each."""
     import matplotlib as mpl
+    import matplotlib.ticker
 
     mpl.use("svg")
     import matplotlib.pyplot as plt
@@ -206,6 +226,10 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
             if name == "dictionaries":
                 own += [row for row in rows if row["axis"] == "harvest"]
             draw.get(name, _draw_shapes)(grid[0, column], grid[1, column], name, own)
+        for ax in grid.flat:
+            if ax.get_yscale() == "log":
+                ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+                ax.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
@@ -253,7 +277,7 @@ def _draw_tokens(time: Any, memory: Any, _name: str, rows: Sequence[Row]) -> Non
             label=f"rest, {label}",
         )
     time.set(xscale="log", yscale="log")
-    time.set_title("tokens so far: ms a step", fontsize=10)
+    time.set_title("tokens of one training", fontsize=10)
     time.legend(frameon=False)
     memory.set(xlabel="tokens")
     memory.set_ylim(bottom=0)
@@ -273,10 +297,12 @@ def _draw_dictionaries(time: Any, memory: Any, _name: str, rows: Sequence[Row]) 
         time.plot(xs, [each(row) / each(alone) for row in own], color=colour, marker="o", markersize=4, label=label)
         if axis == "dictionaries":
             _rest(memory, xs, [row["memory"]["rest"] for row in own], asked=True)
-            memory.set_xticks(xs, [str(x) for x in xs])
     time.axhline(1, color=LIMIT, linewidth=1)
     time.set(xscale="log", ylim=(0, None))
-    time.set_title("dictionaries of one fit:\ntime of each over one alone", fontsize=10)
+    counts = sorted({row["shape"]["dictionaries"] for row in rows} - {0})
+    memory.set_xticks(counts, [str(count) for count in counts])
+    time.set_title("dictionaries of one fit", fontsize=10)
+    time.set_ylabel("time of each over one alone")
     time.legend(frameon=False)
     memory.set(xlabel="dictionaries", ylim=(0, None))
     memory.minorticks_off()
