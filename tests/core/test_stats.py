@@ -68,6 +68,8 @@ def test_resampling_draws_as_many_documents_as_there_are() -> None:
     assert (weights.sum(1) == 7).all()
     assert (weights == resampling_weights(7, seed=3, n_resamples=50)).all()
     assert (weights != resampling_weights(7, seed=4, n_resamples=50)).any()
+    with pytest.raises(ValueError, match="read-only"):  # the next to ask may be given the same table
+        weights[0, 0] += 1
 
 
 def test_documents_not_tokens_are_resampled() -> None:

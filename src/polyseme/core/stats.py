@@ -4,6 +4,7 @@ Documents, not tokens, are the unit of resampling: tokens of one document depend
 tokens would be several times too narrow.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from statistics import NormalDist
@@ -12,6 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from polyseme.core.records import Interval
+
+_KEPT = 2**21
+"""Most numbers that a table of weights may hold to be kept: 16 MiB."""
 
 
 def bootstrap_documents(
@@ -58,9 +62,22 @@ def resampled_totals(
 
 
 def resampling_weights(n_documents: int, *, seed: int, n_resamples: int) -> Float[np.ndarray, "resample document"]:
-    """How often each document is drawn in each resample (multinomial counts); shared seeds pair two statistics."""
+    """How often each document is drawn in each resample (multinomial counts); shared seeds pair two statistics.
+
+    Read-only: a study asks hundreds of times for the same table.
+    """
+    draw = _kept_weights if n_documents * n_resamples <= _KEPT else _weights
+    return draw(n_documents, seed, n_resamples)
+
+
+def _weights(n_documents: int, seed: int, n_resamples: int) -> Float[np.ndarray, "resample document"]:
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n_resamples).astype(np.float64)
+    weights = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n_resamples).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
+
+
+_kept_weights = functools.lru_cache(maxsize=2)(_weights)
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
