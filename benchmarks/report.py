@@ -5,11 +5,13 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import scaling_page
 import study_page
+from page import spread, table
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -29,6 +31,9 @@ def main() -> None:
         lines += toys_table(found["toys"])
     if "quality" in found:
         lines += quality_table(found["quality"])
+    if "scaling" in found:
+        lines += scaling_page.section(found["scaling"])
+        scaling_page.picture(found["scaling"], DOCS / "images" / "scaling.svg")
     if "study" in found:
         lines += study_page.section(found["study"])
     (DOCS / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
@@ -52,19 +57,6 @@ def versions() -> str:
         line for line in (HERE / "peers.txt").read_text().splitlines() if "==" in line and not line.startswith("#")
     ]
     return f"Python {platform.python_version()}; {', '.join(peers)}, overcomplete==0.3.0."
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)] + [""]
-
-
-def spread(ms: Sequence[float]) -> str:
-    """Median and quartiles."""
-    if len(ms) < 2:
-        return f"{ms[0]:.0f}"
-    low, middle, high = statistics.quantiles(ms, n=4, method="inclusive")
-    return f"{middle:.0f} [{low:.0f}, {high:.0f}]"
 
 
 def medians(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, float], float]:

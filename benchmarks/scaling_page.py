@@ -248,7 +248,7 @@ def _draw_shapes(time: Any, memory: Any, name: str, rows: Sequence[Row]) -> None
     time.set(xscale="log", yscale="log", ylabel="ms" if name == "latents" else None)
     fixed = "d = {d:,}" if name == "latents" else "{n_latents:,} latents"
     time.set_title(("latents, " if name == "latents" else "width, ") + fixed.format(**rows[0]["shape"]), fontsize=10)
-    time.legend(frameon=False)
+    time.legend(frameon=False, reverse=True)
 
     kept = [sum(row["memory"][part] for part in ("parameters", "gradients", "adam")) for row in rows]
     memory.plot(xs, kept, color=MODEL, marker="o", markersize=4, label="parameters, gradients, Adam")
