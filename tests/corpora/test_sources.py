@@ -19,6 +19,7 @@ from polyseme.corpora import (
     split_of,
 )
 from polyseme.corpora.jsonl import MAX_LINE_BYTES
+from polyseme.corpora.stdlib import StdlibCorpus
 
 TEXTS = ["first text\nof two lines\n", "second, naïve — 日本\n", "third\n"]
 BLANK = " \n"
@@ -235,6 +236,13 @@ def test_the_standard_library_is_there_with_stable_keys():
     assert documents["argparse.py"].key == "stdlib:argparse.py"
     assert "class ArgumentParser" in documents["argparse.py"].text
     assert not any("site-packages" in name for name in documents)
+
+
+def test_what_is_installed_beside_the_standard_library_is_left_out(tmp_path):
+    for name in ("b.py", "a/c.py", "a/__pycache__/d.py", "site-packages/e.py", "a/dist-packages/f/g.py", "h.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    assert StdlibCorpus(tmp_path).files == [tmp_path / "a/c.py", tmp_path / "b.py"]
 
 
 def test_a_folder_of_data_files_is_a_data_set_without_the_network(tmp_path, monkeypatch):

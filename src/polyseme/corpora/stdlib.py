@@ -1,6 +1,7 @@
 """The embedded default corpus: the source of the running Python's own standard library."""
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator
 from functools import cached_property
@@ -25,11 +26,12 @@ class StdlibCorpus:
 
     @cached_property
     def files(self) -> list[Path]:
-        return sorted(
-            path
-            for path in self.root.rglob("*.py")
-            if not _LEFT_OUT & set(path.relative_to(self.root).parts) and path.is_file()
-        )
+        found: list[Path] = []
+        for folder, inner, names in os.walk(self.root):
+            # What is installed beside the library can be many times as large: it is not walked through.
+            inner[:] = [name for name in inner if name not in _LEFT_OUT]
+            found += [Path(folder, name) for name in names if name.endswith(".py")]
+        return sorted(path for path in found if path.is_file())
 
     @cached_property
     def fingerprint(self) -> str:
