@@ -9,7 +9,6 @@ the time of a step is all the library does for one, and libraries in different p
 
 import itertools
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from told import told
+from told import held, told
 from torch import Tensor
 
 
@@ -94,7 +93,7 @@ class Turns:
             if word == "quality":
                 self._say(self._quality())
             elif word == "memory":
-                self._say({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+                self._say({"peak_mib": held()["peak"]})
             else:
                 sys.exit(0)
 

@@ -11,7 +11,6 @@ import ctypes
 import gc
 import itertools
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from told import told
+from told import held, told
 from torch import Tensor
 
 from polyseme.activations import ActivationSource, HarvestConfig, LiveSource
@@ -66,20 +65,6 @@ class Spec:
     network: str = ""
     tokens: str = ""
     after: int = 0
-
-
-def held() -> dict[str, float]:
-    """MiB that are in memory now, and that were at most.
-
-    From the kernel's own count of this process where there is one: `ru_maxrss` is handed down by the process that
-    started this one.
-    """
-    try:
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return {name: int(status[key].split()[0]) / 1024 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}
-    except (OSError, KeyError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MIB if sys.platform == "darwin" else 1024)
-        return {"now": peak, "peak": peak}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from told import status_mib
+from told import held
 
 from polyseme.activations import LiveSource
 from polyseme.activations.firings import Firings
@@ -79,7 +79,7 @@ def main() -> None:
             {
                 "events": list(result.run.events),
                 "inside": clock.seconds,
-                "peak_mib": status_mib("VmHWM"),
+                "peak_mib": held()["peak"],
                 **work_done(result, config, Store(root)),
             }
         )

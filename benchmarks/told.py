@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,9 +26,15 @@ def told(kind: type[Any]) -> tuple[Any, TextIO]:
     return spec, talk
 
 
-def status_mib(field: str) -> float:
-    """MiB of this process from Linux's account of it: `VmRSS` resident now, `VmHWM` at most so far.
+def held() -> dict[str, float]:
+    """MiB that are in memory now, and that were at most.
 
-    `getrusage` will not do: the peak that it gives a child starts at what its parent held.
+    From the kernel's own count of this process where there is one: the peak that `getrusage` gives a child starts at
+    what its parent held.
     """
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 1024
+    try:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return {name: int(status[key].split()[0]) / 1024 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}
+    except (OSError, KeyError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+        return {"now": peak, "peak": peak}

@@ -1,7 +1,5 @@
 """The main job: a study, the same study on every control, the evidence, the verdicts and the report."""
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from polyseme.controls.evidence import causal_stage, specificity_stage, stabilit
 from polyseme.controls.protocol import Control
 from polyseme.controls.verdicts import SiteVerdicts, VerdictConfig, judge
 from polyseme.core.errors import InputError
+from polyseme.core.memory import peak_memory
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord, Status
 from polyseme.evaluation import Continuation
@@ -262,9 +261,3 @@ def _check_controls(config: ControlledStudyConfig) -> None:
             where="network.reinit",
             fix="leave out network.reinit, or the controls on weights",
         )
-
-
-def peak_memory() -> float:
-    """Largest resident memory of this process so far, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
