@@ -252,7 +252,7 @@ def _product(spec: Spec, turns: Turns) -> None:
     weight = torch.nn.functional.normalize(torch.randn(spec.n_latents, spec.d), dim=1)
     x, rows = torch.randn(spec.batch_size, spec.d), min(spec.batch_size, max(512, 4 * TILE_BYTES // spec.n_latents))
     out = torch.empty(rows, spec.n_latents)
-    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
     def mkl() -> None:
         for part in x.split(rows):

@@ -205,10 +205,10 @@ def _of_harvest(rows: Sequence[Row]) -> list[str]:
 def picture(result: Mapping[str, Any], path: Path) -> None:
     """Time above, memory below, an axis each."""
     import matplotlib as mpl
-    import matplotlib.ticker
 
     mpl.use("svg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     rows = result["rows"]
     axes = [name for name in ("latents", "d", "tokens", "dictionaries") if any(row["axis"] == name for row in rows)]
@@ -229,7 +229,7 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
         for ax in grid.flat:
             if ax.get_yscale() == "log":
                 ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-                ax.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+                ax.yaxis.set_minor_formatter(NullFormatter())
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
