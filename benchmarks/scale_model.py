@@ -20,6 +20,9 @@ from dataclasses import dataclass
 TILE_BYTES = 16 * 2**20
 """Of pre-activations, as `polyseme.dictionaries.kernels.TILE_BYTES`."""
 
+LEAST_ROWS = 256
+"""Of a tile, as `polyseme.dictionaries.selection.LEAST_ROWS`."""
+
 MATRIX_PASSES = {
     "W_enc' d_bias": 1,
     "weight gradients of both into a tile, copied to their buffers": 2 * 3,
@@ -73,7 +76,7 @@ class Shape:
     @property
     def tiles(self) -> int:
         """Row tiles a batch is encoded in."""
-        rows = max(1, TILE_BYTES // (4 * self.n_latents))
+        rows = max(LEAST_ROWS, TILE_BYTES // (4 * self.n_latents))
         return -(-self.batch_size // rows)
 
 

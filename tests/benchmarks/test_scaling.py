@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyseme.dictionaries import TopKConfig, kernels
+from polyseme.dictionaries import TopKConfig, kernels, selection
 from polyseme.dictionaries.selection import Encoder
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -32,7 +32,8 @@ def _at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_model_counts_what_the_engine_has() -> None:
     model = import_module("scale_model")
     assert model.TILE_BYTES == kernels.TILE_BYTES
-    for d, n, k, rows, count in ((8, 24, 3, 40, 1), (5, 70_001, 7, 131, 1), (6, 12, 32, 9, 3)):
+    assert model.LEAST_ROWS == selection.LEAST_ROWS
+    for d, n, k, rows, count in ((8, 24, 3, 40, 1), (5, 70_001, 7, 300, 1), (6, 12, 32, 9, 3)):
         shape = model.Shape(d, n, k, rows, count)
         built = [TopKConfig(n_latents=n, k=k).build(d, seed=seed) for seed in range(count)]
         assert shape.parameters == sum(p.numel() for one in built for p in one.parameters().values())
@@ -54,10 +55,10 @@ def test_bytes_by_hand() -> None:
 
 def test_a_product_is_never_faster_than_its_weights_are_read() -> None:
     model = import_module("scale_model")
-    shape = model.Shape(64, 2**20, 1, 8)  # four rows a tile
+    shape = model.Shape(64, 2**20, 1, 300)  # two tiles
     endless = {"copied": 1e30, "selected": 1e30, "ordered": 1e30}
     by_flops = model.predicted(shape, model.Rates(flops=1e9, **endless))
-    assert sum(by_flops.values()) == pytest.approx(1e3 * 2 * 8 * 64 * 2**20 / 1e9)
+    assert sum(by_flops.values()) == pytest.approx(1e3 * 2 * 300 * 64 * 2**20 / 1e9)
     by_bytes = model.predicted(shape, model.Rates(flops=1e30, copied=1e9, selected=1e30, ordered=1e30))
     assert by_bytes["product"] == pytest.approx(1e3 * 2 * 4 * 64 * 2**20 / 1e9)
 

@@ -26,6 +26,7 @@ from polyseme.dictionaries import (
     kernels,
     load_dictionary,
     save_dictionary,
+    selection,
 )
 from tests.dictionaries.reference import SMALL, make_batch, scramble
 
@@ -318,6 +319,7 @@ class Largest(TorchDispatchMode):
 def test_no_dense_activation_is_ever_made(name, monkeypatch):
     rows, n, d = 512, 1024, 8
     monkeypatch.setattr(kernels, "TILE_BYTES", 2**17)
+    monkeypatch.setattr(selection, "LEAST_ROWS", 1)
     config = SMALL[name](n, 4)
     if isinstance(config, JumpReLUConfig):
         config = config.model_copy(update={"bandwidth": 0.001, "threshold": 3.0})

@@ -28,6 +28,7 @@ def cases(draw):
         "normalised": draw(st.booleans()),
         "layout": draw(st.sampled_from(["sparse", "dense", "measured"])),
         "tile_bytes": draw(st.sampled_from([64, 1000, 2**24])),
+        "least_rows": draw(st.sampled_from([1, 3, 256])),
         "cached_bytes": draw(st.sampled_from([100, 600, 2**20])),
     }
 
@@ -79,6 +80,7 @@ def test_step_equals_dense_autograd(case):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "MAX_DENSITY", density)
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
+        patch.setattr(selection, "LEAST_ROWS", case["least_rows"])
         patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
         dictionary, stats, expected, _ = run(case, torch.float64)
     # A twin's equal pre-activations make AuxK's choice a matter of taste: only then it may differ.

@@ -13,6 +13,9 @@ from polyseme.dictionaries.kernels import adds_bf16_in_fp32, affine, gather_dot,
 MAX_DENSITY = 0.1
 """Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
 
+LEAST_ROWS = 256
+"""Of a tile: with fewer a wide encoder's weights, read once a tile, take longer to read than to multiply."""
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -39,7 +42,8 @@ class Encoder:
             temporaries: tensors of a tile's size that are held at a time: the more, the fewer rows.
         """
         buffer: Tensor | None = None
-        for rows in tiles(len(self.x), temporaries * self.n_latents * self.x.element_size()):
+        row_bytes = temporaries * self.n_latents * self.x.element_size()
+        for rows in tiles(len(self.x), row_bytes, least=LEAST_ROWS // temporaries):
             x = self.x[rows]
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
@@ -150,7 +154,7 @@ class Rough:
     def top_k(self, k: int) -> Iterator[tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]]:
         """Values and latents of each row's k largest entries, tile by tile."""
         n_latents = self._encoder.n_latents
-        for rows in tiles(len(self._encoder.x), n_latents * self._encoder.x.element_size()):
+        for rows in tiles(len(self._encoder.x), n_latents * self._encoder.x.element_size(), least=LEAST_ROWS):
             yield self._tile(self._encoder.x[rows], min(k, n_latents))
 
     def _tile(self, x: Float[Tensor, "rows d_in"], k: int) -> tuple[Tensor, Tensor]:
