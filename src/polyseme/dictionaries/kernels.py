@@ -113,9 +113,10 @@ def top_k(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"]
     whole = group * width
     grouped = x[:, :whole].view(rows, group, width)
     columns = torch.topk(grouped.amax(1), k, dim=1, sorted=False).indices
-    candidates = grouped.gather(2, columns[:, None, :].expand(rows, group, k)).view(rows, group * k)
+    firsts = torch.arange(0, whole, width, device=x.device)
+    candidates = (columns[:, None, :] + firsts[:, None]).view(rows, group * k)
     if whole < n:
-        candidates = torch.cat([candidates, x[:, whole:]], dim=1)
-    values, place = torch.topk(candidates, k, dim=1, sorted=False)
-    latents = columns.gather(1, place % k) + (place // k) * width
-    return values, latents if whole == n else torch.where(place < group * k, latents, place - group * k + whole)
+        rest = torch.arange(whole, n, device=x.device).expand(rows, n - whole)
+        candidates = torch.cat([candidates, rest], dim=1)
+    values, place = torch.topk(x.gather(1, candidates), k, dim=1, sorted=False)
+    return values, candidates.gather(1, place)
