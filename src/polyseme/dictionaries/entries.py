@@ -144,9 +144,9 @@ class SparseEntries:
         return per_latent[self.indices]
 
     def active(self, values: Tensor) -> "tuple[SparseEntries, Tensor | slice]":
-        kept = values.nonzero().view(-1)
-        if len(kept) > 0.8 * len(values):
+        if int(values.count_nonzero()) > 0.8 * len(values):
             return self, slice(None)
+        kept = values.nonzero().view(-1)
         # Values and their gradients are mostly 0 at the same entries: sorted once.
         if self._active is not None and torch.equal(self._active[1], kept):
             return self._active
