@@ -141,8 +141,11 @@ def quality_table(result: dict[str, Any]) -> list[str]:
     lines = [
         f"## Quality: held-out FVU after {about['steps']:,} equal steps",
         "",
-        f"d = {about['d']}, {about['n_latents']:,} latents, batch {about['batch_size']:,}; one seed each, every",
-        "library's own defaults. Where a penalty decides L0, polyseme is steered to what the other came to.",
+        f"Planted directions, d = {about['d']}, {about['n_latents']:,} latents, batch {about['batch_size']:,}, "
+        f"k = {about['k']}; one",
+        "seed each, every library's own defaults. Where a penalty decides L0, polyseme is steered to what the",
+        f"other came to, and may miss it. So few steps leave some at an L0 of {about['d']} and more, where any",
+        "code is exact, or near 0, where none is: those rows say only where the defaults lead.",
         "",
     ]
     rows = [(row["architecture"], row["name"], f"{row['fvu']:.4f}", f"{row['l0']:.1f}") for row in result["rows"]]
