@@ -263,11 +263,11 @@ class SparseDictionary:
         grads, factor = step.grads, 2 * step.per_row
         values = self._activation.values(codes, step.b_enc)
         if prefixes is None:
+            residual, d_values = codes.residual_and_dot(values, step.goal, step.W_dec)
             active, at = codes.active(values)
-            residual = active.decode(values[at], step.W_dec).sub_(step.goal)
             active.outer("W_dec", values[at] * factor, residual, grads)
             mse = torch.dot(residual.view(-1), residual.view(-1)) * step.per_row
-            d_values = codes.dot(residual, step.W_dec).mul_(factor)
+            d_values = d_values.mul_(factor)
             grads.add("b_dec", residual.sum(0) * factor)
         else:
             assert isinstance(codes, SparseEntries)

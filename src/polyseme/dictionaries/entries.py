@@ -1,11 +1,11 @@
-"""Codes in two layouts, sparse entries and a dense tile, with the same five operations; and the gradient buffers.
+"""Codes in two layouts, sparse entries and a dense tile, with the same six operations; and the gradient buffers.
 
 Every architecture's mathematics is written once over these operations. With f the values, W the decoder, g the
 gradient of the loss in the reconstruction and b, j the row and latent of an entry:
 
     decode      ŷ_b = Σ_j f_bj W_j            dot       ∂f_bj = ⟨g_b, W_j⟩
     by_latent   s_j = Σ_b t_bj                outer     ∂W_j  = Σ_b t_bj g_b
-    take        p_j at every entry
+    take        p_j at every entry            residual_and_dot   r = ŷ − y and ⟨r_b, W_j⟩, together
 
 Sparse entries are used when few latents are active, the dense tile (a few rows, all latents) otherwise.
 """
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polyseme.dictionaries.kernels import CACHED_BYTES, bag_sum, gather_dot, tiles
+from polyseme.dictionaries.kernels import CACHED_BYTES, bag_sum, gather_dot, residual_and_dot, tiles
 
 
 class Gradients:
@@ -42,6 +42,13 @@ class Gradients:
         else:
             assert stop <= begun, "a piece lies partly in rows that have begun"
             part.add_(value)
+
+    def fresh(self, name: str, rows: slice) -> Tensor | None:
+        """Those rows of `name` to be overwritten, when nothing was added to them yet; else None."""
+        if rows.start != self._begun[name]:
+            return None
+        self._begun[name] = rows.stop
+        return self._buffers[name][rows]
 
     def add_at(self, name: str, indices: Int[Tensor, " some"], value: Tensor) -> None:
         """Add `value` to the rows `indices` of a buffer that has begun."""
@@ -80,6 +87,12 @@ class Codes(Protocol):
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
         """⟨g[row], weight[latent]⟩ at every entry."""
+        ...
+
+    def residual_and_dot(
+        self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
+    ) -> tuple[Float[Tensor, "bag d"], Tensor]:
+        """r = decode(values) − goal, and `dot` of r."""
         ...
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
@@ -130,6 +143,11 @@ class SparseEntries:
         starts[1:] = torch.bincount(self.indices, minlength=self.n_latents).cumsum(0)
         return order, starts
 
+    @functools.cached_property
+    def _bags_by_latent(self) -> Tensor:
+        """The row of each entry in that order."""
+        return self.bags[self._order[0]]
+
     def split(self, ends: Int[Tensor, " prefix"]) -> "SparseEntries":
         """The same entries with each row cut into `len(ends)` bags at those latents; needs ascending indices."""
         groups = len(ends)
@@ -160,21 +178,38 @@ class SparseEntries:
         return bag_sum(weight, self.indices, self.offsets, values)
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        shift = max(0, (CACHED_BYTES // (weight.shape[1] * weight.element_size())).bit_length() - 1)
-        blocks = -(-self.n_latents // 2**shift)
-        # Block by block, every row of g is read once for each: less than a row of the weight for every entry?
-        if not self.ascending or blocks == 1 or len(self.indices) < 3 * blocks * len(g) or g.device.type != "cpu":
+        shift = self._block(weight)
+        if shift is None:
             return gather_dot(g, weight, self.bags, self.indices, self.offsets)
-        order, bags = self._by_block(shift, blocks)
+        order, bags = self._by_block(shift)
         scattered = gather_dot(g, weight, bags, self.indices[order], self.offsets)
         return torch.empty_like(scattered).index_copy_(0, order, scattered)
 
-    def _by_block(self, shift: int, blocks: int) -> tuple[Tensor, Tensor]:
+    def residual_and_dot(
+        self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
+    ) -> tuple[Float[Tensor, "bag d"], Tensor]:
+        if self._block(weight) is None:
+            both = residual_and_dot(weight, self.indices, self.offsets, values, goal)
+            if both is not None:
+                return both
+        active, at = self.active(values)
+        residual = active.decode(values[at], weight).sub_(goal)
+        return residual, self.dot(residual, weight)
+
+    def _block(self, weight: Float[Tensor, "n_latents d"]) -> int | None:
+        """log2 of the latents in a block whose rows stay in cache, where `dot` is worth doing block by block."""
+        shift = max(0, (CACHED_BYTES // (weight.shape[1] * weight.element_size())).bit_length() - 1)
+        blocks, rows = -(-self.n_latents // 2**shift), len(self.offsets) - 1
+        # Every row of g is read once for each block: less than a row of the weight for every entry?
+        worth = blocks > 1 and len(self.indices) >= 3 * blocks * rows
+        return shift if self.ascending and worth and weight.device.type == "cpu" else None
+
+    def _by_block(self, shift: int) -> tuple[Tensor, Tensor]:
         """Where the entries lie in the order of (block of 2^shift latents, row), and the row of each.
 
         Ascending latents make the entries of a row and a block one run, so that runs are moved and nothing is sorted.
         """
-        rows = len(self.offsets) - 1
+        rows, blocks = len(self.offsets) - 1, -(-self.n_latents // 2**shift)
         counts = torch.bincount(self.bags * blocks + (self.indices >> shift), minlength=rows * blocks)
         begins = (counts.cumsum(0) - counts).view(rows, blocks).t().reshape(-1)
         counts = counts.view(rows, blocks).t().reshape(-1)
@@ -188,11 +223,14 @@ class SparseEntries:
 
     def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
         order, starts = self._order
-        bags, t = self.bags[order], t[order]
+        bags, t = self._bags_by_latent, t[order]
         for part in tiles(self.n_latents, 2 * rows.shape[1] * rows.element_size()):
             own = starts[part.start : part.stop + 1]
             low, high = int(own[0]), int(own[-1])
-            grads.add(name, bag_sum(rows, bags[low:high], own - low, t[low:high]), part.start)
+            fresh = grads.fresh(name, part)
+            sums = bag_sum(rows, bags[low:high], own - low, t[low:high], out=fresh)
+            if fresh is None:
+                grads.add(name, sums, part.start)
 
 
 class DenseTile:
@@ -216,6 +254,12 @@ class DenseTile:
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
         return g @ weight.t()
+
+    def residual_and_dot(
+        self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
+    ) -> tuple[Float[Tensor, "bag d"], Tensor]:
+        residual = self.decode(values, weight).sub_(goal)
+        return residual, self.dot(residual, weight)
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
         return t.sum(0)

@@ -6,13 +6,15 @@ no longer be equal bit for bit.
 
 import functools
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from polyseme.dictionaries import compiled
 
 TILE_BYTES = 16 * 2**20
 """Largest temporary: glibc hands blocks under 32 MiB out again without page faults, and a tile stays near the cache."""
@@ -57,16 +59,57 @@ def affine(
     return torch.mm(x, weight.t(), out=out).add_(bias)
 
 
+def _packing() -> tuple[Any, Any] | None:
+    """MKL's pair of operations that puts a weight into the order its product reads, and multiplies with that."""
+    try:
+        return torch.ops.mkl._mkl_reorder_linear_weight, torch.ops.mkl._mkl_linear
+    except AttributeError:
+        return None
+
+
+def product(weight: Float[Tensor, "n d"], rows: int) -> Callable[[Float[Tensor, "batch d"]], Float[Tensor, "batch n"]]:
+    """x ↦ x Wᵀ for many x, most of them of `rows` rows: what can be prepared of the weight is prepared once."""
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        onednn, packing = _onednn_linear(), _packing()
+        if onednn is not None:
+            return lambda x: onednn(x, weight, None, "none", [], "")
+        if packing is not None:
+            pack, multiply = packing
+            packed = pack(weight, rows)
+            return lambda x: multiply(x, packed, weight, None, rows)
+    return lambda x: torch.mm(x, weight.t())
+
+
 def bag_sum(
     weight: Float[Tensor, "n d"],
     indices: Int[Tensor, " entry"],
     offsets: Int[Tensor, " bag_plus_1"],
     values: Float[Tensor, " entry"],
+    out: Float[Tensor, "bag d"] | None = None,
 ) -> Float[Tensor, "bag d"]:
-    """For each bag of entries, Σ values × weight[indices]."""
-    return torch.nn.functional.embedding_bag(
-        indices, weight, offsets.to(indices.dtype), mode="sum", per_sample_weights=values, include_last_offset=True
+    """For each bag of entries, Σ values × weight[indices]; in `out`, where it is given."""
+    offsets = offsets.to(indices.dtype)
+    if indices.dtype == torch.int32 and compiled.usable(weight, values):
+        out = weight.new_empty(len(offsets) - 1, weight.shape[1]) if out is None else out
+        compiled.sum_bags(weight, indices, offsets, values, out)
+        return out
+    sums = torch.nn.functional.embedding_bag(
+        indices, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True
     )
+    return sums if out is None else out.copy_(sums)
+
+
+def residual_and_dot(
+    weight: Float[Tensor, "n d"],
+    indices: Int[Tensor, " entry"],
+    offsets: Int[Tensor, " bag_plus_1"],
+    values: Float[Tensor, " entry"],
+    goal: Float[Tensor, "bag d"],
+) -> tuple[Float[Tensor, "bag d"], Float[Tensor, " entry"]] | None:
+    """r = `bag_sum` − goal, and ⟨r[bag], weight[index]⟩ of each entry; None where nothing does both in one go."""
+    if compiled.usable(weight, values, goal):
+        return compiled.residual_and_dot(weight, indices, offsets, values, goal)
+    return None
 
 
 _GATHER_DOT: Any = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)

@@ -1,5 +1,6 @@
 """Which latents of each vector enter the code: chosen tile by tile, while a tile is in cache, never all at once."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,14 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.dictionaries import compiled
 from polyseme.dictionaries.entries import SparseEntries
-from polyseme.dictionaries.kernels import adds_bf16_in_fp32, affine, gather_dot, tiles, top_k
+from polyseme.dictionaries.kernels import adds_bf16_in_fp32, affine, gather_dot, product, tiles, top_k
 
 MAX_DENSITY = 0.1
 """Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
 
 LEAST_ROWS = 256
 """Of a tile: with fewer a wide encoder's weights, read once a tile, take longer to read than to multiply."""
+
+BLOCK = (1024, 1024)
+"""Rows and latents of a block: 4 MiB are read again before they leave the cache."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,16 @@ class Encoder:
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
             yield rows, affine(x, self.weight, self.bias, out=buffer[: len(x)])
+
+    def blocks(self) -> Iterator[tuple[slice, slice, Float[Tensor, "rows block"]]]:
+        """Rows, latents and their products, less the bias; all rows of one block of latents, then of the next."""
+        rows, latents = BLOCK
+        for j in range(0, self.n_latents, latents):
+            block = slice(j, min(j + latents, self.n_latents))
+            multiply = product(self.weight[block], min(rows, len(self.x)))
+            for i in range(0, len(self.x), rows):
+                part = slice(i, min(i + rows, len(self.x)))
+                yield part, block, multiply(self.x[part])
 
 
 def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int, *, ascending: bool = True) -> SparseEntries:
@@ -105,6 +120,8 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool, bf16: bool = Fals
             up in float32.
     """
     k = min(k, encoder.n_latents)
+    if not bf16 and compiled.usable(encoder.x, encoder.weight):
+        return streamed_top_k(encoder, k)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     rough = bf16 and adds_bf16_in_fp32(encoder.x.device)
     tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
@@ -119,6 +136,18 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool, bf16: bool = Fals
             values, latents = values[keep.view(-1)], latents[keep.view(-1)]
         parts.append((values, latents, counts))
     return joined(parts, encoder.n_latents, ascending=ascending)
+
+
+def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
+    """`select_top_k` while the product comes block by block, and no tile of all latents is ever made."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for rows in tiles(len(encoder.x), 8 * compiled.TopK.places(k)):
+        part = dataclasses.replace(encoder, x=encoder.x[rows])
+        top = compiled.TopK(len(part.x), k)
+        for own, latents, products in part.blocks():
+            top.take(own, products, encoder.bias[latents], latents.start)
+        parts.append(top.finish())
+    return joined(parts, encoder.n_latents)
 
 
 class Rough:

@@ -1,0 +1,61 @@
+"""Builds the inner loops of training (src/polyseme/dictionaries/kernels.c), where there is a C compiler.
+
+Without one the package is installed all the same and trains by torch's own operations, to the same result but slower.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCE = Path("src/polyseme/dictionaries/kernels.c")
+# What may change the last bits of a sum, but none of the rules for NaN and infinity.
+FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
+FLAGS += ("-fassociative-math", "-ffp-contract=fast")
+X86 = {"x86-64-v4": ("-march=x86-64-v4", "-mprefer-vector-width=512"), "x86-64-v3": ("-march=x86-64-v3",)}
+
+
+def build(root: Path) -> list[str]:
+    """Compile every level that the compiler knows; the paths of what was made, relative to `root`."""
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or sys.platform == "win32":
+        print("polyseme: no C compiler found; training will use torch's own operations", file=sys.stderr)
+        return []
+    levels: dict[str, tuple[str, ...]] = {"base": ()}
+    if platform.machine().lower() in {"x86_64", "amd64"}:
+        levels |= X86
+    made: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for level, options in levels.items():
+            new, target = Path(folder) / level, SOURCE.with_name(f"_kernels_{level}.so")
+            command = [compiler, *FLAGS, *options, "-o", str(new), str(root / SOURCE)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"polyseme: {' '.join(command)} failed:\n{done.stderr}", file=sys.stderr)
+                continue
+            # Never written over: a process that has loaded the old one keeps it.
+            (root / target).unlink(missing_ok=True)
+            shutil.move(new, root / target)
+            made.append(str(target))
+    return made
+
+
+class CustomBuildHook(BuildHookInterface):
+    """Makes wheels of the platform they were built on; an editable install finds the libraries beside the source."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        made = build(Path(self.root))
+        if made and version != "editable":
+            build_data["artifacts"] += made
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
+
+
+if __name__ == "__main__":
+    print("\n".join(build(Path(__file__).parent)))

@@ -1,0 +1,240 @@
+/* The inner loops of a training step that torch has no operation for; compiled.py loads them and says what they compute.
+
+   Rows (or latents) are shared out in runs of a fixed length to the threads of torch's own pool, whose fork is handed
+   in: a second pool would fight the first for the cores. Each row is worked on by one thread, in one order, so results
+   do not depend on how many there are. Arrays are contiguous, latents and rows are int32, sizes are int64. */
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+typedef int64_t i64;
+typedef int32_t i32;
+
+/* OpenMP's fork as GCC calls it: every thread of a team runs the function. */
+typedef void fork_t(void (*)(void *), void *, unsigned, unsigned);
+
+typedef struct {
+    fork_t *fork;
+    i64 threads;
+} pool_t;
+
+typedef struct {
+    void (*work)(const void *, i64, i64);
+    const void *args;
+    i64 n, run;
+    _Atomic i64 next;
+} job_t;
+
+static void join_in(void *shared) {
+    job_t *job = shared;
+    for (;;) {
+        i64 low = atomic_fetch_add(&job->next, job->run), high = low + job->run;
+        if (low >= job->n) return;
+        job->work(job->args, low, high < job->n ? high : job->n);
+    }
+}
+
+/* work(args, low, high) over all of 0..n. */
+static void share(const pool_t *pool, void (*work)(const void *, i64, i64), const void *args, i64 n, i64 run) {
+    job_t job = {work, args, n, run, 0};
+    if (pool->threads > 1 && n > run)
+        pool->fork(join_in, &job, (unsigned)pool->threads, 0);
+    else
+        join_in(&job);
+}
+
+/* ---- The k largest of each row, while the row's pre-activations come block by block of latents ---- */
+
+enum { STRIDE = 64, LANES = 16 };
+
+typedef struct {
+    const float *tile; /* [rows, n]: a block of latents' products */
+    const float *bias; /* [n] */
+    i64 n;
+    i32 first;       /* latent of the block's first column */
+    i64 k, room;     /* entries kept; places a row has: at least k + 2 STRIDE */
+    float *values;   /* [rows, room] */
+    i32 *latents;    /* [rows, room] */
+    i32 *counts;     /* [rows] */
+    float *bounds;   /* [rows]: nothing that is not above it can be among the k largest; 0 at first */
+} top_t;
+
+static inline i32 bits(float x) {
+    i32 out;
+    memcpy(&out, &x, sizeof out);
+    return out;
+}
+
+/* Appends what exceeds `bound` of x + b to a row's c entries; returns how many there are then. May write up to LANES
+   places past them. */
+static inline i64 append_above(const float *x, const float *b, i64 n, float bound, i32 first, float *values, i32 *latents,
+                               i64 c) {
+#ifdef __AVX512F__
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (i64 j = 0; j < n; j += LANES) {
+        __mmask16 in = n - j < LANES ? (__mmask16)((1u << (n - j)) - 1) : (__mmask16)-1;
+        __m512 y = _mm512_add_ps(_mm512_maskz_loadu_ps(in, x + j), _mm512_maskz_loadu_ps(in, b + j));
+        __mmask16 above = _mm512_mask_cmp_ps_mask(in, y, _mm512_set1_ps(bound), _CMP_GT_OQ);
+        if (above) {
+            __m512i latent = _mm512_add_epi32(lane, _mm512_set1_epi32(first + (i32)j));
+            _mm512_storeu_ps(values + c, _mm512_maskz_compress_ps(above, y));
+            _mm512_storeu_si512(latents + c, _mm512_maskz_compress_epi32(above, latent));
+            c += __builtin_popcount(above);
+        }
+    }
+#else
+    for (i64 j = 0; j < n; j += LANES) {
+        i64 m = n - j < LANES ? n - j : LANES;
+        i32 any = 0;
+        for (i64 i = j; i < j + m; i++) any |= x[i] + b[i] > bound;
+        if (any)
+            for (i64 i = j; i < j + m; i++) {
+                float y = x[i] + b[i];
+                values[c] = y;
+                latents[c] = first + (i32)i;
+                c += y > bound;
+            }
+    }
+#endif
+    return c;
+}
+
+/* Keeps the k largest of a row's c > k entries, all positive and above `bound`, in their order, of equal ones the first.
+   Returns a bound for what may still come. The kth is found by halving: positive floats compare as their bits do. */
+static float keep_largest(float *values, i32 *latents, i64 c, i64 k, float bound) {
+    i32 low = bits(bound), high = 0;
+    for (i64 i = 0; i < c; i++) high = bits(values[i]) > high ? bits(values[i]) : high;
+    i64 reaching = c; /* low; fewer than k reach high + 1 */
+    high++;
+    while (reaching != k && high - low > 1) {
+        i32 middle = low + (high - low) / 2, count = 0;
+        for (i64 i = 0; i < c; i++) count += bits(values[i]) >= middle;
+        if (count >= k) {
+            low = middle;
+            reaching = count;
+        } else {
+            high = middle;
+        }
+    }
+    i64 equal = reaching; /* how many of those that are exactly low are kept; all, where no more than k reach it */
+    if (reaching != k) {
+        equal = k;
+        for (i64 i = 0; i < c; i++) equal -= bits(values[i]) > low;
+    }
+    i64 kept = 0;
+    for (i64 i = 0; i < c; i++) {
+        float value = values[i];
+        i32 latent = latents[i], is_low = bits(value) == low;
+        i64 keep = (bits(value) > low) | (is_low & (equal > 0));
+        equal -= is_low;
+        values[kept] = value;
+        latents[kept] = latent;
+        kept += keep;
+    }
+    low -= reaching == k; /* entries equal to low are kept, so only what is below it is out */
+    memcpy(&bound, &low, sizeof bound);
+    return bound;
+}
+
+static void take_rows(const void *args, i64 low, i64 high) {
+    const top_t *top = args;
+    for (i64 row = low; row < high; row++) {
+        const float *x = top->tile + row * top->n;
+        float *values = top->values + row * top->room, bound = top->bounds[row];
+        i32 *latents = top->latents + row * top->room;
+        i64 c = top->counts[row];
+        for (i64 j = 0; j < top->n; j += STRIDE) {
+            i64 n = top->n - j < STRIDE ? top->n - j : STRIDE;
+            c = append_above(x + j, top->bias + j, n, bound, top->first + (i32)j, values, latents, c);
+            if (c > top->room - STRIDE - LANES) { /* the next stride might not fit */
+                bound = keep_largest(values, latents, c, top->k, bound);
+                c = top->k;
+            }
+        }
+        top->bounds[row] = bound;
+        top->counts[row] = (i32)c;
+    }
+}
+
+static void finish_rows(const void *args, i64 low, i64 high) {
+    const top_t *top = args;
+    for (i64 row = low; row < high; row++)
+        if (top->counts[row] > top->k) {
+            i64 at = row * top->room;
+            keep_largest(top->values + at, top->latents + at, top->counts[row], top->k, top->bounds[row]);
+            top->counts[row] = (i32)top->k;
+        }
+}
+
+void polyseme_top_k_take(const pool_t *pool, const top_t *top, i64 rows) { share(pool, take_rows, top, rows, 32); }
+
+void polyseme_top_k_finish(const pool_t *pool, const top_t *top, i64 rows) { share(pool, finish_rows, top, rows, 32); }
+
+/* ---- Sums of rows of a matrix, and products with them ---- */
+
+typedef struct {
+    const float *weight; /* [n, d] */
+    const i32 *indices;  /* [entries]: row of the weight */
+    const i32 *offsets;  /* [bags + 1] */
+    const float *values; /* [entries] */
+    const float *goal;   /* [bags, d] or null */
+    float *out;          /* [bags, d] */
+    float *dots;         /* [entries] */
+    i64 d;
+} bags_t;
+
+/* a += Σ values × weight[indices] over the entries from..to; four at a time, for a is then read a quarter as often. */
+static inline void add_rows(float *restrict a, const bags_t *bags, i64 from, i64 to) {
+    const float *weight = bags->weight;
+    i64 d = bags->d, e = from;
+    for (; e + 4 <= to; e += 4) {
+        const i32 *index = bags->indices + e;
+        const float *v = bags->values + e;
+        const float *restrict w0 = weight + index[0] * d, *restrict w1 = weight + index[1] * d;
+        const float *restrict w2 = weight + index[2] * d, *restrict w3 = weight + index[3] * d;
+        for (i64 i = 0; i < d; i++) a[i] += (v[0] * w0[i] + v[1] * w1[i]) + (v[2] * w2[i] + v[3] * w3[i]);
+    }
+    for (; e < to; e++) {
+        const float *restrict w = weight + bags->indices[e] * d;
+        float v = bags->values[e];
+        for (i64 i = 0; i < d; i++) a[i] += v * w[i];
+    }
+}
+
+static void sum_bags(const void *args, i64 low, i64 high) {
+    const bags_t *bags = args;
+    for (i64 bag = low; bag < high; bag++) {
+        float *a = bags->out + bag * bags->d;
+        memset(a, 0, (size_t)bags->d * sizeof *a);
+        add_rows(a, bags, bags->offsets[bag], bags->offsets[bag + 1]);
+    }
+}
+
+/* The rows that a bag has just added up are still in a near cache when they are multiplied with the sum. */
+static void residual_and_dot_bags(const void *args, i64 low, i64 high) {
+    const bags_t *bags = args;
+    i64 d = bags->d;
+    for (i64 bag = low; bag < high; bag++) {
+        float *restrict a = bags->out + bag * d;
+        const float *goal = bags->goal + bag * d;
+        for (i64 i = 0; i < d; i++) a[i] = -goal[i];
+        add_rows(a, bags, bags->offsets[bag], bags->offsets[bag + 1]);
+        for (i64 e = bags->offsets[bag]; e < bags->offsets[bag + 1]; e++) {
+            const float *restrict w = bags->weight + bags->indices[e] * d;
+            float sum = 0;
+            for (i64 i = 0; i < d; i++) sum += a[i] * w[i];
+            bags->dots[e] = sum;
+        }
+    }
+}
+
+void polyseme_sum_bags(const pool_t *pool, const bags_t *bags, i64 n) { share(pool, sum_bags, bags, n, 32); }
+
+void polyseme_residual_and_dot(const pool_t *pool, const bags_t *bags, i64 n) {
+    share(pool, residual_and_dot_bags, bags, n, 32);
+}

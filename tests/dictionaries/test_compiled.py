@@ -1,0 +1,188 @@
+"""The compiled inner loops against torch's operations, at every level of instructions that this machine can run."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyseme.dictionaries import compiled, kernels, selection
+from polyseme.dictionaries.selection import Encoder
+
+ABILITIES = ("DEFAULT", "AVX2", "AVX512")
+
+
+def abilities() -> list[str]:
+    """What this processor can do, the least first."""
+    own = torch.backends.cpu.get_cpu_capability()
+    return list(ABILITIES[: ABILITIES.index(own) + 1]) if own in ABILITIES else [own]
+
+
+@pytest.fixture(params=abilities(), autouse=True, scope="module")
+def level(request):
+    """Every test runs with each build."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+        if not compiled.usable(torch.zeros(1)):
+            # Not built, training is slow and nobody would know.
+            assert shutil.which("cc") is None, "there is a C compiler, and yet it was not built at installation"
+            pytest.skip("not built: no C compiler was found at installation")
+        yield request.param
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def streamed(pre: torch.Tensor, bias: torch.Tensor, k: int, rows: int, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and latents of each row, -1 where it has fewer than k."""
+    top = compiled.TopK(len(pre), k)
+    for j in range(0, pre.shape[1], block):
+        for i in range(0, len(pre), rows):
+            top.take(slice(i, i + rows), pre[i : i + rows, j : j + block], bias[j : j + block], j)
+    values, latents, counts = top.finish()
+    at = torch.arange(k) < counts[:, None]
+    padded = torch.zeros(len(pre), k).masked_scatter(at, values), torch.full((len(pre), k), -1, dtype=torch.int32)
+    return padded[0], padded[1].masked_scatter(at, latents)
+
+
+def expected(pre: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by a stable sort: of equals the first."""
+    order = torch.sort(pre.nan_to_num(nan=-1.0), dim=1, descending=True, stable=True).indices[:, :k]
+    latents = torch.where(pre.gather(1, order) > 0, order, pre.shape[1]).sort(1).values
+    values = torch.cat([pre, torch.zeros(len(pre), 1)], 1).gather(1, latents)
+    latents = torch.where(latents == pre.shape[1], -1, latents).to(torch.int32)
+    if latents.shape[1] < k:  # fewer latents than k
+        missing = k - latents.shape[1]
+        values = torch.cat([values, torch.zeros(len(pre), missing)], 1)
+        latents = torch.cat([latents, torch.full((len(pre), missing), -1, dtype=torch.int32)], 1)
+    return values, latents
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 70),
+    n=st.sampled_from([1, 15, 16, 63, 64, 65, 700]),
+    k=st.sampled_from([1, 3, 32, 300]),
+    block=st.sampled_from([1, 64, 100, 1000]),
+    tile=st.sampled_from([1, 33, 100]),
+    levels=st.sampled_from([1, 3, 10**6]),
+    order=st.sampled_from(["random", "rising", "falling"]),
+    awkward=st.sampled_from([None, float("nan"), float("inf"), -float("inf"), 1e-45]),
+    seed=st.integers(0, 10**6),
+)
+def test_takes_the_largest_positive_of_each_row(rows, n, k, block, tile, levels, order, awkward, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pre = (torch.randn(rows, n, generator=generator) * levels).round() / levels  # ties, at few levels
+    if order != "random":
+        pre = pre.sort(1, descending=order == "falling").values
+    if awkward is not None:
+        pre[torch.rand(rows, n, generator=generator) < 0.1] = awkward
+    bias = torch.randint(-1, 2, (n,), generator=generator).float()
+    values, latents = streamed(pre, bias, k, tile, block)
+    want, where = expected(pre + bias, k)
+    assert torch.equal(latents, where)
+    assert torch.equal(values, want)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bags=st.integers(1, 80),
+    n=st.integers(1, 30),
+    d=st.sampled_from([1, 2, 7, 16, 33, 512]),
+    most=st.sampled_from([0, 1, 5, 40]),
+    seed=st.integers(0, 10**6),
+)
+def test_sums_and_products_of_rows(bags, n, d, most, seed):
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(most + 1, (bags,), generator=generator)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).to(torch.int32)
+    indices = torch.randint(n, (int(counts.sum()),), generator=generator, dtype=torch.int32)
+    values, weight = torch.randn(len(indices), generator=generator), torch.randn(n, d, generator=generator)
+    goal = torch.randn(bags, d, generator=generator)
+    rows = weight.double()[indices.long()]
+    bag = torch.repeat_interleave(counts)
+    want = torch.zeros(bags, d, dtype=torch.float64).index_add_(0, bag, rows * values.double()[:, None])
+    scale = 1 + most * d
+
+    torch.testing.assert_close(kernels.bag_sum(weight, indices, offsets, values).double(), want, rtol=1e-5, atol=1e-5)
+    residual, dots = compiled.residual_and_dot(weight, indices, offsets, values, goal)
+    torch.testing.assert_close(residual.double(), want - goal, rtol=1e-5, atol=1e-5)
+    products = ((want - goal)[bag] * rows).sum(1)
+    torch.testing.assert_close(dots.double(), products, rtol=1e-5, atol=1e-6 * scale)
+
+
+def test_the_bits_do_not_depend_on_the_threads():
+    generator = torch.Generator().manual_seed(0)
+    encoder = Encoder(*(torch.randn(*shape, generator=generator) for shape in ((3000, 20), (1500, 20), (1500,))))
+    offsets = torch.arange(0, 4001, 4, dtype=torch.int32)
+    indices = torch.randint(1500, (4000,), generator=generator, dtype=torch.int32)
+    values, goal = torch.randn(4000, generator=generator), torch.randn(1000, 20, generator=generator)
+    before, results = torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            assert compiled.usable(encoder.x)
+            pre = encoder.x.double() @ encoder.weight.double().T  # one product for all: torch's may differ with threads
+            top = compiled.TopK(3000, 5)
+            top.take(slice(0, 3000), pre.float(), encoder.bias, 0)
+            both = compiled.residual_and_dot(encoder.weight, indices, offsets, values, goal)
+            results.append((*top.finish(), *both))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("n", [1000, 2500])
+def test_the_selection_is_that_of_torchs_operations(threads, n, monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    encoder = Encoder(*(torch.randn(*shape, generator=generator) for shape in ((1100, 24), (n, 24), (n,))))
+    fast = selection.select_top_k(encoder, 20, ascending=True)
+    monkeypatch.setattr(compiled, "usable", lambda *_: False)
+    plain = selection.select_top_k(encoder, 20, ascending=True)
+    assert torch.equal(fast.offsets, plain.offsets)
+    assert torch.equal(
+        fast.indices, plain.indices
+    )  # no ties, and nothing within a rounding of the 20th, with this seed
+    torch.testing.assert_close(fast.pre, plain.pre, rtol=1e-5, atol=1e-5)
+    assert fast.ascending
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_product_is_one_with_and_without_packing(packing, monkeypatch):
+    if not packing:
+        monkeypatch.setattr(kernels, "_packing", lambda: None)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(50, 12, generator=generator), torch.randn(30, 12, generator=generator)
+    multiply = kernels.product(weight, 32)
+    for rows in (32, 18):  # what was prepared for, and a rest
+        torch.testing.assert_close(multiply(x[:rows]), x[:rows] @ weight.T)
+
+
+def test_is_left_alone_where_it_does_not_apply():
+    assert not compiled.usable(torch.zeros(1, dtype=torch.float64))
+    assert not compiled.usable(torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16))
+    assert not compiled.usable(torch.zeros(1, device="meta"))
+
+
+def test_is_left_alone_where_it_was_not_built(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "library", lambda level: tmp_path / level)
+    compiled._loaded.cache_clear()
+    try:
+        assert not compiled.usable(torch.zeros(1))
+        (tmp_path / compiled.BASE).write_bytes(b"not a library")
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+        assert not compiled.usable(torch.zeros(1))
+    finally:
+        compiled._loaded.cache_clear()
+
+
+def test_without_the_pool_of_torch_it_works_alone_or_not_at_all(monkeypatch, threads):
+    monkeypatch.setattr(compiled, "_fork", lambda: None)
+    assert compiled.usable(torch.zeros(1)) == (threads == 1)
