@@ -35,7 +35,8 @@ runs = pytest.mark.skipif(
 on_device = pytest.mark.parametrize("device", ["cpu" if INTERPRETED else "cuda"])
 
 WIDTHS = (1, 7, 64, 100, 513)
-COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=6)
+COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=5)
+EXAMPLES = 10 if INTERPRETED else 100  # beside those that are written out: the interpreter takes 0.1 s for one
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 """Of an error over the sum of the absolute terms."""
 
@@ -109,7 +110,7 @@ class Case:
 
 @runs
 @on_device
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(counts=COUNTS, d=st.sampled_from(WIDTHS), seed=st.integers(0, 999))
 @example(counts=[0], d=7, seed=0)
 @example(counts=[0, 0, 0], d=513, seed=0)
@@ -121,7 +122,7 @@ def test_whole_numbers_are_summed_exactly(device, counts, d, seed):
 
 @runs
 @on_device
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(counts=COUNTS, d=st.sampled_from(WIDTHS), seed=st.integers(0, 999), wide=st.booleans())
 @example(counts=[0, 200], d=513, seed=0, wide=False)
 def test_sums_are_as_exact_as_their_type(device, counts, d, seed, wide):
@@ -130,11 +131,10 @@ def test_sums_are_as_exact_as_their_type(device, counts, d, seed, wide):
 
 @runs
 @on_device
-@pytest.mark.parametrize("d", [4096, 4097])
-def test_rows_as_wide_as_the_registers_and_wider(device, d):
+@pytest.mark.parametrize(("d", "whole"), [(4096, True), (4097, True), (4100, False)])
+def test_rows_as_wide_as_the_registers_and_wider(device, d, whole):
     assert kernels().WIDEST == 4096
-    for whole in (True, False):
-        Case([5, 0, 9, 1], d, 3, device, whole=whole).check(exact=whole)
+    Case([9, 0], d, 3, device, whole=whole).check(exact=whole)
 
 
 @runs
@@ -153,16 +153,17 @@ def test_both_ways_over_rows_agree(device, d, monkeypatch):
 @pytest.mark.parametrize("widest", [4096, 0])
 def test_the_bits_are_the_same_every_time_and_whatever_else_is_in_the_batch(device, widest, monkeypatch):
     monkeypatch.setattr(kernels(), "WIDEST", widest)
-    case = Case([30, 0, 5, 64, 17], 513, 2, device)
+    counts = [30, 0, 5, 17]
+    case = Case(counts, 300, 2, device)
     residual, dots = case.residual_and_dot()
     sums = case.sums()
-    for _ in range(2 if INTERPRETED else 20):
+    for _ in range(1 if INTERPRETED else 20):
         again = case.residual_and_dot()
         assert torch.equal(again[0], residual)
         assert torch.equal(again[1], dots)
         assert torch.equal(case.sums(), sums)
-    for row in range(5):
-        alone = Case([30, 0, 5, 64, 17], 513, 2, device)
+    for row in range(len(counts)):
+        alone = Case(counts, 300, 2, device)
         own = slice(int(case.offsets[row]), int(case.offsets[row + 1]))
         alone.offsets = case.offsets[row : row + 2] - case.offsets[row]
         alone.indices, alone.values, alone.goal = case.indices[own], case.values[own], case.goal[row : row + 1]
@@ -231,6 +232,7 @@ def test_what_does_not_fit_together_is_refused(device, monkeypatch):
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.skipif(GPU or INTERPRETED, reason="the GPU, or the interpreter, is what the kernels are tested on here")
 def test_in_the_interpreter():
     """Every test above that needs a device, with the interpreter for a device."""
@@ -250,8 +252,7 @@ def test_in_the_interpreter():
 @pytest.mark.skipif(
     GPU or INTERPRETED, reason="the GPU itself has them compiled; the interpreter replaces the compiler"
 )
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("capability", "dtype"), [(80, torch.float64), (90, torch.float32)])
 def test_the_kernels_compile_without_atomics(capability, dtype, monkeypatch, tmp_path):
     """Every launch of both operations, as far as the machine code that it would start."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -270,11 +271,11 @@ def test_the_kernels_compile_without_atomics(capability, dtype, monkeypatch, tmp
         return lambda *args, **options: compiled.append(kernel.warmup(*args, grid=grid, **options))
 
     monkeypatch.setattr(jit.JITFunction, "__getitem__", compile_only)
-    for d in (1, 100, 512, 4096, 4100):
+    for d in (1, 100, 4096, 4100):
         case = Case([2, 0, 5], d, 0, "cpu", dtype=dtype)
         case.residual_and_dot()
         module.sum_by_latent(case.weight, case.indices, case.offsets, case.values, torch.empty_like(case.goal))
-    assert len(compiled) == 4 * 2 + 3
+    assert len(compiled) == 3 * 2 + 3
     for kernel in compiled:
         assert kernel.asm["cubin"]
         assert not re.search(r"\b(atom|red)\.", kernel.asm["ptx"])
