@@ -175,6 +175,27 @@ def test_the_bits_are_the_same_every_time_and_whatever_else_is_in_the_batch(devi
 
 @runs
 @on_device
+@pytest.mark.parametrize("widest", [4096, 0])
+def test_a_table_may_have_more_than_two_to_the_31_elements(device, widest, tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels(), "WIDEST", widest)
+    n, d = 2**19 + 1, 4096
+    if device == "cpu":  # a file with a hole, of which only what is touched exists
+        table = torch.from_file(str(tmp_path / "table"), shared=True, size=n * d).view(n, d)
+    elif torch.cuda.mem_get_info()[0] < 10 * 2**30:
+        pytest.skip("needs 10 GiB of the GPU's memory")
+    else:
+        table = torch.zeros(n, d, device=device)
+    table[-1] = torch.arange(d) % 7
+    offsets, values = (torch.tensor([0, 1], device=device, dtype=t) for t in (torch.int32, torch.float32))
+    last, values = torch.tensor([n - 1], device=device, dtype=torch.int32), values[1:]
+    residual, dots = kernels().residual_and_dot(table, last, offsets, values, torch.ones(1, d, device=device))
+    assert torch.equal(residual[0], table[-1] - 1)
+    assert float(dots) == float((residual[0].double() * table[-1].double()).sum())
+    assert table[-2].count_nonzero() == 0
+
+
+@runs
+@on_device
 def test_nothing_is_made_of_nothing(device):
     case = Case([], 7, 0, device)
     residual, dots = case.residual_and_dot()
@@ -264,7 +285,7 @@ def test_the_kernels_compile_without_atomics(capability, dtype, monkeypatch, tmp
         get_current_stream=lambda device: 0,
         get_current_target=lambda: target,
     )
-    monkeypatch.setattr(jit.driver, "_active", driver)
+    monkeypatch.setattr(jit, "driver", SimpleNamespace(active=driver))
     compiled = []
 
     def compile_only(kernel, grid):
