@@ -165,8 +165,8 @@ def test_the_bits_are_the_same_every_time_and_whatever_else_is_in_the_batch(devi
     for row in range(len(counts)):
         alone = Case(counts, 300, 2, device)
         own = slice(int(case.offsets[row]), int(case.offsets[row + 1]))
-        alone.offsets = case.offsets[row : row + 2] - case.offsets[row]
-        alone.indices, alone.values, alone.goal = case.indices[own], case.values[own], case.goal[row : row + 1]
+        alone.offsets, alone.goal = case.offsets[row : row + 2] - case.offsets[row], case.goal[row : row + 1].clone()
+        alone.indices, alone.values = case.indices[own].clone(), case.values[own].clone()  # aligned as the others are
         own_residual, own_dots = alone.residual_and_dot()
         assert torch.equal(own_residual[0], residual[row])
         assert torch.equal(own_dots, dots[own])

@@ -8,9 +8,10 @@ shapes (bytes asked for, many of which a cache gives; no times), float32, B = 4,
 - `sum_by_latent`: `embedding_bag` makes a tensor of its own, and copying that into the gradient moves 32 MiB more, for
   each of two gradients a step; cutting it in tiles makes the processor wait; torch's sums in place are atomic.
 
-One program has one row or latent (and a block of columns) to itself and adds its entries up in an order that depends on
-nothing else: no atomics, the same bits on every run and whatever else is in the batch. Indices and offsets are not
-looked into, which would mean waiting for the device: entries out of range are undefined behaviour.
+One program has one row or latent (and a block of columns) to itself, without atomics: the same bits on every run and
+whatever else is in the batch. (Triton compiles anew for tensors that do not begin at 16 bytes, as a slice may not, and
+may then add in another order.) Indices and offsets are not looked into, which would mean waiting for the device: entries
+out of range are undefined behaviour.
 """
 
 import importlib
