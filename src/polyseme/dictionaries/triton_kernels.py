@@ -10,8 +10,8 @@ shapes (bytes asked for, many of which a cache gives; no times), float32, B = 4,
 
 One program has one row or latent (and a block of columns) to itself, without atomics: the same bits on every run and
 whatever else is in the batch. (Triton compiles anew for tensors that do not begin at 16 bytes, as a slice may not, and
-may then add in another order.) Indices and offsets are not looked into, which would mean waiting for the device: entries
-out of range are undefined behaviour.
+may then add in another order.) Indices and offsets are not looked into, which would mean waiting for the device:
+entries out of range are undefined behaviour.
 """
 
 import importlib
