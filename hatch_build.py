@@ -12,7 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # run as a script, to build in place
+    BuildHookInterface = object
 
 SOURCE = Path("src/polyseme/dictionaries/kernels.c")
 # What may change the last bits of a sum, but none of the rules for NaN and infinity.

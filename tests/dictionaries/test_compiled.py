@@ -44,7 +44,8 @@ def streamed(pre: torch.Tensor, bias: torch.Tensor, k: int, rows: int, block: in
     top = compiled.TopK(len(pre), k)
     for j in range(0, pre.shape[1], block):
         for i in range(0, len(pre), rows):
-            top.take(slice(i, i + rows), pre[i : i + rows, j : j + block], bias[j : j + block], j)
+            part = pre[i : i + rows, j : j + block].contiguous()
+            top.take(slice(i, i + rows), part, bias[j : j + block], j)
     values, latents, counts = top.finish()
     at = torch.arange(k) < counts[:, None]
     padded = torch.zeros(len(pre), k).masked_scatter(at, values), torch.full((len(pre), k), -1, dtype=torch.int32)
@@ -116,6 +117,12 @@ def test_sums_and_products_of_rows(bags, n, d, most, seed):
     products = ((want - goal)[bag] * rows).sum(1)
     torch.testing.assert_close(dots.double(), products, rtol=1e-5, atol=1e-6 * scale)
 
+    ascending = torch.cat([row.sort().values for row in indices.split(counts.tolist())])
+    products = (goal.double()[bag] * weight.double()[ascending.long()]).sum(1)
+    for block in (1, 4, 1000):
+        dots = compiled.dot(weight, ascending, offsets, goal, block)
+        torch.testing.assert_close(dots.double(), products, rtol=1e-5, atol=1e-6 * scale)
+
 
 def test_the_bits_do_not_depend_on_the_threads():
     generator = torch.Generator().manual_seed(0)
@@ -154,15 +161,51 @@ def test_the_selection_is_that_of_torchs_operations(threads, n, monkeypatch):
     assert fast.ascending
 
 
-@pytest.mark.parametrize("packing", [True, False])
-def test_a_product_is_one_with_and_without_packing(packing, monkeypatch):
-    if not packing:
-        monkeypatch.setattr(kernels, "_packing", lambda: None)
-    generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(50, 12, generator=generator), torch.randn(30, 12, generator=generator)
-    multiply = kernels.product(weight, 32)
-    for rows in (32, 18):  # what was prepared for, and a rest
-        torch.testing.assert_close(multiply(x[:rows]), x[:rows] @ weight.T)
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 70),
+    n=st.sampled_from([1, 15, 16, 17, 63, 64, 200]),
+    block=st.sampled_from([1, 16, 50, 1000]),
+    tile=st.sampled_from([1, 33, 100]),
+    bound=st.sampled_from([-10.0, 0.0, 1.0, 10.0]),
+    awkward=st.sampled_from([None, float("nan"), float("inf"), -float("inf")]),
+    seed=st.integers(0, 10**6),
+)
+def test_takes_all_above_their_bounds(rows, n, block, tile, bound, awkward, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pre = (2 * torch.randn(rows, n, generator=generator)).round() / 2  # some are equal to the bound
+    if awkward is not None:
+        pre[torch.rand(rows, n, generator=generator) < 0.1] = awkward
+    bias = torch.randint(-1, 2, (n,), generator=generator).float()
+    bounds = bound + torch.randint(2, (n,), generator=generator)
+    found = compiled.Above(rows)
+    for j in range(0, n, block):
+        for i in range(0, rows, tile):
+            part = pre[i : i + tile, j : j + block].contiguous()
+            found.take(part, bias[j : j + block], bounds[j : j + block], j)
+    values, latents, counts = found.finish()
+    above = pre + bias > bounds
+    assert found.n_entries == int(above.sum())
+    assert torch.equal(counts, above.sum(1))
+    assert torch.equal(latents.long(), above.nonzero()[:, 1])
+    assert torch.equal(values, (pre + bias)[above])
+
+
+@pytest.mark.parametrize("bound", [0.5, "each"])
+def test_all_above_are_those_of_torchs_operations(bound, threads, monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    encoder = Encoder(*(torch.randn(*shape, generator=generator) for shape in ((1100, 24), (1300, 24), (1300,))))
+    bound = torch.linspace(-1, 2, 1300) if bound == "each" else bound
+    fast = selection.select_above(encoder, bound)
+    assert selection.select_if_sparse(encoder, bound) is None  # nearly half of all
+    sparse = selection.select_if_sparse(encoder, 12.0)
+    monkeypatch.setattr(compiled, "usable", lambda *_: False)
+    assert selection.select_if_sparse(encoder, bound) is None
+    plain = selection.select_above(encoder, bound), selection.select_if_sparse(encoder, 12.0)
+    for one, other in zip((fast, sparse), plain, strict=True):
+        assert torch.equal(one.offsets, other.offsets)
+        assert torch.equal(one.indices, other.indices)
+        torch.testing.assert_close(one.pre, other.pre, rtol=1e-5, atol=1e-5)
 
 
 def test_is_left_alone_where_it_does_not_apply():

@@ -321,7 +321,6 @@ def test_no_dense_activation_is_ever_made(name, monkeypatch):
     monkeypatch.setattr(kernels, "TILE_BYTES", 2**17)
     monkeypatch.setattr(selection, "LEAST_ROWS", 1)
     monkeypatch.setattr(selection, "BLOCK", (128, 128))
-    monkeypatch.setattr(kernels, "_packing", lambda: None)  # MKL packs into blocks of a size of its own
     config = SMALL[name](n, 4)
     if isinstance(config, JumpReLUConfig):
         config = config.model_copy(update={"bandwidth": 0.001, "threshold": 3.0})

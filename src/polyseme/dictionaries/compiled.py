@@ -1,9 +1,10 @@
 """The inner loops of a training step in C (`kernels.c`), where they were built and a CPU in float32 asks for them.
 
-They are three, for what takes longest beside the encoder's product and has no operation in torch: the k largest of each
-row while the product comes block by block (torch's `topk` looks at every number some four times, this once, in cache);
-a reconstruction together with the products that its gradient needs (the decoder's rows are still in cache); and sums of
-rows. Everything works without them: `kernels` and `selection` ask `usable` and go by torch's operations otherwise.
+They do what takes longest beside the encoder's product: the k largest of each row, or all above a bound, while the
+product comes block by block (torch's operations look at every number some four times, these once or twice, in cache); a
+reconstruction together with the products that its gradient needs (the decoder's rows are still in cache); such products
+alone, block by block of the decoder, where rows have many entries; and sums of rows. Everything works without them:
+`kernels`, `entries` and `selection` ask `usable` and go by torch's operations otherwise.
 
 The library is built when the package is (`hatch_build.py`), once for each level of vector instructions. It starts no
 threads: it borrows the pool that torch itself uses, by the function that compiled OpenMP code calls.
@@ -23,8 +24,8 @@ LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
 """What torch calls a processor's abilities, and the build for it; any other takes `BASE`."""
 BASE = "base"
 
-_COLUMNS_BETWEEN = 80
-"""Places that a row must have left: a stride of 64 columns and a vector of 16 (`kernels.c`)."""
+_STRIDE = 64
+"""Columns between two looks at how many places a row has left (`kernels.c`)."""
 
 
 def library(level: str) -> Path:
@@ -32,35 +33,48 @@ def library(level: str) -> Path:
     return Path(__file__).with_name(f"_kernels_{level}.so")
 
 
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+
+
 class _Pool(ctypes.Structure):
-    _fields_ = (("fork", ctypes.c_void_p), ("threads", ctypes.c_int64))
+    _fields_ = (("fork", _POINTER), ("threads", _SIZE))
+
+
+class _Above(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("tile", "bias", "bounds")),
+        *(("n", _SIZE), ("first", ctypes.c_int32)),
+        *((name, _POINTER) for name in ("counts", "starts", "values", "latents")),
+    )
+
+
+class _Gather(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("values", "latents", "starts", "counts")),
+        *(("blocks", _SIZE), ("rows", _SIZE)),
+        *((name, _POINTER) for name in ("offsets", "out_values", "out_latents")),
+    )
 
 
 class _Top(ctypes.Structure):
     _fields_ = (
-        ("tile", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("n", ctypes.c_int64),
-        ("first", ctypes.c_int32),
-        ("k", ctypes.c_int64),
-        ("room", ctypes.c_int64),
-        ("values", ctypes.c_void_p),
-        ("latents", ctypes.c_void_p),
-        ("counts", ctypes.c_void_p),
-        ("bounds", ctypes.c_void_p),
+        *((name, _POINTER) for name in ("tile", "bias")),
+        *(("n", _SIZE), ("first", ctypes.c_int32), ("k", _SIZE), ("room", _SIZE)),
+        *((name, _POINTER) for name in ("values", "latents", "counts", "bounds")),
     )
 
 
 class _Bags(ctypes.Structure):
     _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("indices", ctypes.c_void_p),
-        ("offsets", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("goal", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-        ("dots", ctypes.c_void_p),
-        ("d", ctypes.c_int64),
+        *((name, _POINTER) for name in ("weight", "indices", "offsets", "values", "goal", "out", "dots")),
+        ("d", _SIZE),
+    )
+
+
+class _Dots(ctypes.Structure):
+    _fields_ = (
+        *((name, _POINTER) for name in ("weight", "indices", "offsets", "g", "dots", "next")),
+        *((name, _SIZE) for name in ("n", "d", "block")),
     )
 
 
@@ -99,10 +113,13 @@ def usable(*tensors: Tensor) -> bool:
     return torch.get_num_threads() == 1 or _fork() is not None
 
 
-def _call(name: str, args: ctypes.Structure, n: int) -> None:
+def _run(name: str, n: int, args: type[ctypes.Structure], *fields: Tensor | int | None) -> None:
+    """Call a function of the library on `n` rows."""
+    assert all(not isinstance(field, Tensor) or field.is_contiguous() for field in fields)
+    values = (field.data_ptr() if isinstance(field, Tensor) else field for field in fields)
     pool = _Pool(_fork() or 0, torch.get_num_threads())
     function = getattr(_loaded(torch.backends.cpu.get_cpu_capability()), name)
-    function(ctypes.byref(pool), ctypes.byref(args), ctypes.c_int64(n))
+    function(ctypes.byref(pool), ctypes.byref(args(*values)), _SIZE(n))
 
 
 class TopK:
@@ -127,28 +144,73 @@ class TopK:
     @staticmethod
     def places(k: int) -> int:
         """Candidates of a row that are held at a time, each of eight bytes."""
-        return 2 * k + 2 * _COLUMNS_BETWEEN
+        return 2 * (k + _STRIDE)
 
     def take(self, rows: slice, tile: Float[Tensor, "rows block"], bias: Float[Tensor, " block"], first: int) -> None:
         """The products of `rows` with a block of latents, the first of which is `first`; blocks come in order."""
-        values, latents, counts, bounds = (t[rows] for t in (self._values, self._latents, self._counts, self._bounds))
-        self._call("polyseme_top_k_take", len(tile), tile.contiguous(), bias, first, values, latents, counts, bounds)
+        state = (t[rows] for t in (self._values, self._latents, self._counts, self._bounds))
+        n, width = tile.shape
+        _run("polyseme_top_k_take", n, _Top, tile, bias, width, first, self._k, self._room, *state)
 
     def finish(self) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
         """Values, latents (ascending in a row, the first of equals) and entries a row, when all blocks were taken."""
-        n = len(self._counts)
-        self._call("polyseme_top_k_finish", n, None, None, 0, self._values, self._latents, self._counts, self._bounds)
+        n, state = len(self._counts), (self._values, self._latents, self._counts, self._bounds)
+        _run("polyseme_top_k_finish", n, _Top, None, None, 0, 0, self._k, self._room, *state)
         counts = self._counts.to(torch.int64)
         values, latents = self._values[:, : self._k], self._latents[:, : self._k]
-        if int(self._counts.sum()) == n * self._k:
+        if int(counts.sum()) == n * self._k:
             return values.reshape(-1), latents.reshape(-1), counts
         kept = torch.arange(self._k) < self._counts[:, None]
         return values[kept], latents[kept], counts
 
-    def _call(self, name: str, n: int, tile: Tensor | None, bias: Tensor | None, first: int, *state: Tensor) -> None:
-        width = 0 if tile is None else tile.shape[1]
-        inputs = [None if t is None else t.data_ptr() for t in (tile, bias)]
-        _call(name, _Top(*inputs, width, first, self._k, self._room, *(t.data_ptr() for t in state)), n)
+
+class Above:
+    """Every pre-activation above its latent's bound, taken in block by block of latents, each with all its rows.
+
+    Args:
+        rows: how many.
+    """
+
+    def __init__(self, rows: int):
+        self._rows = rows
+        self._values: list[Tensor] = []
+        self._latents: list[Tensor] = []
+        self._counts: list[Tensor] = []
+        self.n_entries = 0
+        """Found so far."""
+
+    def take(
+        self,
+        tile: Float[Tensor, "rows block"],
+        bias: Float[Tensor, " block"],
+        bounds: Float[Tensor, " block"],
+        first: int,
+    ) -> None:
+        """The products of the next rows with a block of latents, the first of which is `first`."""
+        n, width = tile.shape
+        counts = torch.empty(n, dtype=torch.int64)
+        _run("polyseme_above", n, _Above, tile, bias, bounds, width, first, counts, None, None, None)
+        ends = counts.cumsum(0)
+        total = int(ends[-1])
+        values, latents = torch.empty(total), torch.empty(total, dtype=torch.int32)
+        if total:
+            _run("polyseme_above", n, _Above, tile, bias, bounds, width, first, None, ends - counts, values, latents)
+        self._values.append(values)
+        self._latents.append(latents)
+        self._counts.append(counts)
+        self.n_entries += total
+
+    def finish(self) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
+        """Values, latents (ascending in a row) and entries a row, when all blocks were taken."""
+        counts = torch.cat(self._counts)
+        starts = counts.cumsum(0) - counts
+        a_row = counts.view(-1, self._rows).sum(0)
+        values, latents = torch.cat(self._values), torch.cat(self._latents)
+        found, where = torch.empty_like(values), torch.empty_like(latents)
+        blocks, offsets = len(counts) // self._rows, a_row.cumsum(0) - a_row
+        fields = (values, latents, starts, counts, blocks, self._rows, offsets, found, where)
+        _run("polyseme_gather", self._rows, _Gather, *fields)
+        return found, where, a_row
 
 
 def sum_bags(
@@ -158,8 +220,10 @@ def sum_bags(
     values: Float[Tensor, " entry"],
     out: Float[Tensor, "bag d"],
 ) -> None:
-    """Into `out`, for each bag of entries Σ values × weight[indices]; int32 indices and offsets."""
-    _bags("polyseme_sum_bags", weight, indices, offsets, values, None, out, None)
+    """Into `out`, for each bag of entries Σ values × weight[indices]; indices and offsets are int32."""
+    assert indices.dtype == offsets.dtype == torch.int32
+    n, d = out.shape
+    _run("polyseme_sum_bags", n, _Bags, weight, indices, offsets, values, None, out, None, d)
 
 
 def residual_and_dot(
@@ -170,23 +234,22 @@ def residual_and_dot(
     goal: Float[Tensor, "bag d"],
 ) -> tuple[Float[Tensor, "bag d"], Float[Tensor, " entry"]]:
     """r = Σ values × weight[indices] − goal of each bag, and ⟨r, weight[index]⟩ of each entry."""
+    assert indices.dtype == offsets.dtype == torch.int32
     residual, dots = torch.empty_like(goal), torch.empty_like(values)
-    _bags("polyseme_residual_and_dot", weight, indices, offsets, values, goal, residual, dots)
+    n, d = goal.shape
+    _run("polyseme_residual_and_dot", n, _Bags, weight, indices, offsets, values, goal, residual, dots, d)
     return residual, dots
 
 
-def _bags(
-    name: str,
-    weight: Tensor,
-    indices: Tensor,
-    offsets: Tensor,
-    values: Tensor,
-    goal: Tensor | None,
-    out: Tensor,
-    dots: Tensor | None,
-) -> None:
+def dot(
+    weight: Float[Tensor, "n d"],
+    indices: Int[Tensor, " entry"],
+    offsets: Int[Tensor, " bag_plus_1"],
+    g: Float[Tensor, "bag d"],
+    block: int,
+) -> Float[Tensor, " entry"]:
+    """⟨g[bag], weight[index]⟩ of each entry, `block` rows of the weight after the other; indices ascend in a bag."""
     assert indices.dtype == offsets.dtype == torch.int32
-    tensors = (weight, indices, offsets, values, goal, out, dots)
-    assert all(t is None or t.is_contiguous() for t in tensors)
-    pointers = (None if t is None else t.data_ptr() for t in tensors)
-    _call(name, _Bags(*pointers, weight.shape[1]), len(offsets) - 1)
+    dots, following = g.new_empty(len(indices)), offsets[:-1].to(torch.int64)
+    _run("polyseme_dot", len(g), _Dots, weight, indices, offsets, g, dots, following, *weight.shape, block)
+    return dots

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.dictionaries import compiled
 from polyseme.dictionaries.kernels import CACHED_BYTES, bag_sum, gather_dot, residual_and_dot, tiles
 
 
@@ -178,45 +179,30 @@ class SparseEntries:
         return bag_sum(weight, self.indices, self.offsets, values)
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        shift = self._block(weight)
-        if shift is None:
-            return gather_dot(g, weight, self.bags, self.indices, self.offsets)
-        order, bags = self._by_block(shift)
-        scattered = gather_dot(g, weight, bags, self.indices[order], self.offsets)
-        return torch.empty_like(scattered).index_copy_(0, order, scattered)
+        block = self._block(weight)
+        if block is not None:
+            return compiled.dot(weight, self.indices, self.offsets, g, block)
+        return gather_dot(g, weight, self.bags, self.indices, self.offsets)
 
     def residual_and_dot(
         self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
     ) -> tuple[Float[Tensor, "bag d"], Tensor]:
+        both = None
         if self._block(weight) is None:
             both = residual_and_dot(weight, self.indices, self.offsets, values, goal)
-            if both is not None:
-                return both
+        if both is not None:
+            return both
         active, at = self.active(values)
         residual = active.decode(values[at], weight).sub_(goal)
         return residual, self.dot(residual, weight)
 
     def _block(self, weight: Float[Tensor, "n_latents d"]) -> int | None:
-        """log2 of the latents in a block whose rows stay in cache, where `dot` is worth doing block by block."""
-        shift = max(0, (CACHED_BYTES // (weight.shape[1] * weight.element_size())).bit_length() - 1)
-        blocks, rows = -(-self.n_latents // 2**shift), len(self.offsets) - 1
+        """How many latents' rows stay in cache, where `dot` is worth doing block by block of so many."""
+        block = max(1, CACHED_BYTES // (weight.shape[1] * weight.element_size()))
+        blocks, rows = -(-self.n_latents // block), len(self.offsets) - 1
         # Every row of g is read once for each block: less than a row of the weight for every entry?
-        worth = blocks > 1 and len(self.indices) >= 3 * blocks * rows
-        return shift if self.ascending and worth and weight.device.type == "cpu" else None
-
-    def _by_block(self, shift: int) -> tuple[Tensor, Tensor]:
-        """Where the entries lie in the order of (block of 2^shift latents, row), and the row of each.
-
-        Ascending latents make the entries of a row and a block one run, so that runs are moved and nothing is sorted.
-        """
-        rows, blocks = len(self.offsets) - 1, -(-self.n_latents // 2**shift)
-        counts = torch.bincount(self.bags * blocks + (self.indices >> shift), minlength=rows * blocks)
-        begins = (counts.cumsum(0) - counts).view(rows, blocks).t().reshape(-1)
-        counts = counts.view(rows, blocks).t().reshape(-1)
-        moved = begins - (counts.cumsum(0) - counts)
-        order = torch.arange(len(self.indices), device=moved.device) + moved.repeat_interleave(counts)
-        each_row = torch.arange(rows, dtype=torch.int32, device=moved.device)
-        return order, each_row.repeat(blocks).repeat_interleave(counts)
+        worth = self.ascending and blocks > 1 and len(self.indices) >= 3 * blocks * rows
+        return block if worth and compiled.usable(weight) else None
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
         return t.new_zeros(self.n_latents).index_add_(0, self.indices, t)

@@ -48,9 +48,99 @@ static void share(const pool_t *pool, void (*work)(const void *, i64, i64), cons
         join_in(&job);
 }
 
-/* ---- The k largest of each row, while the row's pre-activations come block by block of latents ---- */
+/* ---- What exceeds a bound in a block of pre-activations ---- */
 
 enum { STRIDE = 64, LANES = 16 };
+
+/* Writes what exceeds its bound (of its column where there are such, else `bound`) of x + b to values and latents from c
+   on; returns how many are there then. Without `values` it only counts. */
+static inline i64 append_above(const float *x, const float *b, const float *bounds, float bound, i64 n, i32 first,
+                               float *values, i32 *latents, i64 c) {
+#ifdef __AVX512F__
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (i64 j = 0; j < n; j += LANES) {
+        __mmask16 in = n - j < LANES ? (__mmask16)((1u << (n - j)) - 1) : (__mmask16)-1;
+        __m512 y = _mm512_add_ps(_mm512_maskz_loadu_ps(in, x + j), _mm512_maskz_loadu_ps(in, b + j));
+        __m512 least = bounds ? _mm512_maskz_loadu_ps(in, bounds + j) : _mm512_set1_ps(bound);
+        __mmask16 above = _mm512_mask_cmp_ps_mask(in, y, least, _CMP_GT_OQ);
+        i64 count = __builtin_popcount(above);
+        if (values && above) {
+            __mmask16 new = (__mmask16)((1u << count) - 1);
+            __m512i latent = _mm512_add_epi32(lane, _mm512_set1_epi32(first + (i32)j));
+            _mm512_mask_storeu_ps(values + c, new, _mm512_maskz_compress_ps(above, y));
+            _mm512_mask_storeu_epi32(latents + c, new, _mm512_maskz_compress_epi32(above, latent));
+        }
+        c += count;
+    }
+#else
+    for (i64 j = 0; j < n; j += LANES) {
+        i64 end = n - j < LANES ? n : j + LANES;
+        i32 above = 0;
+        for (i64 i = j; i < end; i++) above += x[i] + b[i] > (bounds ? bounds[i] : bound);
+        if (values && above)
+            for (i64 i = j; i < end; i++)
+                if (x[i] + b[i] > (bounds ? bounds[i] : bound)) {
+                    values[c] = x[i] + b[i];
+                    latents[c++] = first + (i32)i;
+                }
+        c += values ? 0 : above;
+    }
+#endif
+    return c;
+}
+
+typedef struct {
+    const float *tile;   /* [rows, n]: a block of latents' products */
+    const float *bias;   /* [n] */
+    const float *bounds; /* [n] */
+    i64 n;
+    i32 first;          /* latent of the block's first column */
+    i64 *counts;        /* [rows]: written, where there are no values */
+    const i64 *starts;  /* [rows] */
+    float *values;
+    i32 *latents;
+} above_t;
+
+static void above_rows(const void *args, i64 low, i64 high) {
+    const above_t *a = args;
+    for (i64 row = low; row < high; row++) {
+        const float *x = a->tile + row * a->n;
+        if (a->values)
+            append_above(x, a->bias, a->bounds, 0, a->n, a->first, a->values, a->latents, a->starts[row]);
+        else
+            a->counts[row] = append_above(x, a->bias, a->bounds, 0, a->n, a->first, 0, 0, 0);
+    }
+}
+
+void polyseme_above(const pool_t *pool, const above_t *above, i64 rows) { share(pool, above_rows, above, rows, 32); }
+
+typedef struct {
+    const float *values; /* of all blocks, row by row in each */
+    const i32 *latents;
+    const i64 *starts; /* [blocks, rows] */
+    const i64 *counts; /* [blocks, rows] */
+    i64 blocks, rows;
+    const i64 *offsets; /* [rows] */
+    float *out_values;  /* row by row, block by block in each */
+    i32 *out_latents;
+} gather_t;
+
+static void gather_rows(const void *args, i64 low, i64 high) {
+    const gather_t *g = args;
+    for (i64 row = low; row < high; row++)
+        for (i64 block = 0, at = g->offsets[row]; block < g->blocks; block++) {
+            i64 start = g->starts[block * g->rows + row], count = g->counts[block * g->rows + row];
+            memcpy(g->out_values + at, g->values + start, (size_t)count * sizeof *g->values);
+            memcpy(g->out_latents + at, g->latents + start, (size_t)count * sizeof *g->latents);
+            at += count;
+        }
+}
+
+void polyseme_gather(const pool_t *pool, const gather_t *gather, i64 rows) {
+    share(pool, gather_rows, gather, rows, 64);
+}
+
+/* ---- The k largest of each row, while the row's pre-activations come block by block of latents ---- */
 
 typedef struct {
     const float *tile; /* [rows, n]: a block of latents' products */
@@ -68,40 +158,6 @@ static inline i32 bits(float x) {
     i32 out;
     memcpy(&out, &x, sizeof out);
     return out;
-}
-
-/* Appends what exceeds `bound` of x + b to a row's c entries; returns how many there are then. May write up to LANES
-   places past them. */
-static inline i64 append_above(const float *x, const float *b, i64 n, float bound, i32 first, float *values, i32 *latents,
-                               i64 c) {
-#ifdef __AVX512F__
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (i64 j = 0; j < n; j += LANES) {
-        __mmask16 in = n - j < LANES ? (__mmask16)((1u << (n - j)) - 1) : (__mmask16)-1;
-        __m512 y = _mm512_add_ps(_mm512_maskz_loadu_ps(in, x + j), _mm512_maskz_loadu_ps(in, b + j));
-        __mmask16 above = _mm512_mask_cmp_ps_mask(in, y, _mm512_set1_ps(bound), _CMP_GT_OQ);
-        if (above) {
-            __m512i latent = _mm512_add_epi32(lane, _mm512_set1_epi32(first + (i32)j));
-            _mm512_storeu_ps(values + c, _mm512_maskz_compress_ps(above, y));
-            _mm512_storeu_si512(latents + c, _mm512_maskz_compress_epi32(above, latent));
-            c += __builtin_popcount(above);
-        }
-    }
-#else
-    for (i64 j = 0; j < n; j += LANES) {
-        i64 m = n - j < LANES ? n - j : LANES;
-        i32 any = 0;
-        for (i64 i = j; i < j + m; i++) any |= x[i] + b[i] > bound;
-        if (any)
-            for (i64 i = j; i < j + m; i++) {
-                float y = x[i] + b[i];
-                values[c] = y;
-                latents[c] = first + (i32)i;
-                c += y > bound;
-            }
-    }
-#endif
-    return c;
 }
 
 /* Keeps the k largest of a row's c > k entries, all positive and above `bound`, in their order, of equal ones the first.
@@ -150,8 +206,8 @@ static void take_rows(const void *args, i64 low, i64 high) {
         i64 c = top->counts[row];
         for (i64 j = 0; j < top->n; j += STRIDE) {
             i64 n = top->n - j < STRIDE ? top->n - j : STRIDE;
-            c = append_above(x + j, top->bias + j, n, bound, top->first + (i32)j, values, latents, c);
-            if (c > top->room - STRIDE - LANES) { /* the next stride might not fit */
+            c = append_above(x + j, top->bias + j, 0, bound, n, top->first + (i32)j, values, latents, c);
+            if (c > top->room - STRIDE) { /* the next stride might not fit */
                 bound = keep_largest(values, latents, c, top->k, bound);
                 c = top->k;
             }
@@ -237,4 +293,37 @@ void polyseme_sum_bags(const pool_t *pool, const bags_t *bags, i64 n) { share(po
 
 void polyseme_residual_and_dot(const pool_t *pool, const bags_t *bags, i64 n) {
     share(pool, residual_and_dot_bags, bags, n, 32);
+}
+
+typedef struct {
+    const float *weight; /* [n, d] */
+    const i32 *indices;  /* [entries]: row of the weight, ascending in a bag */
+    const i32 *offsets;  /* [bags + 1] */
+    const float *g;      /* [bags, d] */
+    float *dots;         /* [entries] */
+    i64 *next;           /* [bags]: the bag's first entry that is not done, its first at first */
+    i64 n, d, block;     /* rows of the weight that stay in cache */
+} dots_t;
+
+/* Block after block of the weight, for many bags each: where bags have many entries, a row that is fetched from afar
+   serves several. */
+static void dot_bags(const void *args, i64 low, i64 high) {
+    const dots_t *a = args;
+    i64 d = a->d;
+    for (i64 end = a->block; end < a->n + a->block; end += a->block)
+        for (i64 bag = low; bag < high; bag++) {
+            const float *restrict g = a->g + bag * d;
+            i64 e = a->next[bag];
+            for (; e < a->offsets[bag + 1] && a->indices[e] < end; e++) {
+                const float *restrict w = a->weight + a->indices[e] * d;
+                float sum = 0;
+                for (i64 i = 0; i < d; i++) sum += g[i] * w[i];
+                a->dots[e] = sum;
+            }
+            a->next[bag] = e;
+        }
+}
+
+void polyseme_dot(const pool_t *pool, const dots_t *dots, i64 bags) {
+    share(pool, dot_bags, dots, bags, (bags + pool->threads - 1) / pool->threads);
 }

@@ -6,7 +6,7 @@ no longer be equal bit for bit.
 
 import functools
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,34 +50,17 @@ def adds_bf16_in_fp32(device: torch.device) -> bool:
 
 
 def affine(
-    x: Float[Tensor, "batch d"], weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"], out: Float[Tensor, "batch n"]
+    x: Float[Tensor, "batch d"],
+    weight: Float[Tensor, "n d"],
+    bias: Float[Tensor, " n"] | None,
+    out: Float[Tensor, "batch n"],
 ) -> Float[Tensor, "batch n"]:
     """x Wᵀ + b, in `out` where the fastest routine can write there."""
     onednn = _onednn_linear() if x.device.type == "cpu" and x.dtype == torch.float32 else None
     if onednn is not None:
         return onednn(x, weight, bias, "none", [], "")
-    return torch.mm(x, weight.t(), out=out).add_(bias)
-
-
-def _packing() -> tuple[Any, Any] | None:
-    """MKL's pair of operations that puts a weight into the order its product reads, and multiplies with that."""
-    try:
-        return torch.ops.mkl._mkl_reorder_linear_weight, torch.ops.mkl._mkl_linear
-    except AttributeError:
-        return None
-
-
-def product(weight: Float[Tensor, "n d"], rows: int) -> Callable[[Float[Tensor, "batch d"]], Float[Tensor, "batch n"]]:
-    """x ↦ x Wᵀ for many x, most of them of `rows` rows: what can be prepared of the weight is prepared once."""
-    if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        onednn, packing = _onednn_linear(), _packing()
-        if onednn is not None:
-            return lambda x: onednn(x, weight, None, "none", [], "")
-        if packing is not None:
-            pack, multiply = packing
-            packed = pack(weight, rows)
-            return lambda x: multiply(x, packed, weight, None, rows)
-    return lambda x: torch.mm(x, weight.t())
+    product = torch.mm(x, weight.t(), out=out)
+    return product if bias is None else product.add_(bias)
 
 
 def bag_sum(

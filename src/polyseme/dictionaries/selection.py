@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyseme.dictionaries import compiled
 from polyseme.dictionaries.entries import SparseEntries
-from polyseme.dictionaries.kernels import adds_bf16_in_fp32, affine, gather_dot, product, tiles, top_k
+from polyseme.dictionaries.kernels import adds_bf16_in_fp32, affine, gather_dot, tiles, top_k
 
 MAX_DENSITY = 0.1
 """Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
@@ -18,8 +18,8 @@ MAX_DENSITY = 0.1
 LEAST_ROWS = 256
 """Of a tile: with fewer a wide encoder's weights, read once a tile, take longer to read than to multiply."""
 
-BLOCK = (1024, 1024)
-"""Rows and latents of a block: 4 MiB are read again before they leave the cache."""
+BLOCK = (1024, 512)
+"""Rows and latents of a block: as fast as the product of all at once, and still in cache when it is looked through."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Encoder:
     def blocks(self) -> Iterator[tuple[slice, slice, Float[Tensor, "rows block"]]]:
         """Rows, latents and their products, less the bias; all rows of one block of latents, then of the next."""
         rows, latents = BLOCK
-        for j in range(0, self.n_latents, latents):
-            block = slice(j, min(j + latents, self.n_latents))
-            multiply = product(self.weight[block], min(rows, len(self.x)))
-            for i in range(0, len(self.x), rows):
-                part = slice(i, min(i + rows, len(self.x)))
-                yield part, block, multiply(self.x[part])
+        buffer = self.x.new_empty(min(rows, len(self.x)) * min(latents, self.n_latents))
+        for block in (slice(j, min(j + latents, self.n_latents)) for j in range(0, self.n_latents, latents)):
+            weight = self.weight[block]
+            for part in (slice(i, min(i + rows, len(self.x))) for i in range(0, len(self.x), rows)):
+                x = self.x[part]
+                yield part, block, affine(x, weight, None, out=buffer[: len(x) * len(weight)].view(len(x), -1))
 
 
 def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int, *, ascending: bool = True) -> SparseEntries:
@@ -76,15 +76,29 @@ def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int, *, ascend
 
 def select_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries:
     """Every entry above `bound` (one for all, or one a latent)."""
-    return joined([above(pre, bound) for _, pre in encoder.tiles()], encoder.n_latents)
+    entries = _select_above(encoder, bound, most=1.0)
+    assert entries is not None
+    return entries
 
 
 def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries | None:
-    """`select_above`, or None when the first tile is denser than `MAX_DENSITY`."""
+    """`select_above`, or None as soon as more than `MAX_DENSITY` of all entries are found (or of a first tile's)."""
+    return _select_above(encoder, bound, most=MAX_DENSITY)
+
+
+def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
+    if compiled.usable(encoder.x, encoder.weight):
+        found = compiled.Above(len(encoder.x))
+        bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
+        for _, latents, products in encoder.blocks():
+            found.take(products, encoder.bias[latents], bounds[latents], latents.start)
+            if found.n_entries > most * len(encoder.x) * encoder.n_latents:
+                return None
+        return joined([found.finish()], encoder.n_latents)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for _, pre in encoder.tiles():
         parts.append(above(pre, bound))
-        if len(parts) == 1 and len(parts[0][0]) > MAX_DENSITY * pre.numel():
+        if len(parts) == 1 and len(parts[0][0]) > most * pre.numel():
             return None
     return joined(parts, encoder.n_latents)
 
