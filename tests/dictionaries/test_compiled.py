@@ -117,6 +117,16 @@ def test_sums_and_products_of_rows(bags, n, d, most, seed):
     products = ((want - goal)[bag] * rows).sum(1)
     torch.testing.assert_close(dots.double(), products, rtol=1e-5, atol=1e-6 * scale)
 
+    order, starts = compiled.sort_by_latent(indices, n)
+    assert torch.equal(order.long(), torch.sort(indices, stable=True).indices)
+    assert torch.equal(starts[1:].long(), torch.bincount(indices, minlength=n).cumsum(0))
+    assert starts[0] == 0
+    by_latent = torch.zeros(n, d, dtype=torch.float64)
+    by_latent.index_add_(0, indices.long(), goal.double()[bag] * values.double()[:, None])
+    first = n // 2  # those of some latents alone
+    sums = kernels.sum_by_latent(goal, bag.to(torch.int32), values, order, starts[first:], out=None)
+    torch.testing.assert_close(sums.double(), by_latent[first:], rtol=1e-5, atol=1e-5 * (1 + len(indices) ** 0.5))
+
     ascending = torch.cat([row.sort().values for row in indices.split(counts.tolist())])
     products = (goal.double()[bag] * weight.double()[ascending.long()]).sum(1)
     for block in (1, 4, 1000):

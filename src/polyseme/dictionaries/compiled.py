@@ -66,7 +66,7 @@ class _Top(ctypes.Structure):
 
 class _Bags(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("weight", "indices", "offsets", "values", "goal", "out", "dots")),
+        *((name, _POINTER) for name in ("weight", "indices", "order", "offsets", "values", "goal", "out", "dots")),
         ("d", _SIZE),
     )
 
@@ -213,17 +213,38 @@ class Above:
         return found, where, a_row
 
 
+def sort_by_latent(
+    latents: Int[Tensor, " entry"], n_latents: int
+) -> tuple[Int[Tensor, " entry"], Int[Tensor, " n_latents_plus_1"]]:
+    """The entries sorted by latent (stable), and where each latent's begin; all int32."""
+    assert latents.dtype == torch.int32
+    order, starts = torch.empty_like(latents), torch.zeros(n_latents + 1, dtype=torch.int32)
+    pointers = (_POINTER(t.data_ptr()) for t in (starts, order))
+    sort = _loaded(torch.backends.cpu.get_cpu_capability()).polyseme_sort_by_latent
+    sort(_POINTER(latents.data_ptr()), _SIZE(len(latents)), _SIZE(n_latents), *pointers)
+    return order, starts
+
+
 def sum_bags(
     weight: Float[Tensor, "n d"],
     indices: Int[Tensor, " entry"],
     offsets: Int[Tensor, " bag_plus_1"],
     values: Float[Tensor, " entry"],
     out: Float[Tensor, "bag d"],
+    order: Int[Tensor, " entry"] | None = None,
 ) -> None:
-    """Into `out`, for each bag of entries Σ values × weight[indices]; indices and offsets are int32."""
+    """Into `out`, for each bag of entries Σ values × weight[indices]; what is not a value is int32.
+
+    Args:
+        weight, indices, values: as in the sum.
+        offsets: where each bag begins, and the end.
+        out: overwritten.
+        order: the entries as the bags have them, where that is not their own order.
+    """
     assert indices.dtype == offsets.dtype == torch.int32
+    assert order is None or order.dtype == torch.int32
     n, d = out.shape
-    _run("polyseme_sum_bags", n, _Bags, weight, indices, offsets, values, None, out, None, d)
+    _run("polyseme_sum_bags", n, _Bags, weight, indices, order, offsets, values, None, out, None, d)
 
 
 def residual_and_dot(
@@ -237,7 +258,7 @@ def residual_and_dot(
     assert indices.dtype == offsets.dtype == torch.int32
     residual, dots = torch.empty_like(goal), torch.empty_like(values)
     n, d = goal.shape
-    _run("polyseme_residual_and_dot", n, _Bags, weight, indices, offsets, values, goal, residual, dots, d)
+    _run("polyseme_residual_and_dot", n, _Bags, weight, indices, None, offsets, values, goal, residual, dots, d)
     return residual, dots
 
 

@@ -19,7 +19,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme.dictionaries import compiled
-from polyseme.dictionaries.kernels import CACHED_BYTES, bag_sum, gather_dot, residual_and_dot, tiles
+from polyseme.dictionaries.kernels import (
+    CACHED_BYTES,
+    bag_sum,
+    gather_dot,
+    residual_and_dot,
+    sort_by_latent,
+    sum_by_latent,
+    tiles,
+)
 
 
 class Gradients:
@@ -139,15 +147,7 @@ class SparseEntries:
     @functools.cached_property
     def _order(self) -> tuple[Tensor, Tensor]:
         """The entries sorted by latent (rows ascending in each), and where each latent starts."""
-        order = torch.sort(self.indices, stable=True).indices
-        starts = torch.zeros(self.n_latents + 1, dtype=torch.int32, device=self.indices.device)
-        starts[1:] = torch.bincount(self.indices, minlength=self.n_latents).cumsum(0)
-        return order, starts
-
-    @functools.cached_property
-    def _bags_by_latent(self) -> Tensor:
-        """The row of each entry in that order."""
-        return self.bags[self._order[0]]
+        return sort_by_latent(self.indices, self.n_latents)
 
     def split(self, ends: Int[Tensor, " prefix"]) -> "SparseEntries":
         """The same entries with each row cut into `len(ends)` bags at those latents; needs ascending indices."""
@@ -209,12 +209,9 @@ class SparseEntries:
 
     def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
         order, starts = self._order
-        bags, t = self._bags_by_latent, t[order]
         for part in tiles(self.n_latents, 2 * rows.shape[1] * rows.element_size()):
-            own = starts[part.start : part.stop + 1]
-            low, high = int(own[0]), int(own[-1])
             fresh = grads.fresh(name, part)
-            sums = bag_sum(rows, bags[low:high], own - low, t[low:high], out=fresh)
+            sums = sum_by_latent(rows, self.bags, t, order, starts[part.start : part.stop + 1], out=fresh)
             if fresh is None:
                 grads.add(name, sums, part.start)
 

@@ -236,7 +236,8 @@ void polyseme_top_k_finish(const pool_t *pool, const top_t *top, i64 rows) { sha
 typedef struct {
     const float *weight; /* [n, d] */
     const i32 *indices;  /* [entries]: row of the weight */
-    const i32 *offsets;  /* [bags + 1] */
+    const i32 *order;    /* [entries] or null: which entry is meant by each place of a bag */
+    const i32 *offsets;  /* [bags + 1]: places */
     const float *values; /* [entries] */
     const float *goal;   /* [bags, d] or null */
     float *out;          /* [bags, d] */
@@ -244,19 +245,25 @@ typedef struct {
     i64 d;
 } bags_t;
 
-/* a += Σ values × weight[indices] over the entries from..to; four at a time, for a is then read a quarter as often. */
+static inline i64 entry(const bags_t *bags, i64 place) { return bags->order ? bags->order[place] : place; }
+
+/* a += Σ values × weight[indices] over the places from..to; four at a time, for a is then read a quarter as often. */
 static inline void add_rows(float *restrict a, const bags_t *bags, i64 from, i64 to) {
-    const float *weight = bags->weight;
-    i64 d = bags->d, e = from;
-    for (; e + 4 <= to; e += 4) {
-        const i32 *index = bags->indices + e;
-        const float *v = bags->values + e;
-        const float *restrict w0 = weight + index[0] * d, *restrict w1 = weight + index[1] * d;
-        const float *restrict w2 = weight + index[2] * d, *restrict w3 = weight + index[3] * d;
+    i64 d = bags->d, at = from;
+    for (; at + 4 <= to; at += 4) {
+        const float *w[4];
+        float v[4];
+        for (i64 i = 0; i < 4; i++) {
+            i64 e = entry(bags, at + i);
+            w[i] = bags->weight + bags->indices[e] * d;
+            v[i] = bags->values[e];
+        }
+        const float *restrict w0 = w[0], *restrict w1 = w[1], *restrict w2 = w[2], *restrict w3 = w[3];
         for (i64 i = 0; i < d; i++) a[i] += (v[0] * w0[i] + v[1] * w1[i]) + (v[2] * w2[i] + v[3] * w3[i]);
     }
-    for (; e < to; e++) {
-        const float *restrict w = weight + bags->indices[e] * d;
+    for (; at < to; at++) {
+        i64 e = entry(bags, at);
+        const float *restrict w = bags->weight + bags->indices[e] * d;
         float v = bags->values[e];
         for (i64 i = 0; i < d; i++) a[i] += v * w[i];
     }
@@ -293,6 +300,17 @@ void polyseme_sum_bags(const pool_t *pool, const bags_t *bags, i64 n) { share(po
 
 void polyseme_residual_and_dot(const pool_t *pool, const bags_t *bags, i64 n) {
     share(pool, residual_and_dot_bags, bags, n, 32);
+}
+
+/* The entries in the order of their latents, of equal latents as they were; starts[j] is the place of latent j's first,
+   starts[n] the end. `starts` holds zeros at first. */
+void polyseme_sort_by_latent(const i32 *latents, i64 entries, i64 n, i32 *starts, i32 *order) {
+    for (i64 e = 0; e < entries; e++) starts[latents[e] + 1]++;
+    for (i64 j = 0; j < n; j++) starts[j + 1] += starts[j];
+    for (i64 e = 0; e < entries; e++) order[starts[latents[e]]++] = (i32)e;
+    /* Now each holds where the next begins. */
+    memmove(starts + 1, starts, (size_t)n * sizeof *starts);
+    starts[0] = 0;
 }
 
 typedef struct {

@@ -68,17 +68,52 @@ def bag_sum(
     indices: Int[Tensor, " entry"],
     offsets: Int[Tensor, " bag_plus_1"],
     values: Float[Tensor, " entry"],
-    out: Float[Tensor, "bag d"] | None = None,
 ) -> Float[Tensor, "bag d"]:
-    """For each bag of entries, Σ values × weight[indices]; in `out`, where it is given."""
+    """For each bag of entries, Σ values × weight[indices]."""
     offsets = offsets.to(indices.dtype)
     if indices.dtype == torch.int32 and compiled.usable(weight, values):
-        out = weight.new_empty(len(offsets) - 1, weight.shape[1]) if out is None else out
+        out = weight.new_empty(len(offsets) - 1, weight.shape[1])
         compiled.sum_bags(weight, indices, offsets, values, out)
         return out
-    sums = torch.nn.functional.embedding_bag(
+    return torch.nn.functional.embedding_bag(
         indices, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True
     )
+
+
+def sort_by_latent(
+    latents: Int[Tensor, " entry"], n_latents: int
+) -> tuple[Int[Tensor, " entry"], Int[Tensor, " n_latents_plus_1"]]:
+    """The entries sorted by latent (stable), and where each latent's begin (int32)."""
+    if latents.device.type == "cpu" and compiled.usable():
+        return compiled.sort_by_latent(latents, n_latents)
+    starts = torch.zeros(n_latents + 1, dtype=torch.int32, device=latents.device)
+    starts[1:] = torch.bincount(latents, minlength=n_latents).cumsum(0)
+    return torch.sort(latents, stable=True).indices, starts
+
+
+def sum_by_latent(
+    rows: Float[Tensor, "batch d"],
+    bags: Int[Tensor, " entry"],
+    values: Float[Tensor, " entry"],
+    order: Int[Tensor, " entry"],
+    starts: Int[Tensor, " some_plus_1"],
+    out: Float[Tensor, "some d"] | None,
+) -> Float[Tensor, "some d"]:
+    """For each of some latents, Σ values × rows[bag] over its entries; in `out`, where it is given.
+
+    Args:
+        rows, bags, values: as in the sum.
+        order: the entries by latent.
+        starts: where those latents' begin in it, and the end of the last.
+        out: overwritten.
+    """
+    if compiled.usable(rows, values):
+        out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
+        compiled.sum_bags(rows, bags, starts, values, out, order)
+        return out
+    low, high = int(starts[0]), int(starts[-1])
+    own = order[low:high]
+    sums = bag_sum(rows, bags[own], starts - low, values[own])
     return sums if out is None else out.copy_(sums)
 
 
