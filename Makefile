@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SITE := $(VENV)/.installed
 SITE_DEV := $(VENV)/.installed-dev
+EXTRAS ?= data,figures,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test check check-slow bench format clean
@@ -21,7 +22,7 @@ $(SITE): $(BIN)/python pyproject.toml constraints.txt hatch_build.py src/polysem
 
 $(SITE_DEV): $(SITE)
 	@echo "Installing what the tests need …"
-	$(PIP) --editable '.[data,figures,dev]'
+	$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(SITE)

@@ -22,6 +22,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polyseme.core.errors import InputError
+from polyseme.dictionaries import compiled, selection
+from polyseme.dictionaries import kernels as operations
+from tests.dictionaries.reference import SMALL, make_batch, reference, scramble
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GPU = torch.cuda.is_available()
@@ -252,6 +255,32 @@ def test_what_does_not_fit_together_is_refused(device, monkeypatch):
     total(4, case.goal.double(), "out is torch.float64 on")
 
 
+@runs
+@on_device
+@pytest.mark.parametrize("architecture", ["topk", "relu tied", "matryoshka"])
+def test_a_whole_step_goes_by_them(device, architecture, monkeypatch):
+    """As on a GPU: nothing of it is left to the loops for a processor, or to torch where there is a kernel."""
+    asked = []
+
+    def on_cuda(*tensors):
+        asked.append(len(tensors))
+        return kernels()
+
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.setattr(compiled, "usable", lambda *_: False)
+    monkeypatch.setattr(operations, "_on_cuda", on_cuda)
+    monkeypatch.setattr(selection, "MAX_DENSITY", 1.0)
+    dictionary = SMALL[architecture](20, 3).build(6, seed=0, device=device)
+    scramble(dictionary, 1)
+    batch = make_batch(torch.randn(9, 6, generator=torch.Generator().manual_seed(2)).to(device))
+    chosen = dictionary.encode(batch.x).dense() != 0
+    dictionary.accumulate(batch, progress=0.0, dead=None, coefficient=0.3)
+    assert asked
+    expected = reference(dictionary, batch, coefficient=0.3, dead=None, chosen=chosen)
+    for name, parameter in dictionary.parameters().items():
+        torch.testing.assert_close(parameter.grad, expected.grads[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.skipif(GPU or INTERPRETED, reason="the GPU, or the interpreter, is what the kernels are tested on here")
@@ -286,18 +315,18 @@ def test_the_kernels_compile_without_atomics(capability, dtype, monkeypatch, tmp
         get_current_target=lambda: target,
     )
     monkeypatch.setattr(jit, "driver", SimpleNamespace(active=driver))
-    compiled = []
+    made = []
 
     def compile_only(kernel, grid):
-        return lambda *args, **options: compiled.append(kernel.warmup(*args, grid=grid, **options))
+        return lambda *args, **options: made.append(kernel.warmup(*args, grid=grid, **options))
 
     monkeypatch.setattr(jit.JITFunction, "__getitem__", compile_only)
     for d in (1, 100, 4096, 4100):
         case = Case([2, 0, 5], d, 0, "cpu", dtype=dtype)
         case.residual_and_dot()
         module.sum_by_latent(case.weight, case.indices, case.offsets, case.values, torch.empty_like(case.goal))
-    assert len(compiled) == 3 * 2 + 3
-    for kernel in compiled:
+    assert len(made) == 3 * 2 + 3
+    for kernel in made:
         assert kernel.asm["cubin"]
         assert not re.search(r"\b(atom|red)\.", kernel.asm["ptx"])
 

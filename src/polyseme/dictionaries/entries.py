@@ -205,7 +205,10 @@ class SparseEntries:
         return block if worth and compiled.usable(weight) else None
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
-        return t.new_zeros(self.n_latents).index_add_(0, self.indices, t)
+        if t.device.type == "cpu":
+            return t.new_zeros(self.n_latents).index_add_(0, self.indices, t)
+        order, starts = self._order  # elsewhere that would add in any order, and no two runs be the same
+        return torch.segment_reduce(t[order], "sum", offsets=starts.long(), initial=0)
 
     def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
         order, starts = self._order

@@ -5,6 +5,7 @@ no longer be equal bit for bit.
 """
 
 import functools
+import importlib
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,10 +112,30 @@ def sum_by_latent(
         out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
         compiled.sum_bags(rows, bags, starts, values, out, order)
         return out
+    triton_kernels = _on_cuda(rows, values)
+    if triton_kernels is not None:
+        out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
+        triton_kernels.sum_by_latent(rows, bags[order], starts, values[order], out)
+        return out
     low, high = int(starts[0]), int(starts[-1])
     own = order[low:high]
     sums = bag_sum(rows, bags[own], starts - low, values[own])
     return sums if out is None else out.copy_(sums)
+
+
+@functools.cache
+def _triton_kernels() -> Any:
+    """The Triton kernels, where Triton is installed, as it is with torch for CUDA; else None."""
+    try:
+        return importlib.import_module("polyseme.dictionaries.triton_kernels")
+    except ImportError:
+        return None
+
+
+def _on_cuda(*tensors: Tensor) -> Any:
+    """The Triton kernels, where these tensors are on a GPU in a type they take; else None."""
+    taken = (torch.float32, torch.float64)
+    return _triton_kernels() if all(t.is_cuda and t.dtype in taken for t in tensors) else None
 
 
 def residual_and_dot(
@@ -125,9 +146,8 @@ def residual_and_dot(
     goal: Float[Tensor, "bag d"],
 ) -> tuple[Float[Tensor, "bag d"], Float[Tensor, " entry"]] | None:
     """r = `bag_sum` − goal, and ⟨r[bag], weight[index]⟩ of each entry; None where nothing does both in one go."""
-    if compiled.usable(weight, values, goal):
-        return compiled.residual_and_dot(weight, indices, offsets, values, goal)
-    return None
+    fused = compiled if compiled.usable(weight, values, goal) else _on_cuda(weight, values, goal)
+    return None if fused is None else fused.residual_and_dot(weight, indices, offsets, values, goal)
 
 
 _GATHER_DOT: Any = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
