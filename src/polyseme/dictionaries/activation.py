@@ -125,11 +125,11 @@ class Activation(Protocol):
         ...
 
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
-        """f at each entry."""
+        """f at each entry, 0 or more."""
         ...
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
-        """∂pre from ∂f; adds penalties to `step`, and gradients of its own parameters to `step.grads`."""
+        """∂pre from ∂f, in whose place it may be; adds penalties to `step`, its own gradients to `step.grads`."""
         ...
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:

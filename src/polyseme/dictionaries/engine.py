@@ -225,7 +225,7 @@ class SparseDictionary:
         else:
             residual = torch.empty_like(goal)
             mse, fired = goal.new_zeros(()), torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
-            for rows, pre in encoder.tiles(temporaries=6):
+            for rows, pre in encoder.tiles(temporaries=2):
                 step.goal = goal[rows]
                 more, firing, residual[rows] = self._reconstruction(DenseTile(pre), encoder.x[rows], step, d_bias)
                 mse += more
@@ -291,7 +291,7 @@ class SparseDictionary:
         summed = codes.by_latent(d_pre)
         d_bias += summed
         grads.add("b_enc", summed)
-        return mse, codes.by_latent((values != 0).to(values.dtype)).to(torch.int64), residual
+        return mse, codes.by_latent(values.sign()).to(torch.int64), residual
 
     @torch.no_grad()
     def after_step(self) -> None:

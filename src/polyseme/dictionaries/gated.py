@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
+from polyseme.dictionaries.kernels import where_positive
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
 
 
@@ -56,23 +57,25 @@ class Gated:
 
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         ratio, b_mag = codes.take(self._r_mag.exp()), codes.take(self._b_mag)
-        return (codes.pre - codes.take(b_enc)).mul_(ratio).add_(b_mag).clamp_(min=0).mul_(codes.pre > 0)
+        magnitudes = (codes.pre - codes.take(b_enc)).mul_(ratio).add_(b_mag).clamp_(min=0)
+        return where_positive(magnitudes, codes.pre, out=magnitudes)
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         gate, weight = codes.pre.clamp(min=0), step.coefficient * step.per_row
         residual = codes.decode(gate, step.W_dec).sub_(step.goal)
         step.sparsity = step.sparsity + weight * gate.sum()
         step.aux = step.aux + step.per_row * torch.dot(residual.view(-1), residual.view(-1))
-        d_gate = codes.dot(residual, step.W_dec).mul_(2 * step.per_row).add_(weight).mul_(gate > 0)
+        d_gate = codes.dot(residual, step.W_dec).mul_(2 * step.per_row).add_(weight)
+        d_gate = where_positive(d_gate, gate, out=d_gate)
 
         ratio = self._r_mag.exp()
-        d_mag = d_values * (values > 0)
+        d_mag = where_positive(d_values, values, out=d_values)
         d_shared = d_mag * codes.take(ratio)
         magnitude_part = codes.by_latent(d_shared)
         step.grads.add("b_mag", codes.by_latent(d_mag))
         step.grads.add("r_mag", codes.by_latent(d_shared * (codes.pre - codes.take(step.b_enc))))
         step.grads.add("b_enc", -magnitude_part)  # the magnitude does not see the gate's bias, which the sum below adds
-        return d_gate + d_shared
+        return d_gate.add_(d_shared)
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         self._b_mag.copy_((self._b_mag.double() + self._r_mag.double().exp() * shift) * gain)

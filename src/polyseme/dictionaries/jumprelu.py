@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
+from polyseme.dictionaries.kernels import where_positive
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
 
 
@@ -61,19 +62,18 @@ class JumpReLU:
         return select_above(encoder, self._threshold())
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
-        return codes.pre * (codes.pre > codes.take(self._threshold()))
+        return where_positive(codes.pre, codes.pre - codes.take(self._threshold()))
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         weight, threshold = step.coefficient * step.per_row, self._threshold()
-        active = values != 0
-        step.sparsity = step.sparsity + weight * active.sum(dtype=values.dtype)
-        near = (codes.pre - codes.take(threshold)).abs_() < self._bandwidth / 2
+        step.sparsity = step.sparsity + weight * values.sign().sum()
+        near = (codes.pre - codes.take(threshold)).abs_().neg_().add_(self._bandwidth / 2)  # positive inside the kernel
         # dθ = −Σ near (θ ∂f + weight)/ε, and d log θ = θ dθ
-        by_value = codes.by_latent(d_values * near)
-        by_count = codes.by_latent(near.to(d_values.dtype))
+        by_value = codes.by_latent(where_positive(d_values, near))
+        by_count = codes.by_latent(near.sign_().clamp_(min=0))
         d_threshold = (threshold * by_value + weight * by_count).mul_(-1 / self._bandwidth)
         step.grads.add("log_threshold", threshold * d_threshold)
-        return d_values * active
+        return where_positive(d_values, values, out=d_values)
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         self._log_threshold.copy_(self._log_threshold.double() + gain.log())

@@ -64,6 +64,18 @@ def affine(
     return product if bias is None else product.add_(bias)
 
 
+def where_positive(
+    x: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"], *, out: Float[Tensor, "*shape"] | None = None
+) -> Float[Tensor, "*shape"]:
+    """x where gate > 0, and 0 elsewhere; `out` may be x.
+
+    A tenth of the time of `x * (gate > 0)`, which makes a mask and converts it.
+    """
+    if out is None:
+        return torch.ops.aten.threshold_backward(x, gate, 0.0)
+    return torch.ops.aten.threshold_backward.grad_input(x, gate, 0.0, grad_input=out)
+
+
 def bag_sum(
     weight: Float[Tensor, "n d"],
     indices: Int[Tensor, " entry"],

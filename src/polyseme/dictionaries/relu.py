@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.kernels import tiles
+from polyseme.dictionaries.kernels import tiles, where_positive
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
 
 
@@ -66,13 +66,13 @@ class ReLU:
         totals = codes.by_latent(values)
         if self.unit_norm:
             step.sparsity = step.sparsity + weight * totals.sum()
-            return (d_values + weight).mul_(values > 0)
+            return where_positive(d_values.add_(weight), values, out=d_values)
         norms = torch.linalg.vector_norm(W_dec, dim=1)
         step.sparsity = step.sparsity + weight * torch.dot(totals, norms)
         along = weight * totals / norms.clamp(min=torch.finfo(norms.dtype).tiny)
         for part in tiles(len(W_dec), W_dec.shape[1] * W_dec.element_size()):
             step.grads.add("W_dec", along[part, None] * W_dec[part], part.start)
-        return (d_values + codes.take(weight * norms)).mul_(values > 0)
+        return where_positive(d_values.add_(codes.take(weight * norms)), values, out=d_values)
 
     def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         return

@@ -44,7 +44,7 @@ class Encoder:
         """Rows and their pre-activations, in a buffer that the next tile overwrites.
 
         Args:
-            temporaries: tensors of a tile's size that are held at a time: the more, the fewer rows.
+            temporaries: tensors of a tile's size that fill `TILE_BYTES` together: the more, the fewer rows.
         """
         buffer: Tensor | None = None
         row_bytes = temporaries * self.n_latents * self.x.element_size()
