@@ -2,30 +2,29 @@
 
 With B vectors of width d, n latents and k active ones, in float32, a step of one dictionary is
 
-    product     the encoder's, 2 B n d FLOPs; it reads W_enc once a row tile, so never faster than those bytes
-    selection   the two-stage top k of B n pre-activations
-    bias        added to the tile in place: 8 bytes a pre-activation
+    product     the encoder's, 2 B n d FLOPs; it reads W_enc once, and x once a block of latents, so never faster than
+                those bytes
+    selection   B n pre-activations looked through, block by block, in cache
     order       the k B entries sorted by latent
-    entries     decode, ⟨g, W_dec⟩ and both weight gradients: each fetches a row of d numbers for each of k B entries
+    entries     the reconstruction with its products, and both weight gradients: each fetches a row of d numbers for
+                each of k B entries (the products fetch it again, from a cache)
     parameters  Adam reads weight, gradient and two moments and writes all but the gradient, 28 bytes each; the
                 gradient's norm reads 4 more; and the passes over W_enc, W_dec and their gradients, `MATRIX_PASSES`
     vectors     passes over the B d numbers of the batch and of its residual, `VECTOR_PASSES`
 
-The product goes by the rate of the encoder's product alone, selection and order by those of a top k and a sort alone,
-all else by the bandwidth of a copy. Caches are left out: what is in one goes faster than this says.
+That is the engine with its compiled loops, as it is where there was a C compiler. The product goes by the rate of the
+encoder's product alone, selection and order by those of these loops alone, on blocks that are at hand, all else by the
+bandwidth of a copy. Caches are left out: what is in one goes faster than this says.
 """
 
 from dataclasses import dataclass
 
-TILE_BYTES = 16 * 2**20
-"""Of pre-activations, as `polyseme.dictionaries.kernels.TILE_BYTES`."""
-
-LEAST_ROWS = 256
-"""Of a tile, as `polyseme.dictionaries.selection.LEAST_ROWS`."""
+BLOCK = (1024, 512)
+"""Rows and latents of a block, as `polyseme.dictionaries.selection.BLOCK`."""
 
 MATRIX_PASSES = {
     "W_enc' d_bias": 1,
-    "weight gradients of both into a tile, copied to their buffers": 2 * 3,
+    "weight gradients of both": 2,
     "gradient of W_dec less its part along the rows": 3,
     "row norms of W_dec, and the division": 3,
 }
@@ -35,8 +34,7 @@ VECTOR_PASSES = {
     "centred": 2,
     "scaled": 2,
     "less b_dec": 2,
-    "decoded": 1,
-    "residual": 3,
+    "the goal, and the residual": 2,
     "its squares, its sum": 2,
     "statistics: the goal's mean and squares, the residual's squares": 3,
 }
@@ -74,10 +72,9 @@ class Shape:
         return self.dictionaries * self.batch_size * min(self.k, self.n_latents)
 
     @property
-    def tiles(self) -> int:
-        """Row tiles a batch is encoded in."""
-        rows = max(LEAST_ROWS, TILE_BYTES // (4 * self.n_latents))
-        return -(-self.batch_size // rows)
+    def blocks(self) -> int:
+        """Blocks of latents that a batch is encoded in."""
+        return -(-self.n_latents // BLOCK[1])
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,8 @@ class Rates:
     Attributes:
         flops: floating-point operations of the encoder's product alone.
         copied: bytes read plus bytes written by a copy too large for the caches.
-        selected: pre-activations that a top k alone looks through.
-        ordered: entries that a stable sort alone puts in order.
+        selected: pre-activations that the top k alone looks through.
+        ordered: entries that the sort by latent alone puts in order.
     """
 
     flops: float
@@ -101,8 +98,7 @@ def moved(shape: Shape) -> dict[str, int]:
     """Bytes of each term that goes by bandwidth."""
     m, matrix, vectors = shape.dictionaries, shape.n_latents * shape.d, shape.batch_size * shape.d
     return {
-        "bias": 8 * shape.preactivations,
-        "entries": 4 * 4 * shape.entries * shape.d,
+        "entries": 3 * 4 * shape.entries * shape.d,
         "parameters": (28 + 4) * shape.parameters + 4 * m * matrix * sum(MATRIX_PASSES.values()),
         "vectors": 4 * m * vectors * sum(VECTOR_PASSES.values()),
     }
@@ -110,9 +106,9 @@ def moved(shape: Shape) -> dict[str, int]:
 
 def predicted(shape: Shape, rates: Rates) -> dict[str, float]:
     """Milliseconds of each term; their sum is the step."""
-    weights_read = 4 * shape.dictionaries * shape.tiles * shape.n_latents * shape.d
+    read = 4 * shape.dictionaries * shape.d * (shape.n_latents + shape.blocks * shape.batch_size)
     seconds = {
-        "product": max(shape.flops / rates.flops, weights_read / rates.copied),
+        "product": max(shape.flops / rates.flops, read / rates.copied),
         "selection": shape.preactivations / rates.selected,
         "order": shape.entries / rates.ordered,
         **{name: amount / rates.copied for name, amount in moved(shape).items()},

@@ -25,9 +25,9 @@ from torch import Tensor
 from polyseme.activations import ActivationSource, HarvestConfig, LiveSource
 from polyseme.core.batch import SiteBatch
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries import TopKConfig
-from polyseme.dictionaries.kernels import TILE_BYTES, top_k
-from polyseme.dictionaries.selection import Encoder
+from polyseme.dictionaries import TopKConfig, compiled
+from polyseme.dictionaries.kernels import TILE_BYTES, sort_by_latent
+from polyseme.dictionaries.selection import BLOCK, Encoder
 from polyseme.training import Job, TrainingConfig, fit
 
 MIB = 2**20
@@ -42,11 +42,12 @@ class Spec:
     """What to time.
 
     Attributes:
-        kind: `fit`; `live`, a fit on a network's activations; `product`, the encoder's alone; `tiles`, the product and
-            bias as the engine cuts them; `selection`, a top k of a tile; `order`, a sort of a batch's entries; `copy`.
+        kind: `fit`; `live`, a fit on a network's activations; `product`, the encoder's alone; `blocks`, the
+            product as the engine cuts it; `selection`, the top k of a block at hand, as often as a batch has blocks;
+            `order`, a sort of a batch's entries by latent; `copy`.
         d, n_latents, k, batch_size, dictionaries: shape; 0 dictionaries read a live source and train nothing.
         n_tokens: that the training is planned for: it decides when a latent counts as dead.
-        steps: batches a word, for `live`; tiles, for `selection`.
+        steps: batches a word, for `live`.
         live_only: give every block back to the system when it is freed, so that the highest memory is what was in use
             at a time, without what the allocator keeps.
         network, tokens, after: a GPT-2 folder, a `.npy` of token ids, and the block whose output is read, for `live`.
@@ -273,25 +274,31 @@ def _product(spec: Spec, turns: Turns) -> None:
         fastest()
 
 
-def _tiles(spec: Spec, turns: Turns) -> None:
+def _blocks(spec: Spec, turns: Turns) -> None:
     weight = torch.nn.functional.normalize(torch.randn(spec.n_latents, spec.d), dim=1)
     encoder = Encoder(torch.randn(spec.batch_size, spec.d), weight, torch.zeros(spec.n_latents))
     for _ in turns:
-        for _ in encoder.tiles():
+        for _ in encoder.blocks():
             pass
 
 
 def _selection(spec: Spec, turns: Turns) -> None:
-    tile = torch.randn(max(1, TILE_BYTES // 4 // spec.n_latents), spec.n_latents)
+    rows, latents = min(BLOCK[0], spec.batch_size), min(BLOCK[1], spec.n_latents)
+    # Each block another, or nothing of the second would be above what the first left; all of a row's stay in cache.
+    tiles = [torch.randn(rows, latents) for _ in range(-(-spec.n_latents // latents))]
+    bias = torch.zeros(latents)
     for _ in turns:
-        for _ in range(spec.steps):
-            top_k(tile, spec.k)
+        for _ in range(-(-spec.batch_size // rows)):
+            top = compiled.TopK(rows, spec.k)
+            for i, tile in enumerate(tiles):
+                top.take(slice(0, rows), tile, bias, i * latents)
+            top.finish()
 
 
 def _order(spec: Spec, turns: Turns) -> None:
     latents = torch.randint(spec.n_latents, (spec.batch_size * spec.k,), dtype=torch.int32)
     for _ in turns:
-        torch.sort(latents, stable=True)
+        sort_by_latent(latents, spec.n_latents)
 
 
 def _copy(_spec: Spec, turns: Turns) -> None:
@@ -305,7 +312,7 @@ KINDS = {
     "fit": _fit,
     "live": _live,
     "product": _product,
-    "tiles": _tiles,
+    "blocks": _blocks,
     "selection": _selection,
     "order": _order,
     "copy": _copy,

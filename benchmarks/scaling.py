@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from harvest import AFTER, materials
-from scale_model import TILE_BYTES, Rates, Shape, predicted
+from scale_model import Rates, Shape, predicted
 from workers import PAUSE, Contestant, save_figures
 
 SHARES = {"latents": 0.33, "d": 0.15, "dictionaries": 0.11, "tokens": 0.28, "harvest": 0.13, "memory": 0.0}
@@ -41,8 +41,6 @@ PLANNED_STEPS = 10_000
 """Of a training that is timed: long enough that no latent is taken for dead in the few steps that are."""
 COPIED_BYTES = 2 * 128 * 2**20
 """Read and written by a turn of the copy."""
-TILES = 8
-"""Looked through by a turn of the selection."""
 HARVESTED = 2
 """Batches of a turn with a network."""
 SMALL = Shape(d=64, n_latents=256, k=4, batch_size=8192)
@@ -53,22 +51,21 @@ def measured(name: str, shapes: Sequence[Shape], args: argparse.Namespace) -> li
     """The points of an axis, a row each."""
     tile = {"n_latents": args.n, "k": args.k}
     specs: dict[str, dict[str, Any]] = {"copy": {"kind": "copy"}}
-    specs["selection"] = {"kind": "selection", "steps": TILES, **tile}
+    specs["selection"] = {"kind": "selection", "batch_size": args.batch, **tile}
     specs["order"] = {"kind": "order", "batch_size": args.batch, **tile}
     for shape in shapes:
         planned = {**asdict(shape), "n_tokens": PLANNED_STEPS * shape.batch_size}
         specs[f"fit {shape}"] = {"kind": "fit", **planned}
         alone = replace(shape, dictionaries=1)
         specs[f"product {alone}"] = {"kind": "product", **asdict(alone)}
-        specs[f"tiles {alone}"] = {"kind": "tiles", **asdict(alone)}
+        specs[f"blocks {alone}"] = {"kind": "blocks", **asdict(alone)}
     ms, memory = rounds_of(specs, args, SHARES[name] * args.seconds)
 
-    selected = TILES * max(1, TILE_BYTES // (4 * args.n)) * args.n
     singles = dict.fromkeys(replace(shape, dictionaries=1) for shape in shapes)
     rates = Rates(
         flops=statistics.median(1e3 * shape.flops / statistics.median(ms[f"product {shape}"]) for shape in singles),
         copied=1e3 * COPIED_BYTES / statistics.median(ms["copy"]),
-        selected=1e3 * selected / statistics.median(ms["selection"]),
+        selected=1e3 * args.batch * args.n / statistics.median(ms["selection"]),
         ordered=1e3 * args.batch * args.k / statistics.median(ms["order"]),
     )
     return [
@@ -77,7 +74,7 @@ def measured(name: str, shapes: Sequence[Shape], args: argparse.Namespace) -> li
             "shape": asdict(shape),
             "ms": ms[f"fit {shape}"],
             "product": ms[f"product {replace(shape, dictionaries=1)}"],
-            "tiles": ms[f"tiles {replace(shape, dictionaries=1)}"],
+            "blocks": ms[f"blocks {replace(shape, dictionaries=1)}"],
             "rates": asdict(rates),
             "memory": memory[f"fit {shape}"],
         }
@@ -219,8 +216,8 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         line = f"{name} {found['ms']:8.1f} ms [{found['low']:.1f}, {found['high']:.1f}] n {found['n']}"
         if "rates" in row:
             parts = predicted(shape, Rates(**row["rates"]))
-            product, tiles = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "tiles"))
-            line += f", product {product:.1f} (in tiles {tiles:.1f}), model {sum(parts.values()):.1f}: "
+            product, blocks = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "blocks"))
+            line += f", product {product:.1f} (in blocks {blocks:.1f}), model {sum(parts.values()):.1f}: "
             line += ", ".join(f"{term} {value:.1f}" for term, value in parts.items())
             line += f"; measured over model {found['ms'] / sum(parts.values()):.2f}"
         print(f"{line}; rest {memory['rest']:.1f} of {memory['peak']:.0f} MiB")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from page import ratio, spread, table
-from scale_model import MATRIX_PASSES, VECTOR_PASSES, Rates, Shape, predicted
+from scale_model import BLOCK, MATRIX_PASSES, VECTOR_PASSES, Rates, Shape, predicted
 
 Row = Mapping[str, Any]
 MEASURED, MODEL, LIMIT = "tab:blue", "0.35", "tab:red"
@@ -41,13 +41,13 @@ def _explained() -> list[str]:
     text = f"""\
 Each point is a process of its own that trains by `fit`; those of a table take turns with the encoder's product and with
 the model's rates (a turn of steps under 150 ms is the median of three). A step's model is a sum: **product**, 2 B n d
-FLOPs, or reading W_enc once for each tile of 16 MiB of pre-activations where that takes longer; **selection**, a top k
-of B n numbers; **order**, a sort of k B entries; **bias**, 8 bytes for each of B n; **entries**, 4 fetches of 4 d bytes
-for each of k B; **parameters**, 32 bytes each (Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes
-over the 4 n d bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the
-batch. Product, top k and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the
-same run, the product as the median over the table's shapes, the others at one: no constant is fitted. What stays in a
-cache goes faster than the model says.
+FLOPs, or reading W_enc once and the batch once for each {BLOCK[1]} latents where that takes longer; **selection**, a
+top k of B n numbers; **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
+**parameters**, 32 bytes each (Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes over the 4 n d
+bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch. Product,
+top k and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the same run, the
+product as the median over the table's shapes, the others at one: no constant is fitted. What stays in a cache goes
+faster than the model says.
 
 *Rest* is the highest memory of the process less the interpreter with its imports, what the first use of the code takes,
 the stream with its batch, and parameters, gradients and Adam's moments (16 bytes a parameter together).
@@ -61,7 +61,7 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
     cells: list[tuple[str, ...]] = []
     for row in rows:
         shape, ms, memory = Shape(**row["shape"]), statistics.median(row["ms"]), row["memory"]
-        product, tiles = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "tiles"))
+        product, blocks = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "blocks"))
         parts = predicted(shape, rates)
         cells.append(
             (
@@ -69,7 +69,7 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
                 str(len(row["ms"])),
                 spread(row["ms"]),
                 ratio(ms, product),
-                ratio(tiles, product),
+                ratio(blocks, product),
                 f"{sum(parts.values()):.0f}",
                 ratio(ms, sum(parts.values())),
                 *(f"{value:.0f}" for value in parts.values()),
@@ -83,7 +83,7 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
             "n",
             "ms a step, median [quartiles]",
             "over the product",
-            "product and bias in tiles, over it",
+            "product in blocks, over it",
         ),
         *("model, ms", "measured over model", *predicted(Shape(1, 1, 1, 1), rates)),
         *("parameters, gradients, Adam, MiB", "rest, MiB"),
@@ -109,11 +109,10 @@ def _failings(rows: Sequence[Row]) -> list[str]:
         parts = predicted(shape, Rates(**row["rates"]))
         total = sum(parts.values())
         if abs(ms / total - 1) > 0.2:
-            tiles = shape.dictionaries * statistics.median(row["tiles"])
-            modelled = parts["product"] + parts["bias"]
+            blocks = shape.dictionaries * statistics.median(row["blocks"])
             out.append(
                 f"{shape.d:,} × {shape.n_latents:,} × {shape.dictionaries} ({ms - total:+.0f} ms, of which"
-                f" product and bias in tiles {tiles - modelled:+.0f})"
+                f" product in blocks {blocks - parts['product']:+.0f})"
             )
     if not out:
         return ["The model is within a fifth of every point."]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyseme.dictionaries import TopKConfig, kernels, selection
+from polyseme.dictionaries import TopKConfig, selection
 from polyseme.dictionaries.selection import Encoder
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -31,36 +31,34 @@ def _at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_model_counts_what_the_engine_has() -> None:
     model = import_module("scale_model")
-    assert model.TILE_BYTES == kernels.TILE_BYTES
-    assert model.LEAST_ROWS == selection.LEAST_ROWS
+    assert model.BLOCK == selection.BLOCK
     for d, n, k, rows, count in ((8, 24, 3, 40, 1), (5, 70_001, 7, 300, 1), (6, 12, 32, 9, 3)):
         shape = model.Shape(d, n, k, rows, count)
         built = [TopKConfig(n_latents=n, k=k).build(d, seed=seed) for seed in range(count)]
         assert shape.parameters == sum(p.numel() for one in built for p in one.parameters().values())
         encoder = Encoder(torch.randn(rows, d), built[0].parameters()["W_enc"], torch.zeros(n))
-        assert shape.tiles == len(list(encoder.tiles()))
+        assert shape.blocks == len({latents.start for _, latents, _ in encoder.blocks()})
         assert shape.entries == count * rows * min(k, n)
 
 
 def test_bytes_by_hand() -> None:
     model = import_module("scale_model")
-    # 5 vectors of width 2, 3 latents, 1 active: 17 parameters; 4 gathers of 5 rows of 2 numbers.
+    # 5 vectors of width 2, 3 latents, 1 active: 17 parameters; 3 gathers of 5 rows of 2 numbers.
     assert model.moved(model.Shape(2, 3, 1, 5)) == {
-        "bias": 8 * 15,
-        "entries": 4 * 5 * 2 * 4,
-        "parameters": 32 * 17 + 13 * 6 * 4,
-        "vectors": 15 * 10 * 4,
+        "entries": 3 * 5 * 2 * 4,
+        "parameters": 32 * 17 + 9 * 6 * 4,
+        "vectors": 13 * 10 * 4,
     }
 
 
-def test_a_product_is_never_faster_than_its_weights_are_read() -> None:
+def test_a_product_is_never_faster_than_its_factors_are_read() -> None:
     model = import_module("scale_model")
-    shape = model.Shape(64, 2**20, 1, 300)  # two tiles
+    shape = model.Shape(64, 2**20, 1, 300)  # 2,048 blocks
     endless = {"copied": 1e30, "selected": 1e30, "ordered": 1e30}
     by_flops = model.predicted(shape, model.Rates(flops=1e9, **endless))
     assert sum(by_flops.values()) == pytest.approx(1e3 * 2 * 300 * 64 * 2**20 / 1e9)
     by_bytes = model.predicted(shape, model.Rates(flops=1e30, copied=1e9, selected=1e30, ordered=1e30))
-    assert by_bytes["product"] == pytest.approx(1e3 * 2 * 4 * 64 * 2**20 / 1e9)
+    assert by_bytes["product"] == pytest.approx(1e3 * 4 * 64 * (2**20 + 2**11 * 300) / 1e9)
 
 
 def test_a_batch_of_the_stream_is_a_function_of_its_number() -> None:
@@ -96,7 +94,7 @@ def test_the_page_names_where_the_model_fails() -> None:
         shape = model.Shape(32, n, 8, 256)
         ms = factor * sum(model.predicted(shape, model.Rates(**PER_SECOND)).values())
         memory = {"parameters": 1.0, "gradients": 1.0, "adam": 2.0, "rest": 5.0, "peak": 9.0}
-        row = {"axis": "latents", "shape": asdict(shape), "ms": 3 * [ms], "product": [ms / 4], "tiles": [ms / 2]}
+        row = {"axis": "latents", "shape": asdict(shape), "ms": 3 * [ms], "product": [ms / 4], "blocks": [ms / 2]}
         rows.append({**row, "rates": PER_SECOND, "memory": memory})
     lines = page.section({"about": {"k": 8, "batch_size": 256, "threads": 1}, "rows": rows})
     cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| 32 ×")]
