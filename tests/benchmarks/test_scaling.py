@@ -75,8 +75,8 @@ def test_a_batch_of_the_stream_is_a_function_of_its_number() -> None:
 @pytest.mark.slow
 def test_a_point_answers_for_every_step_and_for_all_its_memory() -> None:
     workers, model = import_module("workers"), import_module("scale_model")
-    shape = model.Shape(16, 4096, 4, 64, 2)
-    spec = {"kind": "fit", **asdict(shape), "n_tokens": 3 * 64, "threads": 1}
+    shape = model.Shape(16, 4096, 4, 4096, 2)
+    spec = {"kind": "fit", **asdict(shape), "n_tokens": 3 * 4096, "threads": 1}
     with closing(workers.Contestant("point", sys.executable, spec, script="scale_point.py")) as worker:
         assert all(worker.ask("step")["ms"] > 0 for _ in range(3))
         memory: dict[str, Any] = worker.ask("memory")
