@@ -5,9 +5,11 @@ Without one the package is installed all the same and trains by torch's own oper
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,8 @@ class CustomBuildHook(BuildHookInterface):
         if made and version != "editable":
             build_data["artifacts"] += made
             build_data["pure_python"] = False
-            build_data["infer_tag"] = True
+            # Of a platform, but of no Python: the libraries know nothing of it.
+            build_data["tag"] = "py3-none-" + re.sub(r"[-.]", "_", sysconfig.get_platform())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The compiled inner loops against torch's operations, at every level of instructions that this machine can run."""
 
+import importlib.util
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -239,3 +241,21 @@ def test_is_left_alone_where_it_was_not_built(monkeypatch, tmp_path):
 def test_without_the_pool_of_torch_it_works_alone_or_not_at_all(monkeypatch, threads):
     monkeypatch.setattr(compiled, "_fork", lambda: None)
     assert compiled.usable(torch.zeros(1)) == (threads == 1)
+
+
+@pytest.mark.parametrize(("compiler", "path"), [("none-of-that-name", ""), ("false", None)])
+def test_an_installation_without_a_compiler_that_works_goes_on(compiler, path, monkeypatch, tmp_path, capsys):
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("hatch_build", root / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    (tmp_path / builder.SOURCE).parent.mkdir(parents=True)
+    (tmp_path / builder.SOURCE).write_bytes((root / builder.SOURCE).read_bytes())
+    monkeypatch.setenv("CC", compiler)
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    assert builder.build(tmp_path) == []
+    assert "polyseme:" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / builder.SOURCE).parent.iterdir()] == ["kernels.c"]
