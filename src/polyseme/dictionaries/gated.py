@@ -62,11 +62,10 @@ class Gated:
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         gate, weight = codes.pre.clamp(min=0), step.coefficient * step.per_row
-        residual = codes.decode(gate, step.W_dec).sub_(step.goal)
+        residual, d_gate = codes.residual_and_dot(gate, step.goal, step.W_dec)
         step.sparsity = step.sparsity + weight * gate.sum()
         step.aux = step.aux + step.per_row * torch.dot(residual.view(-1), residual.view(-1))
-        d_gate = codes.dot(residual, step.W_dec).mul_(2 * step.per_row).add_(weight)
-        d_gate = where_positive(d_gate, gate, out=d_gate)
+        d_gate = where_positive(d_gate.mul_(2 * step.per_row).add_(weight), gate, out=d_gate)
 
         ratio = self._r_mag.exp()
         d_mag = where_positive(d_values, values, out=d_values)

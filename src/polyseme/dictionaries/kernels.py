@@ -120,19 +120,18 @@ def sum_by_latent(
         starts: where those latents' begin in it, and the end of the last.
         out: overwritten.
     """
-    if compiled.usable(rows, values):
-        out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
+    in_loops, on_cuda = compiled.usable(rows, values), _on_cuda(rows, values)
+    if not in_loops and on_cuda is None:
+        low, high = int(starts[0]), int(starts[-1])
+        own = order[low:high]
+        sums = bag_sum(rows, bags[own], starts - low, values[own])
+        return sums if out is None else out.copy_(sums)
+    out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
+    if in_loops:
         compiled.sum_bags(rows, bags, starts, values, out, order)
-        return out
-    triton_kernels = _on_cuda(rows, values)
-    if triton_kernels is not None:
-        out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
-        triton_kernels.sum_by_latent(rows, bags[order], starts, values[order], out)
-        return out
-    low, high = int(starts[0]), int(starts[-1])
-    own = order[low:high]
-    sums = bag_sum(rows, bags[own], starts - low, values[own])
-    return sums if out is None else out.copy_(sums)
+    else:
+        on_cuda.sum_by_latent(rows, bags[order], starts, values[order], out)
+    return out
 
 
 @functools.cache

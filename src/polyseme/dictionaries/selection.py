@@ -134,10 +134,10 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool, bf16: bool = Fals
             up in float32.
     """
     k = min(k, encoder.n_latents)
-    if not bf16 and compiled.usable(encoder.x, encoder.weight):
+    rough = bf16 and adds_bf16_in_fp32(encoder.x.device)
+    if not rough and compiled.usable(encoder.x, encoder.weight):
         return streamed_top_k(encoder, k)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    rough = bf16 and adds_bf16_in_fp32(encoder.x.device)
     tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
     for values, latents in tops:
         if ascending:
