@@ -1,4 +1,4 @@
-"""Builds the inner loops of training (src/polyseme/dictionaries/kernels.c), where there is a C compiler.
+"""Builds the inner loops of training (src/polyseme/dictionaries/*.c), where there is a C compiler.
 
 Without one the package is installed all the same and trains by torch's own operations, to the same result but slower.
 """
@@ -19,7 +19,8 @@ try:
 except ImportError:  # run as a script, to build in place
     BuildHookInterface = object
 
-SOURCE = Path("src/polyseme/dictionaries/kernels.c")
+FOLDER = Path("src/polyseme/dictionaries")
+SOURCES = ("kernels.c", "int8.c")
 # What may change the last bits of a sum, but none of the rules for NaN and infinity.
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 FLAGS += ("-fassociative-math", "-ffp-contract=fast")
@@ -38,8 +39,9 @@ def build(root: Path) -> list[str]:
     made: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for level, options in levels.items():
-            new, target = Path(folder) / level, SOURCE.with_name(f"_kernels_{level}.so")
-            command = [compiler, *FLAGS, *options, "-o", str(new), str(root / SOURCE)]
+            new, target = Path(folder) / level, FOLDER / f"_kernels_{level}.so"
+            sources = [str(root / FOLDER / name) for name in SOURCES]
+            command = [compiler, *FLAGS, *options, "-o", str(new), *sources, "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"polyseme: {' '.join(command)} failed:\n{done.stderr}", file=sys.stderr)

@@ -251,11 +251,13 @@ def test_an_installation_without_a_compiler_that_works_goes_on(compiler, path, m
     assert spec.loader is not None
     builder = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(builder)
-    (tmp_path / builder.SOURCE).parent.mkdir(parents=True)
-    (tmp_path / builder.SOURCE).write_bytes((root / builder.SOURCE).read_bytes())
+    names = [*builder.SOURCES, "kernels.h"]
+    (tmp_path / builder.FOLDER).mkdir(parents=True)
+    for name in names:
+        (tmp_path / builder.FOLDER / name).write_bytes((root / builder.FOLDER / name).read_bytes())
     monkeypatch.setenv("CC", compiler)
     if path is not None:
         monkeypatch.setenv("PATH", path)
     assert builder.build(tmp_path) == []
     assert "polyseme:" in capsys.readouterr().err
-    assert [file.name for file in (tmp_path / builder.SOURCE).parent.iterdir()] == ["kernels.c"]
+    assert {file.name for file in (tmp_path / builder.FOLDER).iterdir()} == set(names)

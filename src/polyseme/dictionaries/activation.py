@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,9 @@ class DictionaryBase(Config):
     """Number of latents; None: expansion × d_in."""
     expansion: int = Field(default=8, ge=1)
     """Latents per input dimension, where n_latents is not given."""
+    selection: Literal["auto", "fp32"] = "auto"
+    """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
+    each vector that float32 would choose the same and computes what it chose in float32; fp32 does without."""
 
     @property
     def tied(self) -> bool:

@@ -33,48 +33,48 @@ def library(level: str) -> Path:
     return Path(__file__).with_name(f"_kernels_{level}.so")
 
 
-_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+POINTER, SIZE = ctypes.c_void_p, ctypes.c_int64
 
 
 class _Pool(ctypes.Structure):
-    _fields_ = (("fork", _POINTER), ("threads", _SIZE))
+    _fields_ = (("fork", POINTER), ("threads", SIZE))
 
 
 class _Above(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("tile", "bias", "bounds")),
-        *(("n", _SIZE), ("first", ctypes.c_int32)),
-        *((name, _POINTER) for name in ("counts", "starts", "values", "latents")),
+        *((name, POINTER) for name in ("tile", "bias", "bounds")),
+        *(("n", SIZE), ("first", ctypes.c_int32)),
+        *((name, POINTER) for name in ("counts", "starts", "values", "latents")),
     )
 
 
 class _Gather(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("values", "latents", "starts", "counts")),
-        *(("blocks", _SIZE), ("rows", _SIZE)),
-        *((name, _POINTER) for name in ("offsets", "out_values", "out_latents")),
+        *((name, POINTER) for name in ("values", "latents", "starts", "counts")),
+        *(("blocks", SIZE), ("rows", SIZE)),
+        *((name, POINTER) for name in ("offsets", "out_values", "out_latents")),
     )
 
 
 class _Top(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("tile", "bias")),
-        *(("n", _SIZE), ("first", ctypes.c_int32), ("k", _SIZE), ("room", _SIZE)),
-        *((name, _POINTER) for name in ("values", "latents", "counts", "bounds")),
+        *((name, POINTER) for name in ("tile", "bias")),
+        *(("n", SIZE), ("first", ctypes.c_int32), ("k", SIZE), ("room", SIZE)),
+        *((name, POINTER) for name in ("values", "latents", "counts", "bounds")),
     )
 
 
 class _Bags(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("weight", "indices", "order", "offsets", "values", "goal", "out", "dots")),
-        ("d", _SIZE),
+        *((name, POINTER) for name in ("weight", "indices", "order", "offsets", "values", "goal", "out", "dots")),
+        ("d", SIZE),
     )
 
 
 class _Dots(ctypes.Structure):
     _fields_ = (
-        *((name, _POINTER) for name in ("weight", "indices", "offsets", "g", "dots", "next")),
-        *((name, _SIZE) for name in ("n", "d", "block")),
+        *((name, POINTER) for name in ("weight", "indices", "offsets", "g", "dots", "next")),
+        *((name, SIZE) for name in ("n", "d", "block")),
     )
 
 
@@ -94,9 +94,13 @@ def _fork() -> int | None:
     return None
 
 
+def loaded() -> Any:
+    """The library for what torch says the processor can do, or None where it was not built or does not load."""
+    return _loaded(torch.backends.cpu.get_cpu_capability())
+
+
 @functools.cache
 def _loaded(capability: str) -> Any:
-    """The library for what torch says the processor can do, or None where it was not built or does not load."""
     path = library(LEVELS.get(capability, BASE))
     try:
         return ctypes.CDLL(str(path)) if path.exists() else None
@@ -108,18 +112,18 @@ def usable(*tensors: Tensor) -> bool:
     """Whether the library is there and takes these: float32 on a CPU."""
     if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in tensors):
         return False
-    if _loaded(torch.backends.cpu.get_cpu_capability()) is None:
+    if loaded() is None:
         return False
     return torch.get_num_threads() == 1 or _fork() is not None
 
 
-def _run(name: str, n: int, args: type[ctypes.Structure], *fields: Tensor | int | None) -> None:
+def run(name: str, n: int, args: type[ctypes.Structure], *fields: Tensor | float | None) -> None:
     """Call a function of the library on `n` rows."""
     assert all(not isinstance(field, Tensor) or field.is_contiguous() for field in fields)
     values = (field.data_ptr() if isinstance(field, Tensor) else field for field in fields)
     pool = _Pool(_fork() or 0, torch.get_num_threads())
-    function = getattr(_loaded(torch.backends.cpu.get_cpu_capability()), name)
-    function(ctypes.byref(pool), ctypes.byref(args(*values)), _SIZE(n))
+    function = getattr(loaded(), name)
+    function(ctypes.byref(pool), ctypes.byref(args(*values)), SIZE(n))
 
 
 class TopK:
@@ -150,12 +154,12 @@ class TopK:
         """The products of `rows` with a block of latents, the first of which is `first`; blocks come in order."""
         state = (t[rows] for t in (self._values, self._latents, self._counts, self._bounds))
         n, width = tile.shape
-        _run("polyseme_top_k_take", n, _Top, tile, bias, width, first, self._k, self._room, *state)
+        run("polyseme_top_k_take", n, _Top, tile, bias, width, first, self._k, self._room, *state)
 
     def finish(self) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
         """Values, latents (ascending in a row, the first of equals) and entries a row, when all blocks were taken."""
         n, state = len(self._counts), (self._values, self._latents, self._counts, self._bounds)
-        _run("polyseme_top_k_finish", n, _Top, None, None, 0, 0, self._k, self._room, *state)
+        run("polyseme_top_k_finish", n, _Top, None, None, 0, 0, self._k, self._room, *state)
         counts = self._counts.to(torch.int64)
         values, latents = self._values[:, : self._k], self._latents[:, : self._k]
         if int(counts.sum()) == n * self._k:
@@ -189,12 +193,12 @@ class Above:
         """The products of the next rows with a block of latents, the first of which is `first`."""
         n, width = tile.shape
         counts = torch.empty(n, dtype=torch.int64)
-        _run("polyseme_above", n, _Above, tile, bias, bounds, width, first, counts, None, None, None)
+        run("polyseme_above", n, _Above, tile, bias, bounds, width, first, counts, None, None, None)
         ends = counts.cumsum(0)
         total = int(ends[-1])
         values, latents = torch.empty(total), torch.empty(total, dtype=torch.int32)
         if total:
-            _run("polyseme_above", n, _Above, tile, bias, bounds, width, first, None, ends - counts, values, latents)
+            run("polyseme_above", n, _Above, tile, bias, bounds, width, first, None, ends - counts, values, latents)
         self._values.append(values)
         self._latents.append(latents)
         self._counts.append(counts)
@@ -209,8 +213,23 @@ class Above:
         found, where = torch.empty_like(values), torch.empty_like(latents)
         blocks, offsets = len(counts) // self._rows, a_row.cumsum(0) - a_row
         fields = (values, latents, starts, counts, blocks, self._rows, offsets, found, where)
-        _run("polyseme_gather", self._rows, _Gather, *fields)
+        run("polyseme_gather", self._rows, _Gather, *fields)
         return found, where, a_row
+
+
+def packed(
+    values: Float[Tensor, "rows places"], latents: Int[Tensor, "rows places"], counts: Int[Tensor, " rows"]
+) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
+    """The first `counts` of each row, one after the other."""
+    rows, places = values.shape
+    ends = counts.cumsum(0)
+    total = int(ends[-1])
+    if total == values.numel():
+        return values.view(-1), latents.view(-1), counts
+    found, where = values.new_empty(total), latents.new_empty(total)
+    starts = torch.arange(0, rows * places, places)
+    run("polyseme_gather", rows, _Gather, values, latents, starts, counts, 1, rows, ends - counts, found, where)
+    return found, where, counts
 
 
 def sort_by_latent(
@@ -219,9 +238,9 @@ def sort_by_latent(
     """The entries sorted by latent (stable), and where each latent's begin; all int32."""
     assert latents.dtype == torch.int32
     order, starts = torch.empty_like(latents), torch.zeros(n_latents + 1, dtype=torch.int32)
-    pointers = (_POINTER(t.data_ptr()) for t in (starts, order))
-    sort = _loaded(torch.backends.cpu.get_cpu_capability()).polyseme_sort_by_latent
-    sort(_POINTER(latents.data_ptr()), _SIZE(len(latents)), _SIZE(n_latents), *pointers)
+    pointers = (POINTER(t.data_ptr()) for t in (starts, order))
+    sort = loaded().polyseme_sort_by_latent
+    sort(POINTER(latents.data_ptr()), SIZE(len(latents)), SIZE(n_latents), *pointers)
     return order, starts
 
 
@@ -244,7 +263,7 @@ def sum_bags(
     assert indices.dtype == offsets.dtype == torch.int32
     assert order is None or order.dtype == torch.int32
     n, d = out.shape
-    _run("polyseme_sum_bags", n, _Bags, weight, indices, order, offsets, values, None, out, None, d)
+    run("polyseme_sum_bags", n, _Bags, weight, indices, order, offsets, values, None, out, None, d)
 
 
 def residual_and_dot(
@@ -258,7 +277,7 @@ def residual_and_dot(
     assert indices.dtype == offsets.dtype == torch.int32
     residual, dots = torch.empty_like(goal), torch.empty_like(values)
     n, d = goal.shape
-    _run("polyseme_residual_and_dot", n, _Bags, weight, indices, None, offsets, values, goal, residual, dots, d)
+    run("polyseme_residual_and_dot", n, _Bags, weight, indices, None, offsets, values, goal, residual, dots, d)
     return residual, dots
 
 
@@ -272,5 +291,5 @@ def dot(
     """⟨g[bag], weight[index]⟩ of each entry, `block` rows of the weight after the other; indices ascend in a bag."""
     assert indices.dtype == offsets.dtype == torch.int32
     dots, following = g.new_empty(len(indices)), offsets[:-1].to(torch.int64)
-    _run("polyseme_dot", len(g), _Dots, weight, indices, offsets, g, dots, following, *weight.shape, block)
+    run("polyseme_dot", len(g), _Dots, weight, indices, offsets, g, dots, following, *weight.shape, block)
     return dots

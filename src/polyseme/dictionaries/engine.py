@@ -344,7 +344,7 @@ class SparseDictionary:
         """The encoder over normalised vectors, which an autoencoder's bias is taken from in place."""
         if not self.is_transcoder:
             x.sub_(self._parameters["b_dec"])
-        return Encoder(x, self._parameters[self._encoder_name], self._parameters["b_enc"])
+        return Encoder(x, self._parameters[self._encoder_name], self._parameters["b_enc"], self.config.selection)
 
     def _normalised(self, vectors: Tensor, port: str) -> Tensor:
         """(vectors − centre) / scale, in the dictionary's dtype."""

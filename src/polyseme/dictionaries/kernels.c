@@ -4,53 +4,11 @@
    in: a second pool would fight the first for the cores. Each row is worked on by one thread, in one order, so results
    do not depend on how many there are. Arrays are contiguous, latents and rows are int32, sizes are int64. */
 
-#include <stdatomic.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
-typedef int64_t i64;
-typedef int32_t i32;
-
-/* OpenMP's fork as GCC calls it: every thread of a team runs the function. */
-typedef void fork_t(void (*)(void *), void *, unsigned, unsigned);
-
-typedef struct {
-    fork_t *fork;
-    i64 threads;
-} pool_t;
-
-typedef struct {
-    void (*work)(const void *, i64, i64);
-    const void *args;
-    i64 n, run;
-    _Atomic i64 next;
-} job_t;
-
-static void join_in(void *shared) {
-    job_t *job = shared;
-    for (;;) {
-        i64 low = atomic_fetch_add(&job->next, job->run), high = low + job->run;
-        if (low >= job->n) return;
-        job->work(job->args, low, high < job->n ? high : job->n);
-    }
-}
-
-/* work(args, low, high) over all of 0..n. */
-static void share(const pool_t *pool, void (*work)(const void *, i64, i64), const void *args, i64 n, i64 run) {
-    job_t job = {work, args, n, run, 0};
-    if (pool->threads > 1 && n > run)
-        pool->fork(join_in, &job, (unsigned)pool->threads, 0);
-    else
-        join_in(&job);
-}
+#include "kernels.h"
 
 /* ---- What exceeds a bound in a block of pre-activations ---- */
 
-enum { STRIDE = 64, LANES = 16 };
+enum { STRIDE = 64 };
 
 /* Writes what exceeds its bound (of its column where there are such, else `bound`) of x + b to values and latents from c
    on; returns how many are there then. Without `values` it only counts. */
@@ -154,49 +112,6 @@ typedef struct {
     float *bounds;   /* [rows]: nothing that is not above it can be among the k largest; 0 at first */
 } top_t;
 
-static inline i32 bits(float x) {
-    i32 out;
-    memcpy(&out, &x, sizeof out);
-    return out;
-}
-
-/* Keeps the k largest of a row's c > k entries, all positive and above `bound`, in their order, of equal ones the first.
-   Returns a bound for what may still come. The kth is found by halving: positive floats compare as their bits do. */
-static float keep_largest(float *values, i32 *latents, i64 c, i64 k, float bound) {
-    i32 low = bits(bound), high = 0;
-    for (i64 i = 0; i < c; i++) high = bits(values[i]) > high ? bits(values[i]) : high;
-    i64 reaching = c; /* low; fewer than k reach high + 1 */
-    high++;
-    while (reaching != k && high - low > 1) {
-        i32 middle = low + (high - low) / 2, count = 0;
-        for (i64 i = 0; i < c; i++) count += bits(values[i]) >= middle;
-        if (count >= k) {
-            low = middle;
-            reaching = count;
-        } else {
-            high = middle;
-        }
-    }
-    i64 equal = reaching; /* how many of those that are exactly low are kept; all, where no more than k reach it */
-    if (reaching != k) {
-        equal = k;
-        for (i64 i = 0; i < c; i++) equal -= bits(values[i]) > low;
-    }
-    i64 kept = 0;
-    for (i64 i = 0; i < c; i++) {
-        float value = values[i];
-        i32 latent = latents[i], is_low = bits(value) == low;
-        i64 keep = (bits(value) > low) | (is_low & (equal > 0));
-        equal -= is_low;
-        values[kept] = value;
-        latents[kept] = latent;
-        kept += keep;
-    }
-    low -= reaching == k; /* entries equal to low are kept, so only what is below it is out */
-    memcpy(&bound, &low, sizeof bound);
-    return bound;
-}
-
 static void take_rows(const void *args, i64 low, i64 high) {
     const top_t *top = args;
     for (i64 row = low; row < high; row++) {
@@ -208,8 +123,7 @@ static void take_rows(const void *args, i64 low, i64 high) {
             i64 n = top->n - j < STRIDE ? top->n - j : STRIDE;
             c = append_above(x + j, top->bias + j, 0, bound, n, top->first + (i32)j, values, latents, c);
             if (c > top->room - STRIDE) { /* the next stride might not fit */
-                bound = keep_largest(values, latents, c, top->k, bound);
-                c = top->k;
+                c = keep_largest(values, latents, c, top->k, top->k + STRIDE / 2, &bound);
             }
         }
         top->bounds[row] = bound;
@@ -221,9 +135,8 @@ static void finish_rows(const void *args, i64 low, i64 high) {
     const top_t *top = args;
     for (i64 row = low; row < high; row++)
         if (top->counts[row] > top->k) {
-            i64 at = row * top->room;
-            keep_largest(top->values + at, top->latents + at, top->counts[row], top->k, top->bounds[row]);
-            top->counts[row] = (i32)top->k;
+            i64 at = row * top->room, k = top->k;
+            top->counts[row] = (i32)keep_largest(top->values + at, top->latents + at, top->counts[row], k, k, top->bounds + row);
         }
 }
 

@@ -1,7 +1,7 @@
 """Which latents of each vector enter the code: chosen tile by tile, while a tile is in cache, never all at once."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,17 @@ from torch import Tensor
 
 from polyseme.dictionaries import compiled
 from polyseme.dictionaries.entries import SparseEntries
-from polyseme.dictionaries.kernels import adds_bf16_in_fp32, affine, gather_dot, tiles, top_k
+from polyseme.dictionaries.int8 import Int8
+from polyseme.dictionaries.kernels import TILE_BYTES, adds_bf16_in_fp32, affine, gather_dot, tiles, top_k
 
 MAX_DENSITY = 0.1
 """Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
 
 LEAST_ROWS = 256
 """Of a tile: with fewer a wide encoder's weights, read once a tile, take longer to read than to multiply."""
+
+SAMPLE = 192
+"""Rows that show whether products of bytes prove anything."""
 
 BLOCK = (1024, 512)
 """Rows and latents of a block: as fast as the product of all at once, and still in cache when it is looked through."""
@@ -29,11 +33,14 @@ class Encoder:
     Attributes:
         x: inputs, normalised and less the bias.
         weight, bias: of the encoder.
+        selection: how entries are looked for: "fp32"; "auto", by bytes where they are faster (`Int8`); "bf16", the
+            largest by bfloat16 (`Rough`). What is found is the same.
     """
 
     x: Float[Tensor, "batch d_in"]
     weight: Float[Tensor, "n_latents d_in"]
     bias: Float[Tensor, " n_latents"]
+    selection: str = "auto"
 
     @property
     def n_latents(self) -> int:
@@ -88,8 +95,15 @@ def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | floa
 
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
     if compiled.usable(encoder.x, encoder.weight):
-        found = compiled.Above(len(encoder.x))
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
+        room = max(128, encoder.n_latents // 32)
+        by_bytes = _by_int8(
+            encoder, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound)
+        )
+        if by_bytes is not None:
+            return by_bytes
+        encoder = dataclasses.replace(encoder, selection="fp32")
+        found = compiled.Above(len(encoder.x))
         for _, latents, products in encoder.blocks():
             found.take(products, encoder.bias[latents], bounds[latents], latents.start)
             if found.n_entries > most * len(encoder.x) * encoder.n_latents:
@@ -123,20 +137,19 @@ def active(mask: Tensor) -> Int[Tensor, " entry"]:
     return words[within >> 3] * 8 + (within & 7)
 
 
-def select_top_k(encoder: Encoder, k: int, *, ascending: bool, bf16: bool = False) -> SparseEntries:
+def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
     """The at most k largest positive entries of each row.
 
     Args:
         encoder: of the vectors.
         k: entries a row, at most.
         ascending: sort them by latent.
-        bf16: look for them in a bfloat16 product (`Rough`), with the same result, where the device adds such products
-            up in float32.
     """
     k = min(k, encoder.n_latents)
-    rough = bf16 and adds_bf16_in_fp32(encoder.x.device)
+    rough = encoder.selection == "bf16" and adds_bf16_in_fp32(encoder.x.device)
     if not rough and compiled.usable(encoder.x, encoder.weight):
-        return streamed_top_k(encoder, k)
+        by_bytes = _by_int8(encoder, 4 * k, lambda w, rows: w.top_k(rows, k), lambda e: streamed_top_k(e, k))
+        return streamed_top_k(encoder, k) if by_bytes is None else by_bytes
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
     for values, latents in tops:
@@ -162,6 +175,50 @@ def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
             top.take(own, products, encoder.bias[latents], latents.start)
         parts.append(top.finish())
     return joined(parts, encoder.n_latents)
+
+
+def _by_int8(
+    encoder: Encoder,
+    candidates: int,
+    find: Callable[[Int8, slice], tuple[Tensor, Tensor, Tensor]],
+    in_float32: Callable[[Encoder], SparseEntries],
+) -> SparseEntries | None:
+    """What `find` proves by products of bytes, and the rows that it cannot prove as `in_float32` has them.
+
+    Args:
+        encoder: of the vectors.
+        candidates: what a row may have of them.
+        find: values, latents and counts of some rows (`Int8.top_k`, `Int8.above`).
+        in_float32: the selection without bytes.
+
+    Returns:
+        None where bytes are of no use: the processor, the shapes, or a sample of rows of which most cannot be proven.
+    """
+    rows, latents = len(encoder.x), encoder.n_latents
+    if encoder.selection != "auto" or not Int8.pays(rows, latents, encoder.x.shape[1], candidates):
+        return None
+    weights = Int8(encoder.x, encoder.weight, encoder.bias)
+    if not weights.is_finite:
+        return None
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    unproven: list[Tensor] = []
+    a_part = max(SAMPLE, TILE_BYTES // (8 * candidates))
+    for part in (slice(0, SAMPLE), *(slice(i, i + a_part) for i in range(SAMPLE, rows, a_part))):
+        values, where, counts = find(weights, part)
+        failed = (counts < 0).nonzero().view(-1)
+        if part.start == 0 and 4 * len(failed) > len(counts):
+            return None
+        unproven.append(failed + part.start)
+        parts.append(compiled.packed(values, where, counts.clamp_(min=0)))
+    found, again = joined(parts, latents), torch.cat(unproven)
+    if not len(again):
+        return found
+    rest = in_float32(dataclasses.replace(encoder, x=encoder.x[again], selection="fp32"))
+    order = torch.sort(torch.cat([found.bags, again[rest.bags]]), stable=True).indices
+    counts = found.offsets.diff()
+    counts[again] = rest.offsets.diff()
+    values, where = (torch.cat(both)[order] for both in ((found.pre, rest.pre), (found.indices, rest.indices)))
+    return joined([(values, where, counts)], latents)
 
 
 class Rough:

@@ -18,9 +18,10 @@ class TopKConfig(RevivedBase):
     """Which dictionary."""
     k: int = Field(default=32, ge=1)
     """Active latents per vector (fewer where fewer are positive)."""
-    selection: Literal["fp32", "bf16"] = "fp32"
-    """Where the largest are looked for: bf16 proves for each vector that float32 would choose the same, and is faster
-    on processors that multiply bfloat16."""
+    selection: Literal["auto", "fp32", "bf16"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]  frozen
+    """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
+    each vector that float32 would choose the same and computes what it chose in float32; fp32 does without; bf16 does
+    the same with products of bfloat16, where the processor has those."""
 
     def activation(self, _zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "TopK":
         return TopK(self)
@@ -38,13 +39,12 @@ class TopK:
     prefixes: Tensor | None = None
 
     def __init__(self, config: TopKConfig):
-        self._bf16 = config.selection == "bf16"
         self._k, self.k_aux, self.aux_coefficient = config.k, config.k_aux, config.aux_coefficient
         self.parameters: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return select_top_k(encoder, self._k, ascending=not training, bf16=self._bf16)
+        return select_top_k(encoder, self._k, ascending=not training)
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre

@@ -1,0 +1,282 @@
+"""The selection by products of bytes chooses what float32 chooses, by proof or by doing it again."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyseme.dictionaries import (
+    BatchTopKConfig,
+    GatedConfig,
+    JumpReLUConfig,
+    MatryoshkaConfig,
+    ReLUConfig,
+    TopKConfig,
+    compiled,
+    selection,
+)
+from polyseme.dictionaries.int8 import Int8
+from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse, select_top_k
+from tests.dictionaries.reference import make_batch, scramble
+
+
+@pytest.fixture(autouse=True)
+def _on_a_processor_that_can():
+    if not compiled.usable() or not compiled.loaded().polyseme_int8_supported():
+        pytest.skip("no compiled loops, or a processor without AVX-512 VNNI")
+
+
+def randn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def encoder(
+    rows: int, d: int, n: int, *, seed: int = 0, shared: float = 0.0, apart: float = 1.0, outlier: float = 1.0
+) -> Encoder:
+    """Latents `apart` about one direction of length `shared`, and one column of x `outlier` times as large."""
+    weight = shared * randn(1, d, seed=seed) + apart * randn(n, d, seed=seed + 1)
+    x = randn(rows, d, seed=seed + 2)
+    x[:, d // 2] *= outlier
+    return Encoder(x, weight, apart * randn(n, seed=seed + 3))
+
+
+def exact(of: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pre-activations in float64, and how far float32's may be from each."""
+    x, weight = of.x.double(), of.weight.double()
+    off = 1e-6 * (1 + of.x.shape[1] ** 0.5) * (x.norm(dim=1)[:, None] * weight.norm(dim=1) + of.bias.abs().double())
+    return x @ weight.T + of.bias.double(), off
+
+
+def check_top_k(of: Encoder, k: int, found: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> int:
+    """Proven rows hold the k largest, up to float32's rounding; how many rows are proven."""
+    pre, off = exact(of)
+    for row, (values, latents, count) in enumerate(zip(*found, strict=True)):
+        if count < 0:
+            continue
+        values, latents = values[:count], latents[:count].long()
+        assert (latents.diff() > 0).all()
+        assert ((values - pre[row, latents]).abs() <= off[row, latents]).all()
+        left = torch.ones(len(pre[row]), dtype=torch.bool)
+        left[latents] = False
+        least = values.min().double() if count == k else torch.zeros((), dtype=torch.float64)
+        assert (pre[row, left] <= least + 2 * off[row].max()).all()
+        assert (values > 0).all()
+    return int((found[2] >= 0).sum())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.sampled_from([1, 5, 12, 13, 30]),
+    d=st.sampled_from([1, 3, 4, 17, 64, 130]),
+    n=st.sampled_from([1, 31, 32, 33, 700]),
+    k=st.sampled_from([1, 4, 33]),
+    apart=st.sampled_from([0.0, 1e-3, 1e-1, 1.0]),
+    outlier=st.sampled_from([0.0, 1.0, 1e3]),
+    scale=st.sampled_from([1e-12, 1.0, 1e9]),
+    seed=st.integers(0, 1000),
+)
+def test_proven_rows_hold_the_largest(rows, d, n, k, apart, outlier, scale, seed):
+    of = encoder(rows, d, n, seed=seed, shared=1.0, apart=apart, outlier=outlier)
+    of = dataclasses.replace(of, x=of.x * scale, bias=of.bias * scale)
+    check_top_k(of, k, Int8(of.x, of.weight, of.bias).top_k(slice(0, rows), k))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.sampled_from([1, 12, 13, 30]),
+    d=st.sampled_from([1, 17, 64]),
+    n=st.sampled_from([1, 32, 33, 300]),
+    apart=st.sampled_from([0.0, 1e-3, 1.0]),
+    outlier=st.sampled_from([1.0, 1e3]),
+    bound=st.sampled_from([-1e9, -1.0, 0.0, 5.0, 1e9]),
+    room=st.sampled_from([0, 20, 300]),
+    seed=st.integers(0, 1000),
+)
+def test_proven_rows_hold_all_above(rows, d, n, apart, outlier, bound, room, seed):
+    of = encoder(rows, d, n, seed=seed, shared=1.0, apart=apart, outlier=outlier)
+    bounds = bound + randn(n, seed=seed + 4)
+    values, latents, counts = Int8(of.x, of.weight, of.bias).above(slice(0, rows), bounds, room)
+    pre, off = exact(of)
+    if room >= n:
+        assert (counts >= 0).all()
+    for row in (counts >= 0).nonzero().view(-1):
+        mine = latents[row, : counts[row]].long()
+        assert (mine.diff() > 0).all()
+        assert ((values[row, : counts[row]] - pre[row, mine]).abs() <= off[row, mine]).all()
+        found = torch.zeros(n, dtype=torch.bool)
+        found[mine] = True
+        surely, perhaps = pre[row] > bounds + off[row], pre[row] > bounds - off[row]
+        assert (found | ~surely).all()
+        assert (perhaps | ~found).all()
+
+
+def test_clear_cases_are_proven():
+    of = encoder(500, 256, 4096)
+    assert check_top_k(of, 16, Int8(of.x, of.weight, of.bias).top_k(slice(0, 500), 16)) == 500
+
+
+def test_a_large_column_does_not_cost_the_others_their_precision():
+    """As in a residual stream: without scaled columns one of 256 that is 1,000 times as large leaves nothing proven."""
+    of = encoder(500, 256, 4096, outlier=1000.0)
+    of.weight[:, 128] /= 1000
+    assert check_top_k(of, 16, Int8(of.x, of.weight, of.bias).top_k(slice(0, 500), 16)) == 500
+
+
+def test_what_bytes_cannot_tell_apart_is_not_proven():
+    of = encoder(40, 64, 3000, shared=1.0, apart=1e-4)
+    assert check_top_k(of, 5, Int8(of.x, of.weight, of.bias).top_k(slice(0, 40), 5)) < 40
+
+
+def whole(v: torch.Tensor) -> torch.Tensor:
+    """v in 127 whole steps, as the rows of x and W are rounded where columns are not scaled."""
+    step = v.abs().max() / 127
+    return (v / step).round() * step
+
+
+@pytest.mark.parametrize("of_weight", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_errors_that_all_add_up_are_within_the_bound(seed, of_weight, monkeypatch):
+    """A latent that points along a vector's rounding error, and a vector along a latent's: the bound's worst case."""
+    d, n = 64, 600
+    monkeypatch.setattr(Int8, "_columns", lambda _: torch.ones(d))  # which would differ with what is built from them
+    rounded, others = randn(1, d, seed=seed), 0.005 * randn(n, d, seed=100 + seed)
+    error = rounded - whole(rounded)
+    along = whole(40 * torch.nn.functional.normalize(error, dim=1))  # has no rounding error itself
+    x, weight = (along, torch.cat([rounded, others])) if of_weight else (rounded, torch.cat([along, others]))
+    product, in_bytes = float(rounded @ along.T), float(whole(rounded) @ along.T)
+    bias = torch.zeros(n + 1)
+    bias[0] = 5 - in_bytes  # so that bytes see 5, and the truth is all of the error above it
+    assert product - in_bytes > 0.99 * float(error.norm() * along.norm())
+    bounds = torch.full((n + 1,), product + float(bias[0]) - 0.02)
+    found = Int8(x, weight, bias).above(slice(0, 1), bounds, 500)
+    assert found[2].tolist() == [1]
+    assert found[1][0, 0] == 0
+
+
+def pair(of: Encoder, how) -> tuple:
+    return how(of), how(dataclasses.replace(of, selection="fp32"))
+
+
+def same(bytes_, floats) -> None:
+    assert torch.equal(bytes_.offsets, floats.offsets)
+    assert torch.equal(bytes_.indices, floats.indices)  # nothing within a rounding of the bounds, with these seeds
+    torch.testing.assert_close(bytes_.pre, floats.pre, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert bytes_.ascending
+
+
+@pytest.mark.parametrize("n", [1024, 2500])
+def test_the_selections_are_float32s(n, monkeypatch):
+    asked = []
+    real = Int8.top_k, Int8.above
+    monkeypatch.setattr(Int8, "top_k", lambda *args: asked.append("top_k") or real[0](*args))
+    monkeypatch.setattr(Int8, "above", lambda *args: asked.append("above") or real[1](*args))
+    of = encoder(700, 100, n)
+    same(*pair(of, lambda e: select_top_k(e, 20, ascending=True)))
+    same(*pair(of, lambda e: select_above(e, 25.0)))
+    same(*pair(of, lambda e: select_if_sparse(e, torch.linspace(25, 40, n))))
+    same(*pair(of, lambda e: selection.select_batch_top_k(e, 7.5, 20.0)))
+    assert asked.count("top_k") == 2
+    assert asked.count("above") >= 4  # each in two parts at least
+
+
+def test_rows_that_are_not_proven_are_encoded_in_float32():
+    of = encoder(700, 100, 1024)
+    of.x[::7] = 0  # all ties: there is nothing to tell their latents apart by but the bias
+    of.x[3], of.x[300, 5], of.x[699, 5] = float("nan"), float("inf"), 1e30
+    of.bias[:] = 1.0
+    weights = Int8(of.x, of.weight, of.bias)
+    failed = (weights.top_k(slice(0, 700), 20)[2] < 0).sum()
+    assert 100 <= failed < 175  # not so many that float32 is asked for all
+    same(*pair(of, lambda e: select_top_k(e, 20, ascending=True)))
+    same(*pair(of, lambda e: select_above(e, 25.0)))
+
+
+def test_where_most_rows_cannot_be_proven_float32_does_all(monkeypatch):
+    of = encoder(700, 100, 1024)
+    asked = []
+    real = Int8.above
+    monkeypatch.setattr(Int8, "above", lambda self, rows, *args: asked.append(rows) or real(self, rows, *args))
+    same(*pair(of, lambda e: select_above(e, 0.0)))
+    assert [rows.start for rows in asked] == [0]
+    assert select_if_sparse(of, 0.0) is None
+
+
+@pytest.mark.parametrize("awkward", [float("nan"), float("inf"), 1e20])
+def test_weights_that_are_not_finite_are_left_to_float32(awkward):
+    of = encoder(700, 100, 1024)
+    of.weight[5, 7] = awkward
+    assert not Int8(of.x, of.weight, of.bias).is_finite
+    same(*pair(of, lambda e: select_top_k(e, 20, ascending=True)))
+
+
+def test_the_bits_do_not_depend_on_the_threads():
+    of, before, results = encoder(1500, 100, 1024), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found = select_top_k(of, 20, ascending=True), select_above(of, 25.0)
+            results.append([t for entries in found for t in (entries.pre, entries.indices, entries.offsets)])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("exponent", [-20, 13])
+def test_powers_of_two_change_no_bit(exponent):
+    """Rounding is relative, so the unit of the activations plays no part."""
+    of = encoder(300, 100, 1024)
+    scaled = dataclasses.replace(of, x=of.x * 2.0**exponent, bias=of.bias * 2.0**exponent)
+    one, other = (select_top_k(e, 20, ascending=True) for e in (of, scaled))
+    assert torch.equal(one.indices, other.indices)
+    assert torch.equal(one.pre * 2.0**exponent, other.pre)
+
+
+def test_shapes_that_are_too_small_are_left_alone():
+    assert Int8.pays(4096, 8192, 512, 32)
+    assert not Int8.pays(100, 8192, 512, 32)
+    assert not Int8.pays(4096, 8192, 512, 1100)
+
+
+def test_a_processor_that_cannot_is_left_alone(monkeypatch):
+    class Without:
+        polyseme_int8_supported = staticmethod(lambda: 0)
+
+    monkeypatch.setattr(compiled, "loaded", Without)
+    assert not Int8.pays(4096, 8192, 512, 32)
+
+
+CONFIGS = {
+    "topk": TopKConfig(n_latents=1024, k=8),
+    "batch_topk": BatchTopKConfig(n_latents=1024, k=8),
+    "matryoshka": MatryoshkaConfig(n_latents=1024, k=8),
+    "relu": ReLUConfig(n_latents=1024),
+    "jumprelu": JumpReLUConfig(n_latents=1024, bandwidth=0.05),
+    "gated": GatedConfig(n_latents=1024),
+}
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_a_step_is_float32s_step(architecture, monkeypatch):
+    parts = []
+    real = compiled.packed
+    monkeypatch.setattr(compiled, "packed", lambda *args: parts.append(1) or real(*args))
+    steps = {}
+    x = randn(600, 64, seed=2)
+    for chosen_in in ("auto", "fp32"):
+        config = CONFIGS[architecture].model_copy(update={"selection": chosen_in})
+        dictionary = config.build(64, seed=0)
+        scramble(dictionary, 1)
+        parameters = dictionary.parameters()
+        parameters["b_enc"].copy_(-2.4 * parameters["W_enc"].norm(dim=1))  # sparse, as after training
+        stats = dictionary.accumulate(make_batch(x), progress=0.0, dead=None, coefficient=0.5)
+        steps[chosen_in] = stats, {name: p.grad.clone() for name, p in dictionary.parameters().items()}
+        assert bool(parts) == (chosen_in == "auto")
+        parts.clear()
+    (auto, grads), (floats, float_grads) = steps["auto"], steps["fp32"]
+    assert torch.equal(auto.fired, floats.fired)
+    assert int(auto.fired.sum()) > 0
+    for name, gradient in float_grads.items():
+        torch.testing.assert_close(grads[name], gradient, rtol=1e-4, atol=1e-6)
