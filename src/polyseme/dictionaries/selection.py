@@ -96,7 +96,7 @@ def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | floa
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
     if compiled.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
-        room = max(128, encoder.n_latents // 32)
+        room = encoder.n_latents // 16  # with more candidates their scores take as long as all products of floats
         by_bytes = _by_int8(
             encoder, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound)
         )
@@ -288,17 +288,18 @@ class Rough:
 def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntries:
     """The k × rows largest positive entries of the whole batch; ties go to the lowest row, then latent.
 
-    Entries under 0.9 × `guess` are dropped while their tile is in cache; the result does not depend on the guess,
-    for when fewer are left than wanted the batch is encoded again without it.
+    Entries under 0.97 × `guess` are left out; the result does not depend on the guess, for when fewer are left than
+    wanted the batch is encoded again, in the end without it.
     """
     wanted = max(1, round(min(k, encoder.n_latents) * len(encoder.x)))
     if guess <= 0:
         _, pre = next(encoder.tiles())
         share = max(1, wanted * len(pre) // len(encoder.x))
         guess = float(torch.topk(pre.view(-1), share, sorted=False).values.min())
-    survivors = select_above(encoder, max(0.0, 0.9 * guess))
-    if len(survivors.pre) < wanted and guess > 0:
-        survivors = select_above(encoder, 0.0)
+    for bound in (0.97 * guess, 0.8 * guess, 0.0):
+        survivors = select_above(encoder, max(0.0, bound))
+        if len(survivors.pre) >= wanted or bound <= 0:
+            break
     pre = survivors.pre
     if len(pre) <= wanted:
         return survivors
