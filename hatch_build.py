@@ -20,7 +20,7 @@ except ImportError:  # run as a script, to build in place
     BuildHookInterface = object
 
 FOLDER = Path("src/polyseme/dictionaries")
-SOURCES = ("kernels.c", "int8.c")
+SOURCES = ("kernels.c", "int8.c", "mersenne.c")
 # What may change the last bits of a sum, but none of the rules for NaN and infinity.
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 FLAGS += ("-fassociative-math", "-ffp-contract=fast")
