@@ -2,9 +2,10 @@
 
 With B vectors of width d, n latents and k active ones, in float32, a step of one dictionary is
 
-    product     the encoder's, 2 B n d FLOPs; it reads W_enc once, and x once a block of latents, so never faster than
-                those bytes
-    selection   B n pre-activations looked through, block by block, in cache
+    product     the encoder's, 2 B n d operations, at the rate of the engine's own routine: of bytes, where it goes by
+                bytes, else of floats in blocks, which read W_enc once and x once a block and are not faster than that
+    selection   by bytes: the float32 scores of `CANDIDATES` for each active latent, a row of d numbers each; otherwise
+                B n pre-activations looked through, block by block, in cache
     order       the k B entries sorted by latent
     entries     the reconstruction with its products, and both weight gradients: each fetches a row of d numbers for
                 each of k B entries (the products fetch it again, from a cache)
@@ -12,9 +13,9 @@ With B vectors of width d, n latents and k active ones, in float32, a step of on
                 gradient's norm reads 4 more; and the passes over W_enc, W_dec and their gradients, `MATRIX_PASSES`
     vectors     passes over the B d numbers of the batch and of its residual, `VECTOR_PASSES`
 
-That is the engine with its compiled loops, as it is where there was a C compiler. The product goes by the rate of the
-encoder's product alone, selection and order by those of these loops alone, on blocks that are at hand, all else by the
-bandwidth of a copy. Caches are left out: what is in one goes faster than this says.
+That is the engine with its compiled loops, as it is where there was a C compiler. Product, order and the selection
+from floats go by the rates of these loops alone, all else by the bandwidth of a copy. Caches are left out: what is in
+one goes faster than this says.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,11 @@ from dataclasses import dataclass
 BLOCK = (1024, 512)
 """Rows and latents of a block, as `polyseme.dictionaries.selection.BLOCK`."""
 
+CANDIDATES = 2.5
+"""Latents that are scored for each active one, counted, not fitted: 50 to 90 of 8,192 for 32 at d = 512."""
+
 MATRIX_PASSES = {
+    "W_enc rounded to bytes": 1,
     "W_enc' d_bias": 1,
     "weight gradients of both": 2,
     "gradient of W_dec less its part along the rows": 3,
@@ -82,15 +87,15 @@ class Rates:
     """What the machine does in a second, measured.
 
     Attributes:
-        flops: floating-point operations of the encoder's product alone.
+        flops: operations of the encoder's product, as the engine does it.
         copied: bytes read plus bytes written by a copy too large for the caches.
-        selected: pre-activations that the top k alone looks through.
+        selected: pre-activations that the top k alone looks through; None where it goes by bytes.
         ordered: entries that the sort by latent alone puts in order.
     """
 
     flops: float
     copied: float
-    selected: float
+    selected: float | None
     ordered: float
 
 
@@ -107,9 +112,10 @@ def moved(shape: Shape) -> dict[str, int]:
 def predicted(shape: Shape, rates: Rates) -> dict[str, float]:
     """Milliseconds of each term; their sum is the step."""
     read = 4 * shape.dictionaries * shape.d * (shape.n_latents + shape.blocks * shape.batch_size)
+    scored = 4 * CANDIDATES * shape.entries * shape.d / rates.copied
     seconds = {
-        "product": max(shape.flops / rates.flops, read / rates.copied),
-        "selection": shape.preactivations / rates.selected,
+        "product": max(shape.flops / rates.flops, 0.0 if rates.selected is None else read / rates.copied),
+        "selection": shape.preactivations / rates.selected if rates.selected is not None else scored,
         "order": shape.entries / rates.ordered,
         **{name: amount / rates.copied for name, amount in moved(shape).items()},
     }

@@ -26,8 +26,9 @@ from polyseme.activations import ActivationSource, HarvestConfig, LiveSource
 from polyseme.core.batch import SiteBatch
 from polyseme.core.seeds import make_generator
 from polyseme.dictionaries import TopKConfig, compiled
+from polyseme.dictionaries.int8 import Int8
 from polyseme.dictionaries.kernels import TILE_BYTES, sort_by_latent
-from polyseme.dictionaries.selection import BLOCK, Encoder
+from polyseme.dictionaries.selection import BLOCK, Encoder, by_bytes
 from polyseme.training import Job, TrainingConfig, fit
 
 MIB = 2**20
@@ -42,9 +43,9 @@ class Spec:
     """What to time.
 
     Attributes:
-        kind: `fit`; `live`, a fit on a network's activations; `product`, the encoder's alone; `blocks`, the
-            product as the engine cuts it; `selection`, the top k of a block at hand, as often as a batch has blocks;
-            `order`, a sort of a batch's entries by latent; `copy`.
+        kind: `fit`; `live`, a fit on a network's activations; `product`, the encoder's alone; `own`, the product
+            as the engine does it, by bytes or by floats in blocks, with nothing selected; `selection`, the top k of a
+            block at hand, as often as a batch has blocks; `order`, a sort of a batch's entries by latent; `copy`.
         d, n_latents, k, batch_size, dictionaries: shape; 0 dictionaries read a live source and train nothing.
         n_tokens: that the training is planned for: it decides when a latent counts as dead.
         steps: batches a word, for `live`.
@@ -274,9 +275,14 @@ def _product(spec: Spec, turns: Turns) -> None:
         fastest()
 
 
-def _blocks(spec: Spec, turns: Turns) -> None:
+def _own(spec: Spec, turns: Turns) -> None:
     weight = torch.nn.functional.normalize(torch.randn(spec.n_latents, spec.d), dim=1)
     encoder = Encoder(torch.randn(spec.batch_size, spec.d), weight, torch.zeros(spec.n_latents))
+    if by_bytes(spec.batch_size, spec.n_latents, spec.d, spec.k):
+        weights = Int8(encoder.x, weight, encoder.bias)
+        for _ in turns:
+            weights.above(slice(0, spec.batch_size), torch.full_like(encoder.bias, 1e30), 1)
+        return
     for _ in turns:
         for _ in encoder.blocks():
             pass
@@ -312,7 +318,7 @@ KINDS = {
     "fit": _fit,
     "live": _live,
     "product": _product,
-    "blocks": _blocks,
+    "own": _own,
     "selection": _selection,
     "order": _order,
     "copy": _copy,

@@ -30,6 +30,8 @@ from harvest import AFTER, materials
 from scale_model import Rates, Shape, predicted
 from workers import PAUSE, Contestant, save_figures
 
+from polyseme.dictionaries.selection import by_bytes
+
 SHARES = {"latents": 0.33, "d": 0.15, "dictionaries": 0.11, "tokens": 0.28, "harvest": 0.13, "memory": 0.0}
 """Of `--seconds`; that of memory takes what it takes."""
 MEMORY_STEPS = 4
@@ -58,14 +60,16 @@ def measured(name: str, shapes: Sequence[Shape], args: argparse.Namespace) -> li
         specs[f"fit {shape}"] = {"kind": "fit", **planned}
         alone = replace(shape, dictionaries=1)
         specs[f"product {alone}"] = {"kind": "product", **asdict(alone)}
-        specs[f"blocks {alone}"] = {"kind": "blocks", **asdict(alone)}
+        specs[f"own {alone}"] = {"kind": "own", **asdict(alone)}
     ms, memory = rounds_of(specs, args, SHARES[name] * args.seconds)
 
     singles = dict.fromkeys(replace(shape, dictionaries=1) for shape in shapes)
     rates = Rates(
-        flops=statistics.median(1e3 * shape.flops / statistics.median(ms[f"product {shape}"]) for shape in singles),
+        flops=statistics.median(1e3 * shape.flops / statistics.median(ms[f"own {shape}"]) for shape in singles),
         copied=1e3 * COPIED_BYTES / statistics.median(ms["copy"]),
-        selected=1e3 * args.batch * args.n / statistics.median(ms["selection"]),
+        selected=None
+        if all(by_bytes(each.batch_size, each.n_latents, each.d, each.k) for each in singles)
+        else 1e3 * args.batch * args.n / statistics.median(ms["selection"]),
         ordered=1e3 * args.batch * args.k / statistics.median(ms["order"]),
     )
     return [
@@ -74,7 +78,7 @@ def measured(name: str, shapes: Sequence[Shape], args: argparse.Namespace) -> li
             "shape": asdict(shape),
             "ms": ms[f"fit {shape}"],
             "product": ms[f"product {replace(shape, dictionaries=1)}"],
-            "blocks": ms[f"blocks {replace(shape, dictionaries=1)}"],
+            "own": ms[f"own {replace(shape, dictionaries=1)}"],
             "rates": asdict(rates),
             "memory": memory[f"fit {shape}"],
         }
@@ -216,16 +220,20 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         line = f"{name} {found['ms']:8.1f} ms [{found['low']:.1f}, {found['high']:.1f}] n {found['n']}"
         if "rates" in row:
             parts = predicted(shape, Rates(**row["rates"]))
-            product, blocks = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "blocks"))
-            line += f", product {product:.1f} (in blocks {blocks:.1f}), model {sum(parts.values()):.1f}: "
+            product, own = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "own"))
+            line += f", product {product:.1f} (the engine's own {own:.1f}), model {sum(parts.values()):.1f}: "
             line += ", ".join(f"{term} {value:.1f}" for term, value in parts.items())
             line += f"; measured over model {found['ms'] / sum(parts.values()):.2f}"
         print(f"{line}; rest {memory['rest']:.1f} of {memory['peak']:.0f} MiB")
     if rates := next((row["rates"] for row in rows if "rates" in row), None):
         print(
-            f"product {rates['flops'] / 1e9:.0f} GFLOP/s, copy {rates['copied'] / 1e9:.1f} GB/s,"
-            f" top k of {rates['selected'] / 1e6:.0f} M pre-activations a second,"
-            f" sort of {rates['ordered'] / 1e6:.1f} M entries"
+            f"the engine's product {rates['flops'] / 1e9:.0f} G operations/s, copy {rates['copied'] / 1e9:.1f} GB/s,"
+            + (
+                ""
+                if rates["selected"] is None
+                else f" top k of {rates['selected'] / 1e6:.0f} M pre-activations a second,"
+            )
+            + f" sort of {rates['ordered'] / 1e6:.1f} M entries"
         )
     sys.stdout.flush()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from page import ratio, spread, table
-from scale_model import BLOCK, MATRIX_PASSES, VECTOR_PASSES, Rates, Shape, predicted
+from scale_model import BLOCK, CANDIDATES, MATRIX_PASSES, VECTOR_PASSES, Rates, Shape, predicted
 
 Row = Mapping[str, Any]
 MEASURED, MODEL, LIMIT = "tab:blue", "0.35", "tab:red"
@@ -41,13 +41,14 @@ def _explained() -> list[str]:
     text = f"""\
 Each point is a process of its own that trains by `fit`; those of a table take turns with the encoder's product and with
 the model's rates (a turn of steps under 150 ms is the median of three). A step's model is a sum: **product**, 2 B n d
-FLOPs, or reading W_enc once and the batch once for each {BLOCK[1]} latents where that takes longer; **selection**, a
-top k of B n numbers; **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
+operations as the engine does them: by bytes where the processor has an instruction for that, else by floats in blocks
+of {BLOCK[1]} latents; **selection**, {CANDIDATES} rows of 4 d bytes scored for each entry (by floats: a top k of B n
+numbers); **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
 **parameters**, 32 bytes each (Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes over the 4 n d
-bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch. Product,
-top k and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the same run, the
-product as the median over the table's shapes, the others at one: no constant is fitted. What stays in a cache goes
-faster than the model says.
+bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch. Product
+and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the same run, the product as
+the median over the table's shapes, the others at one: no constant is fitted. What stays in a cache goes faster than
+the model says.
 
 *Rest* is the highest memory of the process less the interpreter with its imports, what the first use of the code takes,
 the stream with its batch, and parameters, gradients and Adam's moments (16 bytes a parameter together).
@@ -61,7 +62,7 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
     cells: list[tuple[str, ...]] = []
     for row in rows:
         shape, ms, memory = Shape(**row["shape"]), statistics.median(row["ms"]), row["memory"]
-        product, blocks = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "blocks"))
+        product, own = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "own"))
         parts = predicted(shape, rates)
         cells.append(
             (
@@ -69,7 +70,7 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
                 str(len(row["ms"])),
                 spread(row["ms"]),
                 ratio(ms, product),
-                ratio(blocks, product),
+                ratio(own, product),
                 f"{sum(parts.values()):.0f}",
                 ratio(ms, sum(parts.values())),
                 *(f"{value:.0f}" for value in parts.values()),
@@ -83,15 +84,16 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
             "n",
             "ms a step, median [quartiles]",
             "over the product",
-            "product in blocks, over it",
+            "the engine's own product, over it",
         ),
         *("model, ms", "measured over model", *predicted(Shape(1, 1, 1, 1), rates)),
         *("parameters, gradients, Adam, MiB", "rest, MiB"),
     )
     lines += table(header, cells)
     lines += [
-        f"Rates: product {rates.flops / 1e9:.0f} GFLOP/s (median of the shapes), copy {rates.copied / 1e9:.1f} GB/s,"
-        f" top k {rates.selected / 1e6:.0f} M, sort {rates.ordered / 1e6:.1f} M a second.",
+        f"Rates: the engine's product {rates.flops / 1e9:.0f} G operations/s (median of the shapes),"
+        f" copy {rates.copied / 1e9:.1f} GB/s, sort {rates.ordered / 1e6:.1f} M a second"
+        + ("." if rates.selected is None else f", top k {rates.selected / 1e6:.0f} M."),
         "",
     ]
     alone = next((row for row in rows if row["shape"]["dictionaries"] == 1), None)
@@ -109,10 +111,10 @@ def _failings(rows: Sequence[Row]) -> list[str]:
         parts = predicted(shape, Rates(**row["rates"]))
         total = sum(parts.values())
         if abs(ms / total - 1) > 0.2:
-            blocks = shape.dictionaries * statistics.median(row["blocks"])
+            own = shape.dictionaries * statistics.median(row["own"])
             out.append(
                 f"{shape.d:,} × {shape.n_latents:,} × {shape.dictionaries} ({ms - total:+.0f} ms, of which"
-                f" product in blocks {blocks - parts['product']:+.0f})"
+                f" its own product {own - parts['product']:+.0f})"
             )
     if not out:
         return ["The model is within a fifth of every point."]

@@ -97,12 +97,9 @@ def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> Sp
     if compiled.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
         room = encoder.n_latents // 16  # with more candidates their scores take as long as all products of floats
-        by_bytes = _by_int8(
-            encoder, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound)
-        )
-        if by_bytes is not None:
-            return by_bytes
-        encoder = dataclasses.replace(encoder, selection="fp32")
+        proven = _by_int8(encoder, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound))
+        if proven is not None:
+            return proven
         found = compiled.Above(len(encoder.x))
         for _, latents, products in encoder.blocks():
             found.take(products, encoder.bias[latents], bounds[latents], latents.start)
@@ -148,8 +145,8 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
     k = min(k, encoder.n_latents)
     rough = encoder.selection == "bf16" and adds_bf16_in_fp32(encoder.x.device)
     if not rough and compiled.usable(encoder.x, encoder.weight):
-        by_bytes = _by_int8(encoder, 4 * k, lambda w, rows: w.top_k(rows, k), lambda e: streamed_top_k(e, k))
-        return streamed_top_k(encoder, k) if by_bytes is None else by_bytes
+        proven = _by_int8(encoder, 4 * k, lambda w, rows: w.top_k(rows, k), lambda e: streamed_top_k(e, k))
+        return streamed_top_k(encoder, k) if proven is None else proven
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
     for values, latents in tops:
@@ -163,6 +160,11 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
             values, latents = values[keep.view(-1)], latents[keep.view(-1)]
         parts.append((values, latents, counts))
     return joined(parts, encoder.n_latents, ascending=ascending)
+
+
+def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
+    """Whether `select_top_k` goes by bytes, on a CPU in float32."""
+    return compiled.usable() and Int8.pays(rows, n_latents, d, 4 * k)
 
 
 def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
