@@ -46,7 +46,7 @@ def test_bytes_by_hand() -> None:
     # 5 vectors of width 2, 3 latents, 1 active: 17 parameters; 3 gathers of 5 rows of 2 numbers.
     assert model.moved(model.Shape(2, 3, 1, 5)) == {
         "entries": 3 * 5 * 2 * 4,
-        "parameters": 32 * 17 + 9 * 6 * 4,
+        "parameters": 32 * 17 + 10 * 6 * 4,
         "vectors": 13 * 10 * 4,
     }
 
@@ -57,8 +57,16 @@ def test_a_product_is_never_faster_than_its_factors_are_read() -> None:
     endless = {"copied": 1e30, "selected": 1e30, "ordered": 1e30}
     by_flops = model.predicted(shape, model.Rates(flops=1e9, **endless))
     assert sum(by_flops.values()) == pytest.approx(1e3 * 2 * 300 * 64 * 2**20 / 1e9)
-    by_bytes = model.predicted(shape, model.Rates(flops=1e30, copied=1e9, selected=1e30, ordered=1e30))
-    assert by_bytes["product"] == pytest.approx(1e3 * 4 * 64 * (2**20 + 2**11 * 300) / 1e9)
+    by_memory = model.predicted(shape, model.Rates(flops=1e30, copied=1e9, selected=1e30, ordered=1e30))
+    assert by_memory["product"] == pytest.approx(1e3 * 4 * 64 * (2**20 + 2**11 * 300) / 1e9)
+
+
+def test_by_bytes_candidates_are_scored_and_nothing_is_looked_through() -> None:
+    model = import_module("scale_model")
+    shape = model.Shape(64, 2**20, 2, 300)
+    parts = model.predicted(shape, model.Rates(flops=1e30, copied=1e9, selected=None, ordered=1e30))
+    assert parts["product"] == pytest.approx(0, abs=1e-9)
+    assert parts["selection"] == pytest.approx(1e3 * 2.5 * 2 * 300 * 64 * 4 / 1e9)
 
 
 def test_a_batch_of_the_stream_is_a_function_of_its_number() -> None:
@@ -94,7 +102,7 @@ def test_the_page_names_where_the_model_fails() -> None:
         shape = model.Shape(32, n, 8, 256)
         ms = factor * sum(model.predicted(shape, model.Rates(**PER_SECOND)).values())
         memory = {"parameters": 1.0, "gradients": 1.0, "adam": 2.0, "rest": 5.0, "peak": 9.0}
-        row = {"axis": "latents", "shape": asdict(shape), "ms": 3 * [ms], "product": [ms / 4], "blocks": [ms / 2]}
+        row = {"axis": "latents", "shape": asdict(shape), "ms": 3 * [ms], "product": [ms / 4], "own": [ms / 2]}
         rows.append({**row, "rates": PER_SECOND, "memory": memory})
     lines = page.section({"about": {"k": 8, "batch_size": 256, "threads": 1}, "rows": rows})
     cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| 32 ×")]
