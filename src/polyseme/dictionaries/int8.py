@@ -8,7 +8,7 @@ them (AVX-512 VNNI). With both factors rounded to whole steps, x̂ and ŵ,
 by Cauchy and Schwarz, and all norms on the right are computed, not estimated. So an entry whose upper bound does not
 exceed what is asked for need not be looked at, and the few others are scored in float32: what is returned are float32's
 own values, and the only difference from a float32 product is the order of its sums. For normal vectors the two errors
-together are .4 standard deviations of a pre-activation at d = 512, and some 90 of 8,192 latents are scored to find 32;
+together are .33 standard deviations of a pre-activation at d = 512, and some 90 of 8,192 latents are scored to find 32;
 in a trained dictionary, whose largest stand out, 50.
 
 A column that is large throughout (a residual stream's outlier) would cost every other column its precision, so columns
@@ -61,7 +61,7 @@ class Int8:
     """An encoder's weights as bytes.
 
     Args:
-        x: the vectors that will be asked about, the first of which show how large each column is.
+        x: the vectors that will be asked about.
         weight, bias: of the encoder.
     """
 
@@ -95,7 +95,7 @@ class Int8:
         return worth and bool(compiled.loaded().polyseme_int8_supported())
 
     def _columns(self) -> Float[Tensor, " d"]:
-        """Powers of two that make columns of x alike, of W, or of neither where the two cannot both be had."""
+        """Powers of two halfway between what would make x's columns alike and what would make W's; seen in some rows."""
         of_x, of_weight = (t[:: max(1, len(t) // 256)].square().mean(0).sqrt() for t in (self._x, self._weight))
         scale = (of_x / of_weight).log2().div(2).round().exp2()
         return torch.where(scale.isfinite() & (scale > 1e-9) & (scale < 1e9), scale, 1.0)
