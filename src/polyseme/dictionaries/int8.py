@@ -95,7 +95,7 @@ class Int8:
         return worth and bool(compiled.loaded().polyseme_int8_supported())
 
     def _columns(self) -> Float[Tensor, " d"]:
-        """Powers of two halfway between what would make x's columns alike and what would make W's; seen in some rows."""
+        """Powers of two halfway between what would make x's columns alike and what would make W's (in some rows)."""
         of_x, of_weight = (t[:: max(1, len(t) // 256)].square().mean(0).sqrt() for t in (self._x, self._weight))
         scale = (of_x / of_weight).log2().div(2).round().exp2()
         return torch.where(scale.isfinite() & (scale > 1e-9) & (scale < 1e9), scale, 1.0)
