@@ -47,7 +47,7 @@ def machine() -> str:
     listed = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
     fields = dict(line.split(":", 1) for line in listed.splitlines() if ":" in line)
     name = fields.get("Model name", platform.processor()).strip()
-    flags = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("Flags", "")]
+    flags = [flag for flag in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in fields.get("Flags", "")]
     return f"{name}, {fields.get('CPU(s)', '?').strip()} cores, {', '.join(flags) or 'no AVX-512'}"
 
 
