@@ -126,6 +126,7 @@ class Int8:
         return values, latents, counts
 
     def _run(self, rows: int) -> int:
-        """Rows of a unit: their x shall stay in a second-level cache, and each thread shall get some four units."""
-        wanted = min(_UNIT, _CACHED_BYTES // (4 * self._d), rows // (4 * torch.get_num_threads()))
-        return max(1, wanted // _TALL) * _TALL
+        """Rows of a unit: their x shall stay in a second-level cache, and all threads shall get as many units."""
+        most, threads = min(_UNIT, _CACHED_BYTES // (4 * self._d)), torch.get_num_threads()
+        units = threads * -(-rows // (threads * most))
+        return min(_UNIT, -(-rows // (units * _TALL)) * _TALL)
