@@ -4,8 +4,8 @@ With B vectors of width d, n latents and k active ones, in float32, a step of on
 
     product     the encoder's, 2 B n d operations, at the rate of the engine's own routine: of bytes, where it goes by
                 bytes, else of floats in blocks, which read W_enc once and x once a block and are not faster than that
-    selection   by bytes: the float32 scores of `CANDIDATES` for each active latent, a row of d numbers each; otherwise
-                B n pre-activations looked through, block by block, in cache
+    selection   by bytes: the float32 scores of as many candidates as normal vectors have, a row of d numbers each;
+                otherwise B n pre-activations looked through, block by block, in cache
     order       the k B entries sorted by latent
     entries     the reconstruction with its products, and both weight gradients: each fetches a row of d numbers for
                 each of k B entries (the products fetch it again, from a cache)
@@ -20,11 +20,10 @@ one goes faster than this says.
 
 from dataclasses import dataclass
 
+from polyseme.dictionaries.int8 import candidates
+
 BLOCK = (1024, 512)
 """Rows and latents of a block, as `polyseme.dictionaries.selection.BLOCK`."""
-
-CANDIDATES = 2.5
-"""Latents that are scored for each active one, counted, not fitted: 50 to 90 of 8,192 for 32 at d = 512."""
 
 MATRIX_PASSES = {
     "W_enc rounded to bytes": 1,
@@ -112,7 +111,10 @@ def moved(shape: Shape) -> dict[str, int]:
 def predicted(shape: Shape, rates: Rates) -> dict[str, float]:
     """Milliseconds of each term; their sum is the step."""
     read = 4 * shape.dictionaries * shape.d * (shape.n_latents + shape.blocks * shape.batch_size)
-    scored = 4 * CANDIDATES * shape.entries * shape.d / rates.copied
+    k = min(shape.k, shape.n_latents - 1)
+    scored = (
+        4 * shape.dictionaries * shape.batch_size * candidates(shape.n_latents, shape.d, k) * shape.d / rates.copied
+    )
     seconds = {
         "product": max(shape.flops / rates.flops, 0.0 if rates.selected is None else read / rates.copied),
         "selection": shape.preactivations / rates.selected if rates.selected is not None else scored,

@@ -64,14 +64,18 @@ def measured(name: str, shapes: Sequence[Shape], args: argparse.Namespace) -> li
     ms, memory = rounds_of(specs, args, SHARES[name] * args.seconds)
 
     singles = dict.fromkeys(replace(shape, dictionaries=1) for shape in shapes)
-    rates = Rates(
-        flops=statistics.median(1e3 * shape.flops / statistics.median(ms[f"own {shape}"]) for shape in singles),
-        copied=1e3 * COPIED_BYTES / statistics.median(ms["copy"]),
-        selected=None
-        if all(by_bytes(each.batch_size, each.n_latents, each.d, each.k) for each in singles)
-        else 1e3 * args.batch * args.n / statistics.median(ms["selection"]),
-        ordered=1e3 * args.batch * args.k / statistics.median(ms["order"]),
-    )
+    bytewise = {each: by_bytes(each.batch_size, each.n_latents, each.d, each.k) for each in singles}
+
+    def rates(alone: Shape) -> Rates:
+        """Those of the shapes that go the same way."""
+        same = [each for each in singles if bytewise[each] == bytewise[alone]]
+        return Rates(
+            flops=statistics.median(1e3 * each.flops / statistics.median(ms[f"own {each}"]) for each in same),
+            copied=1e3 * COPIED_BYTES / statistics.median(ms["copy"]),
+            selected=None if bytewise[alone] else 1e3 * args.batch * args.n / statistics.median(ms["selection"]),
+            ordered=1e3 * args.batch * args.k / statistics.median(ms["order"]),
+        )
+
     return [
         {
             "axis": name,
@@ -79,7 +83,7 @@ def measured(name: str, shapes: Sequence[Shape], args: argparse.Namespace) -> li
             "ms": ms[f"fit {shape}"],
             "product": ms[f"product {replace(shape, dictionaries=1)}"],
             "own": ms[f"own {replace(shape, dictionaries=1)}"],
-            "rates": asdict(rates),
+            "rates": asdict(rates(replace(shape, dictionaries=1))),
             "memory": memory[f"fit {shape}"],
         }
         for shape in shapes

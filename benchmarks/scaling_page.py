@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from page import ratio, spread, table
-from scale_model import BLOCK, CANDIDATES, MATRIX_PASSES, VECTOR_PASSES, Rates, Shape, predicted
+from scale_model import BLOCK, MATRIX_PASSES, VECTOR_PASSES, Rates, Shape, predicted
 
 Row = Mapping[str, Any]
 MEASURED, MODEL, LIMIT = "tab:blue", "0.35", "tab:red"
@@ -42,8 +42,8 @@ def _explained() -> list[str]:
 Each point is a process of its own that trains by `fit`; those of a table take turns with the encoder's product and with
 the model's rates (a turn of steps under 150 ms is the median of three). A step's model is a sum: **product**, 2 B n d
 operations as the engine does them: by bytes where the processor has an instruction for that, else by floats in blocks
-of {BLOCK[1]} latents; **selection**, {CANDIDATES} rows of 4 d bytes scored for each entry (by floats: a top k of B n
-numbers); **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
+of {BLOCK[1]} latents; **selection**, a row of 4 d bytes for each candidate that normal vectors have (by floats: a top k of
+B n numbers); **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
 **parameters**, 32 bytes each (Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes over the 4 n d
 bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch. Product
 and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the same run, the product as
@@ -58,12 +58,13 @@ the stream with its batch, and parameters, gradients and Adam's moments (16 byte
 
 def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
     rates = Rates(**rows[0]["rates"])
+    flops = [row["rates"]["flops"] for row in rows]
     lines = [f"### {title}", ""]
     cells: list[tuple[str, ...]] = []
     for row in rows:
         shape, ms, memory = Shape(**row["shape"]), statistics.median(row["ms"]), row["memory"]
         product, own = (shape.dictionaries * statistics.median(row[key]) for key in ("product", "own"))
-        parts = predicted(shape, rates)
+        parts = predicted(shape, Rates(**row["rates"]))
         cells.append(
             (
                 f"{shape.d:,} × {shape.n_latents:,}" + (f" × {shape.dictionaries}" if shape.dictionaries > 1 else ""),
@@ -93,7 +94,7 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
     lines += [
         f"Rates: the engine's product {rates.flops / 1e9:.0f} G operations/s (median of the shapes),"
         f" copy {rates.copied / 1e9:.1f} GB/s, sort {rates.ordered / 1e6:.1f} M a second"
-        + ("." if rates.selected is None else f", top k {rates.selected / 1e6:.0f} M."),
+        + (".", " where it is by bytes.")[any(rate != rows[0]["rates"]["flops"] for rate in flops)],
         "",
     ]
     alone = next((row for row in rows if row["shape"]["dictionaries"] == 1), None)

@@ -17,7 +17,7 @@ from polyseme.dictionaries import (
     compiled,
     selection,
 )
-from polyseme.dictionaries.int8 import Int8
+from polyseme.dictionaries.int8 import Int8, candidates
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse, select_top_k
 from tests.dictionaries.reference import make_batch, scramble
 
@@ -239,6 +239,18 @@ def test_shapes_that_are_too_small_are_left_alone():
     assert not Int8.pays(100, 8192, 512, 32)
     assert not Int8.pays(4096, 8192, 512, 1100)
     assert not Int8.pays(4096, 1024, 512, 32)
+    assert not Int8.pays(4096, 8192, 2048, 32)
+    assert Int8.pays(4096, 131072, 2048, 32)
+
+
+def test_candidates_of_normal_vectors_are_as_many_as_expected():
+    """The count behind `pays`, against rows whose upper bounds are looked at one by one."""
+    d, n, k = 256, 4096, 16
+    of = encoder(400, d, n)
+    pre = of.x @ of.weight.T
+    deviation = pre.std()
+    bar = pre.topk(k, dim=1).values[:, -1:] - 0.0145 * d**0.5 * deviation
+    assert float((pre > bar).sum(1).float().mean()) == pytest.approx(candidates(n, d, k), rel=0.1)
 
 
 def test_a_processor_that_cannot_is_left_alone(monkeypatch):

@@ -17,6 +17,7 @@ proven, and its caller encodes it in float32. `int8.c` is the loop.
 """
 
 import ctypes
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Float, Int
@@ -57,6 +58,17 @@ class _Find(ctypes.Structure):
     )
 
 
+def candidates(n: int, d: int, k: int) -> float:
+    """Latents that are scored to find the k largest of n normal pre-activations: n Q(Q⁻¹(k / n) − .0145 √d).
+
+    .0145 √d are the two errors together, in standard deviations: a normal vector's rounding is .0073 of its length.
+    """
+    if k >= n:
+        return n
+    normal = NormalDist()
+    return n * normal.cdf(0.0145 * d**0.5 - normal.inv_cdf(1 - k / n))
+
+
 class Int8:
     """An encoder's weights as bytes.
 
@@ -81,18 +93,26 @@ class Int8:
         """False: no row can be proven, for a weight is not finite, or is too large."""
 
     @staticmethod
-    def pays(rows: int, n: int, d: int, candidates: int) -> bool:
+    def pays(rows: int, n: int, d: int, k: int | None = None) -> bool:
         """Whether this processor multiplies bytes, and shapes are such that it is of use (with compiled loops there).
 
-        Packing takes as long as the products of some tens of rows; the products of a narrow dictionary take no longer
-        than what there is to do for each candidate (measured: a tie at 1,024 latents for 32, and at 64 for 512).
+        Packing takes as long as the products of some tens of rows, and a candidate takes the longer the wider it is:
+        between measured gains (k = 32: 256 × 2,048, 1,024 × 8,192; k = 64: 384 × 6,144) and losses (k = 32: 224 ×
+        1,024, 2,048 × 8,192; k = 16: 64 × 512) lies a bound on the candidates' share × (1 + d / 1,024).
 
         Args:
             rows, n, d: of the product.
-            candidates: a row may have.
+            k: of `top_k`; None for `above`, whose share only its rows can show.
         """
-        worth = rows >= 256 and n >= 2048 and 64 <= d <= 2**16 and 16 * candidates <= n
+        worth = rows >= 256 and n >= 2048 and 64 <= d <= 2**16
+        if worth and k is not None:
+            worth = 16 * k <= n and candidates(n, d, k) / n * (1 + d / 1024) <= 0.04
         return worth and bool(compiled.loaded().polyseme_int8_supported())
+
+    @staticmethod
+    def room(n: int, d: int) -> int:
+        """Candidates of a row above a bound with which their scores take as long as all products of floats."""
+        return int(n / (11 * (1 + d / 1024)))
 
     def _columns(self) -> Float[Tensor, " d"]:
         """Powers of two halfway between what would make x's columns alike and what would make W's (in some rows)."""

@@ -96,8 +96,10 @@ def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | floa
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
     if compiled.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
-        room = encoder.n_latents // 16  # with more candidates their scores take as long as all products of floats
-        proven = _by_int8(encoder, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound))
+        room = Int8.room(*encoder.weight.shape)
+        proven = _by_int8(
+            encoder, None, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound)
+        )
         if proven is not None:
             return proven
         found = compiled.Above(len(encoder.x))
@@ -145,7 +147,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
     k = min(k, encoder.n_latents)
     rough = encoder.selection == "bf16" and adds_bf16_in_fp32(encoder.x.device)
     if not rough and compiled.usable(encoder.x, encoder.weight):
-        proven = _by_int8(encoder, 4 * k, lambda w, rows: w.top_k(rows, k), lambda e: streamed_top_k(e, k))
+        proven = _by_int8(encoder, k, k, lambda w, rows: w.top_k(rows, k), lambda e: streamed_top_k(e, k))
         return streamed_top_k(encoder, k) if proven is None else proven
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
@@ -164,7 +166,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
 
 def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
     """Whether `select_top_k` goes by bytes, on a CPU in float32."""
-    return compiled.usable() and Int8.pays(rows, n_latents, d, 4 * k)
+    return compiled.usable() and Int8.pays(rows, n_latents, d, k)
 
 
 def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
@@ -181,7 +183,8 @@ def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
 
 def _by_int8(
     encoder: Encoder,
-    candidates: int,
+    k: int | None,
+    places: int,
     find: Callable[[Int8, slice], tuple[Tensor, Tensor, Tensor]],
     in_float32: Callable[[Encoder], SparseEntries],
 ) -> SparseEntries | None:
@@ -189,7 +192,8 @@ def _by_int8(
 
     Args:
         encoder: of the vectors.
-        candidates: what a row may have of them.
+        k: of the k largest; None for all above a bound.
+        places: of a row in what `find` returns.
         find: values, latents and counts of some rows (`Int8.top_k`, `Int8.above`).
         in_float32: the selection without bytes.
 
@@ -197,14 +201,14 @@ def _by_int8(
         None where bytes are of no use: the processor, the shapes, or a sample of rows of which most cannot be proven.
     """
     rows, latents = len(encoder.x), encoder.n_latents
-    if encoder.selection != "auto" or not Int8.pays(rows, latents, encoder.x.shape[1], candidates):
+    if encoder.selection != "auto" or not Int8.pays(rows, latents, encoder.x.shape[1], k):
         return None
     weights = Int8(encoder.x, encoder.weight, encoder.bias)
     if not weights.is_finite:
         return None
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     unproven: list[Tensor] = []
-    a_part = max(SAMPLE, TILE_BYTES // (8 * candidates))
+    a_part = max(SAMPLE, TILE_BYTES // (8 * places))
     for part in (slice(0, SAMPLE), *(slice(i, i + a_part) for i in range(SAMPLE, rows, a_part))):
         values, where, counts = find(weights, part)
         failed = (counts < 0).nonzero().view(-1)
