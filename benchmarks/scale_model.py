@@ -111,10 +111,8 @@ def moved(shape: Shape) -> dict[str, int]:
 def predicted(shape: Shape, rates: Rates) -> dict[str, float]:
     """Milliseconds of each term; their sum is the step."""
     read = 4 * shape.dictionaries * shape.d * (shape.n_latents + shape.blocks * shape.batch_size)
-    k = min(shape.k, shape.n_latents - 1)
-    scored = (
-        4 * shape.dictionaries * shape.batch_size * candidates(shape.n_latents, shape.d, k) * shape.d / rates.copied
-    )
+    scores = shape.dictionaries * shape.batch_size * candidates(shape.n_latents, shape.d, shape.k)
+    scored = 4 * scores * shape.d / rates.copied
     seconds = {
         "product": max(shape.flops / rates.flops, 0.0 if rates.selected is None else read / rates.copied),
         "selection": shape.preactivations / rates.selected if rates.selected is not None else scored,

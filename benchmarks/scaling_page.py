@@ -42,8 +42,8 @@ def _explained() -> list[str]:
 Each point is a process of its own that trains by `fit`; those of a table take turns with the encoder's product and with
 the model's rates (a turn of steps under 150 ms is the median of three). A step's model is a sum: **product**, 2 B n d
 operations as the engine does them: by bytes where the processor has an instruction for that, else by floats in blocks
-of {BLOCK[1]} latents; **selection**, a row of 4 d bytes for each candidate that normal vectors have (by floats: a top k of
-B n numbers); **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
+of {BLOCK[1]} latents; **selection**, a row of 4 d bytes for each candidate that normal vectors have (by floats: a top
+k of B n numbers); **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
 **parameters**, 32 bytes each (Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes over the 4 n d
 bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch. Product
 and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the same run, the product as

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from polyseme.dictionaries import TopKConfig, selection
+from polyseme.dictionaries.int8 import candidates
 from polyseme.dictionaries.selection import Encoder
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -66,7 +67,7 @@ def test_by_bytes_candidates_are_scored_and_nothing_is_looked_through() -> None:
     shape = model.Shape(64, 2**20, 2, 300)
     parts = model.predicted(shape, model.Rates(flops=1e30, copied=1e9, selected=None, ordered=1e30))
     assert parts["product"] == pytest.approx(0, abs=1e-9)
-    assert parts["selection"] == pytest.approx(1e3 * 2.5 * 2 * 300 * 64 * 4 / 1e9)
+    assert parts["selection"] == pytest.approx(1e3 * candidates(2**20, 64, 2) * 300 * 64 * 4 / 1e9)
 
 
 def test_a_batch_of_the_stream_is_a_function_of_its_number() -> None:

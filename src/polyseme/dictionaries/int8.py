@@ -97,22 +97,22 @@ class Int8:
         """Whether this processor multiplies bytes, and shapes are such that it is of use (with compiled loops there).
 
         Packing takes as long as the products of some tens of rows, and a candidate takes the longer the wider it is:
-        between measured gains (k = 32: 256 × 2,048, 1,024 × 8,192; k = 64: 384 × 6,144) and losses (k = 32: 224 ×
-        1,024, 2,048 × 8,192; k = 16: 64 × 512) lies a bound on the candidates' share × (1 + d / 1,024).
+        between measured gains (k = 32: 256 × 2,048, 512 × 4,096; k = 64: 384 × 6,144) and losses (k = 32: 224 × 1,024,
+        1,024 × 8,192, 2,048 × 8,192; k = 16: 64 × 512) lies a bound on the candidates' share × (1 + (d / 768)²).
 
         Args:
             rows, n, d: of the product.
             k: of `top_k`; None for `above`, whose share only its rows can show.
         """
-        worth = rows >= 256 and n >= 2048 and 64 <= d <= 2**16
+        worth = rows >= 256 and n >= 2048 and 64 <= d <= (1024 if k is None else 2**16)
         if worth and k is not None:
-            worth = 16 * k <= n and candidates(n, d, k) / n * (1 + d / 1024) <= 0.04
+            worth = 16 * k <= n and candidates(n, d, k) / n * (1 + (d / 768) ** 2) <= 0.035
         return worth and bool(compiled.loaded().polyseme_int8_supported())
 
     @staticmethod
     def room(n: int, d: int) -> int:
         """Candidates of a row above a bound with which their scores take as long as all products of floats."""
-        return int(n / (11 * (1 + d / 1024)))
+        return int(n / (11 * (1 + (d / 768) ** 2)))
 
     def _columns(self) -> Float[Tensor, " d"]:
         """Powers of two halfway between what would make x's columns alike and what would make W's (in some rows)."""
