@@ -124,6 +124,13 @@ def test_a_large_column_does_not_cost_the_others_their_precision():
     assert check_top_k(of, 16, Int8(of.x, of.weight, of.bias).top_k(slice(0, 500), 16)) == 500
 
 
+def test_columns_that_are_alike_are_left_alike():
+    """Their ratios to W's may lie where a power of two is as near as the next; chance is not to set them apart."""
+    of = encoder(500, 256, 4096)
+    weights = Int8(of.x, of.weight * 2 * 2**0.5, of.bias)
+    assert torch.equal(weights._inverse, torch.ones(256))
+
+
 def test_what_bytes_cannot_tell_apart_is_not_proven():
     of = encoder(40, 64, 3000, shared=1.0, apart=1e-4)
     assert check_top_k(of, 5, Int8(of.x, of.weight, of.bias).top_k(slice(0, 40), 5)) < 40
@@ -239,7 +246,7 @@ def test_shapes_that_are_too_small_are_left_alone():
     assert not Int8.pays(100, 8192, 512, 32)
     assert not Int8.pays(4096, 8192, 512, 1100)
     assert not Int8.pays(4096, 1024, 512, 32)
-    assert not Int8.pays(4096, 8192, 2048, 32)
+    assert not Int8.pays(4096, 8192, 4096, 32)
     assert Int8.pays(4096, 131072, 2048, 32)
 
 

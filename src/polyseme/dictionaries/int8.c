@@ -93,7 +93,7 @@ typedef struct {
     const float *steps, *roundings, *lengths, *raised;
     const float *bounds;  /* [panels × WIDE]: what is wanted is above it; or null: the k largest that are positive are */
     i64 n, d, depth;
-    float widest, longest; /* the largest ‖w' − ŵ‖, and ‖w'‖ + ‖w' − ŵ‖ */
+    float large_rounding, large_length; /* a large ‖w' − ŵ‖, and ‖w'‖ + ‖w' − ŵ‖ */
     i64 k, room;          /* entries that a row has places for at the end, and on the way */
     i64 run;              /* rows of a unit, at most UNIT */
     float *values;        /* [rows, k] */
@@ -161,7 +161,7 @@ VNNI static inline void multiply(__m512i out[TALL][2], const int8_t *q, const ui
 static void raise_bar(const find_t *f, unit_t *u, i64 r) {
     i64 reaching;
     i32 kth = reached_by(u->values + r * f->room, u->counts[r], f->k, f->k, u->bars[r], &reaching);
-    float bar, error = u->lengths[r] * f->widest + u->roundings[r] * f->longest;
+    float bar, error = u->lengths[r] * f->large_rounding + u->roundings[r] * f->large_length;
     memcpy(&bar, &kth, sizeof bar);
     bar -= error * (1 + 3 / sqrtf((float)f->d));
     if (!(bar > u->bars[r])) return;

@@ -52,7 +52,7 @@ class _Find(ctypes.Structure):
         *((name, POINTER) for name in ("x", "columns", "weight", "bias")),
         *((name, POINTER) for name in ("packed", "steps", "roundings", "lengths", "raised", "bounds")),
         *((name, SIZE) for name in ("n", "d", "depth")),
-        *((name, ctypes.c_float) for name in ("widest", "longest")),
+        *((name, ctypes.c_float) for name in ("large_rounding", "large_length")),
         *((name, SIZE) for name in ("k", "room", "run")),
         *((name, POINTER) for name in ("values", "latents", "counts")),
     )
@@ -87,8 +87,10 @@ class Int8:
         self._norms = torch.empty(4, panels * _WIDE)  # steps, roundings, lengths, raised biases
         shape = (self._n, self._d, self._depth)
         compiled.run("polyseme_int8_pack", panels, _Pack, weight, scale, bias, *shape, self._packed, *self._norms)
-        roundings, lengths = self._norms[1], self._norms[2]
-        self._widest, self._longest = float(roundings.max()), float((lengths + roundings).max())
+        roundings, lengths = (norms[: self._n] for norms in self._norms[1:3])
+        some = slice(None, None, max(1, self._n // 1024))
+        # For bars, that shall be low enough for nearly all rows; nothing is proven by them.
+        self._large = tuple(float(norms[some].quantile(0.95)) for norms in (roundings, lengths + roundings))
         self.is_finite = bool(lengths.max() < LARGEST)
         """False: no row can be proven, for a weight is not finite, or is too large."""
 
@@ -96,28 +98,27 @@ class Int8:
     def pays(rows: int, n: int, d: int, k: int | None = None) -> bool:
         """Whether this processor multiplies bytes, and shapes are such that it is of use (with compiled loops there).
 
-        Packing takes as long as the products of some tens of rows, and a candidate takes the longer the wider it is:
-        between measured gains (k = 32: 256 × 2,048, 512 × 4,096; k = 64: 384 × 6,144) and losses (k = 32: 224 × 1,024,
-        1,024 × 8,192, 2,048 × 8,192; k = 16: 64 × 512) lies a bound on the candidates' share × (1 + (d / 768)²).
+        Packing takes as long as the products of some tens of rows. Scores take what the products save where a twentieth
+        of the latents are candidates: measured gains are up to a share of .034 (512 × 2,048, k = 32), ties and losses
+        from .041 (64 × 512, k = 16; 4,096 × 8,192 and 224 × 1,024, k = 32).
 
         Args:
             rows, n, d: of the product.
             k: of `top_k`; None for `above`, whose share only its rows can show.
         """
-        worth = rows >= 256 and n >= 2048 and 64 <= d <= (1024 if k is None else 2**16)
+        worth = rows >= 256 and n >= 2048 and 64 <= d <= 2**16
         if worth and k is not None:
-            worth = 16 * k <= n and candidates(n, d, k) / n * (1 + (d / 768) ** 2) <= 0.035
+            worth = candidates(n, d, k) <= 0.035 * n
         return worth and bool(compiled.loaded().polyseme_int8_supported())
 
-    @staticmethod
-    def room(n: int, d: int) -> int:
-        """Candidates of a row above a bound with which their scores take as long as all products of floats."""
-        return int(n / (11 * (1 + (d / 768) ** 2)))
-
     def _columns(self) -> Float[Tensor, " d"]:
-        """Powers of two halfway between what would make x's columns alike and what would make W's (in some rows)."""
+        """Powers of two halfway between what would make x's columns alike and what would make W's (in some rows).
+
+        About the median: where columns are alike already, none is to be twice another by chance.
+        """
         of_x, of_weight = (t[:: max(1, len(t) // 256)].square().mean(0).sqrt() for t in (self._x, self._weight))
-        scale = (of_x / of_weight).log2().div(2).round().exp2()
+        ratio = of_x / of_weight
+        scale = (ratio / ratio.nanmedian()).log2().div(2).round().exp2()
         return torch.where(scale.isfinite() & (scale > 1e-9) & (scale < 1e9), scale, 1.0)
 
     def top_k(self, rows: slice, k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"], Int[Tensor, " rows"]]:
@@ -126,7 +127,9 @@ class Int8:
         Returns:
             -1 entries for a row that is not proven.
         """
-        return self._find(rows, k, max(8 * k, self._n // 32) + 2 * _WIDE, None)
+        # On the way bars are lower than at the end, and data need not be normal.
+        room = max(8 * k, self._n // 32, int(3 * candidates(self._n, self._d, k)))
+        return self._find(rows, k, room + 2 * _WIDE, None)
 
     def above(
         self, rows: slice, bounds: Float[Tensor, " n"], room: int
@@ -141,7 +144,7 @@ class Int8:
         values, latents = torch.empty(len(x), k), torch.empty(len(x), k, dtype=torch.int32)
         counts = torch.empty(len(x), dtype=torch.int64)
         encoder = (x, self._inverse, self._weight, self._bias, self._packed, *self._norms, bounds)
-        shape = (self._n, self._d, self._depth, self._widest, self._longest, k, room, self._run(len(x)))
+        shape = (self._n, self._d, self._depth, *self._large, k, room, self._run(len(x)))
         compiled.run("polyseme_int8_find", len(x), _Find, *encoder, *shape, values, latents, counts)
         return values, latents, counts
 

@@ -96,7 +96,7 @@ def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | floa
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
     if compiled.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
-        room = Int8.room(*encoder.weight.shape)
+        room = encoder.n_latents // 16  # with more candidates their scores take as long as all products of floats
         proven = _by_int8(
             encoder, None, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound)
         )
