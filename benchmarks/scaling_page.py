@@ -57,8 +57,8 @@ the stream with its batch, and parameters, gradients and Adam's moments (16 byte
 
 
 def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
-    rates = Rates(**rows[0]["rates"])
-    flops = [row["rates"]["flops"] for row in rows]
+    each_rate = [Rates(**row["rates"]) for row in rows]
+    rates = next((one for one in each_rate if one.selected is None), each_rate[0])
     lines = [f"### {title}", ""]
     cells: list[tuple[str, ...]] = []
     for row in rows:
@@ -92,9 +92,9 @@ def _of_shapes(title: str, rows: Sequence[Row]) -> list[str]:
     )
     lines += table(header, cells)
     lines += [
-        f"Rates: the engine's product {rates.flops / 1e9:.0f} G operations/s (median of the shapes),"
-        f" copy {rates.copied / 1e9:.1f} GB/s, sort {rates.ordered / 1e6:.1f} M a second"
-        + (".", " where it is by bytes.")[any(rate != rows[0]["rates"]["flops"] for rate in flops)],
+        f"Rates: the engine's product {rates.flops / 1e9:.0f} G operations/s"
+        f" ({'by bytes' if rates.selected is None else 'by floats'}, median of the shapes that go so),"
+        f" copy {rates.copied / 1e9:.1f} GB/s, sort {rates.ordered / 1e6:.1f} M a second.",
         "",
     ]
     alone = next((row for row in rows if row["shape"]["dictionaries"] == 1), None)
