@@ -1,5 +1,7 @@
 """Streams are torch's generators to the last bit, and many at a time."""
 
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from polyseme.toys.streams import Streams
 @pytest.fixture(autouse=True)
 def _with_compiled_loops():
     if not compiled.usable():
+        assert shutil.which("cc") is None, "there is a C compiler, and yet it was not built at installation"
         pytest.skip("not built: no C compiler was found at installation")
 
 

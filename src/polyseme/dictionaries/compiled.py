@@ -160,12 +160,7 @@ class TopK:
         """Values, latents (ascending in a row, the first of equals) and entries a row, when all blocks were taken."""
         n, state = len(self._counts), (self._values, self._latents, self._counts, self._bounds)
         run("polyseme_top_k_finish", n, _Top, None, None, 0, 0, self._k, self._room, *state)
-        counts = self._counts.to(torch.int64)
-        values, latents = self._values[:, : self._k], self._latents[:, : self._k]
-        if int(counts.sum()) == n * self._k:
-            return values.reshape(-1), latents.reshape(-1), counts
-        kept = torch.arange(self._k) < self._counts[:, None]
-        return values[kept], latents[kept], counts
+        return packed(self._values, self._latents, self._counts.to(torch.int64))
 
 
 class Above:
