@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,16 +100,29 @@ def reference(
     coefficient: float,
     dead: Tensor | None,
     chosen: Tensor | None,
+    dtype: torch.dtype | None = None,
+    nudge: torch.Generator | None = None,
 ) -> Expected:
-    """One step by autograd, everything dense, in the dictionary's dtype.
+    """One step by autograd, everything dense.
 
     Args:
         chosen: for the architectures with a k, the entries the engine chose (ties are its to break).
+        dtype: computed in; the dictionary's own by default.
+        nudge: moves every number of parameters and batch at random, by a rounding of the dictionary's dtype.
     """
     config, state = dictionary.config, dictionary.tensors()
-    p = {name: t.detach().clone().requires_grad_() for name, t in dictionary.parameters().items()}
-    x = (batch.x.to(p["b_dec"]) - state["centre_in"]) / state["scale_in"]
-    v = (batch.y.to(p["b_dec"]) - state["centre_out"]) / state["scale_out"]
+
+    def taken(t: Tensor) -> Tensor:
+        """A number as the step sees it: in the asked dtype, moved if asked."""
+        wide = t.detach().to(state["b_dec"].dtype).to(dtype or state["b_dec"].dtype, copy=True)
+        if nudge is not None:
+            noise = torch.randn(t.shape, generator=nudge, dtype=torch.float64).to(wide)
+            wide.mul_(1 + noise * torch.finfo(state["b_dec"].dtype).eps / 2)
+        return wide
+
+    p = {name: taken(t).requires_grad_() for name, t in dictionary.parameters().items()}
+    x = (taken(batch.x) - state["centre_in"]) / state["scale_in"]
+    v = (taken(batch.y) - state["centre_out"]) / state["scale_out"]
     W_enc = p["W_dec" if config.tied else "W_enc"]
     u = x if dictionary.is_transcoder else x - p["b_dec"]
     pre = u @ W_enc.T + p["b_enc"]
@@ -160,3 +174,17 @@ def reference(
         rows = p["W_dec"].detach()
         grads["W_dec"] = grads["W_dec"] - (grads["W_dec"] * rows).sum(1, keepdim=True) * rows
     return Expected(mse.detach(), torch.as_tensor(sparsity).detach(), aux.detach(), grads, pre.detach(), f.detach())
+
+
+def roundings(dictionary: SparseDictionary, batch: Batch, exact: Expected, **step: Any) -> dict[str, float]:
+    """How far each gradient moves when its inputs move by a rounding: the norm of the largest of a few changes.
+
+    A gradient of large terms that cancel can be no more exact than this however it is computed, so this, and not its
+    own size, says how near two computations of it must be (backward stability; Higham 2002, Accuracy and stability of
+    numerical algorithms, §1.5).
+    """
+    moved = [
+        reference(dictionary, batch, dtype=torch.float64, nudge=torch.Generator().manual_seed(seed), **step).grads
+        for seed in range(4)
+    ]
+    return {name: max(float((m[name] - g).norm()) for m in moved) for name, g in exact.grads.items()}

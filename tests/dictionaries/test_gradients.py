@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme.dictionaries import compiled, entries, kernels, selection
-from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, scramble
+from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
 
 
 @st.composite
@@ -34,7 +34,7 @@ def cases(draw):
 
 
 def run(case, dtype):
-    """The engine's step and the reference's on one case."""
+    """The engine's step, the reference's on the same case in double precision, and what roundings do to the latter."""
     config = SMALL[case["architecture"]](case["n"], case["k"])
     d_out = None if config.tied else case["d_out"]
     generator = torch.Generator().manual_seed(case["seed"])
@@ -58,19 +58,22 @@ def run(case, dtype):
     batch = make_batch(x, y)
     chosen = dictionary.encode(x).dense() != 0  # before the first step BatchTopK chooses as in training
     stats = dictionary.accumulate(batch, progress=0.0, dead=dead, coefficient=case["coefficient"])
-    expected = reference(dictionary, batch, coefficient=case["coefficient"], dead=dead, chosen=chosen)
-    return dictionary, stats, expected, chosen
+    step = {"coefficient": case["coefficient"], "dead": dead, "chosen": chosen}
+    expected = reference(dictionary, batch, dtype=torch.float64, **step)
+    unsure = roundings(dictionary, batch, expected, **step) if dtype == torch.float32 else {}
+    return dictionary, stats, expected, unsure
 
 
-def check(dictionary, stats, expected: Expected, tolerance):
+def check(dictionary, stats, expected: Expected, tolerance, unsure):
     for part in ("mse", "sparsity", "aux"):
-        torch.testing.assert_close(getattr(stats, part), getattr(expected, part), rtol=tolerance, atol=tolerance)
+        want = getattr(expected, part)
+        torch.testing.assert_close(torch.as_tensor(getattr(stats, part)).to(want), want, rtol=tolerance, atol=tolerance)
     total = expected.mse + expected.sparsity + expected.aux
-    torch.testing.assert_close(stats.loss, total, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(stats.loss.to(total), total, rtol=tolerance, atol=tolerance)
     for name, parameter in dictionary.parameters().items():
         want = expected.grads[name]
         error = (parameter.grad - want).norm()
-        assert error <= tolerance * want.norm() + tolerance * 1e-3, (name, parameter.grad, want)
+        assert error <= tolerance * want.norm() + 4 * unsure.get(name, 0.0) + 1e-12, (name, parameter.grad, want)
 
 
 @settings(max_examples=120, deadline=None)
@@ -86,7 +89,7 @@ def test_step_equals_dense_autograd(case):
     # A twin's equal pre-activations make AuxK's choice a matter of taste: only then it may differ.
     aux_ties = case["twins"] and case["dead_share"]
     if not aux_ties:
-        check(dictionary, stats, expected, 1e-9)
+        check(dictionary, stats, expected, 1e-9, {})
     fired = (expected.values != 0).sum(0)
     assert torch.equal(stats.fired, fired)
     torch.testing.assert_close(float(stats.l0), float(fired.sum()) / case["rows"], rtol=1e-6, atol=0)
@@ -103,8 +106,7 @@ def test_step_equals_dense_autograd_in_single_precision(architecture, layout, lo
         "architecture": architecture, "d_in": 24, "d_out": None, "n": 96, "k": 5, "rows": 64, "seed": 3,
         "coefficient": 0.4, "dead_share": 0.3, "b_enc": -0.5, "twins": False, "zeros": True, "normalised": True,
     }  # fmt: skip
-    dictionary, stats, expected, _ = run(case, torch.float32)
-    check(dictionary, stats, expected, 1e-5)
+    check(*run(case, torch.float32)[:3], 1e-5, {})
 
 
 @settings(max_examples=80, deadline=None)
@@ -117,8 +119,8 @@ def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(case
         patch.setattr(selection, "BLOCK", (block, block))
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
         patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
-        dictionary, stats, expected, _ = run(case, torch.float32)
-    check(dictionary, stats, expected, 2e-5)
+        dictionary, stats, expected, unsure = run(case, torch.float32)
+    check(dictionary, stats, expected, 1e-5, unsure)
 
 
 @settings(max_examples=60, deadline=None)
