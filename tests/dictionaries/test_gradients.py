@@ -13,7 +13,6 @@ from tests.dictionaries.reference import SMALL, Expected, make_batch, reference,
 def cases(draw):
     d_in = draw(st.integers(1, 9))
     return {
-        "architecture": draw(st.sampled_from(sorted(SMALL))),
         "d_in": d_in,
         "d_out": draw(st.one_of(st.none(), st.integers(1, 9))),
         "n": draw(st.sampled_from([1, 2, 3, 7, 16, 40, 64])),
@@ -76,9 +75,11 @@ def check(dictionary, stats, expected: Expected, tolerance, unsure):
         assert error <= tolerance * want.norm() + 4 * unsure.get(name, 0.0) + 1e-12, (name, parameter.grad, want)
 
 
-@settings(max_examples=120, deadline=None)
+@pytest.mark.parametrize("architecture", sorted(SMALL))
+@settings(max_examples=40, deadline=None)
 @given(case=cases())
-def test_step_equals_dense_autograd(case):
+def test_step_equals_dense_autograd(architecture, case):
+    case = {**case, "architecture": architecture}
     density = {"sparse": 1.0, "dense": -1.0, "measured": selection.MAX_DENSITY}[case["layout"]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "MAX_DENSITY", density)
@@ -109,11 +110,12 @@ def test_step_equals_dense_autograd_in_single_precision(architecture, layout, lo
     check(*run(case, torch.float32)[:3], 1e-5, {})
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("architecture", sorted(SMALL))
+@settings(max_examples=40, deadline=None)
 @given(case=cases(), block=st.sampled_from([1, 5, 64, 1024]))
-def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(case, block):
+def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(architecture, case, block):
     # Twins tie in float64; in float32 the roundings of two columns of a product may break the tie either way.
-    case = {**case, "twins": False, "dead_share": None}
+    case = {**case, "architecture": architecture, "twins": False, "dead_share": None}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "MAX_DENSITY", {"sparse": 1.0, "dense": -1.0}.get(case["layout"], 0.1))
         patch.setattr(selection, "BLOCK", (block, block))
