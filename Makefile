@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SITE := $(VENV)/.installed
-SITE_DEV := $(VENV)/.installed-dev
 EXTRAS ?= data,figures,dev
+comma := ,
+SITE_DEV := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+# The tests use one thread each, so they go by as many processes as there are cores.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test check check-slow bench format clean
@@ -29,14 +32,14 @@ demo: $(SITE)
 	$(BIN)/polyseme demo
 
 test: $(SITE_DEV)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(SITE_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The networks with known answers whose checks take one to ten minutes each; a killed run goes on where it was.
 check-slow: $(SITE_DEV)
