@@ -136,6 +136,41 @@ def test_sums_and_products_of_rows(bags, n, d, most, seed):
         torch.testing.assert_close(dots.double(), products, rtol=1e-5, atol=1e-6 * scale)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.sampled_from([0, 1, 15, 16, 17, 50]), min_size=1, max_size=70),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_entries_that_are_not_zero(counts, share, seed):
+    offsets = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(int(offsets[-1]), generator=generator)
+    values[torch.rand(len(values), generator=generator) >= share] = 0
+    values[torch.rand(len(values), generator=generator) < 0.1] = float("nan")  # is not zero
+    values[::7] = -0.0  # is
+    kept = [e for e, value in enumerate(values.tolist()) if value != 0]
+    starts = [sum(e < int(offset) for e in kept) for offset in offsets]
+    for found, begin in (compiled.nonzero(values, offsets), kernels.nonzero(values.double(), offsets)):
+        assert found.tolist() == kept
+        assert begin.tolist() == starts
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9)), min_size=1, max_size=130),
+    seed=st.integers(0, 100),
+)
+def test_rows_are_gathered_from_wherever_they_are(rows, seed):
+    values = torch.randn(100, generator=torch.Generator().manual_seed(seed))
+    latents = torch.arange(100, dtype=torch.int32)
+    starts, counts = (torch.tensor(column) for column in zip(*rows, strict=True))
+    want = [start + i for start, count in rows for i in range(count)]
+    found, where = compiled.gathered(values, latents, starts, counts)
+    assert where.tolist() == want
+    assert torch.equal(found, values[want])
+
+
 def test_the_bits_do_not_depend_on_the_threads():
     generator = torch.Generator().manual_seed(0)
     encoder = Encoder(*(torch.randn(*shape, generator=generator) for shape in ((3000, 20), (1500, 20), (1500,))))

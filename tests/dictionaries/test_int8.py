@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme.dictionaries import ARCHITECTURES, compiled, selection
-from polyseme.dictionaries.int8 import Int8, candidates
+from polyseme.dictionaries.int8 import Found, Int8, candidates
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse, select_top_k
 from tests.dictionaries.reference import make_batch, scramble
 
@@ -45,10 +45,10 @@ def exact(of: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
     return x @ weight.T + of.bias.double(), off
 
 
-def check_top_k(of: Encoder, k: int, found: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> int:
+def check_top_k(of: Encoder, k: int, found: Found) -> int:
     """Proven rows hold the k largest, up to float32's rounding; how many rows are proven."""
     pre, off = exact(of)
-    for row, (values, latents, count) in enumerate(zip(*found, strict=True)):
+    for row, (values, latents, count) in enumerate(zip(*found[:3], strict=True)):
         if count < 0:
             continue
         values, latents = values[:count], latents[:count].long()
@@ -59,7 +59,7 @@ def check_top_k(of: Encoder, k: int, found: tuple[torch.Tensor, torch.Tensor, to
         least = values.min().double() if count == k else torch.zeros((), dtype=torch.float64)
         assert (pre[row, left] <= least + 2 * off[row].max()).all()
         assert (values > 0).all()
-    return int((found[2] >= 0).sum())
+    return int((found.counts >= 0).sum())
 
 
 @settings(max_examples=150, deadline=None)
@@ -83,18 +83,19 @@ def test_proven_rows_hold_the_largest(rows, d, n, k, apart, outlier, scale, seed
 @given(
     rows=st.sampled_from([1, 12, 13, 30]),
     d=st.sampled_from([1, 17, 64]),
-    n=st.sampled_from([1, 32, 33, 300]),
+    n=st.sampled_from([1, 32, 33, 300, 1024, 1100]),
     apart=st.sampled_from([0.0, 1e-3, 1.0]),
     outlier=st.sampled_from([1.0, 1e3]),
     bound=st.sampled_from([-1e9, -1.0, 0.0, 5.0, 1e9]),
-    room=st.sampled_from([0, 20, 300]),
+    room=st.sampled_from([0, 20, 300, 1100]),
     seed=st.integers(0, 1000),
 )
 def test_proven_rows_hold_all_above(rows, d, n, apart, outlier, bound, room, seed):
     of = encoder(rows, d, n, seed=seed, shared=1.0, apart=apart, outlier=outlier)
     bounds = bound + randn(n, seed=seed + 4)
-    values, latents, counts = Int8(of.x, of.weight, of.bias).above(slice(0, rows), bounds, room)
+    values, latents, counts, scored = Int8(of.x, of.weight, of.bias).above(slice(0, rows), bounds, room)
     pre, off = exact(of)
+    assert (scored >= counts).all()
     if room >= n:
         assert (counts >= 0).all()
     for row in (counts >= 0).nonzero().view(-1):
@@ -154,8 +155,8 @@ def test_errors_that_all_add_up_are_within_the_bound(seed, of_weight, monkeypatc
     assert product - in_bytes > 0.99 * float(error.norm() * along.norm())
     bounds = torch.full((n + 1,), product + float(bias[0]) - 0.02)
     found = Int8(x, weight, bias).above(slice(0, 1), bounds, 500)
-    assert found[2].tolist() == [1]
-    assert found[1][0, 0] == 0
+    assert found.counts.tolist() == [1]
+    assert found.latents[0, 0] == 0
 
 
 def pair(of: Encoder, how) -> tuple:
@@ -190,7 +191,7 @@ def test_rows_that_are_not_proven_are_encoded_in_float32():
     of.x[3], of.x[300, 5], of.x[699, 5] = float("nan"), float("inf"), 1e30
     of.bias[:] = 1.0
     weights = Int8(of.x, of.weight, of.bias)
-    failed = (weights.top_k(slice(0, 700), 20)[2] < 0).sum()
+    failed = (weights.top_k(slice(0, 700), 20).counts < 0).sum()
     assert 100 <= failed < 175  # not so many that float32 is asked for all
     same(*pair(of, lambda e: select_top_k(e, 20, ascending=True)))
     same(*pair(of, lambda e: select_above(e, 25.0)))

@@ -71,6 +71,10 @@ class _Bags(ctypes.Structure):
     )
 
 
+class _Nonzero(ctypes.Structure):
+    _fields_ = tuple((name, POINTER) for name in ("values", "offsets", "counts", "starts", "kept"))
+
+
 class _Dots(ctypes.Structure):
     _fields_ = (
         *((name, POINTER) for name in ("weight", "indices", "offsets", "g", "dots", "next")),
@@ -217,14 +221,39 @@ def packed(
 ) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
     """The first `counts` of each row, one after the other."""
     rows, places = values.shape
-    ends = counts.cumsum(0)
+    values, latents = values.view(-1), latents.view(-1)
+    if int(counts.sum()) < len(values):
+        values, latents = gathered(values, latents, torch.arange(0, rows * places, places), counts)
+    return values, latents, counts
+
+
+def gathered(
+    values: Float[Tensor, " place"],
+    latents: Int[Tensor, " place"],
+    starts: Int[Tensor, " rows"],
+    counts: Int[Tensor, " rows"],
+) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"]]:
+    """Of each row its `counts` entries from `starts` on, one row after the other."""
+    rows, ends = len(counts), counts.cumsum(0)
     total = int(ends[-1])
-    if total == values.numel():
-        return values.view(-1), latents.view(-1), counts
     found, where = values.new_empty(total), latents.new_empty(total)
-    starts = torch.arange(0, rows * places, places)
     run("polyseme_gather", rows, _Gather, values, latents, starts, counts, 1, rows, ends - counts, found, where)
-    return found, where, counts
+    return found, where
+
+
+def nonzero(
+    values: Float[Tensor, " entry"], offsets: Int[Tensor, " bag_plus_1"]
+) -> tuple[Int[Tensor, " kept"], Int[Tensor, " bag_plus_1"]]:
+    """Which entries are not zero, and where each bag's begin among them, and the end."""
+    assert offsets.dtype == torch.int32
+    bags = len(offsets) - 1
+    counts, starts = torch.empty(bags, dtype=torch.int64), torch.zeros(bags + 1, dtype=torch.int64)
+    run("polyseme_nonzero", bags, _Nonzero, values, offsets, counts, None, None)
+    torch.cumsum(counts, 0, out=starts[1:])
+    kept = torch.empty(int(starts[-1]), dtype=torch.int32)
+    if len(kept):
+        run("polyseme_nonzero", bags, _Nonzero, values, offsets, None, starts, kept)
+    return kept, starts
 
 
 def sort_by_latent(

@@ -287,8 +287,9 @@ class SparseDictionary:
             d_values = bags.dot(back, step.W_dec).mul_(factor)
         d_pre = self._activation.pull_back(codes, values, d_values, step)
         active, at = codes.active(d_pre)
-        active.outer(self._encoder_name, d_pre[at], u, grads)
-        summed = codes.by_latent(d_pre)
+        d_pre = d_pre[at]
+        active.outer(self._encoder_name, d_pre, u, grads)
+        summed = active.by_latent(d_pre)
         d_bias += summed
         grads.add("b_enc", summed)
         return mse, codes.by_latent(values.sign()).to(torch.int64), residual

@@ -17,7 +17,7 @@
 
 #if defined(__AVX512BW__) && defined(__GNUC__)
 
-enum { WIDE = 2 * LANES, TALL = 12, UNIT = 32 * TALL };
+enum { WIDE = 2 * LANES, TALL = 12, UNIT = 32 * TALL, RANGE = 32 * WIDE, PLACE = 23 };
 
 /* Of a vector's length: beyond it products might overflow. */
 #define LARGEST 1e15f
@@ -99,6 +99,7 @@ typedef struct {
     float *values;        /* [rows, k] */
     i32 *latents;         /* [rows, k], ascending */
     i64 *counts;          /* [rows]; -1 where nothing is proven */
+    i64 *scored;          /* [rows]: candidates */
 } find_t;
 
 /* A unit of rows on their way. */
@@ -106,11 +107,11 @@ typedef struct {
     i64 rows;
     const float *x;  /* [rows, d] */
     int8_t *q;       /* [UNIT, depth] */
-    float *values;   /* [rows, room]: upper bounds of the candidates, then their scores */
+    float *values;   /* [rows, room]: scores of what is kept, upper bounds of the candidates after it, then their scores */
     i32 *latents;    /* [rows, room] */
-    i32 *starts;     /* [n + 1]: of each latent's candidates, in the order of their latents */
-    i32 *places;     /* [rows × room]: where they are */
-    i32 counts[UNIT], offsets[UNIT];
+    i32 *starts;     /* [latents of a range + 1]: of each latent's candidates, in the order of their latents */
+    uint32_t *places; /* [rows × room]: where they are, row and place in it, the latter in PLACE bits */
+    i32 kept[UNIT], counts[UNIT], scored[UNIT], offsets[UNIT];
     float steps[UNIT], lengths[UNIT], roundings[UNIT];
     float bars[UNIT]; /* no more than this are the upper bounds of what was left out */
 } unit_t;
@@ -119,7 +120,7 @@ static void round_rows(const find_t *f, unit_t *u) {
     /* For the sums of d products of floats: those of a score, of the norms, of each error. */
     float slack = 4 * (float)(f->d + 8) * FLT_EPSILON;
     for (i64 r = 0; r < UNIT; r++) {
-        u->counts[r] = u->offsets[r] = 0;
+        u->kept[r] = u->counts[r] = u->scored[r] = u->offsets[r] = 0;
         u->steps[r] = u->lengths[r] = u->roundings[r] = 0;
         u->bars[r] = INFINITY; /* of no row: nothing exceeds it */
         if (r >= u->rows) continue;
@@ -169,10 +170,11 @@ static void raise_bar(const find_t *f, unit_t *u, i64 r) {
     u->counts[r] = (i32)keep_reaching(u->values + r * f->room, u->latents + r * f->room, u->counts[r], bits(bar) + 1);
 }
 
-/* The candidates of each row of a unit: all whose upper bound exceeds the row's bar, or their latent's bound. */
-VNNI static void collect(const find_t *f, unit_t *u) {
+/* The candidates of each row of a unit among some latents: all whose upper bound exceeds the row's bar, or their latent's
+   bound. */
+VNNI static void collect(const find_t *f, unit_t *u, i64 first, i64 end) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (i64 panel = 0; panel * WIDE < f->n; panel++)
+    for (i64 panel = first / WIDE; panel * WIDE < end; panel++)
         for (i64 low = 0; low < u->rows; low += TALL) {
             __m512i sums[TALL][2];
             multiply(sums, u->q + low * f->depth, f->packed + panel * f->depth * WIDE, u->offsets + low, f->depth);
@@ -205,7 +207,7 @@ VNNI static void collect(const find_t *f, unit_t *u) {
                 if (!f->bounds) raise_bar(f, u, r);
                 if (u->counts[r] > f->room - 2 * WIDE) {
                     u->bars[r] = INFINITY; /* more candidates than can be held: nothing will be proven */
-                    u->counts[r] = 0;
+                    u->kept[r] = u->counts[r] = 0;
                 }
             }
         }
@@ -225,38 +227,48 @@ static inline float dot(const float *x, const float *w, i64 d) {
     return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
 }
 
-/* Scores every candidate in float32, latent by latent: the unit's x stays in a near cache, and a row of W, which comes
-   from afar, is read once for all who ask for it. */
-static void score(const find_t *f, unit_t *u) {
-    memset(u->starts, 0, (size_t)(f->n + 1) * sizeof *u->starts);
+/* Scores the candidates among some latents in float32, latent by latent: the unit's x stays in a near cache, and a row of
+   W, which comes from afar, is read once for all who ask for it. */
+static void score(const find_t *f, unit_t *u, i64 first, i64 end) {
+    i32 *starts = u->starts - first;
+    memset(u->starts, 0, (size_t)(end - first + 1) * sizeof *starts);
     for (i64 r = 0; r < u->rows; r++)
-        for (i64 i = 0; i < u->counts[r]; i++) u->starts[u->latents[r * f->room + i] + 1]++;
-    for (i64 j = 0; j < f->n; j++) u->starts[j + 1] += u->starts[j];
+        for (i64 i = u->kept[r]; i < u->counts[r]; i++) starts[u->latents[r * f->room + i] + 1]++;
+    for (i64 j = first; j < end; j++) starts[j + 1] += starts[j];
     for (i64 r = 0; r < u->rows; r++)
-        for (i64 i = 0; i < u->counts[r]; i++) u->places[u->starts[u->latents[r * f->room + i]]++] = (i32)(r * f->room + i);
+        for (i64 i = u->kept[r]; i < u->counts[r]; i++)
+            u->places[starts[u->latents[r * f->room + i]]++] = (uint32_t)(r << PLACE | i);
     i32 at = 0;
-    for (i64 j = 0; j < f->n; j++)
-        for (; at < u->starts[j]; at++) { /* each holds where the next begins, by now */
-            i32 place = u->places[at];
-            u->values[place] = dot(u->x + place / f->room * f->d, f->weight + j * f->d, f->d) + f->bias[j];
+    for (i64 j = first; j < end; j++)
+        for (; at < starts[j]; at++) { /* each holds where the next begins, by now */
+            i64 r = u->places[at] >> PLACE, i = u->places[at] & ((1u << PLACE) - 1);
+            u->values[r * f->room + i] = dot(u->x + r * f->d, f->weight + j * f->d, f->d) + f->bias[j];
         }
 }
 
-/* Of a row's scored candidates those that were asked for; returns how many, or -1 where others might be among them. */
-static i64 finish(const find_t *f, const unit_t *u, i64 r) {
-    float *values = u->values + r * f->room, bar = u->bars[r], none = 0;
+/* Keeps of a row's scored candidates those that were asked for, as far as that can be said yet. */
+static void keep(const find_t *f, unit_t *u, i64 r) {
+    float *values = u->values + r * f->room;
     i32 *latents = u->latents + r * f->room;
-    if (bar == INFINITY) return -1;
-    i64 kept = 0;
-    for (i64 i = 0; i < u->counts[r]; i++) {
+    i64 kept = u->kept[r];
+    u->scored[r] += u->counts[r] - (i32)kept;
+    for (i64 i = kept; i < u->counts[r]; i++) {
         float value = values[i];
         i32 latent = latents[i];
         values[kept] = value;
         latents[kept] = latent;
         kept += value > (f->bounds ? f->bounds[latent] : 0);
     }
+    u->kept[r] = u->counts[r] = (i32)kept;
+}
+
+/* How many of its entries a row ends with, or -1 where others might be among them. */
+static i64 finish(const find_t *f, const unit_t *u, i64 r) {
+    float *values = u->values + r * f->room, bar = u->bars[r], none = 0;
+    i64 kept = u->kept[r];
+    if (bar == INFINITY) return -1;
     if (f->bounds) return kept;
-    if (kept > f->k) kept = keep_largest(values, latents, kept, f->k, f->k, &none);
+    if (kept > f->k) kept = keep_largest(values, u->latents + r * f->room, kept, f->k, f->k, &none);
     float least = kept < f->k ? 0 : INFINITY;
     for (i64 i = 0; i < kept && kept == f->k; i++) least = values[i] < least ? values[i] : least;
     return least >= bar ? kept : -1;
@@ -269,17 +281,24 @@ static void find_rows(const void *args, i64 low, i64 high) {
     u.values = malloc((size_t)(u.rows * f->room) * sizeof *u.values);
     u.latents = malloc((size_t)(u.rows * f->room) * sizeof *u.latents);
     u.places = malloc((size_t)(u.rows * f->room) * sizeof *u.places);
-    u.starts = malloc((size_t)(f->n + 1) * sizeof *u.starts);
+    /* Above bounds, what is scored needs no other's score to be kept or not: done at once, while its places are near. */
+    i64 range = f->bounds ? RANGE : f->n;
+    u.starts = malloc((size_t)(range + 1) * sizeof *u.starts);
     int memory = u.q && u.values && u.latents && u.places && u.starts;
     if (memory) {
         round_rows(f, &u);
-        collect(f, &u);
-        for (i64 r = 0; r < u.rows && !f->bounds; r++)
-            if (u.counts[r] > f->k) raise_bar(f, &u, r);
-        score(f, &u);
+        for (i64 first = 0; first < f->n; first += range) {
+            i64 end = first + range < f->n ? first + range : f->n;
+            collect(f, &u, first, end);
+            for (i64 r = 0; r < u.rows && !f->bounds; r++)
+                if (u.counts[r] > f->k) raise_bar(f, &u, r);
+            score(f, &u, first, end);
+            for (i64 r = 0; r < u.rows; r++) keep(f, &u, r);
+        }
     }
     for (i64 r = 0; r < u.rows; r++) {
         i64 c = f->counts[low + r] = memory ? finish(f, &u, r) : -1;
+        f->scored[low + r] = u.scored[r];
         if (c <= 0) continue;
         memcpy(f->values + (low + r) * f->k, u.values + r * f->room, (size_t)c * sizeof *u.values);
         memcpy(f->latents + (low + r) * f->k, u.latents + r * f->room, (size_t)c * sizeof *u.latents);

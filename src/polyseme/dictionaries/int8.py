@@ -18,6 +18,7 @@ proven, and its caller encodes it in float32. `int8.c` is the loop.
 
 import ctypes
 from statistics import NormalDist
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +35,9 @@ _TALL, _UNIT = 12, 384
 
 _CACHED_BYTES = 2**19
 """Of a unit's rows: half of a second-level cache."""
+
+_MOST_ROOM = 2**23
+"""Places of a row (`int8.c`)."""
 
 LARGEST = 1e15
 """Of a vector's length: beyond it products might overflow (`int8.c`)."""
@@ -54,8 +58,24 @@ class _Find(ctypes.Structure):
         *((name, SIZE) for name in ("n", "d", "depth")),
         *((name, ctypes.c_float) for name in ("large_rounding", "large_length")),
         *((name, SIZE) for name in ("k", "room", "run")),
-        *((name, POINTER) for name in ("values", "latents", "counts")),
+        *((name, POINTER) for name in ("values", "latents", "counts", "scored")),
     )
+
+
+class Found(NamedTuple):
+    """What was found in some rows.
+
+    Attributes:
+        values: pre-activations.
+        latents: theirs, ascending in a row.
+        counts: how many of them there are in each row; -1 in one that is not proven.
+        scored: how many were looked at in float32.
+    """
+
+    values: Float[Tensor, "rows places"]
+    latents: Int[Tensor, "rows places"]
+    counts: Int[Tensor, " rows"]
+    scored: Int[Tensor, " rows"]
 
 
 def candidates(n: int, d: int, k: int) -> float:
@@ -121,32 +141,26 @@ class Int8:
         scale = (ratio / ratio.nanmedian()).log2().div(2).round().exp2()
         return torch.where(scale.isfinite() & (scale > 1e-9) & (scale < 1e9), scale, 1.0)
 
-    def top_k(self, rows: slice, k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"], Int[Tensor, " rows"]]:
-        """The k largest positive pre-activations of rows: values, latents (ascending) and how many of them there are.
-
-        Returns:
-            -1 entries for a row that is not proven.
-        """
+    def top_k(self, rows: slice, k: int) -> "Found":
+        """The k largest positive pre-activations of rows."""
         # On the way bars are lower than at the end, and data need not be normal.
         room = max(8 * k, self._n // 32, int(3 * candidates(self._n, self._d, k)))
         return self._find(rows, k, room + 2 * _WIDE, None)
 
-    def above(
-        self, rows: slice, bounds: Float[Tensor, " n"], room: int
-    ) -> tuple[Float[Tensor, "rows room"], Int[Tensor, "rows room"], Int[Tensor, " rows"]]:
-        """All pre-activations of rows above their latents' bounds, as `top_k`; at most `room` candidates a row."""
+    def above(self, rows: slice, bounds: Float[Tensor, " n"], room: int) -> "Found":
+        """All pre-activations of rows above their latents' bounds; a row with more than `room` is not proven."""
         padded = bounds.new_zeros(self._norms.shape[1])
         padded[: self._n] = bounds
         return self._find(rows, room + 2 * _WIDE, room + 2 * _WIDE, padded)
 
-    def _find(self, rows: slice, k: int, room: int, bounds: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _find(self, rows: slice, k: int, room: int, bounds: Tensor | None) -> "Found":
         x = self._x[rows]
         values, latents = torch.empty(len(x), k), torch.empty(len(x), k, dtype=torch.int32)
-        counts = torch.empty(len(x), dtype=torch.int64)
+        counts, scored = torch.empty(2, len(x), dtype=torch.int64)
         encoder = (x, self._inverse, self._weight, self._bias, self._packed, *self._norms, bounds)
-        shape = (self._n, self._d, self._depth, *self._large, k, room, self._run(len(x)))
-        compiled.run("polyseme_int8_find", len(x), _Find, *encoder, *shape, values, latents, counts)
-        return values, latents, counts
+        shape = (self._n, self._d, self._depth, *self._large, k, min(room, _MOST_ROOM), self._run(len(x)))
+        compiled.run("polyseme_int8_find", len(x), _Find, *encoder, *shape, values, latents, counts, scored)
+        return Found(values, latents, counts, scored)
 
     def _run(self, rows: int) -> int:
         """Rows of a unit: their x shall stay in a second-level cache, and all threads shall get as many units."""

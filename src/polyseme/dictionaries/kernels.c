@@ -144,6 +144,47 @@ void polyseme_top_k_take(const pool_t *pool, const top_t *top, i64 rows) { share
 
 void polyseme_top_k_finish(const pool_t *pool, const top_t *top, i64 rows) { share(pool, finish_rows, top, rows, 32); }
 
+/* ---- The entries that are not zero ---- */
+
+typedef struct {
+    const float *values; /* [entries] */
+    const i32 *offsets;  /* [bags + 1] */
+    i64 *counts;         /* [bags]: written, where nothing is kept */
+    const i64 *starts;   /* [bags] */
+    i32 *kept;
+} nonzero_t;
+
+static void nonzero_bags(const void *args, i64 low, i64 high) {
+    const nonzero_t *a = args;
+    for (i64 bag = low; bag < high; bag++) {
+        i64 from = a->offsets[bag], to = a->offsets[bag + 1];
+        if (!a->kept) {
+            i64 c = 0;
+            for (i64 e = from; e < to; e++) c += a->values[e] != 0;
+            a->counts[bag] = c;
+            continue;
+        }
+        i32 *kept = a->kept + a->starts[bag];
+        i64 e = from;
+#ifdef __AVX512F__
+        const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        for (; e + LANES <= to; e += LANES) {
+            __mmask16 some = _mm512_cmp_ps_mask(_mm512_loadu_ps(a->values + e), _mm512_setzero_ps(), _CMP_NEQ_UQ);
+            i64 count = __builtin_popcount(some);
+            __m512i place = _mm512_add_epi32(lane, _mm512_set1_epi32((i32)e));
+            _mm512_mask_storeu_epi32(kept, (__mmask16)((1u << count) - 1), _mm512_maskz_compress_epi32(some, place));
+            kept += count;
+        }
+#endif
+        for (; e < to; e++)
+            if (a->values[e] != 0) *kept++ = (i32)e;
+    }
+}
+
+void polyseme_nonzero(const pool_t *pool, const nonzero_t *nonzero, i64 bags) {
+    share(pool, nonzero_bags, nonzero, bags, 64);
+}
+
 /* ---- Sums of rows of a matrix, and products with them ---- */
 
 typedef struct {
@@ -160,19 +201,27 @@ typedef struct {
 
 static inline i64 entry(const bags_t *bags, i64 place) { return bags->order ? bags->order[place] : place; }
 
-/* a += Σ values × weight[indices] over the places from..to; four at a time, for a is then read a quarter as often. */
-static inline void add_rows(float *restrict a, const bags_t *bags, i64 from, i64 to) {
+/* a += Σ values × weight[indices] over the places from..to; four at a time, for a is then read a quarter as often. The
+   rows of the next four are on their way from a far cache meanwhile, those of later bags, up to `end`, too. */
+static inline void add_rows(float *restrict a, const bags_t *bags, i64 from, i64 to, i64 end) {
     i64 d = bags->d, at = from;
     for (; at + 4 <= to; at += 4) {
-        const float *w[4];
+        const float *w[4], *next[4];
         float v[4];
         for (i64 i = 0; i < 4; i++) {
-            i64 e = entry(bags, at + i);
+            i64 e = entry(bags, at + i), after = at + 4 + i < end ? entry(bags, at + 4 + i) : e;
             w[i] = bags->weight + bags->indices[e] * d;
             v[i] = bags->values[e];
+            next[i] = bags->weight + bags->indices[after] * d;
         }
         const float *restrict w0 = w[0], *restrict w1 = w[1], *restrict w2 = w[2], *restrict w3 = w[3];
-        for (i64 i = 0; i < d; i++) a[i] += (v[0] * w0[i] + v[1] * w1[i]) + (v[2] * w2[i] + v[3] * w3[i]);
+        i64 i = 0;
+        for (; i + LANES <= d; i += LANES) {
+            for (i64 ahead = 0; ahead < 4; ahead++) __builtin_prefetch(next[ahead] + i);
+            for (i64 lane = i; lane < i + LANES; lane++)
+                a[lane] += (v[0] * w0[lane] + v[1] * w1[lane]) + (v[2] * w2[lane] + v[3] * w3[lane]);
+        }
+        for (; i < d; i++) a[i] += (v[0] * w0[i] + v[1] * w1[i]) + (v[2] * w2[i] + v[3] * w3[i]);
     }
     for (; at < to; at++) {
         i64 e = entry(bags, at);
@@ -187,7 +236,7 @@ static void sum_bags(const void *args, i64 low, i64 high) {
     for (i64 bag = low; bag < high; bag++) {
         float *a = bags->out + bag * bags->d;
         memset(a, 0, (size_t)bags->d * sizeof *a);
-        add_rows(a, bags, bags->offsets[bag], bags->offsets[bag + 1]);
+        add_rows(a, bags, bags->offsets[bag], bags->offsets[bag + 1], bags->offsets[high]);
     }
 }
 
@@ -199,7 +248,7 @@ static void residual_and_dot_bags(const void *args, i64 low, i64 high) {
         float *restrict a = bags->out + bag * d;
         const float *goal = bags->goal + bag * d;
         for (i64 i = 0; i < d; i++) a[i] = -goal[i];
-        add_rows(a, bags, bags->offsets[bag], bags->offsets[bag + 1]);
+        add_rows(a, bags, bags->offsets[bag], bags->offsets[bag + 1], bags->offsets[high]);
         for (i64 e = bags->offsets[bag]; e < bags->offsets[bag + 1]; e++) {
             const float *restrict w = bags->weight + bags->indices[e] * d;
             float sum = 0;

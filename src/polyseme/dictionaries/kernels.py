@@ -93,6 +93,17 @@ def bag_sum(
     )
 
 
+def nonzero(
+    values: Float[Tensor, " entry"], offsets: Int[Tensor, " bag_plus_1"]
+) -> tuple[Int[Tensor, " kept"], Int[Tensor, " bag_plus_1"]]:
+    """Which entries are not zero, and where each bag's begin among them, and the end."""
+    if compiled.usable(values):
+        return compiled.nonzero(values, offsets)
+    before = torch.zeros(len(values) + 1, dtype=torch.int64, device=values.device)
+    torch.cumsum(values != 0, 0, out=before[1:])
+    return values.nonzero().view(-1), before[offsets]
+
+
 def sort_by_latent(
     latents: Int[Tensor, " entry"], n_latents: int
 ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " n_latents_plus_1"]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyseme.dictionaries import compiled
 from polyseme.dictionaries.entries import SparseEntries
-from polyseme.dictionaries.int8 import Int8
+from polyseme.dictionaries.int8 import Found, Int8
 from polyseme.dictionaries.kernels import TILE_BYTES, adds_bf16_in_fp32, affine, gather_dot, tiles, top_k
 
 MAX_DENSITY = 0.1
@@ -96,7 +96,7 @@ def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | floa
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
     if compiled.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
-        room = encoder.n_latents // 16  # with more candidates their scores take as long as all products of floats
+        room = encoder.n_latents // 16
         proven = _by_int8(
             encoder, None, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound)
         )
@@ -185,7 +185,7 @@ def _by_int8(
     encoder: Encoder,
     k: int | None,
     places: int,
-    find: Callable[[Int8, slice], tuple[Tensor, Tensor, Tensor]],
+    find: Callable[[Int8, slice], Found],
     in_float32: Callable[[Encoder], SparseEntries],
 ) -> SparseEntries | None:
     """What `find` proves by products of bytes, and the rows that it cannot prove as `in_float32` has them.
@@ -194,11 +194,12 @@ def _by_int8(
         encoder: of the vectors.
         k: of the k largest; None for all above a bound.
         places: of a row in what `find` returns.
-        find: values, latents and counts of some rows (`Int8.top_k`, `Int8.above`).
+        find: in some rows (`Int8.top_k`, `Int8.above`).
         in_float32: the selection without bytes.
 
     Returns:
-        None where bytes are of no use: the processor, the shapes, or a sample of rows of which most cannot be proven.
+        None where bytes are of no use: the processor, the shapes, or a sample of rows of which many cannot be proven or
+        have so many candidates that their scores would take as long as all products of floats.
     """
     rows, latents = len(encoder.x), encoder.n_latents
     if encoder.selection != "auto" or not Int8.pays(rows, latents, encoder.x.shape[1], k):
@@ -210,9 +211,9 @@ def _by_int8(
     unproven: list[Tensor] = []
     a_part = max(SAMPLE, TILE_BYTES // (8 * places))
     for part in (slice(0, SAMPLE), *(slice(i, i + a_part) for i in range(SAMPLE, rows, a_part))):
-        values, where, counts = find(weights, part)
+        values, where, counts, scored = find(weights, part)
         failed = (counts < 0).nonzero().view(-1)
-        if part.start == 0 and 4 * len(failed) > len(counts):
+        if part.start == 0 and (4 * len(failed) > len(counts) or 16 * int(scored.sum()) > len(counts) * latents):
             return None
         unproven.append(failed + part.start)
         parts.append(compiled.packed(values, where, counts.clamp_(min=0)))
@@ -220,11 +221,10 @@ def _by_int8(
     if not len(again):
         return found
     rest = in_float32(dataclasses.replace(encoder, x=encoder.x[again], selection="fp32"))
-    order = torch.sort(torch.cat([found.bags, again[rest.bags]]), stable=True).indices
-    counts = found.offsets.diff()
-    counts[again] = rest.offsets.diff()
-    values, where = (torch.cat(both)[order] for both in ((found.pre, rest.pre), (found.indices, rest.indices)))
-    return joined([(values, where, counts)], latents)
+    starts, counts = found.offsets[:-1].long(), found.offsets.diff().long()
+    starts[again], counts[again] = rest.offsets[:-1].long() + len(found.pre), rest.offsets.diff().long()
+    both = torch.cat([found.pre, rest.pre]), torch.cat([found.indices, rest.indices])
+    return joined([(*compiled.gathered(*both, starts, counts), counts)], latents)
 
 
 class Rough:
