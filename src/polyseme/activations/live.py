@@ -18,8 +18,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 
 # Bytes of the widest tensor of a pass, and tokens, that a pass should not exceed: on the CPU and elsewhere. On the CPU
-# below the 32 MiB above which glibc maps every block, and faults every page of it, afresh; and not far below, for glibc
-# gives memory back beyond twice the largest block it has freed, and a pass of small blocks faults again and again.
+# below the 32 MiB above which glibc maps every block, and faults every page of it, afresh.
 _ON_CPU = 16 * 2**20, 2048
 _ELSEWHERE = 256 * 2**20, 16_384
 
