@@ -230,17 +230,16 @@ static inline float dot(const float *x, const float *w, i64 d) {
 /* Scores the candidates among some latents in float32, latent by latent: the unit's x stays in a near cache, and a row of
    W, which comes from afar, is read once for all who ask for it. */
 static void score(const find_t *f, unit_t *u, i64 first, i64 end) {
-    i32 *starts = u->starts - first;
-    memset(u->starts, 0, (size_t)(end - first + 1) * sizeof *starts);
+    i32 *starts = u->starts, at = 0;
+    memset(starts, 0, (size_t)(end - first + 1) * sizeof *starts);
     for (i64 r = 0; r < u->rows; r++)
-        for (i64 i = u->kept[r]; i < u->counts[r]; i++) starts[u->latents[r * f->room + i] + 1]++;
-    for (i64 j = first; j < end; j++) starts[j + 1] += starts[j];
+        for (i64 i = u->kept[r]; i < u->counts[r]; i++) starts[u->latents[r * f->room + i] - first + 1]++;
+    for (i64 j = 0; j < end - first; j++) starts[j + 1] += starts[j];
     for (i64 r = 0; r < u->rows; r++)
         for (i64 i = u->kept[r]; i < u->counts[r]; i++)
-            u->places[starts[u->latents[r * f->room + i]]++] = (uint32_t)(r << PLACE | i);
-    i32 at = 0;
+            u->places[starts[u->latents[r * f->room + i] - first]++] = (uint32_t)(r << PLACE | i);
     for (i64 j = first; j < end; j++)
-        for (; at < starts[j]; at++) { /* each holds where the next begins, by now */
+        for (; at < starts[j - first]; at++) { /* each holds where the next begins, by now */
             i64 r = u->places[at] >> PLACE, i = u->places[at] & ((1u << PLACE) - 1);
             u->values[r * f->room + i] = dot(u->x + r * f->d, f->weight + j * f->d, f->d) + f->bias[j];
         }

@@ -141,19 +141,19 @@ class Int8:
         scale = (ratio / ratio.nanmedian()).log2().div(2).round().exp2()
         return torch.where(scale.isfinite() & (scale > 1e-9) & (scale < 1e9), scale, 1.0)
 
-    def top_k(self, rows: slice, k: int) -> "Found":
+    def top_k(self, rows: slice, k: int) -> Found:
         """The k largest positive pre-activations of rows."""
         # On the way bars are lower than at the end, and data need not be normal.
         room = max(8 * k, self._n // 32, int(3 * candidates(self._n, self._d, k)))
         return self._find(rows, k, room + 2 * _WIDE, None)
 
-    def above(self, rows: slice, bounds: Float[Tensor, " n"], room: int) -> "Found":
+    def above(self, rows: slice, bounds: Float[Tensor, " n"], room: int) -> Found:
         """All pre-activations of rows above their latents' bounds; a row with more than `room` is not proven."""
         padded = bounds.new_zeros(self._norms.shape[1])
         padded[: self._n] = bounds
         return self._find(rows, room + 2 * _WIDE, room + 2 * _WIDE, padded)
 
-    def _find(self, rows: slice, k: int, room: int, bounds: Tensor | None) -> "Found":
+    def _find(self, rows: slice, k: int, room: int, bounds: Tensor | None) -> Found:
         x = self._x[rows]
         values, latents = torch.empty(len(x), k), torch.empty(len(x), k, dtype=torch.int32)
         counts, scored = torch.empty(2, len(x), dtype=torch.int64)
