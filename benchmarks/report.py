@@ -157,6 +157,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "benchmarks"
     import matplotlib.pyplot as plt
 
     rows = result["rows"]
@@ -185,7 +186,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("step over the encoder's product alone (red: 1)", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
