@@ -166,7 +166,7 @@ def test_rows_are_gathered_from_wherever_they_are(rows, seed):
     latents = torch.arange(100, dtype=torch.int32)
     starts, counts = (torch.tensor(column) for column in zip(*rows, strict=True))
     want = [start + i for start, count in rows for i in range(count)]
-    found, where = compiled.gathered(values, latents, starts, counts)
+    found, where = compiled.gathered(values, latents, starts, counts, counts)
     assert where.tolist() == want
     assert torch.equal(found, values[want])
 

@@ -206,14 +206,8 @@ class Above:
     def finish(self) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
         """Values, latents (ascending in a row) and entries a row, when all blocks were taken."""
         counts = torch.cat(self._counts)
-        starts = counts.cumsum(0) - counts
-        a_row = counts.view(-1, self._rows).sum(0)
-        values, latents = torch.cat(self._values), torch.cat(self._latents)
-        found, where = torch.empty_like(values), torch.empty_like(latents)
-        blocks, offsets = len(counts) // self._rows, a_row.cumsum(0) - a_row
-        fields = (values, latents, starts, counts, blocks, self._rows, offsets, found, where)
-        run("polyseme_gather", self._rows, _Gather, *fields)
-        return found, where, a_row
+        starts, a_row = counts.cumsum(0) - counts, counts.view(-1, self._rows).sum(0)
+        return (*gathered(torch.cat(self._values), torch.cat(self._latents), starts, counts, a_row), a_row)
 
 
 def packed(
@@ -223,21 +217,28 @@ def packed(
     rows, places = values.shape
     values, latents = values.view(-1), latents.view(-1)
     if int(counts.sum()) < len(values):
-        values, latents = gathered(values, latents, torch.arange(0, rows * places, places), counts)
+        values, latents = gathered(values, latents, torch.arange(0, rows * places, places), counts, counts)
     return values, latents, counts
 
 
 def gathered(
     values: Float[Tensor, " place"],
     latents: Int[Tensor, " place"],
-    starts: Int[Tensor, " rows"],
-    counts: Int[Tensor, " rows"],
+    starts: Int[Tensor, " pieces"],
+    counts: Int[Tensor, " pieces"],
+    a_row: Int[Tensor, " rows"],
 ) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"]]:
-    """Of each row its `counts` entries from `starts` on, one row after the other."""
-    rows, ends = len(counts), counts.cumsum(0)
-    total = int(ends[-1])
-    found, where = values.new_empty(total), latents.new_empty(total)
-    run("polyseme_gather", rows, _Gather, values, latents, starts, counts, 1, rows, ends - counts, found, where)
+    """Each row's entries, one row after the other.
+
+    Args:
+        values, latents: of all entries, wherever they are.
+        starts, counts: of the pieces that rows are made of: the first piece of every row, then the second of every row.
+        a_row: entries of each row, the sum of its counts.
+    """
+    rows, ends = len(a_row), a_row.cumsum(0)
+    found, where = values.new_empty(int(ends[-1])), latents.new_empty(int(ends[-1]))
+    fields = (values, latents, starts, counts, len(counts) // rows, rows, ends - a_row, found, where)
+    run("polyseme_gather", rows, _Gather, *fields)
     return found, where
 
 

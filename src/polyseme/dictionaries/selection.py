@@ -224,7 +224,7 @@ def _by_int8(
     starts, counts = found.offsets[:-1].long(), found.offsets.diff().long()
     starts[again], counts[again] = rest.offsets[:-1].long() + len(found.pre), rest.offsets.diff().long()
     both = torch.cat([found.pre, rest.pre]), torch.cat([found.indices, rest.indices])
-    return joined([(*compiled.gathered(*both, starts, counts), counts)], latents)
+    return joined([(*compiled.gathered(*both, starts, counts, counts), counts)], latents)
 
 
 class Rough:
