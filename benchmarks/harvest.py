@@ -77,7 +77,10 @@ def field(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
             "bf16 polyseme": {"library": "polyseme", **half},
             "bf16 polyseme fused": {"library": "polyseme", "setting": "fused", **half},
         }
-        peers["bf16 sae-lens autocast, 8 a pass"] = {"library": "sae-lens", "batch": 8, "setting": "autocast"}
+        peers |= {
+            "bf16 sae-lens autocast, its 32 a pass": {"library": "sae-lens", "batch": 32, "setting": "autocast"},
+            "bf16 sae-lens autocast, 8 a pass": {"library": "sae-lens", "batch": 8, "setting": "autocast"},
+        }
     if args.peers:
         known |= {name: {**spec, "peer": True} for name, spec in peers.items()}
     return {name: spec for name, spec in known.items() if not args.only or any(word in name for word in args.only)}

@@ -1,6 +1,8 @@
 """Contestants in their own processes and environments, taking turns on one machine."""
 
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -38,16 +40,25 @@ class Contestant:
         python: the interpreter that has the library.
         spec: as the script's `Spec`.
         script: beside this file.
+
+    Raises:
+        FileNotFoundError: no such interpreter.
     """
 
     def __init__(self, name: str, python: str, spec: Mapping[str, Any], *, script: str = "contestant.py"):
         self.name = name
+        found = shutil.which(python)
+        if found is None:
+            raise FileNotFoundError(
+                f"No interpreter at {python!r}: `make .venv-peers/.installed` makes .venv-peers/bin/python."
+            )
         self._folder = tempfile.TemporaryDirectory()
         told = Path(self._folder.name) / "spec.json"
         told.write_text(json.dumps(dict(spec)))
         self._errors = (Path(self._folder.name) / "errors").open("w+")
         self._process = subprocess.Popen(
-            [python, str(Path(__file__).with_name(script)), str(told)],
+            # Not resolved: an environment's interpreter is a link to one that knows nothing of the environment.
+            [os.path.abspath(found), str(Path(__file__).with_name(script)), str(told)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
