@@ -1,6 +1,6 @@
-"""Builds the inner loops of training (src/polyseme/dictionaries/*.c), where there is a C compiler.
+"""Builds the compiled loops (src/polyseme/*/*.c) into one library, where there is a C compiler.
 
-Without one the package is installed all the same and trains by torch's own operations, to the same result but slower.
+Without one the package is installed all the same and goes by torch's own operations, to the same result but slower.
 """
 
 import os
@@ -19,8 +19,9 @@ try:
 except ImportError:  # run as a script, to build in place
     BuildHookInterface = object
 
-FOLDER = Path("src/polyseme/dictionaries")
-SOURCES = ("kernels.c", "int8.c", "mersenne.c")
+PACKAGE = Path("src/polyseme")
+FOLDER = PACKAGE / "native"
+SOURCES = ("dictionaries/kernels.c", "dictionaries/int8.c", "networks/attention.c", "toys/mersenne.c")
 # What may change the last bits of a sum, but none of the rules for NaN and infinity.
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 FLAGS += ("-fassociative-math", "-ffp-contract=fast")
@@ -31,7 +32,7 @@ def build(root: Path) -> list[str]:
     """Compile every level that the compiler knows; the paths of what was made, relative to `root`."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform == "win32":
-        print("polyseme: no C compiler found; training will use torch's own operations", file=sys.stderr)
+        print("polyseme: no C compiler found; torch's own operations will be used", file=sys.stderr)
         return []
     levels: dict[str, tuple[str, ...]] = {"base": ()}
     if platform.machine().lower() in {"x86_64", "amd64"}:
@@ -40,8 +41,8 @@ def build(root: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         for level, options in levels.items():
             new, target = Path(folder) / level, FOLDER / f"_kernels_{level}.so"
-            sources = [str(root / FOLDER / name) for name in SOURCES]
-            command = [compiler, *FLAGS, *options, "-o", str(new), *sources, "-lm"]
+            sources = [str(root / PACKAGE / name) for name in SOURCES]
+            command = [compiler, *FLAGS, *options, f"-I{root / FOLDER}", "-o", str(new), *sources, "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"polyseme: {' '.join(command)} failed:\n{done.stderr}", file=sys.stderr)

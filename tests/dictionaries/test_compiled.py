@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyseme import native
 from polyseme.dictionaries import compiled, kernels, selection
 from polyseme.dictionaries.selection import Encoder
 
@@ -26,7 +27,7 @@ def level(request):
     """Every test runs with each build."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
-        if not compiled.usable(torch.zeros(1)):
+        if not native.usable(torch.zeros(1)):
             # Not built, training is slow and nobody would know.
             assert shutil.which("cc") is None, "there is a C compiler, and yet it was not built at installation"
             pytest.skip("not built: no C compiler was found at installation")
@@ -181,7 +182,7 @@ def test_the_bits_do_not_depend_on_the_threads():
     try:
         for n in (1, 2, 3):
             torch.set_num_threads(n)
-            assert compiled.usable(encoder.x)
+            assert native.usable(encoder.x)
             pre = encoder.x.double() @ encoder.weight.double().T  # one product for all: torch's may differ with threads
             top = compiled.TopK(3000, 5)
             top.take(slice(0, 3000), pre.float(), encoder.bias, 0)
@@ -198,7 +199,7 @@ def test_the_selection_is_that_of_torchs_operations(threads, n, monkeypatch):
     generator = torch.Generator().manual_seed(1)
     encoder = Encoder(*(torch.randn(*shape, generator=generator) for shape in ((1100, 24), (n, 24), (n,))))
     fast = selection.select_top_k(encoder, 20, ascending=True)
-    monkeypatch.setattr(compiled, "usable", lambda *_: False)
+    monkeypatch.setattr(native, "usable", lambda *_: False)
     plain = selection.select_top_k(encoder, 20, ascending=True)
     assert torch.equal(fast.offsets, plain.offsets)
     assert torch.equal(
@@ -246,7 +247,7 @@ def test_all_above_are_those_of_torchs_operations(bound, threads, monkeypatch):
     fast = selection.select_above(encoder, bound)
     assert selection.select_if_sparse(encoder, bound) is None  # nearly half of all
     sparse = selection.select_if_sparse(encoder, 12.0)
-    monkeypatch.setattr(compiled, "usable", lambda *_: False)
+    monkeypatch.setattr(native, "usable", lambda *_: False)
     assert selection.select_if_sparse(encoder, bound) is None
     plain = selection.select_above(encoder, bound), selection.select_if_sparse(encoder, 12.0)
     for one, other in zip((fast, sparse), plain, strict=True):
@@ -256,26 +257,26 @@ def test_all_above_are_those_of_torchs_operations(bound, threads, monkeypatch):
 
 
 def test_is_left_alone_where_it_does_not_apply():
-    assert not compiled.usable(torch.zeros(1, dtype=torch.float64))
-    assert not compiled.usable(torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16))
-    assert not compiled.usable(torch.zeros(1, device="meta"))
+    assert not native.usable(torch.zeros(1, dtype=torch.float64))
+    assert not native.usable(torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16))
+    assert not native.usable(torch.zeros(1, device="meta"))
 
 
 def test_is_left_alone_where_it_was_not_built(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiled, "library", lambda level: tmp_path / level)
-    compiled._loaded.cache_clear()
+    monkeypatch.setattr(native, "library", lambda level: tmp_path / level)
+    native._loaded.cache_clear()
     try:
-        assert not compiled.usable(torch.zeros(1))
-        (tmp_path / compiled.BASE).write_bytes(b"not a library")
+        assert not native.usable(torch.zeros(1))
+        (tmp_path / native.BASE).write_bytes(b"not a library")
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-        assert not compiled.usable(torch.zeros(1))
+        assert not native.usable(torch.zeros(1))
     finally:
-        compiled._loaded.cache_clear()
+        native._loaded.cache_clear()
 
 
 def test_without_the_pool_of_torch_it_works_alone_or_not_at_all(monkeypatch, threads):
-    monkeypatch.setattr(compiled, "_fork", lambda: None)
-    assert compiled.usable(torch.zeros(1)) == (threads == 1)
+    monkeypatch.setattr(native, "_fork", lambda: None)
+    assert native.usable(torch.zeros(1)) == (threads == 1)
 
 
 @pytest.mark.parametrize(("compiler", "path"), [("none-of-that-name", ""), ("false", None)])
@@ -286,13 +287,13 @@ def test_an_installation_without_a_compiler_that_works_goes_on(compiler, path, m
     assert spec.loader is not None
     builder = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(builder)
-    names = [*builder.SOURCES, "kernels.h"]
-    (tmp_path / builder.FOLDER).mkdir(parents=True)
-    for name in names:
-        (tmp_path / builder.FOLDER / name).write_bytes((root / builder.FOLDER / name).read_bytes())
+    for name in (*builder.SOURCES, "dictionaries/kernels.h", "native/pool.h"):
+        to = tmp_path / builder.PACKAGE / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes((root / builder.PACKAGE / name).read_bytes())
     monkeypatch.setenv("CC", compiler)
     if path is not None:
         monkeypatch.setenv("PATH", path)
     assert builder.build(tmp_path) == []
     assert "polyseme:" in capsys.readouterr().err
-    assert {file.name for file in (tmp_path / builder.FOLDER).iterdir()} == set(names)
+    assert [file.name for file in (tmp_path / builder.FOLDER).iterdir()] == ["pool.h"]

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import compiled, entries, kernels, selection
+from polyseme import native
+from polyseme.dictionaries import entries, kernels, selection
 from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
 
 
@@ -102,7 +103,7 @@ def test_step_equals_dense_autograd(architecture, case):
 def test_step_equals_dense_autograd_in_single_precision(architecture, layout, loops, monkeypatch):
     monkeypatch.setattr(selection, "MAX_DENSITY", layout)
     if loops == "torch":
-        monkeypatch.setattr(compiled, "usable", lambda *_: False)
+        monkeypatch.setattr(native, "usable", lambda *_: False)
     case = {
         "architecture": architecture, "d_in": 24, "d_out": None, "n": 96, "k": 5, "rows": 64, "seed": 3,
         "coefficient": 0.4, "dead_share": 0.3, "b_enc": -0.5, "twins": False, "zeros": True, "normalised": True,

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import ARCHITECTURES, compiled, selection
+from polyseme import native
+from polyseme.dictionaries import ARCHITECTURES, selection
 from polyseme.dictionaries.int8 import Found, Int8, candidates
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse, select_top_k
 from tests.dictionaries.reference import make_batch, scramble
@@ -17,7 +18,7 @@ from tests.dictionaries.reference import make_batch, scramble
 
 @pytest.fixture(autouse=True)
 def _on_a_processor_that_can():
-    if not compiled.usable() or not compiled.loaded().polyseme_int8_supported():
+    if not native.usable() or not native.loaded().polyseme_int8_supported():
         # Not built or not found out, all would go by floats and nobody would know.
         able = "avx512_vnni" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
         assert not able or shutil.which("cc") is None, "bytes could be multiplied, and yet they are not"
@@ -261,7 +262,7 @@ def test_a_processor_that_cannot_is_left_alone(monkeypatch):
     class Without:
         polyseme_int8_supported = staticmethod(lambda: 0)
 
-    monkeypatch.setattr(compiled, "loaded", Without)
+    monkeypatch.setattr(native, "loaded", Without)
     assert not Int8.pays(4096, 8192, 512, 32)
 
 

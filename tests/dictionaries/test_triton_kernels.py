@@ -21,9 +21,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from polyseme import native
 from polyseme.core.errors import InputError
-from polyseme.dictionaries import compiled, selection
 from polyseme.dictionaries import kernels as operations
+from polyseme.dictionaries import selection
 from tests.dictionaries.reference import SMALL, make_batch, reference, scramble
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -267,7 +268,7 @@ def test_a_whole_step_goes_by_them(device, architecture, monkeypatch):
         return kernels()
 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    monkeypatch.setattr(compiled, "usable", lambda *_: False)
+    monkeypatch.setattr(native, "usable", lambda *_: False)
     monkeypatch.setattr(operations, "_on_cuda", on_cuda)
     monkeypatch.setattr(selection, "MAX_DENSITY", 1.0)
     dictionary = SMALL[architecture](20, 3).build(6, seed=0, device=device)

@@ -116,7 +116,7 @@ def test_modules_values_and_the_module_given_stay() -> None:
     before = laid_out(module)
     fused = load_network(module, linear="fused").module
     assert fused is not module
-    assert not fusion.is_fused(module)
+    assert not fusion.fused_parts(module)
     assert laid_out(module) == before
     assert [(name, type(part)) for name, part in fused.named_modules()] == [
         (name, type(part)) for name, part in module.named_modules()
@@ -127,7 +127,7 @@ def test_modules_values_and_the_module_given_stay() -> None:
     apart = {name for name, place in laid_out(fused).items() if place != before[name]}
     parts = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     conv1d = {f"transformer.h.{n}.{part}.weight" for n in range(2) for part in parts}
-    assert apart == (conv1d if fusion.is_fused(fused) else set())
+    assert apart == (conv1d if fusion.fused_parts(fused) else set())
 
 
 @needs_onednn
@@ -135,7 +135,7 @@ def test_a_copy_is_fused_with_its_own_weights() -> None:
     tokens, fused = inputs_of("gpt2"), load_network(tiny.tiny_gpt2(), linear="fused")
     before = fused.logits(tokens)
     copied = copy.deepcopy(fused.module)
-    assert fusion.is_fused(copied)
+    assert fusion.fused_parts(copied)
     with torch.no_grad():
         copied.transformer.h[1].mlp.c_fc.weight.mul_(-1)
     assert torch.equal(fused.logits(tokens), before)
@@ -165,7 +165,7 @@ def test_without_the_private_operation_values_are_the_plain_ones_bit_for_bit(
     plain, fused = both(family)
     monkeypatch.setattr(fusion, "_operation", lambda _dtype: None)
     late = load_network(CASES[family][0](), linear="fused")
-    assert not fusion.is_fused(late.module)
+    assert not fusion.fused_parts(late.module)
     expected = plain.logits(inputs_of(family))
     assert torch.equal(late.logits(inputs_of(family)), expected)
     assert error(fused.logits(inputs_of(family)), expected) < 1e-5

@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import compiled
+from polyseme import native
 from polyseme.toys.stack import Draws
 from polyseme.toys.streams import Streams
 
 
 @pytest.fixture(autouse=True)
 def _with_compiled_loops():
-    if not compiled.usable():
+    if not native.usable():
         assert shutil.which("cc") is None, "there is a C compiler, and yet it was not built at installation"
         pytest.skip("not built: no C compiler was found at installation")
 
@@ -62,7 +62,7 @@ def test_draws_do_not_depend_on_the_loops_the_threads_or_what_they_are_batched_w
         torch.set_num_threads(threads)
         together, alone = drawn([5, 6, 7, 8], p), drawn([7], p[2:3])
         assert all(torch.equal(a[2], b[0]) for a, b in zip(together, alone, strict=True))
-        monkeypatch.setattr(compiled, "usable", lambda *_: False)
+        monkeypatch.setattr(native, "usable", lambda *_: False)
         assert all(torch.equal(a, b) for a, b in zip(together, drawn([5, 6, 7, 8], p), strict=True))
     finally:
         torch.set_num_threads(before)

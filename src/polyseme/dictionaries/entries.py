@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme import native
 from polyseme.dictionaries import compiled
 from polyseme.dictionaries.kernels import (
     CACHED_BYTES,
@@ -200,7 +201,7 @@ class SparseEntries:
         blocks, rows = -(-self.n_latents // block), len(self.offsets) - 1
         # Every row of g is read once for each block: less than a row of the weight for every entry?
         worth = self.ascending and blocks > 1 and len(self.indices) >= 3 * blocks * rows
-        return block if worth and compiled.usable(weight) else None
+        return block if worth and native.usable(weight) else None
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
         if t.device.type == "cpu":

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polyseme.dictionaries import compiled
-from polyseme.dictionaries.compiled import POINTER, SIZE
+from polyseme import native
+from polyseme.native import POINTER, SIZE
 
 _WIDE = 32
 """Latents of a panel (`int8.c`)."""
@@ -106,7 +106,7 @@ class Int8:
         self._packed = torch.empty(panels * self._depth * _WIDE, dtype=torch.uint8)
         self._norms = torch.empty(4, panels * _WIDE)  # steps, roundings, lengths, raised biases
         shape = (self._n, self._d, self._depth)
-        compiled.run("polyseme_int8_pack", panels, _Pack, weight, scale, bias, *shape, self._packed, *self._norms)
+        native.run("polyseme_int8_pack", panels, _Pack, weight, scale, bias, *shape, self._packed, *self._norms)
         roundings, lengths = (norms[: self._n] for norms in self._norms[1:3])
         some = slice(None, None, max(1, self._n // 1024))
         # For bars, that shall be low enough for nearly all rows; nothing is proven by them.
@@ -129,7 +129,7 @@ class Int8:
         worth = rows >= 256 and n >= 2048 and 64 <= d <= 2**16
         if worth and k is not None:
             worth = candidates(n, d, k) <= 0.035 * n
-        return worth and bool(compiled.loaded().polyseme_int8_supported())
+        return worth and bool(native.loaded().polyseme_int8_supported())
 
     def _columns(self) -> Float[Tensor, " d"]:
         """Powers of two halfway between what would make x's columns alike and what would make W's (in some rows).
@@ -159,7 +159,7 @@ class Int8:
         counts, scored = torch.empty(2, len(x), dtype=torch.int64)
         encoder = (x, self._inverse, self._weight, self._bias, self._packed, *self._norms, bounds)
         shape = (self._n, self._d, self._depth, *self._large, k, min(room, _MOST_ROOM), self._run(len(x)))
-        compiled.run("polyseme_int8_find", len(x), _Find, *encoder, *shape, values, latents, counts, scored)
+        native.run("polyseme_int8_find", len(x), _Find, *encoder, *shape, values, latents, counts, scored)
         return Found(values, latents, counts, scored)
 
     def _run(self, rows: int) -> int:

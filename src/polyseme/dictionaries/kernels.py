@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme import native
 from polyseme.dictionaries import compiled
 
 TILE_BYTES = 16 * 2**20
@@ -84,7 +85,7 @@ def bag_sum(
 ) -> Float[Tensor, "bag d"]:
     """For each bag of entries, Σ values × weight[indices]."""
     offsets = offsets.to(indices.dtype)
-    if indices.dtype == torch.int32 and compiled.usable(weight, values):
+    if indices.dtype == torch.int32 and native.usable(weight, values):
         out = weight.new_empty(len(offsets) - 1, weight.shape[1])
         compiled.sum_bags(weight, indices, offsets, values, out)
         return out
@@ -97,7 +98,7 @@ def nonzero(
     values: Float[Tensor, " entry"], offsets: Int[Tensor, " bag_plus_1"]
 ) -> tuple[Int[Tensor, " kept"], Int[Tensor, " bag_plus_1"]]:
     """Which entries are not zero, and where each bag's begin among them, and the end."""
-    if compiled.usable(values):
+    if native.usable(values):
         return compiled.nonzero(values, offsets)
     before = torch.zeros(len(values) + 1, dtype=torch.int64, device=values.device)
     torch.cumsum(values != 0, 0, out=before[1:])
@@ -108,7 +109,7 @@ def sort_by_latent(
     latents: Int[Tensor, " entry"], n_latents: int
 ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " n_latents_plus_1"]]:
     """The entries sorted by latent (stable), and where each latent's begin (int32)."""
-    if latents.device.type == "cpu" and compiled.usable():
+    if latents.device.type == "cpu" and native.usable():
         return compiled.sort_by_latent(latents, n_latents)
     starts = torch.zeros(n_latents + 1, dtype=torch.int32, device=latents.device)
     starts[1:] = torch.bincount(latents, minlength=n_latents).cumsum(0)
@@ -131,7 +132,7 @@ def sum_by_latent(
         starts: where those latents' begin in it, and the end of the last.
         out: overwritten.
     """
-    in_loops, on_cuda = compiled.usable(rows, values), _on_cuda(rows, values)
+    in_loops, on_cuda = native.usable(rows, values), _on_cuda(rows, values)
     if not in_loops and on_cuda is None:
         low, high = int(starts[0]), int(starts[-1])
         own = order[low:high]
@@ -168,7 +169,7 @@ def residual_and_dot(
     goal: Float[Tensor, "bag d"],
 ) -> tuple[Float[Tensor, "bag d"], Float[Tensor, " entry"]] | None:
     """r = `bag_sum` − goal, and ⟨r[bag], weight[index]⟩ of each entry; None where nothing does both in one go."""
-    fused = compiled if compiled.usable(weight, values, goal) else _on_cuda(weight, values, goal)
+    fused = compiled if native.usable(weight, values, goal) else _on_cuda(weight, values, goal)
     return None if fused is None else fused.residual_and_dot(weight, indices, offsets, values, goal)
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme import native
 from polyseme.dictionaries import compiled
 from polyseme.dictionaries.entries import SparseEntries
 from polyseme.dictionaries.int8 import Found, Int8
@@ -94,7 +95,7 @@ def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | floa
 
 
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
-    if compiled.usable(encoder.x, encoder.weight):
+    if native.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
         room = encoder.n_latents // 16
         proven = _by_int8(
@@ -146,7 +147,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
     """
     k = min(k, encoder.n_latents)
     rough = encoder.selection == "bf16" and adds_bf16_in_fp32(encoder.x.device)
-    if not rough and compiled.usable(encoder.x, encoder.weight):
+    if not rough and native.usable(encoder.x, encoder.weight):
         proven = _by_int8(encoder, k, k, lambda w, rows: w.top_k(rows, k), lambda e: streamed_top_k(e, k))
         return streamed_top_k(encoder, k) if proven is None else proven
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -166,7 +167,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
 
 def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
     """Whether `select_top_k` goes by bytes, on a CPU in float32."""
-    return compiled.usable() and Int8.pays(rows, n_latents, d, k)
+    return native.usable() and Int8.pays(rows, n_latents, d, k)
 
 
 def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:

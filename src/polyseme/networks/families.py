@@ -74,6 +74,11 @@ class Family:
     mask_4d: bool = False
     absent: Callable[[Any], dict[str, str]] = _nothing_absent
 
+    @property
+    def attention(self) -> str | None:
+        """Path of a block's attention, with `{n}`: the module that `attn_in` goes into; None where there is none."""
+        return self.sites.get("blocks.{n}.attn_in", "").removesuffix(".in") or None
+
 
 GPT2 = Family(
     name="gpt2",

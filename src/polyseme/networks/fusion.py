@@ -1,4 +1,4 @@
-"""Linear maps through oneDNN, the non-linearity after one computed in its epilogue while the product is in cache.
+"""Linear maps through oneDNN, the non-linearity after one in the product's epilogue; attention by a compiled loop.
 
 Opt-in (`linear = "fused"`): values agree with the plain network's to about 1e-6 and not bit for bit, so the network's
 fingerprint changes with it. On an AMD processor oneDNN's fp32 product is twice as fast as the one torch uses; anywhere,
@@ -11,6 +11,7 @@ oneDNN does not take the tensors (another device, another dtype), modules comput
 """
 
 import functools
+import inspect
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, final
@@ -18,6 +19,8 @@ from typing import Any, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from polyseme.networks.attention import Attending, available
 
 _LINEAR = {"torch.nn.modules.linear.Linear": False, "transformers.pytorch_utils.Conv1D": True}
 """Modules that map linearly, by exact class; whether their weight is `[in, out]`. Subclasses (quantised, adapted) are
@@ -38,15 +41,17 @@ _APPLIED = "_polyseme_applied"
 """Set on a tensor to the non-linearity that is in it already."""
 
 
-def fuse(module: nn.Module, pairs: Iterable[tuple[str, str]]) -> int:
-    """Let oneDNN compute every linear map in `module`, in place.
+def fuse(module: nn.Module, pairs: Iterable[tuple[str, str]], attention: Iterable[str] = ()) -> int:
+    """Let oneDNN compute every linear map in `module`, and `networks.attention` what it can of attention, in place.
 
     Args:
         module: the network.
         pairs: paths of a linear map and of the non-linearity that alone reads what it returns, and reads it as it is.
+        attention: paths of modules that call torch's attention.
 
     Returns:
-        How many modules compute through oneDNN now: 0 where this torch or processor has no such operation.
+        How many linear maps go through oneDNN now. Where this torch or processor has no such operation, 0, and nothing
+        is changed.
     """
     if _operation(torch.float32) is None:
         return 0
@@ -66,12 +71,17 @@ def fuse(module: nn.Module, pairs: Iterable[tuple[str, str]]) -> int:
         if activation is not None:
             activation.forward = _Activation(activation)
         n += 1
+    for path in attention if available() else ():
+        if path in parts and "forward" not in vars(parts[path]):
+            parts[path].forward = _Attention(parts[path])
     return n
 
 
-def is_fused(module: nn.Module) -> bool:
-    """Whether some linear map in `module` is computed through oneDNN."""
-    return any(isinstance(vars(part).get("forward"), _Linear) for part in module.modules())
+def fused_parts(module: nn.Module) -> list[str]:
+    """What in `module` is computed otherwise than the module says: of `linear` and `attention`."""
+    forwards = [vars(part).get("forward") for part in module.modules()]
+    kinds = {"linear": _Linear, "attention": _Attention}
+    return [name for name, kind in kinds.items() if any(isinstance(forward, kind) for forward in forwards)]
 
 
 @final
@@ -110,6 +120,20 @@ class _Activation:
             return x
         module: Any = self._module
         return type(module).forward(module, x)
+
+
+@final
+class _Attention:
+    """A forward in which torch's attention goes by `attend`."""
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self.__signature__ = inspect.signature(module.forward)  # hooks ask for it to know what they were given
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module: Any = self._module
+        with Attending():
+            return type(module).forward(module, *args, **kwargs)
 
 
 def _relaid(weight: Any) -> nn.Parameter:

@@ -1,7 +1,7 @@
 """Loading networks: safetensors only, no code from the folder, offline unless a download is asked for."""
 
 import copy
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -121,7 +121,7 @@ def load_network(
         run = _call
     base = _base(placed)
     if linear == "fused":
-        fuse(placed, _activated(placed, base, family))
+        fuse(placed, *_fusible(placed, base, family))
     record = None
     if reinit is not None:
         record = reinit.build(placed, embeddings=[f"{base}{name}" for name in family.embeddings] if family else ())
@@ -154,14 +154,15 @@ def _sharing(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
-def _activated(module: nn.Module, base: str, family: Family | None) -> Iterator[tuple[str, str]]:
-    """Paths of the linear maps whose non-linearity follows at once, with its path."""
+def _fusible(module: nn.Module, base: str, family: Family | None) -> tuple[list[tuple[str, str]], list[str]]:
+    """Paths of the linear maps whose non-linearity follows at once, with its path; and those of attentions."""
     if family is None:
-        return
-    blocks = module.get_submodule(f"{base}{family.blocks}")
-    for n, _ in enumerate(blocks.children()):
-        for linear, activation in family.activated:
-            yield f"{base}{linear.format(n=n)}", f"{base}{activation.format(n=n)}"
+        return [], []
+    n_blocks = len(list(module.get_submodule(f"{base}{family.blocks}").children()))
+    own = [(f"{base}{a}", f"{base}{b}") for a, b in family.activated]
+    pairs = [(a.format(n=n), b.format(n=n)) for n in range(n_blocks) for a, b in own]
+    attention = [f"{base}{family.attention}".format(n=n) for n in range(n_blocks) if family.attention]
+    return pairs, attention
 
 
 def _is_causal(module: nn.Module, family: Family | None) -> bool:

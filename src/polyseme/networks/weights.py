@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyseme.networks.fusion import is_fused
+from polyseme.networks.fusion import fused_parts
 
 # What a Hugging Face config records beside the network's function: where it came from and what wrote it.
 _INCIDENTAL = ("_name_or_path", "transformers_version", "architectures", "dtype", "use_cache")
@@ -17,7 +17,7 @@ def weights_fingerprint(module: nn.Module) -> str:
     """SHA-256 (64 hex digits) over class, config, and the name, dtype, shape and bytes of every tensor of the state.
 
     Weights that several modules share are hashed once. The same network gives the same hash on every device; one whose
-    linear maps are fused gives another, for its values differ in the last bits.
+    parts are fused gives another, for its values differ in the last bits.
     """
     config: Any = getattr(module, "config", None)
     described: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
@@ -25,8 +25,7 @@ def weights_fingerprint(module: nn.Module) -> str:
         "class": f"{type(module).__module__}.{type(module).__qualname__}",
         "config": {key: value for key, value in described.items() if key not in _INCIDENTAL},
     }
-    if is_fused(module):
-        header["linear"] = "fused"
+    header |= dict.fromkeys(fused_parts(module), "fused")
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, default=str).encode())
     seen: dict[tuple[int, int], str] = {}
     for name, tensor in sorted(module.state_dict().items()):

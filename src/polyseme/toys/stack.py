@@ -15,10 +15,10 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from polyseme import native
 from polyseme.core.config import Config
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries import compiled
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 from polyseme.toys.streams import Streams
 
@@ -67,7 +67,7 @@ class Draws:
     def uniform(self, *shape: int) -> Float[Tensor, "instance ..."]:
         """U[0, 1)."""
         out = torch.empty(len(self), *shape, dtype=torch.float32)
-        if out.numel() and compiled.usable(out):
+        if out.numel() and native.usable(out):
             return self._streams.uniform(out)
         self._streams.release()
         for row, generator in zip(out, self._generators, strict=True):
@@ -85,7 +85,7 @@ class Draws:
     def sparse_uniform(self, p: Float[Tensor, " instance"], *shape: int) -> Float[Tensor, "instance ..."]:
         """U[0, 1) with probability p, else 0: of one uniform draw u, u < p is the mask and u / p the value."""
         out = torch.empty(len(self), *shape, dtype=torch.float32)
-        if out.numel() and compiled.usable(out, p):
+        if out.numel() and native.usable(out, p):
             return self._streams.uniform(out, p)
         u = self.uniform(*shape)
         together = max(1, BLOCK_BYTES * len(u) // max(1, u.nbytes))

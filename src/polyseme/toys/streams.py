@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polyseme.dictionaries import compiled
-from polyseme.dictionaries.compiled import POINTER, SIZE
+from polyseme import native
+from polyseme.native import POINTER, SIZE
 
 _WORDS = 624
 _LEFT, _NEXT, _STATE = 8, 16, 24
@@ -46,7 +46,7 @@ class Streams:
             self._acquire()
         p = None if p is None else p.to(torch.float32).contiguous()
         count = out[0].numel()
-        compiled.run("polyseme_uniform", len(out), _Uniform, self._states, self._positions, p, count, out)
+        native.run("polyseme_uniform", len(out), _Uniform, self._states, self._positions, p, count, out)
         return out
 
     def _acquire(self) -> None:

@@ -1,7 +1,7 @@
 /* Many of torch's CPU generators at once, bit for bit: MT19937 (Matsumoto & Nishimura 1998), whose state can be renewed
    and tempered many words at a time, where torch takes them one by one. Each stream is one thread's. */
 
-#include "kernels.h"
+#include "pool.h"
 
 enum { N = 624, M = 397 };
 

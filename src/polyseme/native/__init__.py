@@ -1,0 +1,80 @@
+"""Loops in C, where they were built (`hatch_build.py`): their library, and torch's threads to run them.
+
+What they compute stands beside the Python that calls them (`dictionaries.compiled`, `networks.attention`,
+`toys.streams`); everything works without them by torch's operations. The library is built when the package is, once
+for each level of vector instructions. It starts no threads: it borrows the pool that torch itself uses, by the function
+that compiled OpenMP code calls.
+"""
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LEVELS = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
+"""What torch calls a processor's abilities, and the build for it; any other takes `BASE`."""
+BASE = "base"
+
+
+def library(level: str) -> Path:
+    """Where the build for a level lies, or would lie."""
+    return Path(__file__).with_name(f"_kernels_{level}.so")
+
+
+POINTER, SIZE = ctypes.c_void_p, ctypes.c_int64
+
+
+class _Pool(ctypes.Structure):
+    _fields_ = (("fork", POINTER), ("threads", SIZE))
+
+
+@functools.cache
+def _fork() -> int | None:
+    """Address of the fork of the OpenMP that torch has loaded; None where it cannot be found."""
+    try:
+        maps = Path("/proc/self/maps").read_text(errors="replace") if sys.platform == "linux" else ""
+    except OSError:
+        return None
+    paths = dict.fromkeys(line.split(maxsplit=5)[-1].rstrip() for line in maps.splitlines() if "/" in line)
+    for path in paths:
+        if any(name in Path(path).name for name in ("libgomp", "libiomp5", "libomp")):
+            fork = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
+            if fork is not None:
+                return ctypes.cast(fork, ctypes.c_void_p).value
+    return None
+
+
+def loaded() -> Any:
+    """The library for what torch says the processor can do, or None where it was not built or does not load."""
+    return _loaded(torch.backends.cpu.get_cpu_capability())
+
+
+@functools.cache
+def _loaded(capability: str) -> Any:
+    path = library(LEVELS.get(capability, BASE))
+    try:
+        return ctypes.CDLL(str(path)) if path.exists() else None
+    except OSError:
+        return None
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the library is there and takes these: float32 on a CPU."""
+    if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in tensors):
+        return False
+    if loaded() is None:
+        return False
+    return torch.get_num_threads() == 1 or _fork() is not None
+
+
+def run(name: str, n: int, args: type[ctypes.Structure], *fields: Tensor | float | None) -> None:
+    """Call a function of the library on `n` rows."""
+    assert all(not isinstance(field, Tensor) or field.is_contiguous() for field in fields)
+    values = (field.data_ptr() if isinstance(field, Tensor) else field for field in fields)
+    pool = _Pool(_fork() or 0, torch.get_num_threads())
+    function = getattr(loaded(), name)
+    function(ctypes.byref(pool), ctypes.byref(args(*values)), SIZE(n))
