@@ -1,12 +1,17 @@
 """AuxK: dead latents are trained on what the live ones leave over (Gao et al. 2024, Scaling and evaluating sparse
 autoencoders, section 2.4 and appendix A.2)."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from polyseme.dictionaries import selection
 from polyseme.dictionaries.activation import Step
-from polyseme.dictionaries.kernels import affine, tiles, top_k
+from polyseme.dictionaries.entries import Codes, DenseTile, Gradients
+from polyseme.dictionaries.kernels import tiles, top_k, where_positive
 from polyseme.dictionaries.selection import Encoder
 
 
@@ -23,7 +28,7 @@ def auxk(
     """The loss coefficient × mean_b ‖e − ê‖² / d_out, with its gradients added to `step.grads` and `d_bias`.
 
     e = v − v̂ is held fixed; ê = Σ z_j W_dec_j over the k largest positive pre-activations z of the dead latents, no
-    bias. Dense over the dead latents, whose number is what it costs.
+    bias.
 
     Args:
         encoder: of the step.
@@ -39,25 +44,35 @@ def auxk(
     k = min(k, len(latents))
     if k == 0:
         return 0.0
-    W_enc, W_dec, b_enc = encoder.weight[latents], step.W_dec[latents], encoder.bias[latents]
-    d_enc, d_dec, d_pre_sum = torch.zeros_like(W_enc), torch.zeros_like(W_dec), torch.zeros_like(b_enc)
+    own = replace(encoder, weight=encoder.weight[latents], bias=encoder.bias[latents])
+    W_dec, d_pre_sum = step.W_dec[latents], torch.zeros_like(own.bias)
+    grads = Gradients({"W_enc": torch.empty_like(own.weight), "W_dec": torch.empty_like(W_dec)})
     loss = residual.new_zeros(())
-    for rows in tiles(len(residual), 4 * len(latents) * residual.element_size()):  # four such tensors at a time
-        u = encoder.x[rows]
-        pre = affine(u, W_enc, b_enc, out=u.new_empty(len(u), len(latents)))
-        z = pre.clamp(min=0)
-        if k < len(latents):
-            values, columns = top_k(z, k)
-            z = torch.zeros_like(z).scatter_(1, columns, values)
-        error = (z @ W_dec).add_(residual[rows])  # ê − e
+    for rows, codes in _codes(own, k):
+        error, d_z = codes.residual_and_dot(codes.pre, -residual[rows], W_dec)  # ê − e, and its products
         loss += torch.dot(error.view(-1), error.view(-1)) * weight
-        error.mul_(2 * weight)
-        d_pre = (error @ W_dec.t()).mul_(z > 0)
-        d_enc.addmm_(d_pre.t(), u)
-        d_dec.addmm_(z.t(), error)
-        d_pre_sum += d_pre.sum(0)
-    step.grads.add_at(encoder_name, latents, d_enc)
-    step.grads.add_at("W_dec", latents, d_dec)
+        d_pre = where_positive(d_z.mul_(2 * weight), codes.pre)
+        codes.outer("W_enc", d_pre, own.x[rows], grads)
+        codes.outer("W_dec", codes.pre, error.mul_(2 * weight), grads)
+        d_pre_sum += codes.by_latent(d_pre)
+    grads.finish()
+    step.grads.add_at(encoder_name, latents, grads["W_enc"])
+    step.grads.add_at("W_dec", latents, grads["W_dec"])
     step.grads.add_at("b_enc", latents, d_pre_sum)
     d_bias.index_add_(0, latents, d_pre_sum)
     return loss
+
+
+def _codes(encoder: Encoder, k: int) -> Iterator[tuple[slice, Codes]]:
+    """Some rows after the other, the k largest positive pre-activations of each: as entries, or as a tile where k is a
+    large share of all."""
+    if k <= selection.MAX_DENSITY * encoder.n_latents:
+        for rows in tiles(len(encoder.x), 16 * k):  # four numbers an entry
+            yield rows, selection.select_top_k(replace(encoder, x=encoder.x[rows]), k, ascending=True)
+        return
+    for rows, pre in encoder.tiles(temporaries=4):
+        pre.clamp_(min=0)
+        if k < encoder.n_latents:
+            values, columns = top_k(pre, k)
+            pre = torch.zeros_like(pre).scatter_(1, columns, values)
+        yield rows, DenseTile(pre)

@@ -22,6 +22,7 @@ from polyseme import native
 from polyseme.dictionaries import compiled
 from polyseme.dictionaries.kernels import (
     CACHED_BYTES,
+    affine,
     bag_sum,
     gather_dot,
     nonzero,
@@ -235,10 +236,10 @@ class DenseTile:
         return self, slice(None)
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
-        return values @ weight
+        return affine(values, weight.t(), None)
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        return g @ weight.t()
+        return affine(g, weight, None)
 
     def residual_and_dot(
         self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
@@ -251,7 +252,8 @@ class DenseTile:
 
     def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
         fresh = grads.fresh(name, slice(0, t.shape[1]))
-        if fresh is not None:
-            torch.mm(t.t(), rows, out=fresh)
-        else:
-            grads[name].addmm_(t.t(), rows)
+        product = affine(t.t(), rows.t(), None, out=fresh)
+        if fresh is None:
+            grads[name].add_(product)
+        elif product is not fresh:
+            fresh.copy_(product)

@@ -55,9 +55,9 @@ def affine(
     x: Float[Tensor, "batch d"],
     weight: Float[Tensor, "n d"],
     bias: Float[Tensor, " n"] | None,
-    out: Float[Tensor, "batch n"],
+    out: Float[Tensor, "batch n"] | None = None,
 ) -> Float[Tensor, "batch n"]:
-    """x Wᵀ + b, in `out` where the fastest routine can write there."""
+    """x Wᵀ + b, in `out` where there is one and the fastest routine can write there; either may be transposed."""
     onednn = _onednn_linear() if x.device.type == "cpu" and x.dtype == torch.float32 else None
     if onednn is not None:
         return onednn(x, weight, bias, "none", [], "")

@@ -41,8 +41,8 @@ class NetworkConfig(Config):
     download: bool = False
     """Fetch a hub name that is not on this machine yet; without it nothing touches the network."""
     linear: Literal["plain", "fused"] = "plain"
-    """`fused` computes linear maps on the CPU through oneDNN, with a GELU after one in the same pass, and attention by a
-    loop in C: faster, and equal to about 1e-6 instead of bit for bit."""
+    """`fused` computes linear maps on the CPU through oneDNN, with a GELU after one in the same pass, and attention by
+    a loop in C: faster, and equal to about 1e-6 instead of bit for bit."""
     reinit: ReinitConfig | None = None
     """Make the weights random, with chosen statistics kept: a control."""
 
@@ -88,8 +88,8 @@ def load_network(
         dtype: of the weights; by default float32 for a folder or name, unchanged for a module.
         device: `auto`, or a torch device; by default `auto` for a folder or name, unchanged for a module.
         download: fetch a hub name that is not on this machine.
-        linear: `fused` computes linear maps through oneDNN where that can be had on the CPU, and attention by a compiled
-            loop (`networks.fusion`).
+        linear: `fused` computes linear maps through oneDNN where that can be had on the CPU, and attention by a loop
+            in C (`networks.fusion`).
         reinit: make the weights random, with chosen statistics kept.
         example_inputs: inputs that run, for a module of an unknown kind; site widths are measured on them.
         causal: whether position t sees only positions up to t; known for Hugging Face models, else False.
