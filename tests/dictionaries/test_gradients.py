@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from polyseme import native
 from polyseme.dictionaries import entries, kernels, selection
+from polyseme.native import onednn
 from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
 
 
@@ -207,13 +208,12 @@ def test_dot_in_blocks_is_the_same(rows, n, share, cached, seed):
 
 
 def test_onednn_linear_is_the_same_where_torch_has_it(monkeypatch):
-    operation = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if operation is None or not torch.backends.mkldnn.is_available():
+    if onednn.operation(torch.float32) is None:
         pytest.skip("this torch has no oneDNN linear")
     generator = torch.Generator().manual_seed(0)
     x, W, b = torch.randn(6, 8, generator=generator), torch.randn(10, 8, generator=generator), torch.ones(10)
     want = x @ W.T + b
-    monkeypatch.setattr(kernels, "_onednn_linear", lambda: operation)
+    monkeypatch.setattr(onednn, "is_fastest", lambda: True)
     torch.testing.assert_close(kernels.affine(x, W, b, out=torch.empty(6, 10)), want)
-    monkeypatch.setattr(kernels, "_onednn_linear", lambda: None)
+    monkeypatch.setattr(onednn, "is_fastest", lambda: False)
     torch.testing.assert_close(kernels.affine(x, W, b, out=torch.empty(6, 10)), want)

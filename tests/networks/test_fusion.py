@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from polyseme.native import onednn
 from polyseme.networks import Network, NetworkConfig, ReinitConfig, add, fusion, load_network
 from tests import tiny
 from tests.networks.test_families import CASES, each_family, inputs_of
@@ -20,7 +21,7 @@ PAIRS = {
     "vit": ("vit.layers.{n}.mlp.fc1", "vit.layers.{n}.mlp.activation_fn"),
 }
 each_pair = pytest.mark.parametrize("family", PAIRS)
-needs_onednn = pytest.mark.skipif(fusion._operation(torch.float32) is None, reason="this torch has no fused linear map")
+needs_onednn = pytest.mark.skipif(fusion.operation(torch.float32) is None, reason="this torch has no fused linear map")
 
 
 def both(family: str) -> tuple[Network, Network]:
@@ -35,14 +36,14 @@ def error(got: Tensor, expected: Tensor) -> float:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The epilogues that oneDNN computes from here on."""
     seen: list[str] = []
-    operation = fusion._operation(torch.float32)
+    operation = fusion.operation(torch.float32)
 
     def counting(x: Tensor, weight: Tensor, bias: Tensor | None, attribute: str, *rest: Any) -> Tensor:
         seen.append(attribute)
         assert operation is not None
         return operation(x, weight, bias, attribute, *rest)
 
-    monkeypatch.setattr(fusion, "_operation", lambda dtype: counting if dtype == torch.float32 else None)
+    monkeypatch.setattr(fusion, "operation", lambda dtype: counting if dtype == torch.float32 else None)
     return seen
 
 
@@ -154,7 +155,7 @@ def test_the_fingerprint_says_so_and_keeps_the_plain_one(tmp_path: Any, monkeypa
     assert random[0].fingerprint == load_network(tiny.tiny_gpt2(), reinit=reinit).fingerprint
     assert random[1].fingerprint == load_network(tiny.tiny_gpt2(), linear="fused", reinit=reinit).fingerprint
     assert len({network.fingerprint for network in (plain, fused, *random)}) == 4
-    monkeypatch.setattr(fusion, "_operation", lambda _dtype: None)
+    monkeypatch.setattr(fusion, "operation", lambda _dtype: None)
     assert config.build().fingerprint == plain.fingerprint
 
 
@@ -163,7 +164,7 @@ def test_without_the_private_operation_values_are_the_plain_ones_bit_for_bit(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, fused = both(family)
-    monkeypatch.setattr(fusion, "_operation", lambda _dtype: None)
+    monkeypatch.setattr(fusion, "operation", lambda _dtype: None)
     late = load_network(CASES[family][0](), linear="fused")
     assert not fusion.fused_parts(late.module)
     expected = plain.logits(inputs_of(family))
@@ -180,7 +181,7 @@ def test_an_operation_that_fails_its_trial_is_not_used(broken: str, monkeypatch:
 
     mkldnn: Any = type("ops", (), {} if broken == "missing" else {"_linear_pointwise": staticmethod(operation)})
     monkeypatch.setattr(torch.ops, "mkldnn", mkldnn, raising=False)
-    assert fusion._operation.__wrapped__(torch.float32) is None
+    assert onednn.operation.__wrapped__(torch.float32) is None
 
 
 def test_gradients_autocast_other_precisions_and_empty_tensors_take_the_plain_way(
@@ -221,7 +222,7 @@ def test_subclasses_and_wrapped_modules_are_left_alone() -> None:
 
 
 @needs_onednn
-@pytest.mark.skipif(fusion._operation(torch.bfloat16) is None, reason="no bfloat16 on this processor")
+@pytest.mark.skipif(fusion.operation(torch.bfloat16) is None, reason="no bfloat16 on this processor")
 def test_half_precision_agrees_to_its_own_rounding() -> None:
     tokens = inputs_of("gpt2")
     plain, fused = (load_network(tiny.tiny_gpt2(), dtype="bfloat16", linear=how) for how in ("plain", "fused"))

@@ -12,7 +12,7 @@ from polyseme.dictionaries import selection
 from polyseme.dictionaries.activation import Step
 from polyseme.dictionaries.entries import Codes, DenseTile, Gradients
 from polyseme.dictionaries.kernels import tiles, top_k, where_positive
-from polyseme.dictionaries.selection import Encoder
+from polyseme.dictionaries.selection import BLOCK, Encoder
 
 
 def auxk(
@@ -44,8 +44,12 @@ def auxk(
     k = min(k, len(latents))
     if k == 0:
         return 0.0
-    own = replace(encoder, weight=encoder.weight[latents], bias=encoder.bias[latents])
-    W_dec, d_pre_sum = step.W_dec[latents], torch.zeros_like(own.bias)
+    # Rows of zeros, which are never positive, make widths few: oneDNN keeps what it needs for each (`native.onednn`).
+    more = -len(latents) % max(BLOCK[1], encoder.n_latents // 16)
+    weight_of_dead, bias, W_dec = (
+        torch.cat([t[latents], t.new_zeros(more, *t.shape[1:])]) for t in (encoder.weight, encoder.bias, step.W_dec)
+    )
+    own, d_pre_sum = replace(encoder, weight=weight_of_dead, bias=bias), torch.zeros_like(bias)
     grads = Gradients({"W_enc": torch.empty_like(own.weight), "W_dec": torch.empty_like(W_dec)})
     loss = residual.new_zeros(())
     for rows, codes in _codes(own, k):
@@ -56,10 +60,11 @@ def auxk(
         codes.outer("W_dec", codes.pre, error.mul_(2 * weight), grads)
         d_pre_sum += codes.by_latent(d_pre)
     grads.finish()
-    step.grads.add_at(encoder_name, latents, grads["W_enc"])
-    step.grads.add_at("W_dec", latents, grads["W_dec"])
-    step.grads.add_at("b_enc", latents, d_pre_sum)
-    d_bias.index_add_(0, latents, d_pre_sum)
+    of_dead = slice(0, len(latents))
+    step.grads.add_at(encoder_name, latents, grads["W_enc"][of_dead])
+    step.grads.add_at("W_dec", latents, grads["W_dec"][of_dead])
+    step.grads.add_at("b_enc", latents, d_pre_sum[of_dead])
+    d_bias.index_add_(0, latents, d_pre_sum[of_dead])
     return loss
 
 

@@ -6,9 +6,7 @@ no longer be equal bit for bit.
 
 import functools
 import importlib
-import platform
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from polyseme import native
 from polyseme.dictionaries import compiled
+from polyseme.native import onednn
 
 TILE_BYTES = 16 * 2**20
 """Largest temporary: glibc hands blocks under 32 MiB out again without page faults, and a tile stays near the cache."""
@@ -30,16 +29,6 @@ def tiles(n: int, row_bytes: int, *, least: int = 1) -> Iterator[slice]:
     """Slices of 0..n whose rows fill at most `TILE_BYTES`, or are `least`."""
     rows = max(1, least, TILE_BYTES // max(1, row_bytes))
     return (slice(start, min(n, start + rows)) for start in range(0, n, rows))
-
-
-@functools.cache
-def _onednn_linear() -> Any:
-    """oneDNN's fp32 linear where it beats MKL (AMD processors, twofold), else None."""
-    try:
-        cpu = Path("/proc/cpuinfo").read_text(errors="replace") if platform.system() == "Linux" else ""
-        return torch.ops.mkldnn._linear_pointwise if "AuthenticAMD" in cpu else None
-    except (OSError, AttributeError):
-        return None
 
 
 @functools.cache
@@ -58,9 +47,10 @@ def affine(
     out: Float[Tensor, "batch n"] | None = None,
 ) -> Float[Tensor, "batch n"]:
     """x Wᵀ + b, in `out` where there is one and the fastest routine can write there; either may be transposed."""
-    onednn = _onednn_linear() if x.device.type == "cpu" and x.dtype == torch.float32 else None
-    if onednn is not None:
-        return onednn(x, weight, bias, "none", [], "")
+    if x.device.type == "cpu" and x.dtype == torch.float32 and onednn.is_fastest():
+        linear = onednn.operation(torch.float32)
+        assert linear is not None
+        return linear(x, weight, bias, out=out)
     product = torch.mm(x, weight.t(), out=out)
     return product if bias is None else product.add_(bias)
 

@@ -10,7 +10,6 @@ looks or writes between a linear map and its non-linearity (a site there, a hook
 oneDNN does not take the tensors (another device, another dtype), modules compute as they did before.
 """
 
-import functools
 import inspect
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from polyseme.native.onednn import operation
 from polyseme.networks.attention import Attending, available
 
 _LINEAR = {"torch.nn.modules.linear.Linear": False, "transformers.pytorch_utils.Conv1D": True}
@@ -53,7 +53,7 @@ def fuse(module: nn.Module, pairs: Iterable[tuple[str, str]], attention: Iterabl
         How many linear maps go through oneDNN now. Where this torch or processor has no such operation, 0, and nothing
         is changed.
     """
-    if _operation(torch.float32) is None:
+    if operation(torch.float32) is None:
         return 0
     parts = dict(module.named_modules())
     after = {a: parts[b] for a, b in pairs if a in parts and b in parts and _name(parts[b]) in _EPILOGUES}
@@ -95,14 +95,14 @@ class _Linear:
     def __call__(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         module: Any = self._module
         weight, bias = module.weight, module.bias
-        operation = _operation(x.dtype) if _takes(x, weight) else None
-        if operation is None:
+        linear = operation(x.dtype) if _takes(x, weight) else None
+        if linear is None:
             return type(module).forward(module, x)
         weight = weight.t() if self._transposed else weight
         if self._activation is None or _watched(module, self._activation):
-            return operation(x, weight, bias, "none", [], "")
+            return linear(x, weight, bias, "none", "")
         attribute, algorithm = _EPILOGUES[_name(self._activation)]
-        y = operation(x, weight, bias, attribute, [], algorithm)
+        y = linear(x, weight, bias, attribute, algorithm)
         setattr(y, _APPLIED, self._activation)
         return y
 
@@ -150,38 +150,6 @@ def _takes(x: Tensor, weight: Tensor) -> bool:
         return False
     wants_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     return not wants_gradient and not torch.is_autocast_enabled("cpu")
-
-
-@functools.cache
-def _operation(dtype: torch.dtype) -> Any | None:
-    """oneDNN's linear map in this precision; None where there is none, or where it does not do what it should.
-
-    The operation is private to torch, so it is tried out on a small product with every epilogue first.
-    """
-    operation = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-    if operation is None or dtype not in (torch.float32, torch.bfloat16):
-        return None
-    expected = {
-        ("none", ""): lambda y: y,
-        ("relu", ""): torch.relu,
-        ("swish", ""): nn.functional.silu,
-        ("gelu", "none"): nn.functional.gelu,
-        ("gelu", "tanh"): functools.partial(nn.functional.gelu, approximate="tanh"),
-    }
-    x, weight, bias = (torch.linspace(-2, 3, n, dtype=dtype) for n in (12, 20, 5))
-    x, weight = x.view(3, 4), weight.view(4, 5).t()
-    tolerance = 1e-5 if dtype == torch.float32 else 0.05
-    try:
-        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return None
-        product = nn.functional.linear(x.float(), weight.float(), bias.float())
-        for (attribute, algorithm), function in expected.items():
-            y = operation(x, weight, bias, attribute, [], algorithm).float()
-            if not torch.allclose(y, function(product), rtol=tolerance, atol=tolerance):
-                return None
-    except (RuntimeError, TypeError, AttributeError):  # not on this processor, or with other arguments than today's
-        return None
-    return operation
 
 
 def _name(module: nn.Module) -> str:
