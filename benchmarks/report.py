@@ -48,7 +48,9 @@ def machine() -> str:
     fields = dict(line.split(":", 1) for line in listed.splitlines() if ":" in line)
     name = fields.get("Model name", platform.processor()).strip()
     flags = [flag for flag in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in fields.get("Flags", "")]
-    return f"{name}, {fields.get('CPU(s)', '?').strip()} cores, {', '.join(flags) or 'no AVX-512'}"
+    family, model = (fields.get(key, "?").strip() for key in ("CPU family", "Model"))
+    cores = f"{fields.get('CPU(s)', '?').strip()} cores"
+    return f"{name} (family {family}, model {model}), {cores}, {', '.join(flags) or 'no AVX-512'}"
 
 
 def versions() -> str:
@@ -109,19 +111,21 @@ def step_tables(result: dict[str, Any]) -> list[str]:
 
 
 def harvest_table(result: dict[str, Any]) -> list[str]:
-    """Tokens a second."""
+    """Tokens a second, each precision beside its own products and its own fused harvest."""
     about, rows = result["about"], result["rows"]
-    median = {row["name"]: statistics.median(row["ms"]) for row in rows}
-    limits = [ms for name, ms in median.items() if name.startswith("products")]
-    limit = min(limits, default=float("nan"))
-    lines = [f"## Harvest, six-layer GPT-2, d = {about['d']}, after block 3, {about['threads']} threads", ""]
-    return lines + table(
-        ("", "tokens a second", "share of the products alone"),
-        [
-            (name, f"{1e3 * about['tokens'] / ms:,.0f}", "" if name.startswith("bf16") else f"{limit / ms:.2f}")
-            for name, ms in median.items()
-        ],
-    )
+    n = len(rows[0]["ms"])
+    lines = [f"## Harvest, six-layer GPT-2, d = {about['d']}, after block 3, {about['threads']} threads, n = {n} each", ""]
+    cells: list[tuple[str, ...]] = []
+    for half in (False, True):
+        own = {row["name"]: row["ms"] for row in rows if row["name"].startswith("bf16") == half}
+        median = {name: statistics.median(ms) for name, ms in own.items()}
+        limit = min((ms for name, ms in median.items() if "products" in name), default=float("nan"))
+        fused = next((ms for name, ms in median.items() if name.endswith("polyseme fused")), float("nan"))
+        for name, ms in own.items():
+            rates = spread([1e3 * about["tokens"] / each for each in ms])
+            cells.append((name, rates, f"{limit / median[name]:.2f}", f"{median[name] / fused:.2f}"))
+    header = ("", "tokens a second, median [quartiles]", "share of the products alone", "polyseme fused over it")
+    return lines + table(header, cells)
 
 
 def toys_table(result: dict[str, Any]) -> list[str]:
