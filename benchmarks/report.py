@@ -114,7 +114,8 @@ def harvest_table(result: dict[str, Any]) -> list[str]:
     """Tokens a second, each precision beside its own products and its own fused harvest."""
     about, rows = result["about"], result["rows"]
     n = len(rows[0]["ms"])
-    lines = [f"## Harvest, six-layer GPT-2, d = {about['d']}, after block 3, {about['threads']} threads, n = {n} each", ""]
+    title = f"Harvest, six-layer GPT-2, d = {about['d']}, after block 3, {about['threads']} threads"
+    lines = [f"## {title}, n = {n} each", ""]
     cells: list[tuple[str, ...]] = []
     for half in (False, True):
         own = {row["name"]: row["ms"] for row in rows if row["name"].startswith("bf16") == half}

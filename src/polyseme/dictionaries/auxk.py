@@ -44,8 +44,7 @@ def auxk(
     k = min(k, len(latents))
     if k == 0:
         return 0.0
-    # Rows of zeros, which are never positive, make widths few: oneDNN keeps what it needs for each (`native.onednn`).
-    more = -len(latents) % max(BLOCK[1], encoder.n_latents // 16)
+    more = _width(len(latents), encoder.n_latents) - len(latents)  # rows of zeros, which are never positive
     weight_of_dead, bias, W_dec = (
         torch.cat([t[latents], t.new_zeros(more, *t.shape[1:])]) for t in (encoder.weight, encoder.bias, step.W_dec)
     )
@@ -66,6 +65,12 @@ def auxk(
     step.grads.add_at("b_enc", latents, d_pre_sum[of_dead])
     d_bias.index_add_(0, latents, d_pre_sum[of_dead])
     return loss
+
+
+def _width(n_dead: int, n_latents: int) -> int:
+    """What the dead are filled up to. Widths are few, since oneDNN keeps what it needs for each (`native.onednn`)."""
+    power, most = 1 << (n_dead - 1).bit_length(), max(BLOCK[1], n_latents // 16)
+    return max(16, power) if power <= most else n_dead + -n_dead % most
 
 
 def _codes(encoder: Encoder, k: int) -> Iterator[tuple[slice, Codes]]:

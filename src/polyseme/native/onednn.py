@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LEAST_ROWS, MOST_ROWS = 64, 2**16
+LEAST_ROWS, MOST_ROWS = 16, 2**16
 """Of a product: fewer are padded with zeros, more are cut."""
 
 _Linear = Callable[..., Tensor]
