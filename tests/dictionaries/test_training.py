@@ -4,6 +4,8 @@ import functools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polyseme.dictionaries import (
     ARCHITECTURES,
@@ -13,7 +15,10 @@ from polyseme.dictionaries import (
     MatryoshkaConfig,
     ReLUConfig,
     TopKConfig,
+    auxk,
+    selection,
 )
+from polyseme.native import onednn
 from tests.dictionaries.reference import make_batch
 
 D, FEATURES, N = 16, 32, 48
@@ -110,6 +115,36 @@ def test_auxk_gives_dead_latents_a_gradient_and_nothing_else_does(name):
     assert torch.equal(p["W_enc"].grad[5:], rest)
     none_dead = dictionary.accumulate(batch, progress=0.0, dead=torch.zeros_like(dead), coefficient=0.0)
     assert float(none_dead.aux) == 0
+
+
+@given(n_latents=st.integers(1, 10**6), share=st.floats(0, 1))
+def test_the_dead_are_filled_up_by_no_more_than_their_number(n_latents, share):
+    n_dead = max(1, round(share * n_latents))
+    width = auxk._width(n_dead, n_latents)
+    assert n_dead <= width < max(2 * n_dead, 17)
+
+
+@pytest.mark.parametrize("layout", [0.0, 1.0])
+def test_dead_latents_make_few_shapes(layout, monkeypatch):
+    private = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if onednn.operation(torch.float32) is None:
+        pytest.skip("this torch has no oneDNN linear")
+    shapes = set()
+
+    def counting(x, weight, *rest):
+        shapes.add((x.shape, weight.shape))
+        return private(x, weight, *rest)
+
+    monkeypatch.setattr(onednn, "is_fastest", lambda: True)
+    monkeypatch.setattr(onednn, "operation", lambda _: functools.partial(onednn._by_pieces, counting))
+    monkeypatch.setattr(selection, "MAX_DENSITY", layout)
+    dictionary = TopKConfig(n_latents=1024, k=3, k_aux=5).build(D, seed=0)
+    dictionary.initialise(make_batch(planted()))
+    for n in range(1, 1024, 13):
+        dead = torch.arange(1024) < n
+        dictionary.accumulate(make_batch(planted()[:300]), progress=0.0, dead=dead, coefficient=0.0)
+    assert {x[0] for x, _ in shapes} <= {2**i for i in range(4, 11)}
+    assert len(shapes) <= 80  # 240 and 480 if each number of dead latents made its own
 
 
 def test_matryoshka_prefixes_reconstruct_alone():
