@@ -170,7 +170,8 @@ def test_a_linear_network_has_its_analytic_effect_and_a_null_direction_has_none(
     assert math.isclose(effects.effect[0], float(expected), abs_tol=1e-5)
     assert math.isclose(effects.kl[0], float((clean.exp() * (clean - edited)).sum(-1).mean()), abs_tol=1e-5)
     assert effects.low[0] < effects.effect[0] < effects.high[0]
-    assert effects.effect[1] == 0
+    # Not 0 on every processor: a float32 product may round a row by how many others there are.
+    assert abs(effects.effect[1]) < 1e-6
     assert effects.kl[1] < 1e-6
     assert effects.null_kl[1] > 0.05
     assert effects.n_tokens.tolist() == [len(rows)] * 2
