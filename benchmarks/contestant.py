@@ -119,11 +119,12 @@ def _encoder_gemm(spec: Spec, turns: Turns) -> None:
     weight = torch.nn.functional.normalize(torch.randn(spec.n_latents, turns.d), dim=1)
     bias, out = torch.zeros(spec.n_latents), torch.empty(spec.batch_size, spec.n_latents)
     onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if spec.setting == "onednn" else None
+    rows = max(256, 2**22 // spec.n_latents)  # 16 MiB, which glibc hands out again
     turns.reconstruct = lambda x: (x, torch.zeros(len(x)))
     for x in turns:
         if onednn is not None:
-            for start in range(0, len(x), 512):
-                onednn(x[start : start + 512], weight, bias, "none", [], "")
+            for part in x.split(rows):
+                onednn(part, weight, bias, "none", [], "")
         else:
             torch.mm(x, weight.t(), out=out)
 

@@ -250,10 +250,10 @@ def _live(spec: Spec, turns: Turns) -> None:
 
 
 def _product(spec: Spec, turns: Turns) -> None:
-    """By the faster of torch's two routines, 512 rows at a time or more, into a kept buffer."""
+    """By the faster of torch's two routines: one into a kept buffer, the other in tiles whose memory is had again."""
     weight = torch.nn.functional.normalize(torch.randn(spec.n_latents, spec.d), dim=1)
     x, rows = torch.randn(spec.batch_size, spec.d), min(spec.batch_size, max(512, 4 * TILE_BYTES // spec.n_latents))
-    out = torch.empty(rows, spec.n_latents)
+    out, a_tile = torch.empty(rows, spec.n_latents), max(256, TILE_BYTES // (4 * spec.n_latents))
     onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
     def mkl() -> None:
@@ -261,7 +261,7 @@ def _product(spec: Spec, turns: Turns) -> None:
             torch.mm(part, weight.t(), out=out[: len(part)])
 
     def dnn() -> None:
-        for part in x.split(rows):
+        for part in x.split(a_tile):
             onednn(part, weight, None, "none", [], "")
 
     def seconds(routine: Any) -> float:
