@@ -100,6 +100,19 @@ def test_is_as_near_to_the_definition_as_torch_is(shape, causal):
     assert own < 2 * torchs
 
 
+def test_bfloat16_is_float32_rounded_once():
+    q, k, v = (drawn(seed, 2, 3, 70, 20, dtype=torch.bfloat16) for seed in range(3))
+    v[:, :, :2] = torch.arange(128, 130).view(-1, 1)  # neighbours: their mean is a tie
+    k[:, :, :2] = 1
+    for causal in (True, False):
+        wide = found(q.float(), k.float(), v.float(), is_causal=causal)
+        assert torch.equal(found(q, k, v, is_causal=causal), wide.bfloat16())
+    v[:, :, :2] += 1
+    wide = found(q.float(), k.float(), v.float(), is_causal=True)
+    assert torch.equal(wide[:, :, 1], torch.full_like(wide[:, :, 1], 129.5))
+    assert torch.equal(found(q, k, v, is_causal=True)[:, :, 1], wide[:, :, 1].bfloat16())
+
+
 def test_equal_keys_give_the_mean_of_the_values_seen():
     q, v = drawn(0, 2, 3, 70, 20), drawn(1, 2, 3, 70, 20)
     k = torch.ones(2, 3, 70, 20)
