@@ -107,10 +107,11 @@ class Linear:
         self.b_enc = torch.full((n_latents,), bias)
 
     def encode(self, x: Tensor) -> Latents:
-        return Latents.from_dense((x @ self.W_enc.T + self.b_enc).relu())
+        # Not as a product, which on some processors rounds a row by how many others there are.
+        return Latents.from_dense(((x.unsqueeze(-2) * self.W_enc).sum(-1) + self.b_enc).relu())
 
     def decode(self, z: Latents) -> Tensor:
-        return z.dense() @ self.W_dec
+        return (z.dense().unsqueeze(-1) * self.W_dec).sum(-2)
 
 
 def make_windows(n_documents: int = 8, context: int = 10, seed: int = 0, prefix: int | None = 0) -> Windows:
