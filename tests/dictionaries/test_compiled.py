@@ -34,14 +34,6 @@ def level(request):
         yield request.param
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def streamed(pre: torch.Tensor, bias: torch.Tensor, k: int, rows: int, block: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Values and latents of each row, -1 where it has fewer than k."""
     top = compiled.TopK(len(pre), k)

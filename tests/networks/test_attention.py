@@ -31,14 +31,6 @@ def level(request: Any) -> Iterator[str]:
         yield request.param
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: Any) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def drawn(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Vectors `[batch, head, position, d]` as networks hand them over: heads side by side in memory."""
     batch, heads, n, d = shape
