@@ -80,10 +80,12 @@ def test_sequences_recur_and_only_what_the_period_decides_is_asked():
 
 @pytest.mark.parametrize("places", ["after", "before"])
 def test_a_head_attends_to_the_token_before_only_where_positions_come_before_its_maps(places: str):
-    # q turns each place's sines and cosines one step back: p_t ↦ p_(t − 1).
+    # q turns each place's sines and cosines one step back: p_t ↦ p_(t − 1), a rotation of each pair.
     config = SMALL.model_copy(update={"places": places, "d_model": 8, "length": 12})
     module, place = config.build(), positions(13, 8)
-    back = torch.linalg.lstsq(place[1:], place[:-1]).solution.T
+    sines, cosines = place[1].view(-1, 2).unbind(1)
+    back = torch.block_diag(*torch.stack([cosines, -sines, sines, cosines], dim=1).view(-1, 2, 2))
+    torch.testing.assert_close(place[1:] @ back.T, place[:-1], rtol=0, atol=1e-5)
     with torch.no_grad():
         module.embed.weight.zero_()
         module.layers[0].q_proj.weight.copy_(30 * back)

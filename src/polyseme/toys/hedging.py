@@ -174,7 +174,9 @@ def on_off(config: HedgingToy, reporter: Reporter) -> Sequence[Check]:
         x = rows_of(toy, config.training.rows).double()
         parent = (x @ features_of(toy)[0].double() > 0.5).double()
         design = torch.stack([parent, torch.ones_like(parent)], 1)
-        fitted.append(components(torch.linalg.lstsq(design, x).solution[:1], features_of(toy).double())[0])
+        # Not the default driver, gelsy: torch gives it pivots that were never set (pytorch issue 71222).
+        best_rows = torch.linalg.lstsq(design, x, driver="gelsd").solution
+        fitted.append(components(best_rows[:1], features_of(toy).double())[0])
     lines: list[Check] = []
     for i, (name, cosine) in enumerate(wanted.items()):
         lines.append(
