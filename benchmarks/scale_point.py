@@ -150,11 +150,15 @@ class Stream:
         """As in `ActivationSource`; the clock does not run while a batch is made."""
         ids = torch.zeros(batch_size, dtype=torch.int64)
         steps = range(start, stop or self.n_tokens // batch_size)
-        for step, _ in zip(steps, self._turns or itertools.repeat(None), strict=False):
+
+        def made(step: int) -> SiteBatch:
             x = self.draw(batch_size, step)
             if self._turns is not None:
                 self._turns.begin()
-            yield SiteBatch({"site": x}, ids, ids, ids)
+            return SiteBatch({"site": x}, ids, ids, ids)
+
+        for step, _ in zip(steps, self._turns or itertools.repeat(None), strict=False):
+            yield made(step)  # and kept by no name here
 
 
 class Live:

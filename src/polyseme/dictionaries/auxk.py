@@ -52,11 +52,12 @@ def auxk(
     grads = Gradients({"W_enc": torch.empty_like(own.weight), "W_dec": torch.empty_like(W_dec)})
     loss = residual.new_zeros(())
     for rows, codes in _codes(own, k):
-        error, d_z = codes.residual_and_dot(codes.pre, -residual[rows], W_dec)  # ê − e, and its products
+        # −(ê − e) = −ê − (v̂ − v), and its products: so no e is made.
+        error, d_z = codes.residual_and_dot(-codes.pre, residual[rows], W_dec)
         loss += torch.dot(error.view(-1), error.view(-1)) * weight
-        d_pre = where_positive(d_z.mul_(2 * weight), codes.pre)
+        d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre)
         codes.outer("W_enc", d_pre, own.x[rows], grads)
-        codes.outer("W_dec", codes.pre, error.mul_(2 * weight), grads)
+        codes.outer("W_dec", codes.pre, error.mul_(-2 * weight), grads)
         d_pre_sum += codes.by_latent(d_pre)
     grads.finish()
     of_dead = slice(0, len(latents))

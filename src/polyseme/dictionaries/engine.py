@@ -364,10 +364,10 @@ class SparseDictionary:
 
     def _attached_gradients(self) -> dict[str, Tensor]:
         """The kept buffers, put back as `.grad` (an optimiser's zero_grad may have dropped them)."""
+        if not self._gradients:
+            self._gradients = {name: torch.empty_like(parameter) for name, parameter in self._parameters.items()}
         for name, parameter in self._parameters.items():
-            buffer = self._gradients.setdefault(name, torch.empty_like(parameter))
-            if parameter.grad is not buffer:
-                parameter.grad = buffer
+            parameter.grad = self._gradients[name]
         return self._gradients
 
     def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:

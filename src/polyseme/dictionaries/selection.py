@@ -173,7 +173,7 @@ def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
 def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
     """`select_top_k` while the product comes block by block, and no tile of all latents is ever made."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for rows in tiles(len(encoder.x), 8 * compiled.TopK.places(k)):
+    for rows in (slice(i, i + BLOCK[0]) for i in range(0, len(encoder.x), BLOCK[0])):
         part = dataclasses.replace(encoder, x=encoder.x[rows])
         top = compiled.TopK(len(part.x), k)
         for own, latents, products in part.blocks():
@@ -221,7 +221,9 @@ def _by_int8(
     found, again = joined(parts, latents), torch.cat(unproven)
     if not len(again):
         return found
-    rest = in_float32(dataclasses.replace(encoder, x=encoder.x[again], selection="fp32"))
+    del weights
+    by_floats = [in_float32(dataclasses.replace(encoder, x=encoder.x[some], selection="fp32")) for some in again.split(BLOCK[0])]
+    rest = joined([(e.pre, e.indices, e.offsets.diff().long()) for e in by_floats], latents)
     starts, counts = found.offsets[:-1].long(), found.offsets.diff().long()
     starts[again], counts[again] = rest.offsets[:-1].long() + len(found.pre), rest.offsets.diff().long()
     both = torch.cat([found.pre, rest.pre]), torch.cat([found.indices, rest.indices])

@@ -1,7 +1,8 @@
 """oneDNN's linear map, by an operation private to torch: looked for, tried out, and kept from filling the memory.
 
 oneDNN builds a primitive for every shape that it meets and keeps the last thousand, each with room for packed operands:
-512 × 512 weights and 1 to 1,000 rows came to 1.1 GiB. So rows are cut into powers of two, and shapes are few.
+512 × 512 weights and 1 to 1,000 rows came to 1.1 GiB. So rows are cut into powers of four, of two from 1,024 on, and
+shapes are few.
 """
 
 import functools
@@ -89,11 +90,11 @@ def _by_pieces(
 
 
 def _pieces(n: int) -> Iterator[slice]:
-    """0..n in powers of two, the largest first; the last may end beyond n."""
+    """0..n in powers of four, of two from 1,024 on, the largest first; the last may end beyond n."""
     start, size = 0, MOST_ROWS
     while start < n:
         if n - start >= size or size == LEAST_ROWS:
             yield slice(start, start + size)
             start += size
         else:
-            size //= 2
+            size //= 2 if size > 1024 else 4

@@ -148,6 +148,7 @@ class _Fit:
                 # An interrupt falls between steps, never between the jobs of one: the state stays savable.
                 with hold_interrupts():
                     self._step(batch)
+                del batch  # before the source makes the next
                 now = time.monotonic()
                 if now - shown_at >= _SECONDS_BETWEEN_UPDATES or self.done == plan.n_steps:
                     progress.update(self.done * plan.batch_size, note=self._note())
