@@ -287,7 +287,7 @@ def _own(spec: Spec, turns: Turns) -> None:
     if by_bytes(spec.batch_size, spec.n_latents, spec.d, spec.k):
         weights = Int8(encoder.x, weight, encoder.bias)
         for _ in turns:
-            weights.above(slice(0, spec.batch_size), torch.full_like(encoder.bias, 1e30), 1)
+            weights.above(encoder.x, torch.full_like(encoder.bias, 1e30), 1)
         return
     for _ in turns:
         for _ in encoder.blocks():

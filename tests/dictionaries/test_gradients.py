@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme import native
-from polyseme.dictionaries import entries, kernels, selection
+from polyseme.dictionaries import engine, entries, kernels, selection
 from polyseme.native import onednn
 from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
 
@@ -30,6 +30,8 @@ def cases(draw):
         "layout": draw(st.sampled_from(["sparse", "dense", "measured"])),
         "tile_bytes": draw(st.sampled_from([64, 1000, 2**24])),
         "least_rows": draw(st.sampled_from([1, 3, 256])),
+        "block": draw(st.sampled_from([1, 5, 1024])),
+        "most_entries": draw(st.sampled_from([1, 11, 2**19])),
         "cached_bytes": draw(st.sampled_from([100, 600, 2**20])),
     }
 
@@ -87,6 +89,8 @@ def test_step_equals_dense_autograd(architecture, case):
         patch.setattr(selection, "MAX_DENSITY", density)
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
         patch.setattr(selection, "LEAST_ROWS", case["least_rows"])
+        patch.setattr(selection, "BLOCK", (case["block"], 512))
+        patch.setattr(engine, "MOST_ENTRIES", case["most_entries"])
         patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
         dictionary, stats, expected, _ = run(case, torch.float64)
     # A twin's equal pre-activations make AuxK's choice a matter of taste: only then it may differ.
@@ -121,6 +125,7 @@ def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(arch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "MAX_DENSITY", {"sparse": 1.0, "dense": -1.0}.get(case["layout"], 0.1))
         patch.setattr(selection, "BLOCK", (block, block))
+        patch.setattr(engine, "MOST_ENTRIES", case["most_entries"])
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
         patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
         dictionary, stats, expected, unsure = run(case, torch.float32)

@@ -77,7 +77,7 @@ def check_top_k(of: Encoder, k: int, found: Found) -> int:
 def test_proven_rows_hold_the_largest(rows, d, n, k, apart, outlier, scale, seed):
     of = encoder(rows, d, n, seed=seed, shared=1.0, apart=apart, outlier=outlier)
     of = dataclasses.replace(of, x=of.x * scale, bias=of.bias * scale)
-    check_top_k(of, k, Int8(of.x, of.weight, of.bias).top_k(slice(0, rows), k))
+    check_top_k(of, k, Int8(of.x, of.weight, of.bias).top_k(of.x, k))
 
 
 @settings(max_examples=100, deadline=None)
@@ -94,7 +94,7 @@ def test_proven_rows_hold_the_largest(rows, d, n, k, apart, outlier, scale, seed
 def test_proven_rows_hold_all_above(rows, d, n, apart, outlier, bound, room, seed):
     of = encoder(rows, d, n, seed=seed, shared=1.0, apart=apart, outlier=outlier)
     bounds = bound + randn(n, seed=seed + 4)
-    values, latents, counts, scored = Int8(of.x, of.weight, of.bias).above(slice(0, rows), bounds, room)
+    values, latents, counts, scored = Int8(of.x, of.weight, of.bias).above(of.x, bounds, room)
     pre, off = exact(of)
     assert (scored >= counts).all()
     if room >= n:
@@ -112,14 +112,14 @@ def test_proven_rows_hold_all_above(rows, d, n, apart, outlier, bound, room, see
 
 def test_clear_cases_are_proven():
     of = encoder(500, 256, 4096)
-    assert check_top_k(of, 16, Int8(of.x, of.weight, of.bias).top_k(slice(0, 500), 16)) == 500
+    assert check_top_k(of, 16, Int8(of.x, of.weight, of.bias).top_k(of.x[:500], 16)) == 500
 
 
 def test_a_large_column_does_not_cost_the_others_their_precision():
     """As in a residual stream: without scaled columns one of 256 that is 1,000 times as large leaves nothing proven."""
     of = encoder(500, 256, 4096, outlier=1000.0)
     of.weight[:, 128] /= 1000
-    assert check_top_k(of, 16, Int8(of.x, of.weight, of.bias).top_k(slice(0, 500), 16)) == 500
+    assert check_top_k(of, 16, Int8(of.x, of.weight, of.bias).top_k(of.x[:500], 16)) == 500
 
 
 def test_columns_that_are_alike_are_left_alike():
@@ -131,7 +131,7 @@ def test_columns_that_are_alike_are_left_alike():
 
 def test_what_bytes_cannot_tell_apart_is_not_proven():
     of = encoder(40, 64, 3000, shared=1.0, apart=1e-4)
-    assert check_top_k(of, 5, Int8(of.x, of.weight, of.bias).top_k(slice(0, 40), 5)) < 40
+    assert check_top_k(of, 5, Int8(of.x, of.weight, of.bias).top_k(of.x[:40], 5)) < 40
 
 
 def whole(v: torch.Tensor) -> torch.Tensor:
@@ -145,7 +145,7 @@ def whole(v: torch.Tensor) -> torch.Tensor:
 def test_errors_that_all_add_up_are_within_the_bound(seed, of_weight, monkeypatch):
     """A latent that points along a vector's rounding error, and a vector along a latent's: the bound's worst case."""
     d, n = 64, 600
-    monkeypatch.setattr(Int8, "_columns", lambda _: torch.ones(d))  # which would differ with what is built from them
+    monkeypatch.setattr(Int8, "_columns", lambda *_: torch.ones(d))  # which would differ with what is built from them
     rounded, others = randn(1, d, seed=seed), 0.005 * randn(n, d, seed=100 + seed)
     error = rounded - whole(rounded)
     along = whole(40 * torch.nn.functional.normalize(error, dim=1))  # has no rounding error itself
@@ -155,7 +155,7 @@ def test_errors_that_all_add_up_are_within_the_bound(seed, of_weight, monkeypatc
     bias[0] = 5 - in_bytes  # so that bytes see 5, and the truth is all of the error above it
     assert product - in_bytes > 0.99 * float(error.norm() * along.norm())
     bounds = torch.full((n + 1,), product + float(bias[0]) - 0.02)
-    found = Int8(x, weight, bias).above(slice(0, 1), bounds, 500)
+    found = Int8(x, weight, bias).above(x[:1], bounds, 500)
     assert found.counts.tolist() == [1]
     assert found.latents[0, 0] == 0
 
@@ -192,7 +192,7 @@ def test_rows_that_are_not_proven_are_encoded_in_float32():
     of.x[3], of.x[300, 5], of.x[699, 5] = float("nan"), float("inf"), 1e30
     of.bias[:] = 1.0
     weights = Int8(of.x, of.weight, of.bias)
-    failed = (weights.top_k(slice(0, 700), 20).counts < 0).sum()
+    failed = (weights.top_k(of.x[:700], 20).counts < 0).sum()
     assert 100 <= failed < 175  # not so many that float32 is asked for all
     same(*pair(of, lambda e: select_top_k(e, 20, ascending=True)))
     same(*pair(of, lambda e: select_above(e, 25.0)))
@@ -202,9 +202,9 @@ def test_where_most_rows_cannot_be_proven_float32_does_all(monkeypatch):
     of = encoder(700, 100, 2048)
     asked = []
     real = Int8.above
-    monkeypatch.setattr(Int8, "above", lambda self, rows, *args: asked.append(rows) or real(self, rows, *args))
+    monkeypatch.setattr(Int8, "above", lambda self, x, *args: asked.append(len(x)) or real(self, x, *args))
     same(*pair(of, lambda e: select_above(e, 0.0)))
-    assert [rows.start for rows in asked] == [0]
+    assert asked == [selection.SAMPLE]
     assert select_if_sparse(of, 0.0) is None
 
 

@@ -1,5 +1,6 @@
 """What an architecture brings to the engine: its configuration's common part and its activation."""
 
+import functools
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -92,6 +93,7 @@ class Step:
         per_row: 1 / (batch × d_out), the weight of one row in the loss.
         coefficient: of the penalty.
         sparsity, aux: the activation adds its parts of the loss here.
+        totals: room for what it sums over the batch's pieces, for each latent.
     """
 
     goal: Float[Tensor, "batch d_out"]
@@ -102,6 +104,12 @@ class Step:
     coefficient: float
     sparsity: Tensor | float = 0.0
     aux: Tensor | float = 0.0
+    totals: Tensor | float = 0.0
+
+    @functools.cached_property
+    def norms(self) -> Float[Tensor, " n_latents"]:
+        """Of the decoder's rows."""
+        return torch.linalg.vector_norm(self.W_dec, dim=1)
 
 
 @runtime_checkable
@@ -133,6 +141,10 @@ class Activation(Protocol):
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         """∂pre from ∂f, in whose place it may be; adds penalties to `step`, its own gradients to `step.grads`."""
+        ...
+
+    def finish(self, step: Step, /) -> None:
+        """What is to be added to `step` once, after all pieces of the batch."""
         ...
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:

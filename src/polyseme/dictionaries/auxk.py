@@ -2,15 +2,14 @@
 autoencoders, section 2.4 and appendix A.2)."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.dictionaries import selection
 from polyseme.dictionaries.activation import Step
-from polyseme.dictionaries.entries import Codes, DenseTile, Gradients
+from polyseme.dictionaries.entries import Codes, DenseTile, SparseEntries
 from polyseme.dictionaries.kernels import tiles, top_k, where_positive
 from polyseme.dictionaries.selection import BLOCK, Encoder
 
@@ -45,43 +44,50 @@ def auxk(
     if k == 0:
         return 0.0
     more = _width(len(latents), encoder.n_latents) - len(latents)  # rows of zeros, which are never positive
-    weight_of_dead, bias, W_dec = (
-        torch.cat([t[latents], t.new_zeros(more, *t.shape[1:])]) for t in (encoder.weight, encoder.bias, step.W_dec)
-    )
-    own, d_pre_sum = replace(encoder, weight=weight_of_dead, bias=bias), torch.zeros_like(bias)
-    grads = Gradients({"W_enc": torch.empty_like(own.weight), "W_dec": torch.empty_like(W_dec)})
+    own = Encoder(encoder.x, *(_some(t, latents, more) for t in (encoder.weight, encoder.bias)), encoder.selection)
+    names, d_pre_sum, grads = latents.to(torch.int32), torch.zeros_like(own.bias), step.grads.at(latents)
+    W_dec: Tensor | None = None
     loss = residual.new_zeros(())
     for rows, codes in _codes(own, k):
         # −(ê − e) = −ê − (v̂ − v), and its products: so no e is made.
-        error, d_z = codes.residual_and_dot(-codes.pre, residual[rows], W_dec)
+        error = torch.empty_like(residual[rows])
+        if isinstance(codes, SparseEntries):  # where they are, for the dead may be nearly all
+            among_all = codes.called(names, encoder.n_latents)
+            d_z = among_all.residual_and_dot(-codes.pre, residual[rows], step.W_dec, error)
+        else:
+            W_dec = _some(step.W_dec, latents, more) if W_dec is None else W_dec
+            d_z = codes.residual_and_dot(-codes.pre, residual[rows], W_dec, error)
         loss += torch.dot(error.view(-1), error.view(-1)) * weight
-        d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre)
-        codes.outer("W_enc", d_pre, own.x[rows], grads)
+        d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre, out=d_z)
+        codes.outer(encoder_name, d_pre, own.x[rows], grads)
         codes.outer("W_dec", codes.pre, error.mul_(-2 * weight), grads)
         d_pre_sum += codes.by_latent(d_pre)
-    grads.finish()
-    of_dead = slice(0, len(latents))
-    step.grads.add_at(encoder_name, latents, grads["W_enc"][of_dead])
-    step.grads.add_at("W_dec", latents, grads["W_dec"][of_dead])
-    step.grads.add_at("b_enc", latents, d_pre_sum[of_dead])
-    d_bias.index_add_(0, latents, d_pre_sum[of_dead])
+    grads.add("b_enc", d_pre_sum)
+    d_bias.index_add_(0, latents, d_pre_sum[: len(latents)])
     return loss
+
+
+def _some(t: Tensor, latents: Int[Tensor, " some"], more: int) -> Tensor:
+    """Those rows of `t`, and `more` of zeros."""
+    return torch.cat([t[latents], t.new_zeros(more, *t.shape[1:])])
 
 
 def _width(n_dead: int, n_latents: int) -> int:
     """What the dead are filled up to. Widths are few, since oneDNN keeps what it needs for each (`native.onednn`)."""
-    power, most = 1 << (n_dead - 1).bit_length(), max(BLOCK[1], n_latents // 16)
-    return max(16, power) if power <= most else n_dead + -n_dead % most
+    width, most = 32, max(BLOCK[1], n_latents // 16)
+    while width < n_dead and 4 * width <= most:
+        width *= 4
+    return width if n_dead <= width else n_dead + -n_dead % most
 
 
 def _codes(encoder: Encoder, k: int) -> Iterator[tuple[slice, Codes]]:
     """Some rows after the other, the k largest positive pre-activations of each: as entries, or as a tile where k is a
     large share of all."""
     if k <= selection.MAX_DENSITY * encoder.n_latents:
-        for rows in tiles(len(encoder.x), 16 * k):  # four numbers an entry
-            yield rows, selection.select_top_k(replace(encoder, x=encoder.x[rows]), k, ascending=True)
+        for rows in tiles(len(encoder.x), 64 * k):  # sixteen numbers an entry
+            yield rows, selection.select_top_k(encoder.rows(rows), k, ascending=True)
         return
-    for rows, pre in encoder.tiles(temporaries=4):
+    for rows, pre in encoder.tiles(temporaries=5):
         pre.clamp_(min=0)
         if k < encoder.n_latents:
             values, columns = top_k(pre, k)

@@ -71,6 +71,9 @@ class BatchTopK:
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
 
+    def finish(self, _step: Step, /) -> None:
+        return
+
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         if float(self._threshold) >= 0:
             self._threshold.copy_(self._threshold.double() * gain[0])  # unit decoder norms: one gain for all

@@ -228,13 +228,14 @@ def residual_and_dot(
     offsets: Int[Tensor, " bag_plus_1"],
     values: Float[Tensor, " entry"],
     goal: Float[Tensor, "bag d"],
-) -> tuple[Float[Tensor, "bag d"], Float[Tensor, " entry"]]:
-    """r = Σ values × weight[indices] − goal of each bag, and ⟨r, weight[index]⟩ of each entry."""
+    residual: Float[Tensor, "bag d"],
+) -> Float[Tensor, " entry"]:
+    """r = Σ values × weight[indices] − goal of each bag into `residual`, and ⟨r, weight[index]⟩ of each entry."""
     assert indices.dtype == offsets.dtype == torch.int32
-    residual, dots = torch.empty_like(goal), torch.empty_like(values)
+    dots = torch.empty_like(values)
     n, d = goal.shape
     run("polyseme_residual_and_dot", n, _Bags, weight, indices, None, offsets, values, goal, residual, dots, d)
-    return residual, dots
+    return dots
 
 
 def dot(

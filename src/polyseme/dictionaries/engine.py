@@ -16,6 +16,7 @@ and, with g = ∂loss/∂v̂ = 2 (v̂ − v) / (batch × d_out),
 An architecture is an `Activation`: what it selects, its values, and the way back from ∂f to ∂pre.
 """
 
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -25,12 +26,17 @@ from torch import Tensor
 from polyseme.core.batch import Batch, Latents
 from polyseme.core.errors import InputError
 from polyseme.core.seeds import make_generator
+from polyseme.dictionaries import selection
 from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.auxk import auxk
-from polyseme.dictionaries.entries import DenseTile, Gradients, SparseEntries
+from polyseme.dictionaries.entries import DenseTile, Gradients, SparseEntries, concatenated
 from polyseme.dictionaries.kernels import bag_sum, tiles
+from polyseme.dictionaries.nested import nested
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
+
+MOST_ENTRIES = 2**19
+"""Of a piece: a step keeps some sixty bytes an entry at a time, and a piece reads and writes all gradients."""
 
 
 @final
@@ -219,17 +225,14 @@ class SparseDictionary:
         step = Step(goal, encoder.bias, self._parameters["W_dec"], grads, 1 / goal.numel(), coefficient)
         d_bias = goal.new_zeros(self.n_latents)
 
-        entries = self._activation.select(encoder, training=True)
-        if entries is not None:
-            mse, fired, residual = self._reconstruction(entries, encoder.x, step, d_bias)
-        else:
-            residual = torch.empty_like(goal)
-            mse, fired = goal.new_zeros(()), torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
-            for rows, pre in encoder.tiles(temporaries=2):
-                step.goal = goal[rows]
-                more, firing, residual[rows] = self._reconstruction(DenseTile(pre), encoder.x[rows], step, d_bias)
-                mse += more
-                fired += firing
+        residual = torch.empty_like(goal)
+        mse, fired = goal.new_zeros(()), torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
+        for rows, codes in self._pieces(encoder):
+            step.goal = goal[rows]
+            more, firing = self._reconstruction(codes, encoder.x[rows], step, d_bias, residual[rows])
+            mse += more
+            fired += firing
+        self._activation.finish(step)
 
         aux = step.aux
         k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux
@@ -251,19 +254,51 @@ class SparseDictionary:
         l0 = fired.sum().to(goal.dtype) / len(goal)
         return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
 
+    def _pieces(self, encoder: Encoder) -> Iterator[tuple[slice, SparseEntries | DenseTile]]:
+        """Some rows after the other and their codes: about `MOST_ENTRIES` at a time, or a tile where they are dense.
+
+        Each piece adds to all gradients, so that many entries take little memory and few entries little time. What
+        chooses by the batch, or a fixed number a row, is asked once.
+        """
+        n_rows = len(encoder.x)
+        waiting: list[SparseEntries] = []
+        start = 0
+        a_part = selection.BLOCK[0] if self._activation.has_coefficient else n_rows
+        for asked in (slice(i, min(i + a_part, n_rows)) for i in range(0, n_rows, a_part)):
+            part = encoder.rows(asked)
+            entries = self._activation.select(part, training=True)
+            if asked.stop == n_rows:
+                encoder.forget()
+            if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > MOST_ENTRIES):
+                yield slice(start, asked.start), concatenated(waiting)
+                waiting = []
+            if entries is None:
+                for rows, pre in part.tiles(temporaries=4):
+                    yield slice(asked.start + rows.start, asked.start + rows.stop), DenseTile(pre)
+            elif len(entries.pre) > MOST_ENTRIES:
+                for rows, some in entries.pieces(MOST_ENTRIES):
+                    yield slice(asked.start + rows.start, asked.start + rows.stop), some
+            else:
+                start = start if waiting else asked.start
+                waiting.append(entries)
+        if waiting:
+            yield slice(start, n_rows), concatenated(waiting)
+
     def _reconstruction(
         self,
         codes: SparseEntries | DenseTile,
-        u: Float[Tensor, "batch d_in"],
+        u: Float[Tensor, "rows d_in"],
         step: Step,
         d_bias: Float[Tensor, " n_latents"],
-    ) -> tuple[Tensor, Int[Tensor, " n_latents"], Float[Tensor, "batch d_out"]]:
-        """One reconstruction and its way back: adds every gradient; the mse part, rows a latent fired on, and v̂ − v."""
+        residual: Float[Tensor, "rows d_out"],
+    ) -> tuple[Tensor, Int[Tensor, " n_latents"]]:
+        """One reconstruction and its way back: v̂ − v into `residual`, every gradient added; the mse part, and the
+        rows that a latent fired on."""
         prefixes = self._activation.prefixes
         grads, factor = step.grads, 2 * step.per_row
         values = self._activation.values(codes, step.b_enc)
         if prefixes is None:
-            residual, d_values = codes.residual_and_dot(values, step.goal, step.W_dec)
+            d_values = codes.residual_and_dot(values, step.goal, step.W_dec, residual)
             active, at = codes.active(values)
             active.outer("W_dec", values[at] * factor, residual, grads)
             mse = torch.dot(residual.view(-1), residual.view(-1)) * step.per_row
@@ -271,20 +306,7 @@ class SparseDictionary:
             grads.add("b_dec", residual.sum(0) * factor)
         else:
             assert isinstance(codes, SparseEntries)
-            factor /= len(prefixes)
-            bags = codes.split(prefixes)
-            nested = bags.decode(values, step.W_dec).view(len(u), len(prefixes), -1)
-            nested[:, 0] -= step.goal
-            torch.cumsum(nested, 1, out=nested)  # residual of every nested dictionary
-            residual = nested[:, -1].clone()
-            mse = torch.dot(nested.view(-1), nested.view(-1)) * (step.per_row / len(prefixes))
-            grads.add("b_dec", nested.sum((0, 1)) * factor)
-            # A latent is in every dictionary from its own on: its gradient sums their residuals.
-            for i in range(len(prefixes) - 2, -1, -1):
-                nested[:, i] += nested[:, i + 1]
-            back = nested.view(-1, nested.shape[2])
-            bags.outer("W_dec", values * factor, back, grads)
-            d_values = bags.dot(back, step.W_dec).mul_(factor)
+            mse, d_values = nested(codes, values, step, prefixes.tolist(), residual)
         d_pre = self._activation.pull_back(codes, values, d_values, step)
         active, at = codes.active(d_pre)
         d_pre = d_pre[at]
@@ -292,7 +314,7 @@ class SparseDictionary:
         summed = active.by_latent(d_pre)
         d_bias += summed
         grads.add("b_enc", summed)
-        return mse, codes.by_latent(values.sign()).to(torch.int64), residual
+        return mse, codes.by_latent(values.sign()).to(torch.int64)
 
     @torch.no_grad()
     def after_step(self) -> None:

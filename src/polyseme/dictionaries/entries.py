@@ -11,7 +11,7 @@ Sparse entries are used when few latents are active, the dense tile (a few rows,
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,6 +23,7 @@ from polyseme.dictionaries import compiled
 from polyseme.dictionaries.kernels import (
     CACHED_BYTES,
     affine,
+    affine_by_parts,
     bag_sum,
     gather_dot,
     nonzero,
@@ -67,6 +68,10 @@ class Gradients:
         assert self._begun[name] == len(self._buffers[name])
         self._buffers[name].index_add_(0, indices, value)
 
+    def at(self, indices: Int[Tensor, " some"]) -> "GradientsAt":
+        """The rows `indices` of buffers that have begun, numbered from 0."""
+        return GradientsAt(self, indices)
+
     def finish(self) -> None:
         """Zero what nothing was added to."""
         for name, buffer in self._buffers.items():
@@ -74,6 +79,26 @@ class Gradients:
 
     def __getitem__(self, name: str) -> Tensor:
         return self._buffers[name]
+
+
+class GradientsAt:
+    """Some rows of the gradient buffers, numbered from 0; what is added beyond the last is dropped.
+
+    Args:
+        all_rows: of which.
+        indices: those rows.
+    """
+
+    def __init__(self, all_rows: Gradients, indices: Int[Tensor, " some"]):
+        self._all, self._indices = all_rows, indices
+
+    def fresh(self, name: str, rows: slice) -> None:  # noqa: ARG002  as in `Gradients`: these have begun
+        return None
+
+    def add(self, name: str, value: Tensor, start: int = 0) -> None:
+        """Add `value` to the rows of `name` from `start` on."""
+        indices = self._indices[start : start + len(value)]
+        self._all.add_at(name, indices, value[: len(indices)])
 
 
 @runtime_checkable
@@ -102,17 +127,23 @@ class Codes(Protocol):
         ...
 
     def residual_and_dot(
-        self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
-    ) -> tuple[Float[Tensor, "bag d"], Tensor]:
-        """r = decode(values) − goal, and `dot` of r."""
+        self,
+        values: Tensor,
+        goal: Float[Tensor, "bag d"],
+        weight: Float[Tensor, "n_latents d"],
+        residual: Float[Tensor, "bag d"],
+    ) -> Tensor:
+        """r = decode(values) − goal into `residual`, and its `dot`."""
         ...
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
         """Sum over each latent's entries."""
         ...
 
-    def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
-        """Add Σ over each latent's entries of t × rows[row] to the gradient `name`."""
+    def outer(
+        self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients | GradientsAt, first: int = 0
+    ) -> None:
+        """Add Σ over each latent's entries of t × rows[row] to the gradient `name`, whose row `first` is latent 0's."""
         ...
 
 
@@ -152,15 +183,35 @@ class SparseEntries:
         """The entries sorted by latent (rows ascending in each), and where each latent starts."""
         return sort_by_latent(self.indices, self.n_latents)
 
-    def split(self, ends: Int[Tensor, " prefix"]) -> "SparseEntries":
-        """The same entries with each row cut into `len(ends)` bags at those latents; needs ascending indices."""
-        groups = len(ends)
-        bags = self.bags * groups + torch.bucketize(self.indices, ends, right=True, out_int32=True)
-        offsets = torch.zeros((len(self.offsets) - 1) * groups + 1, dtype=torch.int32, device=bags.device)
-        offsets[1:] = torch.bincount(bags, minlength=len(offsets) - 1).cumsum(0)
-        out = SparseEntries(self.pre, self.indices, offsets, self.n_latents, ascending=True)
-        out.__dict__["_order"] = self._order  # the order by latent is the same
-        return out
+    def rows(self, rows: slice) -> tuple["SparseEntries", slice]:
+        """The entries of some rows, and which of all they are."""
+        offsets = self.offsets[rows.start : rows.stop + 1]
+        own = slice(int(offsets[0]), int(offsets[-1]))
+        entries = SparseEntries(
+            self.pre[own], self.indices[own], offsets - own.start, self.n_latents, ascending=self.ascending
+        )
+        return entries, own
+
+    def pieces(self, most: int) -> Iterator[tuple[slice, "SparseEntries"]]:
+        """Rows and their entries, about `most` of them at a time."""
+        n_rows = len(self.offsets) - 1
+        count = min(n_rows, -(-len(self.pre) // most))
+        if count <= 1:
+            yield slice(0, n_rows), self
+            return
+        for rows in (slice(i * n_rows // count, (i + 1) * n_rows // count) for i in range(count)):
+            yield rows, self.rows(rows)[0]
+
+    def between(self, first: int, end: int) -> tuple["SparseEntries", Int[Tensor, " kept"]]:
+        """The entries of latents `first` to `end`, which are numbered from 0 again; and which of all they are."""
+        inside = (self.indices >= first) & (self.indices < end)
+        kept, offsets = nonzero(inside.to(self.pre), self.offsets)
+        own = self.indices[kept] - first
+        return SparseEntries(self.pre[kept], own, offsets, end - first, ascending=self.ascending), kept
+
+    def called(self, names: Int[Tensor, " n_latents"], n_latents: int) -> "SparseEntries":
+        """The same entries; latent j is latent names[j] of `n_latents`, ascending (int32)."""
+        return SparseEntries(self.pre, names[self.indices], self.offsets, n_latents, ascending=self.ascending)
 
     def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
         return per_latent.index_select(0, self.indices)
@@ -185,16 +236,20 @@ class SparseEntries:
         return gather_dot(g, weight, self.bags, self.indices, self.offsets)
 
     def residual_and_dot(
-        self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
-    ) -> tuple[Float[Tensor, "bag d"], Tensor]:
-        both = None
+        self,
+        values: Tensor,
+        goal: Float[Tensor, "bag d"],
+        weight: Float[Tensor, "n_latents d"],
+        residual: Float[Tensor, "bag d"],
+    ) -> Tensor:
+        dots = None
         if self._block(weight) is None:
-            both = residual_and_dot(weight, self.indices, self.offsets, values, goal)
-        if both is not None:
-            return both
+            dots = residual_and_dot(weight, self.indices, self.offsets, values, goal, residual)
+        if dots is not None:
+            return dots
         active, at = self.active(values)
-        residual = active.decode(values[at], weight).sub_(goal)
-        return residual, self.dot(residual, weight)
+        torch.sub(active.decode(values[at], weight), goal, out=residual)
+        return self.dot(residual, weight)
 
     def _block(self, weight: Float[Tensor, "n_latents d"]) -> int | None:
         """How many latents' rows stay in cache, where `dot` is worth doing block by block of so many."""
@@ -210,13 +265,31 @@ class SparseEntries:
         order, starts = self._order  # elsewhere that would add in any order, and no two runs be the same
         return torch.segment_reduce(t[order], "sum", offsets=starts.long(), initial=0)
 
-    def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
+    def outer(
+        self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients | GradientsAt, first: int = 0
+    ) -> None:
         order, starts = self._order
-        for part in tiles(self.n_latents, 2 * rows.shape[1] * rows.element_size()):
-            fresh = grads.fresh(name, part)
-            sums = sum_by_latent(rows, self.bags, t, order, starts[part.start : part.stop + 1], out=fresh)
+        fresh = grads.fresh(name, slice(first, first + self.n_latents))
+        # On a GPU every tile gathers all entries again, and its memory is not scarce.
+        least = self.n_latents if rows.is_cuda else 1
+        for part in tiles(self.n_latents, 8 * rows.shape[1] * rows.element_size(), least=least):
+            out = None if fresh is None else fresh[part]
+            sums = sum_by_latent(rows, self.bags, t, order, starts[part.start : part.stop + 1], out=out)
             if fresh is None:
-                grads.add(name, sums, part.start)
+                grads.add(name, sums, first + part.start)
+
+
+def concatenated(parts: Sequence[SparseEntries]) -> SparseEntries:
+    """Entries of rows that follow each other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    offsets, end = [parts[0].offsets[:1]], 0
+    for part in parts:
+        offsets.append(part.offsets[1:] + end)
+        end += len(part.pre)
+    pre, indices = torch.cat([part.pre for part in parts]), torch.cat([part.indices for part in parts])
+    ascending = all(part.ascending for part in parts)
+    return SparseEntries(pre, indices, torch.cat(offsets), parts[0].n_latents, ascending=ascending)
 
 
 class DenseTile:
@@ -236,24 +309,37 @@ class DenseTile:
         return self, slice(None)
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
-        return affine(values, weight.t(), None)
+        total: Tensor | None = None
+        for part in tiles(len(weight), 8 * weight.shape[1] * weight.element_size()):
+            product = affine(values[:, part], weight[part].t(), None)
+            total = product if total is None else total.add_(product)
+        assert total is not None
+        return total
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        return affine(g, weight, None)
+        return affine_by_parts(g, weight, None, g.new_empty(len(g), len(weight)))
 
     def residual_and_dot(
-        self, values: Tensor, goal: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]
-    ) -> tuple[Float[Tensor, "bag d"], Tensor]:
-        residual = self.decode(values, weight).sub_(goal)
-        return residual, self.dot(residual, weight)
+        self,
+        values: Tensor,
+        goal: Float[Tensor, "bag d"],
+        weight: Float[Tensor, "n_latents d"],
+        residual: Float[Tensor, "bag d"],
+    ) -> Tensor:
+        torch.sub(self.decode(values, weight), goal, out=residual)
+        return self.dot(residual, weight)
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
         return torch.mv(t.t(), t.new_ones(len(t)))  # twice as fast as a sum over rows
 
-    def outer(self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients) -> None:
-        fresh = grads.fresh(name, slice(0, t.shape[1]))
-        product = affine(t.t(), rows.t(), None, out=fresh)
-        if fresh is None:
-            grads[name].add_(product)
-        elif product is not fresh:
-            fresh.copy_(product)
+    def outer(
+        self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients | GradientsAt, first: int = 0
+    ) -> None:
+        fresh, n_latents = grads.fresh(name, slice(first, first + t.shape[1])), t.shape[1]
+        for part in tiles(n_latents, 8 * rows.shape[1] * rows.element_size()):
+            out = None if fresh is None else fresh[part]
+            product = affine(t[:, part].t(), rows.t(), None, out=out)
+            if out is None:
+                grads.add(name, product, first + part.start)
+            elif product.data_ptr() != out.data_ptr():
+                out.copy_(product)

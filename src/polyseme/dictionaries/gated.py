@@ -62,7 +62,8 @@ class Gated:
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         gate, weight = codes.pre.clamp(min=0), step.coefficient * step.per_row
-        residual, d_gate = codes.residual_and_dot(gate, step.goal, step.W_dec)
+        residual = torch.empty_like(step.goal)
+        d_gate = codes.residual_and_dot(gate, step.goal, step.W_dec, residual)
         step.sparsity = step.sparsity + weight * gate.sum()
         step.aux = step.aux + step.per_row * torch.dot(residual.view(-1), residual.view(-1))
         d_gate = where_positive(d_gate.mul_(2 * step.per_row).add_(weight), gate, out=d_gate)
@@ -75,6 +76,9 @@ class Gated:
         step.grads.add("r_mag", codes.by_latent(d_shared * (codes.pre - codes.take(step.b_enc))))
         step.grads.add("b_enc", -magnitude_part)  # the magnitude does not see the gate's bias, which the sum below adds
         return d_gate.add_(d_shared)
+
+    def finish(self, _step: Step, /) -> None:
+        return
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         self._b_mag.copy_((self._b_mag.double() + self._r_mag.double().exp() * shift) * gain)

@@ -93,15 +93,15 @@ class Int8:
     """An encoder's weights as bytes.
 
     Args:
-        x: the vectors that will be asked about.
+        x: vectors like those that will be asked about.
         weight, bias: of the encoder.
     """
 
     def __init__(self, x: Float[Tensor, "batch d"], weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"]):
-        self._x, self._weight, self._bias = x, weight, bias
+        self._weight, self._bias = weight, bias
         self._n, self._d = weight.shape
         self._depth, panels = -(-self._d // 4) * 4, -(-self._n // _WIDE)
-        scale = self._columns()
+        scale = self._columns(x)
         self._inverse = scale.reciprocal()
         self._packed = torch.empty(panels * self._depth * _WIDE, dtype=torch.uint8)
         self._norms = torch.empty(4, panels * _WIDE)  # steps, roundings, lengths, raised biases
@@ -131,30 +131,29 @@ class Int8:
             worth = candidates(n, d, k) <= 0.035 * n
         return worth and bool(native.loaded().polyseme_int8_supported())
 
-    def _columns(self) -> Float[Tensor, " d"]:
+    def _columns(self, x: Float[Tensor, "batch d"]) -> Float[Tensor, " d"]:
         """Powers of two halfway between what would make x's columns alike and what would make W's (in some rows).
 
         About the median: where columns are alike already, none is to be twice another by chance.
         """
-        of_x, of_weight = (t[:: max(1, len(t) // 256)].square().mean(0).sqrt() for t in (self._x, self._weight))
+        of_x, of_weight = (t[:: max(1, len(t) // 256)].square().mean(0).sqrt() for t in (x, self._weight))
         ratio = of_x / of_weight
         scale = (ratio / ratio.nanmedian()).log2().div(2).round().exp2()
         return torch.where(scale.isfinite() & (scale > 1e-9) & (scale < 1e9), scale, 1.0)
 
-    def top_k(self, rows: slice, k: int) -> Found:
-        """The k largest positive pre-activations of rows."""
+    def top_k(self, x: Float[Tensor, "rows d"], k: int) -> Found:
+        """The k largest positive pre-activations of each vector."""
         # On the way bars are lower than at the end, and data need not be normal.
         room = max(8 * k, self._n // 32, int(3 * candidates(self._n, self._d, k)))
-        return self._find(rows, k, room + 2 * _WIDE, None)
+        return self._find(x, k, room + 2 * _WIDE, None)
 
-    def above(self, rows: slice, bounds: Float[Tensor, " n"], room: int) -> Found:
-        """All pre-activations of rows above their latents' bounds; a row with more than `room` is not proven."""
+    def above(self, x: Float[Tensor, "rows d"], bounds: Float[Tensor, " n"], room: int) -> Found:
+        """All pre-activations above their latents' bounds; a row with more than `room` is not proven."""
         padded = bounds.new_zeros(self._norms.shape[1])
         padded[: self._n] = bounds
-        return self._find(rows, room + 2 * _WIDE, room + 2 * _WIDE, padded)
+        return self._find(x, room + 2 * _WIDE, room + 2 * _WIDE, padded)
 
-    def _find(self, rows: slice, k: int, room: int, bounds: Tensor | None) -> Found:
-        x = self._x[rows]
+    def _find(self, x: Float[Tensor, "rows d"], k: int, room: int, bounds: Tensor | None) -> Found:
         values, latents = torch.empty(len(x), k), torch.empty(len(x), k, dtype=torch.int32)
         counts, scored = torch.empty(2, len(x), dtype=torch.int64)
         encoder = (x, self._inverse, self._weight, self._bias, self._packed, *self._norms, bounds)

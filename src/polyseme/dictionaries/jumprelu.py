@@ -75,6 +75,9 @@ class JumpReLU:
         step.grads.add("log_threshold", threshold * d_threshold)
         return where_positive(d_values, values, out=d_values)
 
+    def finish(self, _step: Step, /) -> None:
+        return
+
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         self._log_threshold.copy_(self._log_threshold.double() + gain.log())
 

@@ -55,6 +55,21 @@ def affine(
     return product if bias is None else product.add_(bias)
 
 
+def affine_by_parts(
+    x: Float[Tensor, "batch d"],
+    weight: Float[Tensor, "n d"],
+    bias: Float[Tensor, " n"] | None,
+    out: Float[Tensor, "batch n"],
+) -> Float[Tensor, "batch n"]:
+    """x Wᵀ + b into `out`, some rows of W after the other: products of few shapes (`native.onednn`) and little room."""
+    for part in tiles(len(weight), 8 * weight.shape[1] * weight.element_size()):
+        own = out[:, part]
+        product = affine(x, weight[part], None if bias is None else bias[part], out=own)
+        if product.data_ptr() != own.data_ptr():
+            own.copy_(product)
+    return out
+
+
 def where_positive(
     x: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"], *, out: Float[Tensor, "*shape"] | None = None
 ) -> Float[Tensor, "*shape"]:
@@ -157,10 +172,14 @@ def residual_and_dot(
     offsets: Int[Tensor, " bag_plus_1"],
     values: Float[Tensor, " entry"],
     goal: Float[Tensor, "bag d"],
-) -> tuple[Float[Tensor, "bag d"], Float[Tensor, " entry"]] | None:
-    """r = `bag_sum` − goal, and ⟨r[bag], weight[index]⟩ of each entry; None where nothing does both in one go."""
-    fused = compiled if native.usable(weight, values, goal) else _on_cuda(weight, values, goal)
-    return None if fused is None else fused.residual_and_dot(weight, indices, offsets, values, goal)
+    residual: Float[Tensor, "bag d"],
+) -> Float[Tensor, " entry"] | None:
+    """⟨r[bag], weight[index]⟩ of each entry, with r = `bag_sum` − goal written into `residual`; None (and nothing
+    written) where nothing does both in one go."""
+    if native.usable(weight, values, goal, residual):
+        return compiled.residual_and_dot(weight, indices, offsets, values, goal, residual)
+    on_cuda = _on_cuda(weight, values, goal)
+    return None if on_cuda is None else on_cuda.residual_and_dot(weight, indices, offsets, values, goal, residual)[1]
 
 
 _GATHER_DOT: Any = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)

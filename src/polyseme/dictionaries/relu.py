@@ -62,17 +62,21 @@ class ReLU:
         return codes.pre.clamp(min=0)
 
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        weight = step.coefficient * step.per_row
+        step.totals = step.totals + codes.by_latent(values)
+        penalty = weight if self.unit_norm else codes.take(weight * step.norms)
+        return where_positive(d_values.add_(penalty), values, out=d_values)
+
+    def finish(self, step: Step, /) -> None:
         weight, W_dec = step.coefficient * step.per_row, step.W_dec
-        totals = codes.by_latent(values)
+        totals = torch.as_tensor(step.totals).to(W_dec)
         if self.unit_norm:
             step.sparsity = step.sparsity + weight * totals.sum()
-            return where_positive(d_values.add_(weight), values, out=d_values)
-        norms = torch.linalg.vector_norm(W_dec, dim=1)
-        step.sparsity = step.sparsity + weight * torch.dot(totals, norms)
-        along = weight * totals / norms.clamp(min=torch.finfo(norms.dtype).tiny)
-        for part in tiles(len(W_dec), W_dec.shape[1] * W_dec.element_size()):
+            return
+        step.sparsity = step.sparsity + weight * torch.dot(totals, step.norms)
+        along = weight * totals / step.norms.clamp(min=torch.finfo(totals.dtype).tiny)
+        for part in tiles(len(W_dec), 8 * W_dec.shape[1] * W_dec.element_size()):
             step.grads.add("W_dec", along[part, None] * W_dec[part], part.start)
-        return where_positive(d_values.add_(codes.take(weight * norms)), values, out=d_values)
 
     def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         return

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,15 @@ from polyseme import native
 from polyseme.dictionaries import compiled
 from polyseme.dictionaries.entries import SparseEntries
 from polyseme.dictionaries.int8 import Found, Int8
-from polyseme.dictionaries.kernels import TILE_BYTES, adds_bf16_in_fp32, affine, gather_dot, tiles, top_k
+from polyseme.dictionaries.kernels import (
+    TILE_BYTES,
+    adds_bf16_in_fp32,
+    affine,
+    affine_by_parts,
+    gather_dot,
+    tiles,
+    top_k,
+)
 
 MAX_DENSITY = 0.1
 """Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
@@ -42,6 +50,18 @@ class Encoder:
     weight: Float[Tensor, "n_latents d_in"]
     bias: Float[Tensor, " n_latents"]
     selection: str = "auto"
+    _bytes: "list[Int8 | None]" = field(default_factory=list["Int8 | None"], init=False, repr=False, compare=False)
+    """The weights as bytes, for these vectors and all cut from them; None: of no use there; empty: not tried."""
+
+    def rows(self, rows: slice) -> "Encoder":
+        """The encoder of some of the vectors."""
+        part = dataclasses.replace(self, x=self.x[rows])
+        object.__setattr__(part, "_bytes", self._bytes)
+        return part
+
+    def forget(self) -> None:
+        """Let go of what was kept to look for entries."""
+        self._bytes.clear()
 
     @property
     def n_latents(self) -> int:
@@ -55,12 +75,14 @@ class Encoder:
             temporaries: tensors of a tile's size that fill `TILE_BYTES` together: the more, the fewer rows.
         """
         buffer: Tensor | None = None
-        row_bytes = temporaries * self.n_latents * self.x.element_size()
-        for rows in tiles(len(self.x), row_bytes, least=LEAST_ROWS // temporaries):
+        most = TILE_BYTES // (temporaries * self.n_latents * self.x.element_size())
+        most = max(most, LEAST_ROWS // temporaries, 1)
+        most = 1 << (most.bit_length() - 1)  # a shape that `native.onednn` need not cut
+        for rows in (slice(i, min(i + most, len(self.x))) for i in range(0, len(self.x), most)):
             x = self.x[rows]
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
-            yield rows, affine(x, self.weight, self.bias, out=buffer[: len(x)])
+            yield rows, affine_by_parts(x, self.weight, self.bias, buffer[: len(x)])
 
     def blocks(self) -> Iterator[tuple[slice, slice, Float[Tensor, "rows block"]]]:
         """Rows, latents and their products, less the bias; all rows of one block of latents, then of the next."""
@@ -98,9 +120,7 @@ def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> Sp
     if native.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
         room = encoder.n_latents // 16
-        proven = _by_int8(
-            encoder, None, room, lambda w, rows: w.above(rows, bounds, room), lambda e: select_above(e, bound)
-        )
+        proven = _by_int8(encoder, None, room, lambda w, x: w.above(x, bounds, room), lambda e: select_above(e, bound))
         if proven is not None:
             return proven
         found = compiled.Above(len(encoder.x))
@@ -148,7 +168,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
     k = min(k, encoder.n_latents)
     rough = encoder.selection == "bf16" and adds_bf16_in_fp32(encoder.x.device)
     if not rough and native.usable(encoder.x, encoder.weight):
-        proven = _by_int8(encoder, k, k, lambda w, rows: w.top_k(rows, k), lambda e: streamed_top_k(e, k))
+        proven = _by_int8(encoder, k, k, lambda w, x: w.top_k(x, k), lambda e: streamed_top_k(e, k))
         return streamed_top_k(encoder, k) if proven is None else proven
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
@@ -173,8 +193,7 @@ def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
 def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
     """`select_top_k` while the product comes block by block, and no tile of all latents is ever made."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for rows in (slice(i, i + BLOCK[0]) for i in range(0, len(encoder.x), BLOCK[0])):
-        part = dataclasses.replace(encoder, x=encoder.x[rows])
+    for part in (encoder.rows(slice(i, i + BLOCK[0])) for i in range(0, len(encoder.x), BLOCK[0])):
         top = compiled.TopK(len(part.x), k)
         for own, latents, products in part.blocks():
             top.take(own, products, encoder.bias[latents], latents.start)
@@ -186,7 +205,7 @@ def _by_int8(
     encoder: Encoder,
     k: int | None,
     places: int,
-    find: Callable[[Int8, slice], Found],
+    find: Callable[[Int8, Tensor], Found],
     in_float32: Callable[[Encoder], SparseEntries],
 ) -> SparseEntries | None:
     """What `find` proves by products of bytes, and the rows that it cannot prove as `in_float32` has them.
@@ -195,7 +214,7 @@ def _by_int8(
         encoder: of the vectors.
         k: of the k largest; None for all above a bound.
         places: of a row in what `find` returns.
-        find: in some rows (`Int8.top_k`, `Int8.above`).
+        find: in some vectors (`Int8.top_k`, `Int8.above`).
         in_float32: the selection without bytes.
 
     Returns:
@@ -205,24 +224,29 @@ def _by_int8(
     rows, latents = len(encoder.x), encoder.n_latents
     if encoder.selection != "auto" or not Int8.pays(rows, latents, encoder.x.shape[1], k):
         return None
-    weights = Int8(encoder.x, encoder.weight, encoder.bias)
-    if not weights.is_finite:
+    known = encoder._bytes
+    if not known:
+        weights = Int8(encoder.x, encoder.weight, encoder.bias)
+        known.append(weights if weights.is_finite else None)
+    weights = known[0]
+    if weights is None:
         return None
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     unproven: list[Tensor] = []
     a_part = max(SAMPLE, TILE_BYTES // (8 * places))
     for part in (slice(0, SAMPLE), *(slice(i, i + a_part) for i in range(SAMPLE, rows, a_part))):
-        values, where, counts, scored = find(weights, part)
+        values, where, counts, scored = find(weights, encoder.x[part])
         failed = (counts < 0).nonzero().view(-1)
         if part.start == 0 and (4 * len(failed) > len(counts) or 16 * int(scored.sum()) > len(counts) * latents):
+            known[0] = None
             return None
         unproven.append(failed + part.start)
         parts.append(compiled.packed(values, where, counts.clamp_(min=0)))
     found, again = joined(parts, latents), torch.cat(unproven)
     if not len(again):
         return found
-    del weights
-    by_floats = [in_float32(dataclasses.replace(encoder, x=encoder.x[some], selection="fp32")) for some in again.split(BLOCK[0])]
+    own = (dataclasses.replace(encoder, x=encoder.x[some], selection="fp32") for some in again.split(BLOCK[0]))
+    by_floats = [in_float32(part) for part in own]
     rest = joined([(e.pre, e.indices, e.offsets.diff().long()) for e in by_floats], latents)
     starts, counts = found.offsets[:-1].long(), found.offsets.diff().long()
     starts[again], counts[again] = rest.offsets[:-1].long() + len(found.pre), rest.offsets.diff().long()
@@ -302,7 +326,7 @@ def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntrie
     """
     wanted = max(1, round(min(k, encoder.n_latents) * len(encoder.x)))
     if guess <= 0:
-        _, pre = next(encoder.tiles())
+        _, pre = next(encoder.tiles(temporaries=8))
         share = max(1, wanted * len(pre) // len(encoder.x))
         guess = float(torch.topk(pre.view(-1), share, sorted=False).values.min())
     for bound in (0.97 * guess, 0.8 * guess, 0.0):

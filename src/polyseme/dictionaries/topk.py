@@ -52,5 +52,8 @@ class TopK:
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
 
+    def finish(self, _step: Step, /) -> None:
+        return
+
     def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         return

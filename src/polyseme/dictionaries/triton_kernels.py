@@ -116,6 +116,7 @@ def residual_and_dot(
     offsets: Int[Tensor, " row_plus_1"],
     values: Float[Tensor, " entry"],
     goal: Float[Tensor, "row d"],
+    out: Float[Tensor, "row d"] | None = None,
 ) -> tuple[Float[Tensor, "row d"], Float[Tensor, " entry"]]:
     """r_b = Σ_e values_e weight[indices_e] − goal_b over row b's entries, and ⟨r_b, weight[indices_e]⟩ of each.
 
@@ -125,6 +126,7 @@ def residual_and_dot(
         offsets: start of each row's entries, and the end, int32.
         values: of each entry.
         goal: what the sums are to be.
+        out: contiguous; r is written there.
 
     Raises:
         InputError: for shapes, types or devices that do not go together.
@@ -136,7 +138,8 @@ def residual_and_dot(
     )
     weight, indices, offsets, values, goal = (t.contiguous() for t in (weight, indices, offsets, values, goal))
     rows, d = goal.shape
-    residual, dots = torch.empty_like(goal), torch.empty_like(values)
+    residual, dots = torch.empty_like(goal) if out is None else out, torch.empty_like(values)
+    assert residual.is_contiguous()
     if rows == 0:
         return residual, dots
     with torch.cuda.device_of(weight):

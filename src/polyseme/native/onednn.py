@@ -90,7 +90,11 @@ def _by_pieces(
 
 
 def _pieces(n: int) -> Iterator[slice]:
-    """0..n in powers of four, of two from 1,024 on, the largest first; the last may end beyond n."""
+    """0..n whole where it is a power of two; else in powers of four, of two from 1,024 on, the largest first; the last
+    may end beyond n."""
+    if n.bit_count() == 1 and LEAST_ROWS <= n <= MOST_ROWS:
+        yield slice(0, n)
+        return
     start, size = 0, MOST_ROWS
     while start < n:
         if n - start >= size or size == LEAST_ROWS:

@@ -1,0 +1,65 @@
+"""Nested dictionaries (Matryoshka): one after the other, with two vectors a row in memory whatever their number."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyseme.dictionaries.activation import Step
+from polyseme.dictionaries.entries import SparseEntries
+from polyseme.dictionaries.kernels import tiles
+
+
+def nested(
+    codes: SparseEntries,
+    values: Float[Tensor, " entry"],
+    step: Step,
+    ends: Sequence[int],
+    residual: Float[Tensor, "rows d_out"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, " entry"]]:
+    """The mean over nested dictionaries of their mse part, and ∂f; gradients of decoder and bias are added.
+
+    With group m the latents that dictionary m has and dictionary m − 1 has not, and r_m = Σ_{i ≤ m} ŷ_i − v its
+    residual, a latent of group m is in every dictionary from m on, and learns from their sum s_m:
+
+        s_1 = Σ_i r_i        s_{m+1} = s_m − r_m        ∂f_bj = ⟨s_b, W_dec_j⟩        ∂W_dec_j = Σ_b f_bj s_b
+
+    Bussmann et al. 2025, eq. 5; the mean instead of the sum.
+
+    Args:
+        codes, values: of the largest dictionary.
+        step: goal, decoder and gradients.
+        ends: of the nested dictionaries, ascending.
+        residual: the largest's is written here.
+    """
+    factor = 2 * step.per_row / len(ends)
+    groups = [slice(first, end) for first, end in zip((0, *ends), ends, strict=False)]
+    entries = [codes.between(group.start, group.stop) for group in groups]
+    total, mse = torch.zeros_like(residual), residual.new_zeros(())
+    torch.neg(step.goal, out=residual)
+    for group, (own, at) in zip(groups, entries, strict=True):
+        _add_decoded(residual, own, values[at], step.W_dec[group])
+        total += residual
+        mse += torch.dot(residual.view(-1), residual.view(-1))
+    step.grads.add("b_dec", total.sum(0) * factor)
+    d_values = torch.empty_like(values)
+    torch.neg(step.goal, out=residual)
+    for group, (own, at) in zip(groups, entries, strict=True):
+        own_values, W_dec = values[at], step.W_dec[group]
+        own.outer("W_dec", own_values * factor, total, step.grads, group.start)
+        d_values[at] = own.dot(total, W_dec).mul_(factor)
+        _add_decoded(residual, own, own_values, W_dec)
+        total -= residual
+    return mse * (step.per_row / len(ends)), d_values
+
+
+def _add_decoded(
+    out: Float[Tensor, "rows d"],
+    codes: SparseEntries,
+    values: Float[Tensor, " entry"],
+    W_dec: Float[Tensor, "n_latents d"],
+) -> None:
+    for rows in tiles(len(out), 8 * out.shape[1] * out.element_size()):
+        some, at = codes.rows(rows)
+        out[rows] += some.decode(values[at], W_dec)
