@@ -34,6 +34,7 @@ from polyseme.dictionaries.kernels import bag_sum, tiles
 from polyseme.dictionaries.nested import nested
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
+from polyseme.dictionaries.workspace import room
 
 MOST_ENTRIES = 2**19
 """Of a piece: a step keeps some sixty bytes an entry at a time, and a piece reads and writes all gradients."""
@@ -225,7 +226,7 @@ class SparseDictionary:
         step = Step(goal, encoder.bias, self._parameters["W_dec"], grads, 1 / goal.numel(), coefficient)
         d_bias = goal.new_zeros(self.n_latents)
 
-        residual = torch.empty_like(goal)
+        residual = room("residual", goal, goal.dtype)
         mse, fired = goal.new_zeros(()), torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
         for rows, codes in self._pieces(encoder):
             step.goal = goal[rows]
@@ -373,7 +374,7 @@ class SparseDictionary:
         """(vectors − centre) / scale, in the dictionary's dtype."""
         self._check_width(vectors, port)
         centre, scale = self._buffers[f"centre_{port}"], self._buffers[f"scale_{port}"]
-        return (vectors.to(centre) - centre).div_(scale)
+        return torch.sub(vectors.to(centre), centre, out=room(port, vectors, centre.dtype)).div_(scale)
 
     def _check_width(self, vectors: Tensor, port: str) -> None:
         width = self.d_in if port == "in" else self.d_out
@@ -395,6 +396,6 @@ class SparseDictionary:
     def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:
         """Remove from each decoder row's gradient its part along the row."""
         W_dec = self._parameters["W_dec"]
-        for part in tiles(self.n_latents, 4 * self.d_out * W_dec.element_size()):
+        for part in tiles(self.n_latents, 16 * self.d_out * W_dec.element_size()):
             along = torch.linalg.vecdot(gradient[part], W_dec[part])
             gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)

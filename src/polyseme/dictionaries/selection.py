@@ -76,7 +76,7 @@ class Encoder:
         """
         buffer: Tensor | None = None
         most = TILE_BYTES // (temporaries * self.n_latents * self.x.element_size())
-        most = max(most, LEAST_ROWS // temporaries, 1)
+        most = min(max(most, LEAST_ROWS // temporaries, 1), BLOCK[0])
         most = 1 << (most.bit_length() - 1)  # a shape that `native.onednn` need not cut
         for rows in (slice(i, min(i + most, len(self.x))) for i in range(0, len(self.x), most)):
             x = self.x[rows]
@@ -233,7 +233,7 @@ def _by_int8(
         return None
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     unproven: list[Tensor] = []
-    a_part = max(SAMPLE, TILE_BYTES // (8 * places))
+    a_part = max(SAMPLE, TILE_BYTES // (32 * places))
     for part in (slice(0, SAMPLE), *(slice(i, i + a_part) for i in range(SAMPLE, rows, a_part))):
         values, where, counts, scored = find(weights, encoder.x[part])
         failed = (counts < 0).nonzero().view(-1)

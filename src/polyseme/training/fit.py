@@ -20,6 +20,7 @@ from polyseme.core.batch import Batch, SiteBatch
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import Diverged, InputError
 from polyseme.core.progress import Reporter, Silent
+from polyseme.dictionaries.workspace import keeping
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller
@@ -62,7 +63,8 @@ def fit(
     run = _Fit([_trainee(job, plan, config) for job in jobs], plan, checkpoints, _identity(jobs, source, config, plan))
     start = run.resume(reporter)
     if start < plan.n_steps:
-        run.train(source, start, config.checkpoint_seconds, reporter)
+        with keeping():
+            run.train(source, start, config.checkpoint_seconds, reporter)
     return [TrainedJob(t.job, tuple(t.history), plan.n_steps * plan.batch_size) for t in run.trainees]
 
 

@@ -1,0 +1,36 @@
+"""Room for the vectors of a step, kept from step to step while a training lasts.
+
+An allocator fills the place of a freed block with smaller ones, and the next block of a batch's size finds no hole that
+is large enough: without this 25 MiB in use at a time grew to 66 held (`docs/decisions/0017-a-second-processor.md`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+_kept: ContextVar[dict[tuple[str, torch.device], Tensor] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """Within it `room` hands out the same memory again."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def room(name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor of that shape; `keeping`, it overwrites the last one of that name."""
+    buffers = _kept.get()
+    if buffers is None:
+        return torch.empty_like(like, dtype=dtype)
+    n_bytes, key = like.numel() * dtype.itemsize, (name, like.device)
+    if key not in buffers or buffers[key].nbytes < n_bytes:
+        buffers.pop(key, None)
+        buffers[key] = torch.empty(n_bytes, dtype=torch.uint8, device=like.device)
+    return buffers[key][:n_bytes].view(dtype).view(like.shape)
