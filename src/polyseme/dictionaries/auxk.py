@@ -87,7 +87,8 @@ def _codes(encoder: Encoder, k: int) -> Iterator[tuple[slice, Codes]]:
         for rows in tiles(len(encoder.x), 64 * k):  # sixteen numbers an entry
             yield rows, selection.select_top_k(encoder.rows(rows), k, ascending=True)
         return
-    for rows, pre in encoder.tiles(temporaries=5):
+    # Few shapes here, too: all rows of a block with few latents, a quarter of them with more.
+    for rows, pre in encoder.tiles(most=BLOCK[0] if encoder.n_latents <= BLOCK[1] else BLOCK[0] // 4):
         pre.clamp_(min=0)
         if k < encoder.n_latents:
             values, columns = top_k(pre, k)

@@ -36,7 +36,7 @@ from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
 from polyseme.dictionaries.workspace import room
 
-MOST_ENTRIES = 2**19
+MOST_ENTRIES = 2**18
 """Of a piece: a step keeps some sixty bytes an entry at a time, and a piece reads and writes all gradients."""
 
 

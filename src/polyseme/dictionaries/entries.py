@@ -310,7 +310,7 @@ class DenseTile:
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
         total: Tensor | None = None
-        for part in tiles(len(weight), 8 * weight.shape[1] * weight.element_size()):
+        for part in tiles(len(weight), 16 * weight.shape[1] * weight.element_size()):
             product = affine(values[:, part], weight[part].t(), None)
             total = product if total is None else total.add_(product)
         assert total is not None
@@ -336,7 +336,7 @@ class DenseTile:
         self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients | GradientsAt, first: int = 0
     ) -> None:
         fresh, n_latents = grads.fresh(name, slice(first, first + t.shape[1])), t.shape[1]
-        for part in tiles(n_latents, 8 * rows.shape[1] * rows.element_size()):
+        for part in tiles(n_latents, 16 * rows.shape[1] * rows.element_size()):
             out = None if fresh is None else fresh[part]
             product = affine(t[:, part].t(), rows.t(), None, out=out)
             if out is None:

@@ -67,13 +67,14 @@ class Gated:
         step.sparsity = step.sparsity + weight * gate.sum()
         step.aux = step.aux + step.per_row * torch.dot(residual.view(-1), residual.view(-1))
         d_gate = where_positive(d_gate.mul_(2 * step.per_row).add_(weight), gate, out=d_gate)
+        del gate, residual
 
-        ratio = self._r_mag.exp()
         d_mag = where_positive(d_values, values, out=d_values)
-        d_shared = d_mag * codes.take(ratio)
-        magnitude_part = codes.by_latent(d_shared)
         step.grads.add("b_mag", codes.by_latent(d_mag))
-        step.grads.add("r_mag", codes.by_latent(d_shared * (codes.pre - codes.take(step.b_enc))))
+        d_shared = d_mag.mul_(codes.take(self._r_mag.exp()))
+        magnitude_part = codes.by_latent(d_shared)
+        shared = codes.pre - codes.take(step.b_enc)
+        step.grads.add("r_mag", codes.by_latent(shared.mul_(d_shared)))
         step.grads.add("b_enc", -magnitude_part)  # the magnitude does not see the gate's bias, which the sum below adds
         return d_gate.add_(d_shared)
 

@@ -62,7 +62,7 @@ def affine_by_parts(
     out: Float[Tensor, "batch n"],
 ) -> Float[Tensor, "batch n"]:
     """x Wᵀ + b into `out`, some rows of W after the other: products of few shapes (`native.onednn`) and little room."""
-    for part in tiles(len(weight), 8 * weight.shape[1] * weight.element_size()):
+    for part in tiles(len(weight), 16 * weight.shape[1] * weight.element_size()):
         own = out[:, part]
         product = affine(x, weight[part], None if bias is None else bias[part], out=own)
         if product.data_ptr() != own.data_ptr():

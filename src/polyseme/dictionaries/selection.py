@@ -68,17 +68,18 @@ class Encoder:
         """Width of a tile."""
         return len(self.weight)
 
-    def tiles(self, *, temporaries: int = 1) -> Iterator[tuple[slice, Float[Tensor, "rows n_latents"]]]:
+    def tiles(self, *, temporaries: int = 1, most: int | None = None) -> Iterator[tuple[slice, Float[Tensor, "rows n_latents"]]]:
         """Rows and their pre-activations, in a buffer that the next tile overwrites.
 
         Args:
             temporaries: tensors of a tile's size that fill `TILE_BYTES` together: the more, the fewer rows.
+            most: rows of a tile, at most; None: those of a block.
         """
         buffer: Tensor | None = None
-        most = TILE_BYTES // (temporaries * self.n_latents * self.x.element_size())
-        most = min(max(most, LEAST_ROWS // temporaries, 1), BLOCK[0])
-        most = 1 << (most.bit_length() - 1)  # a shape that `native.onednn` need not cut
-        for rows in (slice(i, min(i + most, len(self.x))) for i in range(0, len(self.x), most)):
+        fitting = TILE_BYTES // (temporaries * self.n_latents * self.x.element_size())
+        a_tile = min(max(fitting, LEAST_ROWS // temporaries, 1), most or BLOCK[0])
+        a_tile = 1 << (a_tile.bit_length() - 1)  # a shape that `native.onednn` need not cut
+        for rows in (slice(i, min(i + a_tile, len(self.x))) for i in range(0, len(self.x), a_tile)):
             x = self.x[rows]
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
