@@ -138,7 +138,11 @@ class Above:
         """Values, latents (ascending in a row) and entries a row, when all blocks were taken."""
         counts = torch.cat(self._counts)
         starts, a_row = counts.cumsum(0) - counts, counts.view(-1, self._rows).sum(0)
-        return (*gathered(torch.cat(self._values), torch.cat(self._latents), starts, counts, a_row), a_row)
+        values = torch.cat(self._values)
+        self._values.clear()  # there may be a great many, and a copy follows
+        latents = torch.cat(self._latents)
+        self._latents.clear()
+        return (*gathered(values, latents, starts, counts, a_row), a_row)
 
 
 def packed(
