@@ -26,7 +26,7 @@ from torch import Tensor
 from polyseme.activations import ActivationSource, HarvestConfig, LiveSource
 from polyseme.core.batch import SiteBatch
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries import TopKConfig, compiled
+from polyseme.dictionaries import ARCHITECTURES, compiled
 from polyseme.dictionaries.int8 import Int8
 from polyseme.dictionaries.kernels import TILE_BYTES, sort_by_latent
 from polyseme.dictionaries.selection import BLOCK, Encoder, by_bytes
@@ -47,6 +47,7 @@ class Spec:
         kind: `fit`; `live`, a fit on a network's activations; `product`, the encoder's alone; `own`, the product
             as the engine does it, by bytes or by floats in blocks, with nothing selected; `selection`, the top k of a
             block at hand, as often as a batch has blocks; `order`, a sort of a batch's entries by latent; `copy`.
+        architecture: of the dictionaries; where none has a k, their target L0 is k.
         d, n_latents, k, batch_size, dictionaries: shape; 0 dictionaries read a live source and train nothing.
         n_tokens: that the training is planned for: it decides when a latent counts as dead.
         steps: batches a word, for `live`.
@@ -56,6 +57,7 @@ class Spec:
     """
 
     kind: str
+    architecture: str = "topk"
     d: int = 0
     n_latents: int = 0
     k: int = 32
@@ -201,10 +203,13 @@ class Notes:
 
 def train(spec: Spec, source: ActivationSource, turns: Turns | None) -> None:
     """One fit of all dictionaries, which ends with the words, or with the tokens."""
-    config = TopKConfig(n_latents=spec.n_latents, k=spec.k)
+    kind = ARCHITECTURES[spec.architecture]
+    has_k = "k" in kind.model_fields
+    config = kind.model_validate({"n_latents": spec.n_latents, **({"k": spec.k} if has_k else {})})
+    target_l0 = None if has_k else float(spec.k)
     built = [config.build(spec.d, seed=seed) for seed in range(spec.dictionaries)]
     site = source.sites[0]
-    jobs = [Job(f"job{seed}", dictionary, site, site, seed=seed) for seed, dictionary in enumerate(built)]
+    jobs = [Job(f"job{seed}", each, site, site, seed=seed, target_l0=target_l0) for seed, each in enumerate(built)]
     reporter = None
     if turns is not None:
         turns.dictionaries, reporter = built, Notes(turns)

@@ -3,6 +3,7 @@
     python benchmarks/scaling.py --out benchmarks/results/scaling.json
     python benchmarks/scaling.py --axes latents d --rounds 9
     python benchmarks/scaling.py --axes tokens --seconds 7200          100 million tokens
+    python benchmarks/scaling.py --axes architectures                  memory of each over a million tokens
 
 Every point trains TopK dictionaries by polyseme's own `fit` in a process of its own, on vectors that are made a batch
 at a time and not kept. The points of an axis take turns with the encoder's product alone at each of their shapes and
@@ -30,6 +31,7 @@ from harvest import AFTER, materials
 from scale_model import Rates, Shape, predicted
 from workers import PAUSE, Contestant, save_figures
 
+from polyseme.dictionaries import ARCHITECTURES
 from polyseme.dictionaries.selection import by_bytes
 
 SHARES = {"latents": 0.33, "d": 0.15, "dictionaries": 0.11, "tokens": 0.28, "harvest": 0.13, "memory": 0.0}
@@ -130,9 +132,11 @@ def worker(name: str, spec: Mapping[str, Any], stack: ExitStack) -> Contestant:
     return stack.enter_context(closing(Contestant(name, sys.executable, spec, script="scale_point.py")))
 
 
-def over_tokens(shape: Shape, n_tokens: int, seconds: float, args: argparse.Namespace) -> dict[str, Any]:
+def over_tokens(
+    shape: Shape, n_tokens: int, seconds: float, args: argparse.Namespace, architecture: str = "topk"
+) -> dict[str, Any]:
     """One training as far as the time lets it, looked at whenever its tokens have doubled."""
-    spec = {"kind": "fit", **asdict(shape), "n_tokens": n_tokens, "threads": args.threads}
+    spec = {"kind": "fit", "architecture": architecture, **asdict(shape), "n_tokens": n_tokens, "threads": args.threads}
     marks: list[dict[str, Any]] = []
     since: list[float] = []
     last, mark = n_tokens // shape.batch_size, 8
@@ -148,7 +152,8 @@ def over_tokens(shape: Shape, n_tokens: int, seconds: float, args: argparse.Name
                 mark, since = 2 * mark, []
             if over:
                 break
-    return {"axis": "tokens", "shape": asdict(shape), "planned": n_tokens, "marks": marks}
+    about = {"axis": "tokens", "architecture": architecture, "shape": asdict(shape)}
+    return {**about, "planned": n_tokens, "marks": marks}
 
 
 def memory_again(shape: Shape, repeats: int, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -208,7 +213,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows of one axis, with the model's terms."""
     for row in rows:
         shape = Shape(**row["shape"])
-        name = f"{row['axis']:12} {shape.d:5} × {shape.n_latents:6} × {shape.dictionaries}"
+        name = f"{row.get('architecture', row['axis']):12} {shape.d:5} × {shape.n_latents:6} × {shape.dictionaries}"
         for mark in row.get("marks", ()):
             memory = mark["memory"]
             print(
@@ -245,7 +250,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
 def main() -> None:
     """Measure the axes asked for; print each and write what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--axes", nargs="*", default=list(SHARES), choices=list(SHARES))
+    parser.add_argument("--axes", nargs="*", default=list(SHARES), choices=[*SHARES, "architectures"])
     parser.add_argument("--latents", nargs="*", type=int, default=[2**i for i in range(11, 18)], help="at width --d")
     parser.add_argument("--widths", nargs="*", type=int, default=[256, 512, 1024, 2048, 4096], help="at --n latents")
     parser.add_argument("--dictionaries", nargs="*", type=int, default=[1, 2, 4, 8], help="of one fit")
@@ -280,6 +285,9 @@ def main() -> None:
                 over_tokens(reference, args.tokens, 0.8 * seconds, args),
                 over_tokens(SMALL, args.more_tokens, 0.2 * seconds, args),
             ]
+        elif axis == "architectures":
+            each_of = [over_tokens(reference, args.tokens, args.seconds, args, name) for name in ARCHITECTURES]
+            found = [{**row, "axis": axis} for row in each_of]
         elif axis == "memory":
             found = memory_again(reference, args.repeats, args)
         elif axis == "harvest":

@@ -44,7 +44,8 @@ def auxk(
     if k == 0:
         return 0.0
     more = _width(len(latents), encoder.n_latents) - len(latents)  # rows of zeros, which are never positive
-    own = Encoder(encoder.x, *(_some(t, latents, more) for t in (encoder.weight, encoder.bias)), encoder.selection)
+    weight_of_dead, bias = (_some(t, latents, more) for t in (encoder.weight, encoder.bias))
+    own = Encoder(encoder.x, weight_of_dead, bias, encoder.selection)
     names, d_pre_sum, grads = latents.to(torch.int32), torch.zeros_like(own.bias), step.grads.at(latents)
     W_dec: Tensor | None = None
     loss = residual.new_zeros(())

@@ -28,6 +28,9 @@ MAX_DENSITY = 0.1
 LEAST_ROWS = 256
 """Of a tile: with fewer a wide encoder's weights, read once a tile, take longer to read than to multiply."""
 
+MANY = 4
+"""Times as many entries as BatchTopK wants are no longer worth a sort, nor their memory: its guess is made anew."""
+
 SAMPLE = 192
 """Rows that show whether products of bytes prove anything."""
 
@@ -50,25 +53,27 @@ class Encoder:
     weight: Float[Tensor, "n_latents d_in"]
     bias: Float[Tensor, " n_latents"]
     selection: str = "auto"
-    _bytes: "list[Int8 | None]" = field(default_factory=list["Int8 | None"], init=False, repr=False, compare=False)
+    in_bytes: "list[Int8 | None]" = field(default_factory=list["Int8 | None"], init=False, repr=False, compare=False)
     """The weights as bytes, for these vectors and all cut from them; None: of no use there; empty: not tried."""
 
     def rows(self, rows: slice) -> "Encoder":
         """The encoder of some of the vectors."""
         part = dataclasses.replace(self, x=self.x[rows])
-        object.__setattr__(part, "_bytes", self._bytes)
+        object.__setattr__(part, "in_bytes", self.in_bytes)
         return part
 
     def forget(self) -> None:
         """Let go of what was kept to look for entries."""
-        self._bytes.clear()
+        self.in_bytes.clear()
 
     @property
     def n_latents(self) -> int:
         """Width of a tile."""
         return len(self.weight)
 
-    def tiles(self, *, temporaries: int = 1, most: int | None = None) -> Iterator[tuple[slice, Float[Tensor, "rows n_latents"]]]:
+    def tiles(
+        self, *, temporaries: int = 1, most: int | None = None
+    ) -> Iterator[tuple[slice, Float[Tensor, "rows n_latents"]]]:
         """Rows and their pre-activations, in a buffer that the next tile overwrites.
 
         Args:
@@ -120,7 +125,7 @@ def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | floa
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
     if native.usable(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
-        room = encoder.n_latents // 16
+        room = min(encoder.n_latents // 16, max(64, int(2 * most * encoder.n_latents)))
         proven = _by_int8(encoder, None, room, lambda w, x: w.above(x, bounds, room), lambda e: select_above(e, bound))
         if proven is not None:
             return proven
@@ -225,7 +230,7 @@ def _by_int8(
     rows, latents = len(encoder.x), encoder.n_latents
     if encoder.selection != "auto" or not Int8.pays(rows, latents, encoder.x.shape[1], k):
         return None
-    known = encoder._bytes
+    known = encoder.in_bytes
     if not known:
         weights = Int8(encoder.x, encoder.weight, encoder.bias)
         known.append(weights if weights.is_finite else None)
@@ -323,17 +328,21 @@ def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntrie
     """The k × rows largest positive entries of the whole batch; ties go to the lowest row, then latent.
 
     Entries under 0.97 × `guess` are left out; the result does not depend on the guess, for when fewer are left than
-    wanted the batch is encoded again, in the end without it.
+    wanted, or far more, the batch is encoded again with one of its own, and in the end without any.
     """
     wanted = max(1, round(min(k, encoder.n_latents) * len(encoder.x)))
-    if guess <= 0:
+    survivors: SparseEntries | None = None
+    if guess > 0:
+        survivors = _select_above(encoder, 0.97 * guess, most=MANY * wanted / (len(encoder.x) * encoder.n_latents))
+    if survivors is None or len(survivors.pre) < wanted:
         _, pre = next(encoder.tiles(temporaries=8))
         share = max(1, wanted * len(pre) // len(encoder.x))
         guess = float(torch.topk(pre.view(-1), share, sorted=False).values.min())
-    for bound in (0.97 * guess, 0.8 * guess, 0.0):
-        survivors = select_above(encoder, max(0.0, bound))
-        if len(survivors.pre) >= wanted or bound <= 0:
-            break
+        for bound in (0.97 * guess, 0.8 * guess, 0.0):
+            survivors = select_above(encoder, max(0.0, bound))
+            if len(survivors.pre) >= wanted or bound <= 0:
+                break
+    assert survivors is not None
     pre = survivors.pre
     if len(pre) <= wanted:
         return survivors

@@ -4,7 +4,7 @@ An allocator fills the place of a freed block with smaller ones, and the next bl
 is large enough: without this 25 MiB in use at a time grew to 66 held (`docs/decisions/0017-a-second-processor.md`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,7 +15,7 @@ _kept: ContextVar[dict[tuple[str, torch.device], Tensor] | None] = ContextVar("k
 
 
 @contextmanager
-def keeping() -> Iterator[None]:
+def keeping() -> Generator[None]:
     """Within it `room` hands out the same memory again."""
     token = _kept.set({})
     try:

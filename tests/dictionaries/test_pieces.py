@@ -1,0 +1,142 @@
+"""A step's pieces: codes cut up and joined, and memory that is kept, change no number beyond the order of sums."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyseme.dictionaries import TopKConfig, compiled, engine, selection
+from polyseme.dictionaries.entries import Gradients, SparseEntries, concatenated
+from polyseme.dictionaries.selection import Encoder
+from polyseme.dictionaries.workspace import keeping, room
+from tests.dictionaries.reference import SMALL, make_batch, scramble
+
+
+@st.composite
+def codes(draw):
+    rows, n = draw(st.integers(1, 9)), draw(st.integers(1, 12))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    on = torch.rand(rows, n, generator=generator) < draw(st.sampled_from([0.0, 0.3, 1.0]))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), on.sum(1).cumsum(0)])
+    dense = torch.where(on, torch.rand(rows, n, generator=generator) + 0.1, 0.0)
+    return SparseEntries(dense[on], on.nonzero()[:, 1].to(torch.int32), offsets, n, ascending=True), dense
+
+
+def dense_of(entries):
+    out = torch.zeros(len(entries.offsets) - 1, entries.n_latents)
+    out[entries.bags.long(), entries.indices.long()] = entries.pre
+    return out
+
+
+@settings(deadline=None)
+@given(codes(), st.integers(1, 40))
+def test_pieces_are_the_rows_in_order_and_join_to_the_whole(case, most):
+    entries, dense = case
+    pieces = list(entries.pieces(most))
+    assert [rows.start for rows, _ in pieces] == [0, *(rows.stop for rows, _ in pieces[:-1])]
+    for rows, piece in pieces:
+        assert torch.equal(dense_of(piece), dense[rows])
+    whole = concatenated([piece for _, piece in pieces])
+    assert torch.equal(dense_of(whole), dense)
+    assert torch.equal(whole.offsets, entries.offsets)
+
+
+@settings(deadline=None)
+@given(codes(), st.data())
+def test_entries_of_some_latents_or_under_other_names(case, data):
+    entries, dense = case
+    first = data.draw(st.integers(0, entries.n_latents))
+    end = data.draw(st.integers(first, entries.n_latents))
+    some, kept = entries.between(first, end)
+    assert torch.equal(dense_of(some), dense[:, first:end])
+    assert torch.equal(entries.pre[kept.long()], some.pre)
+    names = torch.arange(3, 3 + 2 * entries.n_latents, 2, dtype=torch.int32)
+    renamed = entries.called(names, 2 * entries.n_latents + 3)
+    assert torch.equal(dense_of(renamed)[:, names.long()], dense)
+    assert renamed.pre.sum() == entries.pre.sum()
+
+
+@settings(deadline=None)
+@given(codes())
+def test_gradients_at_some_rows_are_added_there(case):
+    entries, dense = case
+    n, rows = entries.n_latents, torch.randn(len(dense), 4)
+    wanted = dense.T @ rows
+    places = torch.randperm(2 * n)[: max(1, n - 1)]  # what is beyond them is dropped
+    buffers = {"W": torch.full((2 * n, 4), 7.0)}
+    grads = Gradients(buffers)
+    grads.add("W", torch.ones(2 * n, 4))
+    entries.outer("W", entries.pre, rows, grads.at(places))
+    expected = torch.ones(2 * n, 4)
+    expected[places] += wanted[: len(places)]
+    torch.testing.assert_close(buffers["W"], expected)
+
+
+def test_room_is_the_same_memory_only_while_it_is_kept():
+    like, wide = torch.zeros(6, 4), torch.zeros(9, 5)
+    assert room("a", like, torch.float32).data_ptr() != like.data_ptr()
+    with keeping():
+        first = room("a", like, torch.float32)
+        assert room("a", like, torch.float32).data_ptr() == first.data_ptr()
+        assert room("b", like, torch.float32).data_ptr() != first.data_ptr()
+        large = room("a", wide, torch.float64)
+        assert large.shape == wide.shape
+        assert large.dtype == torch.float64
+        assert room("a", like, torch.float32).data_ptr() == large.data_ptr()
+        with keeping():
+            assert room("a", like, torch.float32).data_ptr() != large.data_ptr()
+    held = room("a", like, torch.float32)
+    assert room("a", like, torch.float32).data_ptr() != held.data_ptr()
+
+
+def test_steps_whose_room_is_kept_are_bit_for_bit_those_without():
+    for name in sorted(SMALL):
+        results = []
+        for kept in (False, True):
+            dictionary = SMALL[name](40, 4).build(7, seed=1)
+            scramble(dictionary, 1)
+            batches = [torch.randn(rows, 7, generator=torch.Generator().manual_seed(rows)) for rows in (30, 12, 30)]
+            stats = []
+
+            def steps(dictionary=dictionary, batches=batches, stats=stats):
+                for x in batches:
+                    before = x.clone()
+                    found = dictionary.accumulate(make_batch(x), progress=0.0, dead=None, coefficient=0.3)
+                    assert torch.equal(x, before)
+                    stats.append((found.loss.clone(), found.sse.clone(), found.fired.clone()))
+
+            if kept:
+                with keeping():
+                    steps()
+            else:
+                steps()
+            gradients = [parameter.grad.clone() for parameter in dictionary.parameters().values()]
+            results.append([*gradients, *(value for each in stats for value in each)])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), name
+
+
+def test_a_step_with_many_entries_holds_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(engine, "MOST_ENTRIES", 500)
+    seen, real = [], engine.SparseDictionary._reconstruction
+    monkeypatch.setattr(
+        engine.SparseDictionary,
+        "_reconstruction",
+        lambda self, codes, *rest: seen.append(len(codes.pre)) or real(self, codes, *rest),
+    )
+    dictionary = TopKConfig(n_latents=64, k=20).build(8, seed=0)
+    dictionary.accumulate(make_batch(torch.randn(200, 8)), progress=0.0, dead=None, coefficient=0.0)
+    assert sum(seen) > 3000
+    assert max(seen) <= 520
+
+
+def test_a_guess_far_too_low_is_given_up_before_its_entries_are_kept(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    encoder = Encoder(
+        torch.randn(600, 16, generator=generator), torch.randn(3000, 16, generator=generator), torch.zeros(3000)
+    )
+    most, real = [], compiled.Above.finish
+    monkeypatch.setattr(compiled.Above, "finish", lambda self: most.append(self.n_entries) or real(self))
+    low, good = (selection.select_batch_top_k(encoder, 5, guess) for guess in (1e-6, 12.0))
+    assert torch.equal(low.pre, good.pre)
+    assert torch.equal(low.indices, good.indices)
+    if most:  # the compiled loops are there
+        assert max(most) < 20_000  # of 900,000 above the guess
