@@ -32,6 +32,8 @@ def section(result: Mapping[str, Any]) -> list[str]:
         lines += _of_memory(axes["memory"])
     if "tokens" in axes:
         lines += _of_tokens(axes["tokens"])
+    if "architectures" in axes:
+        lines += _of_architectures(axes["architectures"])
     if "harvest" in axes:
         lines += _of_harvest(axes["harvest"])
     return lines
@@ -171,6 +173,24 @@ def _of_tokens(rows: Sequence[Row]) -> list[str]:
         "training",
     )
     return lines + table(header, cells)
+
+
+def _of_architectures(rows: Sequence[Row]) -> list[str]:
+    """The highest memory so far of each, as its training goes on."""
+    shape, last = rows[0]["shape"], rows[0]["marks"][-1]["tokens"]
+    seen = [mark["tokens"] for mark in rows[0]["marks"]]
+    lines = [
+        f"### Memory of each architecture at {shape['d']:,} × {shape['n_latents']:,}",
+        "",
+        f"Rest so far, MiB; {last:,} tokens, k or target L0 {shape['k']}, one training each.",
+        "",
+    ]
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        rest = {mark["tokens"]: f"{mark['memory']['rest']:.0f}" for mark in row["marks"]}
+        note = row["marks"][-1]["memory"]["note"]
+        cells.append((row["architecture"], *(rest.get(tokens, "") for tokens in seen), note))
+    return lines + table(("architecture", *(f"{tokens:,} tokens" for tokens in seen), "at the end"), cells)
 
 
 def _of_harvest(rows: Sequence[Row]) -> list[str]:

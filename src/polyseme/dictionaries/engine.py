@@ -37,7 +37,7 @@ from polyseme.dictionaries.selection import Encoder
 from polyseme.dictionaries.workspace import room
 
 MOST_ENTRIES = 2**18
-"""Of a piece: a step keeps some sixty bytes an entry at a time, and a piece reads and writes all gradients."""
+"""Of a piece, on a CPU: a step keeps some sixty bytes an entry, and every piece reads and writes all gradients."""
 
 
 @final
@@ -259,25 +259,27 @@ class SparseDictionary:
         """Some rows after the other and their codes: about `MOST_ENTRIES` at a time, or a tile where they are dense.
 
         Each piece adds to all gradients, so that many entries take little memory and few entries little time. What
-        chooses by the batch, or a fixed number a row, is asked once.
+        chooses by the batch, or a fixed number a row, is asked once. On a GPU, where launches are dearer than memory, all
+        entries are one piece.
         """
-        n_rows = len(encoder.x)
+        n_rows, on_cpu = len(encoder.x), encoder.x.device.type == "cpu"
+        most = MOST_ENTRIES if on_cpu else 2**62
         waiting: list[SparseEntries] = []
         start = 0
-        a_part = selection.BLOCK[0] if self._activation.has_coefficient else n_rows
+        a_part = selection.BLOCK[0] if on_cpu and self._activation.has_coefficient else n_rows
         for asked in (slice(i, min(i + a_part, n_rows)) for i in range(0, n_rows, a_part)):
             part = encoder.rows(asked)
             entries = self._activation.select(part, training=True)
             if asked.stop == n_rows:
                 encoder.forget()
-            if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > MOST_ENTRIES):
+            if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > most):
                 yield slice(start, asked.start), concatenated(waiting)
                 waiting = []
             if entries is None:
                 for rows, pre in part.tiles(temporaries=4):
                     yield slice(asked.start + rows.start, asked.start + rows.stop), DenseTile(pre)
-            elif len(entries.pre) > MOST_ENTRIES:
-                for rows, some in entries.pieces(MOST_ENTRIES):
+            elif len(entries.pre) > most:
+                for rows, some in entries.pieces(most):
                     yield slice(asked.start + rows.start, asked.start + rows.stop), some
             else:
                 start = start if waiting else asked.start
