@@ -259,8 +259,8 @@ class SparseDictionary:
         """Some rows after the other and their codes: about `MOST_ENTRIES` at a time, or a tile where they are dense.
 
         Each piece adds to all gradients, so that many entries take little memory and few entries little time. What
-        chooses by the batch, or a fixed number a row, is asked once. On a GPU, where launches are dearer than memory, all
-        entries are one piece.
+        chooses by the batch, or a fixed number a row, is asked once. On a GPU, where launches cost more than memory,
+        all entries are one piece.
         """
         n_rows, on_cpu = len(encoder.x), encoder.x.device.type == "cpu"
         most = MOST_ENTRIES if on_cpu else 2**62
