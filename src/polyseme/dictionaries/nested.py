@@ -9,6 +9,7 @@ from torch import Tensor
 from polyseme.dictionaries.activation import Step
 from polyseme.dictionaries.entries import SparseEntries
 from polyseme.dictionaries.kernels import tiles
+from polyseme.dictionaries.workspace import room
 
 
 def nested(
@@ -36,7 +37,7 @@ def nested(
     factor = 2 * step.per_row / len(ends)
     groups = [slice(first, end) for first, end in zip((0, *ends), ends, strict=False)]
     entries = [codes.between(group.start, group.stop) for group in groups]
-    total, mse = torch.zeros_like(residual), residual.new_zeros(())
+    total, mse = room("total", residual, residual.dtype).zero_(), residual.new_zeros(())
     torch.neg(step.goal, out=residual)
     for group, (own, at) in zip(groups, entries, strict=True):
         _add_decoded(residual, own, values[at], step.W_dec[group])
