@@ -129,7 +129,9 @@ def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(arch
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
         patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
         dictionary, stats, expected, unsure = run(case, torch.float32)
-    check(dictionary, stats, expected, 1e-5, unsure)
+    # Every piece of a step rounds each sum once more, which counts where the sum itself cancels.
+    pieces = -(-case["rows"] // block)
+    check(dictionary, stats, expected, 1e-5, {name: value * (1 + pieces / 4) for name, value in unsure.items()})
 
 
 @settings(max_examples=60, deadline=None)
