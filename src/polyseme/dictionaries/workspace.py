@@ -1,7 +1,7 @@
 """Room for the vectors of a step, kept from step to step while a training lasts.
 
 An allocator fills the place of a freed block with smaller ones, and the next block of a batch's size finds no hole that
-is large enough: without this 25 MiB in use at a time grew to 66 held (`docs/decisions/0017-a-second-processor.md`).
+is large enough: without this 25 MiB in use at a time grew to 66 held (`docs/decisions/0018-what-a-step-holds.md`).
 """
 
 from collections.abc import Generator
