@@ -24,6 +24,7 @@ from polyseme.dictionaries.kernels import (
     CACHED_BYTES,
     affine,
     affine_by_parts,
+    affine_into,
     bag_sum,
     gather_dot,
     nonzero,
@@ -337,9 +338,7 @@ class DenseTile:
     ) -> None:
         fresh, n_latents = grads.fresh(name, slice(first, first + t.shape[1])), t.shape[1]
         for part in tiles(n_latents, 16 * rows.shape[1] * rows.element_size()):
-            out = None if fresh is None else fresh[part]
-            product = affine(t[:, part].t(), rows.t(), None, out=out)
-            if out is None:
-                grads.add(name, product, first + part.start)
-            elif product.data_ptr() != out.data_ptr():
-                out.copy_(product)
+            if fresh is None:
+                grads.add(name, affine(t[:, part].t(), rows.t(), None), first + part.start)
+            else:
+                affine_into(t[:, part].t(), rows.t(), None, fresh[part])

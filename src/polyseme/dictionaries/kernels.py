@@ -55,6 +55,18 @@ def affine(
     return product if bias is None else product.add_(bias)
 
 
+def affine_into(
+    x: Float[Tensor, "batch d"],
+    weight: Float[Tensor, "n d"],
+    bias: Float[Tensor, " n"] | None,
+    out: Float[Tensor, "batch n"],
+) -> None:
+    """x Wᵀ + b in `out`, whichever routine is the fastest."""
+    product = affine(x, weight, bias, out=out)
+    if product.data_ptr() != out.data_ptr():
+        out.copy_(product)
+
+
 def affine_by_parts(
     x: Float[Tensor, "batch d"],
     weight: Float[Tensor, "n d"],
@@ -63,10 +75,7 @@ def affine_by_parts(
 ) -> Float[Tensor, "batch n"]:
     """x Wᵀ + b into `out`, some rows of W after the other: products of few shapes (`native.onednn`) and little room."""
     for part in tiles(len(weight), 16 * weight.shape[1] * weight.element_size()):
-        own = out[:, part]
-        product = affine(x, weight[part], None if bias is None else bias[part], out=own)
-        if product.data_ptr() != own.data_ptr():
-            own.copy_(product)
+        affine_into(x, weight[part], None if bias is None else bias[part], out[:, part])
     return out
 
 
