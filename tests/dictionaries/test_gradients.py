@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme import native
-from polyseme.dictionaries import engine, entries, kernels, selection
+from polyseme.dictionaries import entries, kernels, pieces, selection
 from polyseme.native import onednn
 from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
 
@@ -31,6 +31,7 @@ def cases(draw):
         "tile_bytes": draw(st.sampled_from([64, 1000, 2**24])),
         "least_rows": draw(st.sampled_from([1, 3, 256])),
         "block": draw(st.sampled_from([1, 5, 1024])),
+        "latents": draw(st.sampled_from([1, 6, 512])),
         "most_entries": draw(st.sampled_from([1, 11, 2**19])),
         "cached_bytes": draw(st.sampled_from([100, 600, 2**20])),
     }
@@ -89,8 +90,8 @@ def test_step_equals_dense_autograd(architecture, case):
         patch.setattr(selection, "MAX_DENSITY", density)
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
         patch.setattr(selection, "LEAST_ROWS", case["least_rows"])
-        patch.setattr(selection, "BLOCK", (case["block"], 512))
-        patch.setattr(engine, "MOST_ENTRIES", case["most_entries"])
+        patch.setattr(selection, "BLOCK", (case["block"], case["latents"]))
+        patch.setattr(pieces, "MOST_ENTRIES", case["most_entries"])
         patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
         dictionary, stats, expected, _ = run(case, torch.float64)
     # A twin's equal pre-activations make AuxK's choice a matter of taste: only then it may differ.
@@ -125,13 +126,13 @@ def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(arch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "MAX_DENSITY", {"sparse": 1.0, "dense": -1.0}.get(case["layout"], 0.1))
         patch.setattr(selection, "BLOCK", (block, block))
-        patch.setattr(engine, "MOST_ENTRIES", case["most_entries"])
+        patch.setattr(pieces, "MOST_ENTRIES", case["most_entries"])
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
         patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
         dictionary, stats, expected, unsure = run(case, torch.float32)
     # Every piece of a step rounds each sum once more, which counts where the sum itself cancels.
-    pieces = -(-case["rows"] // block)
-    check(dictionary, stats, expected, 1e-5, {name: value * (1 + pieces / 4) for name, value in unsure.items()})
+    added = -(-case["rows"] // block)
+    check(dictionary, stats, expected, 1e-5, {name: value * (1 + added / 4) for name, value in unsure.items()})
 
 
 @settings(max_examples=60, deadline=None)

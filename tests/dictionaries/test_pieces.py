@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import TopKConfig, compiled, engine, selection
+from polyseme.dictionaries import TopKConfig, compiled, engine, pieces, selection
 from polyseme.dictionaries.entries import Gradients, SparseEntries, concatenated
 from polyseme.dictionaries.selection import Encoder
 from polyseme.dictionaries.workspace import keeping, room
@@ -31,11 +31,11 @@ def dense_of(entries):
 @given(codes(), st.integers(1, 40))
 def test_pieces_are_the_rows_in_order_and_join_to_the_whole(case, most):
     entries, dense = case
-    pieces = list(entries.pieces(most))
-    assert [rows.start for rows, _ in pieces] == [0, *(rows.stop for rows, _ in pieces[:-1])]
-    for rows, piece in pieces:
-        assert torch.equal(dense_of(piece), dense[rows])
-    whole = concatenated([piece for _, piece in pieces])
+    parts = list(entries.pieces(most))
+    assert [rows.start for rows, _ in parts] == [0, *(rows.stop for rows, _ in parts[:-1])]
+    for rows, part in parts:
+        assert torch.equal(dense_of(part), dense[rows])
+    whole = concatenated([part for _, part in parts])
     assert torch.equal(dense_of(whole), dense)
     assert torch.equal(whole.offsets, entries.offsets)
 
@@ -115,13 +115,9 @@ def test_steps_whose_room_is_kept_are_bit_for_bit_those_without():
 
 
 def test_a_step_with_many_entries_holds_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(engine, "MOST_ENTRIES", 500)
-    seen, real = [], engine.SparseDictionary._reconstruction
-    monkeypatch.setattr(
-        engine.SparseDictionary,
-        "_reconstruction",
-        lambda self, codes, *rest: seen.append(len(codes.pre)) or real(self, codes, *rest),
-    )
+    monkeypatch.setattr(pieces, "MOST_ENTRIES", 500)
+    seen, real = [], engine.from_entries
+    monkeypatch.setattr(engine, "from_entries", lambda codes, *rest: seen.append(len(codes.pre)) or real(codes, *rest))
     dictionary = TopKConfig(n_latents=64, k=20).build(8, seed=0)
     dictionary.accumulate(make_batch(torch.randn(200, 8)), progress=0.0, dead=None, coefficient=0.0)
     assert sum(seen) > 3000

@@ -1,12 +1,12 @@
 """What an architecture brings to the engine: its configuration's common part and its activation."""
 
 import functools
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -83,16 +83,19 @@ class RevivedBase(DictionaryBase):
 
 @dataclass
 class Step:
-    """What an activation needs to add its penalties and its own parameters' gradients.
+    """What the pieces of a batch add to: losses and gradients.
 
     Attributes:
         goal: v − b_dec, what the codes are to add up to, at the rows they belong to.
         b_enc: of the encoder.
         W_dec: of the decoder.
         grads: where gradients are added.
+        encoder: the gradient buffer of the encoder (the decoder's, when tied).
         per_row: 1 / (batch × d_out), the weight of one row in the loss.
         coefficient: of the penalty.
-        sparsity, aux: the activation adds its parts of the loss here.
+        d_bias: gradients in the pre-activations, summed over the batch.
+        fired: on how many vectors each latent is active.
+        mse, sparsity, aux: parts of the loss.
         totals: room for what it sums over the batch's pieces, for each latent.
     """
 
@@ -100,8 +103,12 @@ class Step:
     b_enc: Float[Tensor, " n_latents"]
     W_dec: Float[Tensor, "n_latents d_out"]
     grads: Gradients
+    encoder: str
     per_row: float
     coefficient: float
+    d_bias: Float[Tensor, " n_latents"]
+    fired: Int[Tensor, " n_latents"]
+    mse: Tensor | float = 0.0
     sparsity: Tensor | float = 0.0
     aux: Tensor | float = 0.0
     totals: Tensor | float = 0.0
@@ -112,8 +119,7 @@ class Step:
         return torch.linalg.vector_norm(self.W_dec, dim=1)
 
 
-@runtime_checkable
-class Activation(Protocol):
+class Activation(ABC):
     """One architecture: how pre-activations become values, and the way back."""
 
     unit_norm: bool
@@ -124,29 +130,37 @@ class Activation(Protocol):
     """AuxK's latents per vector (None: half of d_out); 0 where a dead latent has no positive pre-activation to use."""
     aux_coefficient: float
     """AuxK's weight."""
-    prefixes: Tensor | None
+    prefixes: Tensor | None = None
     """Ends of the nested dictionaries (Matryoshka), int32; None for one dictionary."""
     parameters: dict[str, Tensor]
     """Trained tensors beyond weights and biases."""
     buffers: dict[str, Tensor]
     """Other state."""
 
+    @abstractmethod
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         """The entries that matter, ascending in each row unless training; None: use dense tiles (training only)."""
-        ...
 
+    @abstractmethod
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         """f at each entry, 0 or more."""
-        ...
 
+    def gate(self, codes: Codes, /) -> Tensor | None:  # noqa: ARG002
+        """Values that are to reconstruct the goal by themselves, with a decoder that does not learn from it (Gated);
+        None: there are none."""
+        return None
+
+    @abstractmethod
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         """∂pre from ∂f, in whose place it may be; adds penalties to `step`, its own gradients to `step.grads`."""
-        ...
 
-    def finish(self, step: Step, /) -> None:
+    def pull_back_gate(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        """`pull_back` from what the gate reconstructs."""
+        raise NotImplementedError
+
+    def finish(self, step: Step, /) -> None:  # noqa: B027  most have nothing
         """What is to be added to `step` once, after all pieces of the batch."""
-        ...
 
+    @abstractmethod
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         """Rescale own tensors in place: of u W_encᵀ + b_enc, the product grows by −shift, then all `gain` times."""
-        ...

@@ -21,10 +21,8 @@ def auxk(
     dead: Bool[Tensor, " n_latents"],
     k: int,
     weight: float,
-    encoder_name: str,
-    d_bias: Float[Tensor, " n_latents"],
 ) -> Float[Tensor, ""] | float:
-    """The loss coefficient × mean_b ‖e − ê‖² / d_out, with its gradients added to `step.grads` and `d_bias`.
+    """The loss coefficient × mean_b ‖e − ê‖² / d_out, with its gradients added to `step`.
 
     e = v − v̂ is held fixed; ê = Σ z_j W_dec_j over the k largest positive pre-activations z of the dead latents, no
     bias.
@@ -36,8 +34,6 @@ def auxk(
         dead: which latents count as dead.
         k: how many of them a vector gets.
         weight: of one vector's squared error in the loss, coefficient / (batch × d_out).
-        encoder_name: the gradient buffer of the encoder (the decoder's, when tied).
-        d_bias: sum over the batch of the gradients in the pre-activations, added to.
     """
     latents = dead.nonzero().view(-1)
     k = min(k, len(latents))
@@ -60,11 +56,11 @@ def auxk(
             d_z = codes.residual_and_dot(-codes.pre, residual[rows], W_dec, error)
         loss += torch.dot(error.view(-1), error.view(-1)) * weight
         d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre, out=d_z)
-        codes.outer(encoder_name, d_pre, own.x[rows], grads)
+        codes.outer(step.encoder, d_pre, own.x[rows], grads)
         codes.outer("W_dec", codes.pre, error.mul_(-2 * weight), grads)
         d_pre_sum += codes.by_latent(d_pre)
     grads.add("b_enc", d_pre_sum)
-    d_bias.index_add_(0, latents, d_pre_sum[: len(latents)])
+    step.d_bias.index_add_(0, latents, d_pre_sum[: len(latents)])
     return loss
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from polyseme.dictionaries.activation import RevivedBase, Step
+from polyseme.dictionaries.activation import Activation, RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.selection import Encoder, select_above, select_batch_top_k
 
@@ -24,7 +24,7 @@ class BatchTopKConfig(RevivedBase):
 
 
 @final
-class BatchTopK:
+class BatchTopK(Activation):
     """f = ReLU(pre) on the batch's k × rows largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
 
     Outside training a vector's code must not depend on its neighbours: f = pre where pre > t, with t the running mean
@@ -70,9 +70,6 @@ class BatchTopK:
 
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
-
-    def finish(self, _step: Step, /) -> None:
-        return
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         if float(self._threshold) >= 0:

@@ -16,28 +16,24 @@ and, with g = ∂loss/∂v̂ = 2 (v̂ − v) / (batch × d_out),
 An architecture is an `Activation`: what it selects, its values, and the way back from ∂f to ∂pre.
 """
 
-from collections.abc import Iterator
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.batch import Batch, Latents
 from polyseme.core.errors import InputError
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries import selection
 from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.auxk import auxk
-from polyseme.dictionaries.entries import DenseTile, Gradients, SparseEntries, concatenated
+from polyseme.dictionaries.entries import Gradients
+from polyseme.dictionaries.gradients import from_blocks, from_entries
 from polyseme.dictionaries.kernels import bag_sum, tiles
-from polyseme.dictionaries.nested import nested
+from polyseme.dictionaries.pieces import pieces
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
 from polyseme.dictionaries.workspace import room
-
-MOST_ENTRIES = 2**18
-"""Of a piece, on a CPU: a step keeps some sixty bytes an entry, and every piece reads and writes all gradients."""
 
 
 @final
@@ -223,25 +219,33 @@ class SparseDictionary:
         else:
             goal = encoder.x
         grads = Gradients(self._attached_gradients())
-        step = Step(goal, encoder.bias, self._parameters["W_dec"], grads, 1 / goal.numel(), coefficient)
-        d_bias = goal.new_zeros(self.n_latents)
-
+        fired = torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
+        step = Step(
+            goal,
+            encoder.bias,
+            self._parameters["W_dec"],
+            grads,
+            self._encoder_name,
+            per_row=1 / goal.numel(),
+            coefficient=coefficient,
+            d_bias=goal.new_zeros(self.n_latents),
+            fired=fired,
+        )
         residual = room("residual", goal, goal.dtype)
-        mse, fired = goal.new_zeros(()), torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
-        for rows, codes in self._pieces(encoder):
+        for rows, codes in pieces(encoder, self._activation):
             step.goal = goal[rows]
-            more, firing = self._reconstruction(codes, encoder.x[rows], step, d_bias, residual[rows])
-            mse += more
-            fired += firing
+            if isinstance(codes, Encoder):
+                from_blocks(codes, self._activation, step, residual[rows])
+            else:
+                from_entries(codes, encoder.x[rows], self._activation, step, residual[rows])
         self._activation.finish(step)
 
-        aux = step.aux
         k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux
         if dead is not None and k_aux > 0:
             weight = self._activation.aux_coefficient * step.per_row
-            aux = aux + auxk(encoder, residual, step, dead, k_aux, weight, self._encoder_name, d_bias)
+            step.aux = step.aux + auxk(encoder, residual, step, dead, k_aux, weight)
         if not self.is_transcoder:
-            grads.add("b_dec", -(encoder.weight.t() @ d_bias))
+            grads.add("b_dec", -(encoder.weight.t() @ step.d_bias))
         grads.finish()
         if self._activation.unit_norm:
             self._project(grads["W_dec"])
@@ -250,74 +254,9 @@ class SparseDictionary:
         mean = torch.mv(goal.t(), goal.new_ones(len(goal))).double() / len(goal)
         total = torch.dot(goal.view(-1), goal.view(-1)).double() - len(goal) * mean.square().sum()
         sse = torch.dot(residual.view(-1), residual.view(-1)).double()
-        sparsity = goal.new_zeros(()) + step.sparsity
-        aux = goal.new_zeros(()) + aux
+        mse, sparsity, aux = (goal.new_zeros(()) + part for part in (step.mse, step.sparsity, step.aux))
         l0 = fired.sum().to(goal.dtype) / len(goal)
         return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
-
-    def _pieces(self, encoder: Encoder) -> Iterator[tuple[slice, SparseEntries | DenseTile]]:
-        """Some rows after the other and their codes: about `MOST_ENTRIES` at a time, or a tile where they are dense.
-
-        Each piece adds to all gradients, so that many entries take little memory and few entries little time. What
-        chooses by the batch, or a fixed number a row, is asked once. On a GPU, where launches cost more than memory,
-        all entries are one piece.
-        """
-        n_rows, on_cpu = len(encoder.x), encoder.x.device.type == "cpu"
-        most = MOST_ENTRIES if on_cpu else 2**62
-        waiting: list[SparseEntries] = []
-        start = 0
-        a_part = selection.BLOCK[0] if on_cpu and self._activation.has_coefficient else n_rows
-        for asked in (slice(i, min(i + a_part, n_rows)) for i in range(0, n_rows, a_part)):
-            part = encoder.rows(asked)
-            entries = self._activation.select(part, training=True)
-            if asked.stop == n_rows:
-                encoder.forget()
-            if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > most):
-                yield slice(start, asked.start), concatenated(waiting)
-                waiting = []
-            if entries is None:
-                for rows, pre in part.tiles(temporaries=4):
-                    yield slice(asked.start + rows.start, asked.start + rows.stop), DenseTile(pre)
-            elif len(entries.pre) > most:
-                for rows, some in entries.pieces(most):
-                    yield slice(asked.start + rows.start, asked.start + rows.stop), some
-            else:
-                start = start if waiting else asked.start
-                waiting.append(entries)
-        if waiting:
-            yield slice(start, n_rows), concatenated(waiting)
-
-    def _reconstruction(
-        self,
-        codes: SparseEntries | DenseTile,
-        u: Float[Tensor, "rows d_in"],
-        step: Step,
-        d_bias: Float[Tensor, " n_latents"],
-        residual: Float[Tensor, "rows d_out"],
-    ) -> tuple[Tensor, Int[Tensor, " n_latents"]]:
-        """One reconstruction and its way back: v̂ − v into `residual`, every gradient added; the mse part, and the
-        rows that a latent fired on."""
-        prefixes = self._activation.prefixes
-        grads, factor = step.grads, 2 * step.per_row
-        values = self._activation.values(codes, step.b_enc)
-        if prefixes is None:
-            d_values = codes.residual_and_dot(values, step.goal, step.W_dec, residual)
-            active, at = codes.active(values)
-            active.outer("W_dec", values[at] * factor, residual, grads)
-            mse = torch.dot(residual.view(-1), residual.view(-1)) * step.per_row
-            d_values = d_values.mul_(factor)
-            grads.add("b_dec", residual.sum(0) * factor)
-        else:
-            assert isinstance(codes, SparseEntries)
-            mse, d_values = nested(codes, values, step, prefixes.tolist(), residual)
-        d_pre = self._activation.pull_back(codes, values, d_values, step)
-        active, at = codes.active(d_pre)
-        d_pre = d_pre[at]
-        active.outer(self._encoder_name, d_pre, u, grads)
-        summed = active.by_latent(d_pre)
-        d_bias += summed
-        grads.add("b_enc", summed)
-        return mse, codes.by_latent(values.sign()).to(torch.int64)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -7,7 +7,7 @@ gradient of the loss in the reconstruction and b, j the row and latent of an ent
     by_latent   s_j = Σ_b t_bj                outer     ∂W_j  = Σ_b t_bj g_b
     take        p_j at every entry            residual_and_dot   r = ŷ − y and ⟨r_b, W_j⟩, together
 
-Sparse entries are used when few latents are active, the dense tile (a few rows, all latents) otherwise.
+Sparse entries are used when few latents are active, dense tiles (a few rows, a block of latents or all) otherwise.
 """
 
 import functools
@@ -294,31 +294,34 @@ def concatenated(parts: Sequence[SparseEntries]) -> SparseEntries:
 
 
 class DenseTile:
-    """All latents of a few rows.
+    """Some latents of a few rows, every one of them.
 
     Args:
         pre: their pre-activations.
+        latents: which; of the operations below `decode` and `residual_and_dot` know no others.
+        n_latents: of all; None: these.
     """
 
-    def __init__(self, pre: Float[Tensor, "bag n_latents"]):
+    def __init__(self, pre: Float[Tensor, "bag some"], latents: slice | None = None, n_latents: int | None = None):
         self.pre = pre
+        self._latents, self._n_latents = latents or slice(0, pre.shape[1]), n_latents or pre.shape[1]
 
     def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
-        return per_latent
+        return per_latent[self._latents]
 
     def active(self, values: Tensor) -> "tuple[DenseTile, slice]":  # noqa: ARG002  zeros cost a product nothing more
         return self, slice(None)
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
         total: Tensor | None = None
-        for part in tiles(len(weight), 16 * weight.shape[1] * weight.element_size()):
-            product = affine(values[:, part], weight[part].t(), None)
+        for part in self._parts(weight):
+            product = affine(values[:, part].contiguous(), weight[self._latents][part].t(), None)
             total = product if total is None else total.add_(product)
         assert total is not None
         return total
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        return affine_by_parts(g, weight, None, g.new_empty(len(g), len(weight)))
+        return affine_by_parts(g, weight[self._latents], None, torch.empty_like(self.pre))
 
     def residual_and_dot(
         self,
@@ -331,14 +334,23 @@ class DenseTile:
         return self.dot(residual, weight)
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
-        return torch.mv(t.t(), t.new_ones(len(t)))  # twice as fast as a sum over rows
+        sums = t.new_zeros(self._n_latents)
+        torch.mv(t.t(), t.new_ones(len(t)), out=sums[self._latents])  # twice as fast as a sum over rows
+        return sums
 
     def outer(
         self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients | GradientsAt, first: int = 0
     ) -> None:
-        fresh, n_latents = grads.fresh(name, slice(first, first + t.shape[1])), t.shape[1]
-        for part in tiles(n_latents, 16 * rows.shape[1] * rows.element_size()):
+        start, end = first + self._latents.start, first + self._latents.stop
+        fresh = grads.fresh(name, slice(start, end))
+        for part in self._parts(rows):
+            left = t[:, part].contiguous().t()
             if fresh is None:
-                grads.add(name, affine(t[:, part].t(), rows.t(), None), first + part.start)
+                grads.add(name, affine(left, rows.t(), None), start + part.start)
             else:
-                affine_into(t[:, part].t(), rows.t(), None, fresh[part])
+                affine_into(left, rows.t(), None, fresh[part])
+
+    def _parts(self, vectors: Float[Tensor, "n d"]) -> Iterator[slice]:
+        """Of these latents: some after the other, so that products take little room, and are of few shapes whatever
+        the width of the whole (`native.onednn`)."""
+        return tiles(self.pre.shape[1], 16 * vectors.shape[1] * vectors.element_size())

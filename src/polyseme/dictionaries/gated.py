@@ -7,7 +7,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.dictionaries.activation import DictionaryBase, Step
+from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.kernels import where_positive
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
@@ -26,7 +26,7 @@ class GatedConfig(DictionaryBase):
 
 
 @final
-class Gated:
+class Gated(Activation):
     """With π = u W_encᵀ + b_enc (the gate) and μ = exp(r_mag) u W_encᵀ + b_mag (the magnitude),
 
         f = H(π) ReLU(μ)
@@ -45,7 +45,6 @@ class Gated:
     has_coefficient = True
     k_aux: int | None = 0
     aux_coefficient = 0.0
-    prefixes: Tensor | None = None
 
     def __init__(self, r_mag: Float[Tensor, " n_latents"], b_mag: Float[Tensor, " n_latents"]):
         self._r_mag, self._b_mag = r_mag, b_mag
@@ -60,15 +59,15 @@ class Gated:
         magnitudes = (codes.pre - codes.take(b_enc)).mul_(ratio).add_(b_mag).clamp_(min=0)
         return where_positive(magnitudes, codes.pre, out=magnitudes)
 
-    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
-        gate, weight = codes.pre.clamp(min=0), step.coefficient * step.per_row
-        residual = torch.empty_like(step.goal)
-        d_gate = codes.residual_and_dot(gate, step.goal, step.W_dec, residual)
-        step.sparsity = step.sparsity + weight * gate.sum()
-        step.aux = step.aux + step.per_row * torch.dot(residual.view(-1), residual.view(-1))
-        d_gate = where_positive(d_gate.mul_(2 * step.per_row).add_(weight), gate, out=d_gate)
-        del gate, residual
+    def gate(self, codes: Codes, /) -> Tensor:
+        return codes.pre.clamp(min=0)
 
+    def pull_back_gate(self, _codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        weight = step.coefficient * step.per_row
+        step.sparsity = step.sparsity + weight * values.sum()
+        return where_positive(d_values.add_(weight), values, out=d_values)
+
+    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         d_mag = where_positive(d_values, values, out=d_values)
         step.grads.add("b_mag", codes.by_latent(d_mag))
         d_shared = d_mag.mul_(codes.take(self._r_mag.exp()))
@@ -76,10 +75,7 @@ class Gated:
         shared = codes.pre - codes.take(step.b_enc)
         step.grads.add("r_mag", codes.by_latent(shared.mul_(d_shared)))
         step.grads.add("b_enc", -magnitude_part)  # the magnitude does not see the gate's bias, which the sum below adds
-        return d_gate.add_(d_shared)
-
-    def finish(self, _step: Step, /) -> None:
-        return
+        return d_shared
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         self._b_mag.copy_((self._b_mag.double() + self._r_mag.double().exp() * shift) * gain)

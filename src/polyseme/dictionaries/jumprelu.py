@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.dictionaries.activation import RevivedBase, Step
+from polyseme.dictionaries.activation import Activation, RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.kernels import where_positive
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
@@ -32,7 +32,7 @@ class JumpReLUConfig(RevivedBase):
 
 
 @final
-class JumpReLU:
+class JumpReLU(Activation):
     """f = pre · H(pre − θ), penalty Σ_j H(pre_j − θ_j), θ = exp(log_threshold).
 
     The pre-activation gets the true gradient; the threshold, whose true gradient is 0 almost everywhere, the
@@ -48,7 +48,6 @@ class JumpReLU:
 
     unit_norm = True
     has_coefficient = True
-    prefixes: Tensor | None = None
 
     def __init__(self, config: JumpReLUConfig, log_threshold: Tensor):
         self.k_aux, self.aux_coefficient, self._bandwidth = config.k_aux, config.aux_coefficient, config.bandwidth
@@ -74,9 +73,6 @@ class JumpReLU:
         d_threshold = (threshold * by_value + weight * by_count).mul_(-1 / self._bandwidth)
         step.grads.add("log_threshold", threshold * d_threshold)
         return where_positive(d_values, values, out=d_values)
-
-    def finish(self, _step: Step, /) -> None:
-        return
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         self._log_threshold.copy_(self._log_threshold.double() + gain.log())

@@ -18,8 +18,8 @@ def nested(
     step: Step,
     ends: Sequence[int],
     residual: Float[Tensor, "rows d_out"],
-) -> tuple[Float[Tensor, ""], Float[Tensor, " entry"]]:
-    """The mean over nested dictionaries of their mse part, and ∂f; gradients of decoder and bias are added.
+) -> Float[Tensor, " entry"]:
+    """∂f; the mean over nested dictionaries of their mse part and gradients of decoder and bias are added to `step`.
 
     With group m the latents that dictionary m has and dictionary m − 1 has not, and r_m = Σ_{i ≤ m} ŷ_i − v its
     residual, a latent of group m is in every dictionary from m on, and learns from their sum s_m:
@@ -30,7 +30,7 @@ def nested(
 
     Args:
         codes, values: of the largest dictionary.
-        step: goal, decoder and gradients.
+        step: with the goal of these rows.
         ends: of the nested dictionaries, ascending.
         residual: the largest's is written here.
     """
@@ -52,7 +52,8 @@ def nested(
         d_values[at] = own.dot(total, W_dec).mul_(factor)
         _add_decoded(residual, own, own_values, W_dec)
         total -= residual
-    return mse * (step.per_row / len(ends)), d_values
+    step.mse = step.mse + mse * (step.per_row / len(ends))
+    return d_values
 
 
 def _add_decoded(

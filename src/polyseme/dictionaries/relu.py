@@ -7,7 +7,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.dictionaries.activation import DictionaryBase, Step
+from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.kernels import tiles, where_positive
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
@@ -32,7 +32,7 @@ class ReLUConfig(DictionaryBase):
 
 
 @final
-class ReLU:
+class ReLU(Activation):
     """f = ReLU(pre), penalty Σ_j f_j ‖W_dec_j‖: no constraint on norms is needed, none can be gamed.
 
         ∂f_j += coefficient ‖W_dec_j‖        ∂W_dec_j += coefficient Σ_b f_bj W_dec_j / ‖W_dec_j‖
@@ -48,7 +48,6 @@ class ReLU:
     has_coefficient = True
     k_aux: int | None = 0
     aux_coefficient = 0.0
-    prefixes: Tensor | None = None
 
     def __init__(self, *, unit_norm: bool):
         self.unit_norm = unit_norm

@@ -18,6 +18,7 @@ from polyseme.dictionaries.kernels import (
     affine,
     affine_by_parts,
     gather_dot,
+    spans,
     tiles,
     top_k,
 )
@@ -84,7 +85,7 @@ class Encoder:
         fitting = TILE_BYTES // (temporaries * self.n_latents * self.x.element_size())
         a_tile = min(max(fitting, LEAST_ROWS // temporaries, 1), most or BLOCK[0])
         a_tile = 1 << (a_tile.bit_length() - 1)  # a shape that `native.onednn` need not cut
-        for rows in (slice(i, min(i + a_tile, len(self.x))) for i in range(0, len(self.x), a_tile)):
+        for rows in spans(len(self.x), a_tile):
             x = self.x[rows]
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
@@ -94,9 +95,9 @@ class Encoder:
         """Rows, latents and their products, less the bias; all rows of one block of latents, then of the next."""
         rows, latents = BLOCK
         buffer = self.x.new_empty(min(rows, len(self.x)) * min(latents, self.n_latents))
-        for block in (slice(j, min(j + latents, self.n_latents)) for j in range(0, self.n_latents, latents)):
+        for block in spans(self.n_latents, latents):
             weight = self.weight[block]
-            for part in (slice(i, min(i + rows, len(self.x))) for i in range(0, len(self.x), rows)):
+            for part in spans(len(self.x), rows):
                 x = self.x[part]
                 yield part, block, affine(x, weight, None, out=buffer[: len(x) * len(weight)].view(len(x), -1))
 
@@ -199,7 +200,7 @@ def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
 def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
     """`select_top_k` while the product comes block by block, and no tile of all latents is ever made."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part in (encoder.rows(slice(i, i + BLOCK[0])) for i in range(0, len(encoder.x), BLOCK[0])):
+    for part in (encoder.rows(rows) for rows in spans(len(encoder.x), BLOCK[0])):
         top = compiled.TopK(len(part.x), k)
         for own, latents, products in part.blocks():
             top.take(own, products, encoder.bias[latents], latents.start)
@@ -240,7 +241,7 @@ def _by_int8(
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     unproven: list[Tensor] = []
     a_part = max(SAMPLE, TILE_BYTES // (32 * places))
-    for part in (slice(0, SAMPLE), *(slice(i, i + a_part) for i in range(SAMPLE, rows, a_part))):
+    for part in (slice(0, SAMPLE), *spans(rows, a_part, SAMPLE)):
         values, where, counts, scored = find(weights, encoder.x[part])
         failed = (counts < 0).nonzero().view(-1)
         if part.start == 0 and (4 * len(failed) > len(counts) or 16 * int(scored.sum()) > len(counts) * latents):

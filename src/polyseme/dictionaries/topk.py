@@ -6,7 +6,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.dictionaries.activation import RevivedBase, Step
+from polyseme.dictionaries.activation import Activation, RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.selection import Encoder, select_top_k
 
@@ -28,7 +28,7 @@ class TopKConfig(RevivedBase):
 
 
 @final
-class TopK:
+class TopK(Activation):
     """f = ReLU(pre) on each vector's k largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
 
     Gao et al. 2024, Scaling and evaluating sparse autoencoders, section 2.3.
@@ -36,7 +36,6 @@ class TopK:
 
     unit_norm = True
     has_coefficient = False
-    prefixes: Tensor | None = None
 
     def __init__(self, config: TopKConfig):
         self._k, self.k_aux, self.aux_coefficient = config.k, config.k_aux, config.aux_coefficient
@@ -51,9 +50,6 @@ class TopK:
 
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
-
-    def finish(self, _step: Step, /) -> None:
-        return
 
     def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         return
