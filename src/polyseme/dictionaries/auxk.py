@@ -4,14 +4,17 @@ autoencoders, section 2.4 and appendix A.2)."""
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from polyseme.dictionaries import selection
 from polyseme.dictionaries.activation import Step
 from polyseme.dictionaries.entries import Codes, DenseTile, SparseEntries
 from polyseme.dictionaries.kernels import tiles, top_k, where_positive
-from polyseme.dictionaries.selection import BLOCK, Encoder
+from polyseme.dictionaries.selection import BLOCK, Encoder, select_top_k
+
+MAX_DENSITY = 0.25
+"""Of the dead latents: above it dense products cost less than entries. It is more than `selection`'s, for the k largest
+of a row are found faster while they come block by block than in a tile."""
 
 
 def auxk(
@@ -39,20 +42,21 @@ def auxk(
     k = min(k, len(latents))
     if k == 0:
         return 0.0
-    more = _width(len(latents), encoder.n_latents) - len(latents)  # rows of zeros, which are never positive
-    weight_of_dead, bias = (_some(t, latents, more) for t in (encoder.weight, encoder.bias))
-    own = Encoder(encoder.x, weight_of_dead, bias, encoder.selection)
-    names, d_pre_sum, grads = latents.to(torch.int32), torch.zeros_like(own.bias), step.grads.at(latents)
+    more = _width(len(latents), encoder.n_latents) - len(latents)  # of any one, but never positive
+    names = torch.cat([latents, latents[:1].expand(more)])
+    least = encoder.bias.new_full((more,), -torch.finfo(encoder.bias.dtype).max / 4)
+    own = Encoder(encoder.x, encoder.weight, torch.cat([encoder.bias[latents], least]), encoder.selection, names)
+    d_pre_sum, grads = torch.zeros_like(own.bias), step.grads.at(latents)
     W_dec: Tensor | None = None
     loss = residual.new_zeros(())
     for rows, codes in _codes(own, k):
         # −(ê − e) = −ê − (v̂ − v), and its products: so no e is made.
         error = torch.empty_like(residual[rows])
         if isinstance(codes, SparseEntries):  # where they are, for the dead may be nearly all
-            among_all = codes.called(names, encoder.n_latents)
+            among_all = codes.called(names.to(torch.int32), encoder.n_latents)
             d_z = among_all.residual_and_dot(-codes.pre, residual[rows], step.W_dec, error)
         else:
-            W_dec = _some(step.W_dec, latents, more) if W_dec is None else W_dec
+            W_dec = step.W_dec[names] if W_dec is None else W_dec
             d_z = codes.residual_and_dot(-codes.pre, residual[rows], W_dec, error)
         loss += torch.dot(error.view(-1), error.view(-1)) * weight
         d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre, out=d_z)
@@ -62,11 +66,6 @@ def auxk(
     grads.add("b_enc", d_pre_sum)
     step.d_bias.index_add_(0, latents, d_pre_sum[: len(latents)])
     return loss
-
-
-def _some(t: Tensor, latents: Int[Tensor, " some"], more: int) -> Tensor:
-    """Those rows of `t`, and `more` of zeros."""
-    return torch.cat([t[latents], t.new_zeros(more, *t.shape[1:])])
 
 
 def _width(n_dead: int, n_latents: int) -> int:
@@ -80,9 +79,9 @@ def _width(n_dead: int, n_latents: int) -> int:
 def _codes(encoder: Encoder, k: int) -> Iterator[tuple[slice, Codes]]:
     """Some rows after the other, the k largest positive pre-activations of each: as entries, or as a tile where k is a
     large share of all."""
-    if k <= selection.MAX_DENSITY * encoder.n_latents:
-        for rows in tiles(len(encoder.x), 64 * k):  # sixteen numbers an entry
-            yield rows, selection.select_top_k(encoder.rows(rows), k, ascending=True)
+    if k <= MAX_DENSITY * encoder.n_latents:
+        for rows in tiles(len(encoder.x), 128 * k):  # a step holds sixty bytes an entry
+            yield rows, select_top_k(encoder.rows(rows), k, ascending=True)
         return
     # Few shapes here, too: all rows of a block with few latents, a quarter of them with more.
     for rows, pre in encoder.tiles(most=BLOCK[0] if encoder.n_latents <= BLOCK[1] else BLOCK[0] // 4):

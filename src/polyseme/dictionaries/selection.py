@@ -48,12 +48,15 @@ class Encoder:
         weight, bias: of the encoder.
         selection: how entries are looked for: "fp32"; "auto", by bytes where they are faster (`Int8`); "bf16", the
             largest by bfloat16 (`Rough`). What is found is the same.
+        latents: which rows of `weight` are meant, one for each bias; None: all. They are read where they are, as far as
+            that is possible.
     """
 
     x: Float[Tensor, "batch d_in"]
-    weight: Float[Tensor, "n_latents d_in"]
+    weight: Float[Tensor, "rows d_in"]
     bias: Float[Tensor, " n_latents"]
     selection: str = "auto"
+    latents: Int[Tensor, " n_latents"] | None = None
     in_bytes: "list[Int8 | None]" = field(default_factory=list["Int8 | None"], init=False, repr=False, compare=False)
     """The weights as bytes, for these vectors and all cut from them; None: of no use there; empty: not tried."""
 
@@ -70,7 +73,11 @@ class Encoder:
     @property
     def n_latents(self) -> int:
         """Width of a tile."""
-        return len(self.weight)
+        return len(self.bias)
+
+    def weights(self, some: slice = slice(None)) -> Float[Tensor, "some d_in"]:
+        """Of some latents."""
+        return self.weight[some] if self.latents is None else self.weight[self.latents[some]]
 
     def tiles(
         self, *, temporaries: int = 1, most: int | None = None
@@ -85,18 +92,19 @@ class Encoder:
         fitting = TILE_BYTES // (temporaries * self.n_latents * self.x.element_size())
         a_tile = min(max(fitting, LEAST_ROWS // temporaries, 1), most or BLOCK[0])
         a_tile = 1 << (a_tile.bit_length() - 1)  # a shape that `native.onednn` need not cut
+        weight = self.weights()
         for rows in spans(len(self.x), a_tile):
             x = self.x[rows]
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
-            yield rows, affine_by_parts(x, self.weight, self.bias, buffer[: len(x)])
+            yield rows, affine_by_parts(x, weight, self.bias, buffer[: len(x)])
 
     def blocks(self) -> Iterator[tuple[slice, slice, Float[Tensor, "rows block"]]]:
         """Rows, latents and their products, less the bias; all rows of one block of latents, then of the next."""
         rows, latents = BLOCK
         buffer = self.x.new_empty(min(rows, len(self.x)) * min(latents, self.n_latents))
         for block in spans(self.n_latents, latents):
-            weight = self.weight[block]
+            weight = self.weights(block)
             for part in spans(len(self.x), rows):
                 x = self.x[part]
                 yield part, block, affine(x, weight, None, out=buffer[: len(x) * len(weight)].view(len(x), -1))
@@ -233,7 +241,7 @@ def _by_int8(
         return None
     known = encoder.in_bytes
     if not known:
-        weights = Int8(encoder.x, encoder.weight, encoder.bias)
+        weights = Int8(encoder.x, encoder.weights(), encoder.bias)
         known.append(weights if weights.is_finite else None)
     weights = known[0]
     if weights is None:
@@ -279,7 +287,8 @@ class Rough:
 
     def __init__(self, encoder: Encoder):
         self._encoder = encoder
-        weight, self._bias = encoder.weight, encoder.bias.to(torch.bfloat16)
+        weight, self._bias = encoder.weights(), encoder.bias.to(torch.bfloat16)
+        self._exact = weight
         self._weight = weight.to(torch.bfloat16)
         longest = roundest = 0.0
         for part in tiles(len(weight), weight.shape[1] * weight.element_size()):
@@ -298,7 +307,7 @@ class Rough:
             yield self._tile(self._encoder.x[rows], min(k, n_latents))
 
     def _tile(self, x: Float[Tensor, "rows d_in"], k: int) -> tuple[Tensor, Tensor]:
-        weight, bias = self._encoder.weight, self._encoder.bias
+        weight, bias = self._exact, self._encoder.bias
         rounded = x.to(torch.bfloat16)
         wanted = min(k + max(k // 2, self.MARGIN), len(weight))
         rough, latents = top_k(torch.addmm(self._bias, rounded, self._weight.t()), wanted)
