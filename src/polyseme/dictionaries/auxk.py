@@ -83,8 +83,7 @@ def _codes(encoder: Encoder, k: int) -> Iterator[tuple[slice, Codes]]:
         for rows in tiles(len(encoder.x), 128 * k):  # a step holds sixty bytes an entry
             yield rows, select_top_k(encoder.rows(rows), k, ascending=True)
         return
-    # Few shapes here, too: all rows of a block with few latents, a quarter of them with more.
-    for rows, pre in encoder.tiles(most=BLOCK[0] if encoder.n_latents <= BLOCK[1] else BLOCK[0] // 4):
+    for rows, pre in encoder.tiles(most=BLOCK[0] // 4):
         pre.clamp_(min=0)
         if k < encoder.n_latents:
             values, columns = top_k(pre, k)
