@@ -126,7 +126,9 @@ def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(arch
     # Twins tie in float64; in float32 the roundings of two columns of a product may break the tie either way.
     case = {**case, "architecture": architecture, "twins": False, "dead_share": None}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "MAX_DENSITY", {"sparse": 1.0, "dense": -1.0}.get(case["layout"], 0.1))
+        patch.setattr(
+            selection, "MAX_DENSITY", {"sparse": 1.0, "dense": -1.0}.get(case["layout"], selection.MAX_DENSITY)
+        )
         patch.setattr(selection, "BLOCK", (block, block))
         patch.setattr(pieces, "MOST_ENTRIES", case["most_entries"])
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.dictionaries.activation import Step
-from polyseme.dictionaries.entries import Codes, DenseTile, SparseEntries
+from polyseme.dictionaries.entries import Codes, DenseTile, GradientsAt, SparseEntries
 from polyseme.dictionaries.kernels import tiles, top_k, where_positive
 from polyseme.dictionaries.selection import BLOCK, Encoder, select_top_k
 
@@ -47,25 +47,40 @@ def auxk(
     least = encoder.bias.new_full((more,), -torch.finfo(encoder.bias.dtype).max / 4)
     own = Encoder(encoder.x, encoder.weight, torch.cat([encoder.bias[latents], least]), encoder.selection, names)
     d_pre_sum, grads = torch.zeros_like(own.bias), step.grads.at(latents)
-    W_dec: Tensor | None = None
     loss = residual.new_zeros(())
     for rows, codes in _codes(own, k):
-        # −(ê − e) = −ê − (v̂ − v), and its products: so no e is made.
-        error = torch.empty_like(residual[rows])
-        if isinstance(codes, SparseEntries):  # where they are, for the dead may be nearly all
-            among_all = codes.called(names.to(torch.int32), encoder.n_latents)
-            d_z = among_all.residual_and_dot(-codes.pre, residual[rows], step.W_dec, error)
-        else:
-            W_dec = step.W_dec[names] if W_dec is None else W_dec
-            d_z = codes.residual_and_dot(-codes.pre, residual[rows], W_dec, error)
-        loss += torch.dot(error.view(-1), error.view(-1)) * weight
-        d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre, out=d_z)
-        codes.outer(step.encoder, d_pre, own.x[rows], grads)
-        codes.outer("W_dec", codes.pre, error.mul_(-2 * weight), grads)
-        d_pre_sum += codes.by_latent(d_pre)
+        more_loss, d_pre = _learn(codes, own, rows, residual[rows], step, weight, grads)
+        loss += more_loss
+        d_pre_sum += d_pre
+        del codes, d_pre  # before the next are looked for
     grads.add("b_enc", d_pre_sum)
     step.d_bias.index_add_(0, latents, d_pre_sum[: len(latents)])
     return loss
+
+
+def _learn(
+    codes: Codes,
+    encoder: Encoder,
+    rows: slice,
+    residual: Float[Tensor, "rows d_out"],
+    step: Step,
+    weight: float,
+    grads: GradientsAt,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " n_dead"]]:
+    """The loss of some rows, and the gradient in the dead latents' pre-activations summed over them."""
+    assert encoder.latents is not None
+    # −(ê − e) = −ê − (v̂ − v), and its products: so no e is made.
+    error = torch.empty_like(residual)
+    if isinstance(codes, SparseEntries):  # where they are, for the dead may be nearly all
+        among_all = codes.called(encoder.latents.to(torch.int32), len(step.W_dec))
+        d_z = among_all.residual_and_dot(-codes.pre, residual, step.W_dec, error)
+    else:
+        d_z = codes.residual_and_dot(-codes.pre, residual, step.W_dec[encoder.latents], error)
+    loss = torch.dot(error.view(-1), error.view(-1)) * weight
+    d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre, out=d_z)
+    codes.outer(step.encoder, d_pre, encoder.x[rows], grads)
+    codes.outer("W_dec", codes.pre, error.mul_(-2 * weight), grads)
+    return loss, codes.by_latent(d_pre)
 
 
 def _width(n_dead: int, n_latents: int) -> int:

@@ -238,6 +238,7 @@ class SparseDictionary:
                 from_blocks(codes, self._activation, step, residual[rows])
             else:
                 from_entries(codes, encoder.x[rows], self._activation, step, residual[rows])
+            del codes  # and what it has worked out, before the next are looked for
         self._activation.finish(step)
 
         k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux

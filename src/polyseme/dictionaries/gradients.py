@@ -39,11 +39,15 @@ def from_entries(
     d_pre = activation.pull_back(codes, values, d_values, step)
     gate = activation.gate(codes)
     if gate is not None:
-        error = torch.empty_like(residual)
-        d_gate = codes.residual_and_dot(gate, step.goal, step.W_dec, error).mul_(2 * step.per_row)
-        step.aux = step.aux + step.per_row * _squares(error)
-        d_pre += activation.pull_back_gate(codes, gate, d_gate, step)
+        d_pre += _from_gate(codes, gate, activation, step)
     _encoder_learns(codes, values, d_pre, u, step)
+
+
+def _from_gate(codes: SparseEntries, gate: Float[Tensor, " entry"], activation: Activation, step: Step) -> Tensor:
+    error = torch.empty_like(step.goal)
+    d_gate = codes.residual_and_dot(gate, step.goal, step.W_dec, error).mul_(2 * step.per_row)
+    step.aux = step.aux + step.per_row * _squares(error)
+    return activation.pull_back_gate(codes, gate, d_gate, step)
 
 
 def from_blocks(encoder: Encoder, activation: Activation, step: Step, residual: Float[Tensor, "rows d_out"]) -> None:

@@ -17,30 +17,44 @@ def pieces(encoder: Encoder, activation: Activation) -> Iterator[tuple[slice, Sp
     """Some rows after the other and their entries, about `MOST_ENTRIES` at a time; the encoder of those rows where
     entries are too many to be gathered one by one.
 
-    What chooses by the batch, or a fixed number a row, is asked once. On a GPU, where launches cost more than memory,
-    all entries are one piece.
+    What chooses by the batch, or a fixed number a row, is asked once; thresholds so many rows at a time that their
+    entries are about one piece, by those found in the rows before. On a GPU, where launches cost more than memory, all
+    entries are one piece.
     """
     n_rows, on_cpu = len(encoder.x), encoder.x.device.type == "cpu"
-    most = MOST_ENTRIES if on_cpu else 2**62
-    a_part = selection.BLOCK[0] if on_cpu and activation.has_coefficient else n_rows
+    most, of_a_block = MOST_ENTRIES if on_cpu else 2**62, selection.BLOCK[0]
+    least = max(1, of_a_block // 4) if on_cpu and activation.has_coefficient else n_rows
     waiting: list[SparseEntries] = []
-    start = 0  # of the rows of those
-    for asked in spans(n_rows, a_part):
-        part = encoder.rows(asked)
+    begun = end = 0  # of the rows of those, and of all rows that are done
+    n_asked = least
+    while end < n_rows:
+        start, end = end, min(n_rows, end + n_asked)
+        part = encoder.rows(slice(start, end))
         entries = activation.select(part, training=True)
-        if asked.stop == n_rows:
+        if entries is None:  # the rest of a block is not asked about
+            end = min(n_rows, max(end, start + of_a_block))
+        if end == n_rows:
             encoder.forget()
         if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > most):
-            yield slice(start, asked.start), concatenated(waiting)
-            waiting = []
+            yield slice(begun, start), _drained(waiting)
         if entries is None:
-            for rows in spans(asked.stop, selection.BLOCK[0], asked.start):
+            for rows in spans(end, of_a_block, start):
                 yield rows, encoder.rows(rows)
-        elif len(entries.pre) > most:
+            continue
+        if len(entries.pre) > most:
             for rows, some in entries.pieces(most):
-                yield slice(asked.start + rows.start, asked.start + rows.stop), some
+                yield slice(start + rows.start, start + rows.stop), some
         else:
-            start = start if waiting else asked.start
+            begun = begun if waiting else start
             waiting.append(entries)
+        fitting = most * len(part.x) // max(1, len(entries.pre))
+        n_asked = max(least, min(of_a_block, 1 << (max(1, fitting).bit_length() - 1)))
     if waiting:
-        yield slice(start, n_rows), concatenated(waiting)
+        yield slice(begun, n_rows), _drained(waiting)
+
+
+def _drained(parts: list[SparseEntries]) -> SparseEntries:
+    """All of them as one, which alone is kept."""
+    together = concatenated(parts)
+    parts.clear()
+    return together

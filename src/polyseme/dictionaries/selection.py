@@ -23,8 +23,9 @@ from polyseme.dictionaries.kernels import (
     top_k,
 )
 
-MAX_DENSITY = 0.1
-"""Above this share of active latents four dense products of a tile cost less than gathering entry by entry."""
+MAX_DENSITY = 0.15
+"""Above this share of active latents dense products take as long as gathering entry by entry (from .2 on), or little
+longer, and less memory."""
 
 LEAST_ROWS = 256
 """Of a tile: with fewer a wide encoder's weights, read once a tile, take longer to read than to multiply."""
@@ -115,7 +116,8 @@ def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int, *, ascend
     counts = torch.cat([part[2] for part in parts])
     offsets = counts.new_zeros(len(counts) + 1)
     torch.cumsum(counts, 0, out=offsets[1:])
-    values, latents = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    # Of one part `cat` would make a copy.
+    values, latents = parts[0][:2] if len(parts) == 1 else (torch.cat([part[i] for part in parts]) for i in (0, 1))
     return SparseEntries(values, latents, offsets, n_latents, ascending=ascending)
 
 
@@ -127,7 +129,7 @@ def select_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -
 
 
 def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries | None:
-    """`select_above`, or None as soon as more than `MAX_DENSITY` of all entries are found (or of a first tile's)."""
+    """`select_above`, or None where it would find more than `MAX_DENSITY` of all entries, by the first it finds."""
     return _select_above(encoder, bound, most=MAX_DENSITY)
 
 
@@ -141,7 +143,8 @@ def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> Sp
         found = compiled.Above(len(encoder.x))
         for _, latents, products in encoder.blocks():
             found.take(products, encoder.bias[latents], bounds[latents], latents.start)
-            if found.n_entries > most * len(encoder.x) * encoder.n_latents:
+            seen = max(latents.stop, encoder.n_latents // 4)
+            if found.n_entries > most * len(encoder.x) * seen:
                 return None
         return joined([found.finish()], encoder.n_latents)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
