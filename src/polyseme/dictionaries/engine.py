@@ -179,9 +179,10 @@ class SparseDictionary:
         """
         for port, vectors in (("in", batch.x), ("out", batch.y)):
             self._check_width(vectors, port)
-            wide = vectors.to(torch.float64)
-            centre = wide.mean(0)
-            scale = (wide - centre).square().mean().sqrt()
+            parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # of float64 a few
+            centre = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(vectors)
+            squares = torch.stack([(part - centre).square().sum() for part in parts]).sum()
+            scale = (squares / vectors.numel()).sqrt()
             if not bool(torch.isfinite(scale)) or float(scale) <= 1e-12 * float(centre.abs().max()):
                 raise InputError(
                     "the activations are not finite"
@@ -328,11 +329,13 @@ class SparseDictionary:
             )
 
     def _attached_gradients(self) -> dict[str, Tensor]:
-        """The kept buffers, put back as `.grad` (an optimiser's zero_grad may have dropped them)."""
-        if not self._gradients:
-            self._gradients = {name: torch.empty_like(parameter) for name, parameter in self._parameters.items()}
+        """Every parameter's `.grad`, to be overwritten; where there is none (an optimiser's zero_grad may have dropped
+        it) the one of before is put back."""
         for name, parameter in self._parameters.items():
-            parameter.grad = self._gradients[name]
+            if parameter.grad is None:
+                kept = self._gradients.get(name)
+                parameter.grad = torch.empty_like(parameter) if kept is None else kept
+            self._gradients[name] = parameter.grad
         return self._gradients
 
     def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:

@@ -34,25 +34,40 @@ def nested(
         ends: of the nested dictionaries, ascending.
         residual: the largest's is written here.
     """
-    factor = 2 * step.per_row / len(ends)
     groups = [slice(first, end) for first, end in zip((0, *ends), ends, strict=False)]
+    d_values = torch.empty_like(values)
+    # The sum is a quarter of a tile: a batch's would be as much memory as everything else that a step keeps.
+    for rows in tiles(len(residual), 4 * residual.shape[1] * residual.element_size()):
+        some, at = codes.rows(rows)
+        d_values[at] = _of_rows(some, values[at], step.goal[rows], step, groups, residual[rows])
+    return d_values
+
+
+def _of_rows(
+    codes: SparseEntries,
+    values: Float[Tensor, " entry"],
+    goal: Float[Tensor, "rows d_out"],
+    step: Step,
+    groups: Sequence[slice],
+    residual: Float[Tensor, "rows d_out"],
+) -> Float[Tensor, " entry"]:
+    weight = step.per_row / len(groups)
     entries = [codes.between(group.start, group.stop) for group in groups]
-    total, mse = room("total", residual, residual.dtype).zero_(), residual.new_zeros(())
-    torch.neg(step.goal, out=residual)
+    total = room("total", residual, residual.dtype).zero_()
+    torch.neg(goal, out=residual)
     for group, (own, at) in zip(groups, entries, strict=True):
         _add_decoded(residual, own, values[at], step.W_dec[group])
         total += residual
-        mse += torch.dot(residual.view(-1), residual.view(-1))
-    step.grads.add("b_dec", total.sum(0) * factor)
+        step.mse = step.mse + weight * torch.dot(residual.view(-1), residual.view(-1))
+    step.grads.add("b_dec", total.sum(0) * (2 * weight))
     d_values = torch.empty_like(values)
-    torch.neg(step.goal, out=residual)
+    torch.neg(goal, out=residual)
     for group, (own, at) in zip(groups, entries, strict=True):
         own_values, W_dec = values[at], step.W_dec[group]
-        own.outer("W_dec", own_values * factor, total, step.grads, group.start)
-        d_values[at] = own.dot(total, W_dec).mul_(factor)
+        own.outer("W_dec", own_values * (2 * weight), total, step.grads, group.start)
+        d_values[at] = own.dot(total, W_dec).mul_(2 * weight)
         _add_decoded(residual, own, own_values, W_dec)
         total -= residual
-    step.mse = step.mse + mse * (step.per_row / len(ends))
     return d_values
 
 

@@ -152,6 +152,12 @@ class Trainee:
         ]
         self.device = parameters["b_dec"].device
         self.optimiser = torch.optim.Adam(groups, lr=self.peak_lr, betas=self.plan.betas, fused=True)
+        # Made here, what lasts lies side by side; made in the first step, as Adam would, it lies among what that step
+        # lets go, and later steps find only holes (`docs/decisions/0018-what-a-step-holds.md`).
+        for parameter in parameters.values():
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            self.optimiser.state[parameter] = {"step": parameter.new_zeros((), dtype=torch.float32), **moments}
+            parameter.grad = torch.zeros_like(parameter)
         self.idle = torch.zeros(self.job.dictionary.n_latents, dtype=torch.int64, device=self.device)
 
     @property
@@ -241,9 +247,8 @@ class Trainee:
             tensor.copy_(tensors[f"dictionary.{name}"])
         self.idle.copy_(tensors["idle"])
         for name, parameter in self.job.dictionary.parameters().items():
-            prefix = f"adam.{name}."
-            saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self.optimiser.state[parameter] = {key: value.to(self.device).clone() for key, value in saved.items()}
+            for key, value in self.optimiser.state[parameter].items():
+                value.copy_(tensors[f"adam.{name}.{key}"])
         self.controller.restore(state["controller"])
         self.history = [HistoryPoint.model_validate(point) for point in state["history"]]
         self.sse, self.total, self.worst = (float(state[name]) for name in ("sse", "total", "worst"))
