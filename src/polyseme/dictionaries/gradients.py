@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import Activation, Step
 from polyseme.dictionaries.entries import Codes, DenseTile, SparseEntries
+from polyseme.dictionaries.kernels import tiles
 from polyseme.dictionaries.nested import nested
 from polyseme.dictionaries.selection import Encoder
 
@@ -44,10 +45,13 @@ def from_entries(
 
 
 def _from_gate(codes: SparseEntries, gate: Float[Tensor, " entry"], activation: Activation, step: Step) -> Tensor:
-    error = torch.empty_like(step.goal)
-    d_gate = codes.residual_and_dot(gate, step.goal, step.W_dec, error).mul_(2 * step.per_row)
-    step.aux = step.aux + step.per_row * _squares(error)
-    return activation.pull_back_gate(codes, gate, d_gate, step)
+    d_gate, goal = torch.empty_like(gate), step.goal
+    for rows in tiles(len(goal), 4 * goal.shape[1] * goal.element_size()):  # its error is needed no longer than this
+        some, at = codes.rows(rows)
+        error = torch.empty_like(goal[rows])
+        d_gate[at] = some.residual_and_dot(gate[at], goal[rows], step.W_dec, error)
+        step.aux = step.aux + step.per_row * _squares(error)
+    return activation.pull_back_gate(codes, gate, d_gate.mul_(2 * step.per_row), step)
 
 
 def from_blocks(encoder: Encoder, activation: Activation, step: Step, residual: Float[Tensor, "rows d_out"]) -> None:
