@@ -75,14 +75,27 @@ def from_blocks(encoder: Encoder, activation: Activation, step: Step, residual: 
     if error is not None:
         step.aux = step.aux + step.per_row * _squares(error)
     for tile in _tiles(encoder):
-        values = activation.values(tile, step.b_enc)
-        _decoder_learns(tile, values, residual, step)
-        d_pre = activation.pull_back(tile, values, tile.dot(residual, step.W_dec).mul_(2 * step.per_row), step)
-        gate = activation.gate(tile)
-        if gate is not None and error is not None:
-            d_gate = tile.dot(error, step.W_dec).mul_(2 * step.per_row)
-            d_pre += activation.pull_back_gate(tile, gate, d_gate, step)
-        _encoder_learns(tile, values, d_pre, encoder.x, step)
+        _back(tile, encoder.x, activation, step, residual, error)
+
+
+def _back(
+    tile: DenseTile,
+    u: Float[Tensor, "rows d_in"],
+    activation: Activation,
+    step: Step,
+    residual: Float[Tensor, "rows d_out"],
+    error: Float[Tensor, "rows d_out"] | None,
+) -> None:
+    """The gradients of one block, of which nothing outlives it."""
+    values = activation.values(tile, step.b_enc)
+    _decoder_learns(tile, values, residual, step)
+    d_pre = activation.pull_back(tile, values, tile.dot(residual, step.W_dec).mul_(2 * step.per_row), step)
+    gate = None if error is None else activation.gate(tile)
+    if error is not None and gate is not None:
+        d_gate = tile.dot(error, step.W_dec).mul_(2 * step.per_row)
+        d_pre += activation.pull_back_gate(tile, gate, d_gate, step)
+    del gate
+    _encoder_learns(tile, values, d_pre, u, step)
 
 
 def _tiles(encoder: Encoder) -> Iterator[DenseTile]:
