@@ -1,11 +1,12 @@
 """A step's pieces: codes cut up and joined, and memory that is kept, change no number beyond the order of sums."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import TopKConfig, compiled, engine, pieces, selection
-from polyseme.dictionaries.entries import Gradients, SparseEntries, concatenated
+from polyseme.dictionaries import ReLUConfig, TopKConfig, compiled, engine, pieces, selection
+from polyseme.dictionaries.entries import DenseTile, Gradients, SparseEntries, concatenated
 from polyseme.dictionaries.selection import Encoder
 from polyseme.dictionaries.workspace import keeping, room
 from tests.dictionaries.reference import SMALL, make_batch, scramble
@@ -22,7 +23,7 @@ def codes(draw):
 
 
 def dense_of(entries):
-    out = torch.zeros(len(entries.offsets) - 1, entries.n_latents)
+    out = entries.pre.new_zeros(len(entries.offsets) - 1, entries.n_latents)
     out[entries.bags.long(), entries.indices.long()] = entries.pre
     return out
 
@@ -69,6 +70,79 @@ def test_gradients_at_some_rows_are_added_there(case):
     expected = torch.ones(2 * n, 4)
     expected[places] += wanted[: len(places)]
     torch.testing.assert_close(buffers["W"], expected)
+
+
+@settings(deadline=None)
+@given(codes(), st.data())
+def test_a_block_of_a_dense_tile_has_its_latents_part_of_every_sum(case, data):
+    _, pre = case
+    rows, n = pre.shape
+    first = data.draw(st.integers(0, n - 1))
+    block = slice(first, data.draw(st.integers(first + 1, n)))
+    g, weight, per_latent = torch.randn(rows, 5), torch.randn(n, 5), torch.randn(n)
+    tile, inside = DenseTile(pre[:, block].clone(), block, n), torch.zeros_like(pre)
+    inside[:, block] = pre[:, block]
+    assert torch.equal(tile.take(per_latent), per_latent[block])
+    torch.testing.assert_close(tile.decode(tile.pre, weight), inside @ weight)
+    torch.testing.assert_close(tile.dot(g, weight), g @ weight[block].T)
+    torch.testing.assert_close(tile.by_latent(tile.pre), inside.sum(0))
+    buffers = {"W": torch.full((n, 5), 7.0)}
+    grads = Gradients(buffers)
+    for part in (slice(0, block.start), block, slice(block.stop, n)):  # rows of a gradient are begun in order
+        if part.start < part.stop:
+            DenseTile(inside[:, part], part, n).outer("W", inside[:, part], g, grads)
+    torch.testing.assert_close(buffers["W"], inside.T @ g)
+    tile.outer("W", tile.pre, g, grads)
+    torch.testing.assert_close(buffers["W"], 2 * inside.T @ g)
+
+
+@pytest.mark.parametrize("selection_", ["fp32", "auto", "bf16"])
+def test_an_encoder_of_some_latents_is_that_of_their_rows(selection_):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((400, 64), (5000, 64), (5000,)))
+    some = torch.randperm(5000, generator=generator)[:2500].sort().values
+    where_they_are = Encoder(x, weight, bias[some], selection_, some)
+    copied = Encoder(x, weight[some], bias[some], selection_)
+    assert where_they_are.n_latents == 2500
+    for choose in (
+        lambda encoder: selection.select_top_k(encoder, 7, ascending=True),
+        lambda encoder: selection.select_top_k(encoder, 700, ascending=True),
+        lambda encoder: selection.select_above(encoder, 11.0),
+        lambda encoder: selection.select_batch_top_k(encoder.rows(slice(100, 300)), 5, 0.0),
+    ):
+        a, b = choose(where_they_are), choose(copied)
+        assert torch.equal(a.indices, b.indices)
+        assert torch.equal(a.offsets, b.offsets)
+        assert torch.equal(a.pre, b.pre)
+        assert len(a.pre) > 0
+
+
+def test_rows_with_many_entries_and_rows_with_few_are_pieces_of_one_batch(monkeypatch):
+    monkeypatch.setattr(selection, "BLOCK", (32, 48))
+    monkeypatch.setattr(pieces, "MOST_ENTRIES", 100)
+    dictionary = ReLUConfig(n_latents=200).build(16, seed=0, dtype=torch.float64)
+    dictionary.parameters()["b_enc"].fill_(-0.35)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 16, generator=generator, dtype=torch.float64)
+    x[100:180] *= 9  # half of all latents are active there, a few elsewhere
+    encoder = dictionary._encoder(x.clone())
+    of_rows = list(pieces.pieces(encoder, dictionary._activation))
+    assert [rows.start for rows, _ in of_rows] == [0, *(rows.stop for rows, _ in of_rows[:-1])]
+    assert of_rows[-1][0].stop == 300
+    found = torch.zeros(300, 200, dtype=torch.float64)
+    many = torch.zeros(300, dtype=torch.bool)
+    for rows, codes in of_rows:
+        if isinstance(codes, Encoder):
+            many[rows] = True
+            assert len(codes.x) <= 16
+        else:
+            found[rows] = dense_of(codes)
+            assert len(codes.pre) <= 100 + 8 * 30  # what 8 rows, the fewest asked for, may have
+    assert many[110:170].all()
+    assert not many[:68].any()  # rows are asked for 32 at most at a time
+    assert not many[212:].any()
+    wanted = (x @ encoder.weight.T + encoder.bias).clamp(min=0)
+    torch.testing.assert_close(found[~many], wanted[~many])
 
 
 def test_room_is_the_same_memory_only_while_it_is_kept():

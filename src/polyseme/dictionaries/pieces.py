@@ -38,7 +38,7 @@ def pieces(encoder: Encoder, activation: Activation) -> Iterator[tuple[slice, Sp
         if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > most):
             yield slice(begun, start), _drained(waiting)
         if entries is None:
-            for rows in spans(end, of_a_block, start):
+            for rows in spans(end, max(1, of_a_block // 2), start):  # in half the memory of a whole one, and as fast
                 yield rows, encoder.rows(rows)
             continue
         if len(entries.pre) > most:
