@@ -249,7 +249,7 @@ class SparseEntries:
         if dots is not None:
             return dots
         active, at = self.active(values)
-        torch.sub(active.decode(values[at], weight), goal, out=residual)
+        bag_sum(weight, active.indices, active.offsets, values[at], residual).sub_(goal)
         return self.dot(residual, weight)
 
     def _block(self, weight: Float[Tensor, "n_latents d"]) -> int | None:

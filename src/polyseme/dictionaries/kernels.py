@@ -100,16 +100,18 @@ def bag_sum(
     indices: Int[Tensor, " entry"],
     offsets: Int[Tensor, " bag_plus_1"],
     values: Float[Tensor, " entry"],
+    out: Float[Tensor, "bag d"] | None = None,
 ) -> Float[Tensor, "bag d"]:
-    """For each bag of entries, Σ values × weight[indices]."""
+    """For each bag of entries, Σ values × weight[indices]; in `out`, where it is given."""
     offsets = offsets.to(indices.dtype)
     if indices.dtype == torch.int32 and native.usable(weight, values):
-        out = weight.new_empty(len(offsets) - 1, weight.shape[1])
+        out = weight.new_empty(len(offsets) - 1, weight.shape[1]) if out is None else out
         compiled.sum_bags(weight, indices, offsets, values, out)
         return out
-    return torch.nn.functional.embedding_bag(
+    sums = torch.nn.functional.embedding_bag(
         indices, weight, offsets, mode="sum", per_sample_weights=values, include_last_offset=True
     )
+    return sums if out is None else out.copy_(sums)
 
 
 def nonzero(
@@ -154,8 +156,7 @@ def sum_by_latent(
     if not in_loops and on_cuda is None:
         low, high = int(starts[0]), int(starts[-1])
         own = order[low:high]
-        sums = bag_sum(rows, bags[own], starts - low, values[own])
-        return sums if out is None else out.copy_(sums)
+        return bag_sum(rows, bags[own], starts - low, values[own], out)
     out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
     if in_loops:
         compiled.sum_bags(rows, bags, starts, values, out, order)
