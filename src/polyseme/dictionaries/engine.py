@@ -179,7 +179,7 @@ class SparseDictionary:
         """
         for port, vectors in (("in", batch.x), ("out", batch.y)):
             self._check_width(vectors, port)
-            parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # of float64 a few
+            parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # few in float64 at a time
             centre = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(vectors)
             squares = torch.stack([(part - centre).square().sum() for part in parts]).sum()
             scale = (squares / vectors.numel()).sqrt()

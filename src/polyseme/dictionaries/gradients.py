@@ -94,7 +94,6 @@ def _back(
     if error is not None and gate is not None:
         d_gate = tile.dot(error, step.W_dec).mul_(2 * step.per_row)
         d_pre += activation.pull_back_gate(tile, gate, d_gate, step)
-    del gate
     _encoder_learns(tile, values, d_pre, u, step)
 
 

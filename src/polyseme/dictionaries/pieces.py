@@ -21,24 +21,25 @@ def pieces(encoder: Encoder, activation: Activation) -> Iterator[tuple[slice, Sp
     entries are about one piece, by those found in the rows before. On a GPU, where launches cost more than memory, all
     entries are one piece.
     """
-    n_rows, on_cpu = len(encoder.x), encoder.x.device.type == "cpu"
-    most, of_a_block = MOST_ENTRIES if on_cpu else 2**62, selection.BLOCK[0]
-    least = max(1, of_a_block // 4) if on_cpu and activation.has_coefficient else n_rows
+    n_rows, of_a_block = len(encoder.x), selection.BLOCK[0]
+    most, least, of_a_tile = MOST_ENTRIES, max(1, of_a_block // 4), max(1, of_a_block // 2)
+    if encoder.x.device.type != "cpu":
+        most, least, of_a_block, of_a_tile = 2**62, n_rows, n_rows, n_rows
     waiting: list[SparseEntries] = []
     begun = end = 0  # of the rows of those, and of all rows that are done
-    n_asked = least
+    n_asked = least if activation.has_coefficient else n_rows
     while end < n_rows:
         start, end = end, min(n_rows, end + n_asked)
         part = encoder.rows(slice(start, end))
         entries = activation.select(part, training=True)
         if entries is None:  # the rest of a block is not asked about
-            end = min(n_rows, max(end, start + of_a_block))
+            end = min(n_rows, start + of_a_block)
         if end == n_rows:
             encoder.forget()
         if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > most):
             yield slice(begun, start), _drained(waiting)
         if entries is None:
-            for rows in spans(end, max(1, of_a_block // 2), start):  # in half the memory of a whole one, and as fast
+            for rows in spans(end, of_a_tile, start):  # half a block: as fast, in half the memory
                 yield rows, encoder.rows(rows)
             continue
         if len(entries.pre) > most:

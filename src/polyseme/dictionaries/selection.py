@@ -39,6 +39,9 @@ SAMPLE = 192
 BLOCK = (1024, 512)
 """Rows and latents of a block: as fast as the product of all at once, and still in cache when it is looked through."""
 
+LARGE_BLOCK = 2**25
+"""Numbers of a block on a GPU, of as many rows as there are: launches cost more than memory there."""
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -103,6 +106,8 @@ class Encoder:
     def blocks(self) -> Iterator[tuple[slice, slice, Float[Tensor, "rows block"]]]:
         """Rows, latents and their products, less the bias; all rows of one block of latents, then of the next."""
         rows, latents = BLOCK
+        if self.x.device.type != "cpu":
+            rows, latents = len(self.x), max(latents, LARGE_BLOCK // len(self.x))
         buffer = self.x.new_empty(min(rows, len(self.x)) * min(latents, self.n_latents))
         for block in spans(self.n_latents, latents):
             weight = self.weights(block)
@@ -129,7 +134,7 @@ def select_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -
 
 
 def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries | None:
-    """`select_above`, or None where it would find more than `MAX_DENSITY` of all entries, by the first it finds."""
+    """`select_above`, or None as soon as more than `MAX_DENSITY` of all entries are found (or of a first tile's)."""
     return _select_above(encoder, bound, most=MAX_DENSITY)
 
 
@@ -143,8 +148,7 @@ def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> Sp
         found = compiled.Above(len(encoder.x))
         for _, latents, products in encoder.blocks():
             found.take(products, encoder.bias[latents], bounds[latents], latents.start)
-            seen = max(latents.stop, encoder.n_latents // 4)
-            if found.n_entries > most * len(encoder.x) * seen:
+            if found.n_entries > most * len(encoder.x) * encoder.n_latents:
                 return None
         return joined([found.finish()], encoder.n_latents)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
