@@ -145,6 +145,25 @@ def test_rows_with_many_entries_and_rows_with_few_are_pieces_of_one_batch(monkey
     torch.testing.assert_close(found[~many], wanted[~many])
 
 
+def test_elsewhere_than_on_a_cpu_a_piece_is_the_batch_and_a_block_is_large():
+    def nowhere(*shape):
+        return torch.empty(shape, device="meta")
+
+    activation = ReLUConfig(n_latents=20_000).activation(nowhere(20_000), 1.0)
+    encoder = Encoder(nowhere(4096, 8), nowhere(20_000, 8), nowhere(20_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(activation), "select", lambda *_, **__: None)
+        (rows, whole), *others = pieces.pieces(encoder, activation)
+    assert (rows, others) == (slice(0, 4096), [])
+    assert isinstance(whole, Encoder)
+    found = [(rows, latents, products.shape) for rows, latents, products in whole.blocks()]
+    assert found == [
+        (slice(0, 4096), slice(0, 8192), (4096, 8192)),
+        (slice(0, 4096), slice(8192, 16_384), (4096, 8192)),
+        (slice(0, 4096), slice(16_384, 20_000), (4096, 3616)),
+    ]
+
+
 def test_room_is_the_same_memory_only_while_it_is_kept():
     like, wide = torch.zeros(6, 4), torch.zeros(9, 5)
     assert room("a", like, torch.float32).data_ptr() != like.data_ptr()
