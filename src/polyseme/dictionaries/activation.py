@@ -145,7 +145,7 @@ class Activation(ABC):
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         """f at each entry, 0 or more."""
 
-    def gate(self, codes: Codes, /) -> Tensor | None:  # noqa: ARG002
+    def gate(self, _codes: Codes, /) -> Tensor | None:
         """Values that are to reconstruct the goal by themselves, with a decoder that does not learn from it (Gated);
         None: there are none."""
         return None
@@ -155,7 +155,7 @@ class Activation(ABC):
         """∂pre from ∂f, in whose place it may be; adds penalties to `step`, its own gradients to `step.grads`."""
 
     def pull_back_gate(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
-        """`pull_back` from what the gate reconstructs."""
+        """`pull_back` from what the gate reconstructs; asked only of those that have a gate."""
         raise NotImplementedError
 
     def finish(self, step: Step, /) -> None:  # noqa: B027  most have nothing

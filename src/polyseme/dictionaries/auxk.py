@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import Step
 from polyseme.dictionaries.entries import Codes, DenseTile, GradientsAt, SparseEntries
-from polyseme.dictionaries.kernels import tiles, top_k, where_positive
+from polyseme.dictionaries.kernels import squares, tiles, top_k, where_positive
 from polyseme.dictionaries.selection import BLOCK, Encoder, select_top_k
 
 MAX_DENSITY = 0.25
@@ -76,7 +76,7 @@ def _learn(
         d_z = among_all.residual_and_dot(-codes.pre, residual, step.W_dec, error)
     else:
         d_z = codes.residual_and_dot(-codes.pre, residual, step.W_dec[encoder.latents], error)
-    loss = torch.dot(error.view(-1), error.view(-1)) * weight
+    loss = squares(error) * weight
     d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre, out=d_z)
     codes.outer(step.encoder, d_pre, encoder.x[rows], grads)
     codes.outer("W_dec", codes.pre, error.mul_(-2 * weight), grads)

@@ -29,7 +29,7 @@ from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.auxk import auxk
 from polyseme.dictionaries.entries import Gradients
 from polyseme.dictionaries.gradients import from_blocks, from_entries
-from polyseme.dictionaries.kernels import bag_sum, tiles
+from polyseme.dictionaries.kernels import bag_sum, squares, tiles, tiles_of
 from polyseme.dictionaries.pieces import pieces
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
@@ -254,8 +254,8 @@ class SparseDictionary:
 
         # About centred, so float32 is exact enough for a mean; a sum in float64 converts all of it first.
         mean = torch.mv(goal.t(), goal.new_ones(len(goal))).double() / len(goal)
-        total = torch.dot(goal.view(-1), goal.view(-1)).double() - len(goal) * mean.square().sum()
-        sse = torch.dot(residual.view(-1), residual.view(-1)).double()
+        total = squares(goal).double() - len(goal) * mean.square().sum()
+        sse = squares(residual).double()
         mse, sparsity, aux = (goal.new_zeros(()) + part for part in (step.mse, step.sparsity, step.aux))
         l0 = fired.sum().to(goal.dtype) / len(goal)
         return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
@@ -341,6 +341,6 @@ class SparseDictionary:
     def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:
         """Remove from each decoder row's gradient its part along the row."""
         W_dec = self._parameters["W_dec"]
-        for part in tiles(self.n_latents, 16 * self.d_out * W_dec.element_size()):
+        for part in tiles_of(W_dec, 16):
             along = torch.linalg.vecdot(gradient[part], W_dec[part])
             gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)

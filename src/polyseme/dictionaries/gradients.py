@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import Activation, Step
 from polyseme.dictionaries.entries import Codes, DenseTile, SparseEntries
-from polyseme.dictionaries.kernels import tiles
+from polyseme.dictionaries.kernels import squares, tiles_of
 from polyseme.dictionaries.nested import nested
 from polyseme.dictionaries.selection import Encoder
 
@@ -46,11 +46,11 @@ def from_entries(
 
 def _from_gate(codes: SparseEntries, gate: Float[Tensor, " entry"], activation: Activation, step: Step) -> Tensor:
     d_gate, goal = torch.empty_like(gate), step.goal
-    for rows in tiles(len(goal), 4 * goal.shape[1] * goal.element_size()):  # its error is needed no longer than this
+    for rows in tiles_of(goal, 4):  # its error is needed no longer than this
         some, at = codes.rows(rows)
         error = torch.empty_like(goal[rows])
         d_gate[at] = some.residual_and_dot(gate[at], goal[rows], step.W_dec, error)
-        step.aux = step.aux + step.per_row * _squares(error)
+        step.aux = step.aux + step.per_row * squares(error)
     return activation.pull_back_gate(codes, gate, d_gate.mul_(2 * step.per_row), step)
 
 
@@ -73,7 +73,7 @@ def from_blocks(encoder: Encoder, activation: Activation, step: Step, residual: 
             error += tile.decode(gate, step.W_dec)
     _add_error(residual, step)
     if error is not None:
-        step.aux = step.aux + step.per_row * _squares(error)
+        step.aux = step.aux + step.per_row * squares(error)
     for tile in _tiles(encoder):
         _back(tile, encoder.x, activation, step, residual, error)
 
@@ -102,12 +102,8 @@ def _tiles(encoder: Encoder) -> Iterator[DenseTile]:
         yield DenseTile(products.add_(encoder.bias[latents]), latents, encoder.n_latents)
 
 
-def _squares(t: Tensor) -> Float[Tensor, ""]:
-    return torch.dot(t.view(-1), t.view(-1))
-
-
 def _add_error(residual: Float[Tensor, "rows d_out"], step: Step) -> None:
-    step.mse = step.mse + step.per_row * _squares(residual)
+    step.mse = step.mse + step.per_row * squares(residual)
     step.grads.add("b_dec", residual.sum(0) * (2 * step.per_row))
 
 

@@ -35,6 +35,16 @@ def tiles(n: int, row_bytes: int, *, least: int = 1) -> Iterator[slice]:
     return spans(n, max(1, least, TILE_BYTES // max(1, row_bytes)))
 
 
+def tiles_of(rows: Float[Tensor, "n d"], share: int = 1) -> Iterator[slice]:
+    """Slices of those rows that fill at most a `share`-th of a tile."""
+    return tiles(len(rows), share * rows.shape[1] * rows.element_size())
+
+
+def squares(t: Tensor) -> Float[Tensor, ""]:
+    """Their sum; a dot product reads a contiguous tensor once."""
+    return torch.dot(t.view(-1), t.view(-1))
+
+
 @functools.cache
 def adds_bf16_in_fp32(device: torch.device) -> bool:
     """Whether products of bfloat16 are summed in float32 there: oneDNN's are, CUDA's split sums need not be."""
@@ -78,7 +88,7 @@ def affine_by_parts(
     out: Float[Tensor, "batch n"],
 ) -> Float[Tensor, "batch n"]:
     """x Wᵀ + b into `out`, some rows of W after the other: products of few shapes (`native.onednn`) and little room."""
-    for part in tiles(len(weight), 16 * weight.shape[1] * weight.element_size()):
+    for part in tiles_of(weight, 16):
         affine_into(x, weight[part], None if bias is None else bias[part], out[:, part])
     return out
 

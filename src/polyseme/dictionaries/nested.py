@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import Step
 from polyseme.dictionaries.entries import SparseEntries
-from polyseme.dictionaries.kernels import tiles
+from polyseme.dictionaries.kernels import squares, tiles_of
 from polyseme.dictionaries.workspace import room
 
 
@@ -37,7 +37,7 @@ def nested(
     groups = [slice(first, end) for first, end in zip((0, *ends), ends, strict=False)]
     d_values = torch.empty_like(values)
     # The sum is a quarter of a tile: a batch's would be as much memory as everything else that a step keeps.
-    for rows in tiles(len(residual), 4 * residual.shape[1] * residual.element_size()):
+    for rows in tiles_of(residual, 4):
         some, at = codes.rows(rows)
         d_values[at] = _of_rows(some, values[at], step.goal[rows], step, groups, residual[rows])
     return d_values
@@ -58,7 +58,7 @@ def _of_rows(
     for group, (own, at) in zip(groups, entries, strict=True):
         _add_decoded(residual, own, values[at], step.W_dec[group])
         total += residual
-        step.mse = step.mse + weight * torch.dot(residual.view(-1), residual.view(-1))
+        step.mse = step.mse + weight * squares(residual)
     step.grads.add("b_dec", total.sum(0) * (2 * weight))
     d_values = torch.empty_like(values)
     torch.neg(goal, out=residual)
@@ -77,6 +77,6 @@ def _add_decoded(
     values: Float[Tensor, " entry"],
     W_dec: Float[Tensor, "n_latents d"],
 ) -> None:
-    for rows in tiles(len(out), 8 * out.shape[1] * out.element_size()):
+    for rows in tiles_of(out, 8):
         some, at = codes.rows(rows)
         out[rows] += some.decode(values[at], W_dec)

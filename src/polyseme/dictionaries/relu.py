@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.kernels import tiles, where_positive
+from polyseme.dictionaries.kernels import tiles_of, where_positive
 from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
 
 
@@ -74,7 +74,7 @@ class ReLU(Activation):
             return
         step.sparsity = step.sparsity + weight * torch.dot(totals, step.norms)
         along = weight * totals / step.norms.clamp(min=torch.finfo(totals.dtype).tiny)
-        for part in tiles(len(W_dec), 8 * W_dec.shape[1] * W_dec.element_size()):
+        for part in tiles_of(W_dec, 8):
             step.grads.add("W_dec", along[part, None] * W_dec[part], part.start)
 
     def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:

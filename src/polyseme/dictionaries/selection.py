@@ -20,6 +20,7 @@ from polyseme.dictionaries.kernels import (
     gather_dot,
     spans,
     tiles,
+    tiles_of,
     top_k,
 )
 
@@ -298,7 +299,7 @@ class Rough:
         self._exact = weight
         self._weight = weight.to(torch.bfloat16)
         longest = roundest = 0.0
-        for part in tiles(len(weight), weight.shape[1] * weight.element_size()):
+        for part in tiles_of(weight):
             rounded = self._weight[part].to(weight.dtype)
             longest = max(longest, float(torch.linalg.vector_norm(rounded, dim=1).max()))
             roundest = max(roundest, float(torch.linalg.vector_norm(weight[part] - rounded, dim=1).max()))
