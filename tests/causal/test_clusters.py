@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p
+from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p, smallest_p
 from polyseme.core.stats import bootstrap_documents
 
 
@@ -45,6 +45,30 @@ def test_exchangeable_heavy_tails_in_clusters_are_rejected_at_the_nominal_rate()
     above, differs = sign_flip_p(clusters(latent, document, values), 0, seed=2, n_flips=999)
     assert 0.035 < (above <= 0.05).mean() < 0.065
     assert 0.035 < (differs <= 0.05).mean() < 0.065
+
+
+@pytest.mark.parametrize("n_flips", [1, 3, 31, 100, 20_000])
+def test_the_smallest_p_is_that_of_the_largest_effect(n_flips):
+    n = [1, 2, 3, 5, 6, 7, 16, 40]
+    latent = np.repeat(np.arange(len(n)), n)
+    document = np.concatenate([np.arange(m) for m in n])
+    made = clusters(latent, document, np.ones(len(latent)))
+    above, _ = sign_flip_p(made, 0, seed=0, n_flips=n_flips)
+    least = smallest_p(made.n_documents, n_flips=n_flips)
+    assert np.isnan(least[0])
+    exact = 2.0 ** np.array(n) <= n_flips
+    np.testing.assert_allclose(above[exact], least[exact])
+    # Random flips may by chance repeat the observed signs, never fall below the bound.
+    assert (above[1:] >= least[1:] - 1e-12).all()
+    assert above[-1] == least[-1] == pytest.approx(1 / (n_flips + 1))
+
+
+def test_flips_in_pieces_count_as_flips_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    made = clusters(np.repeat(np.arange(9), 7), np.tile(np.arange(7), 9), rng.standard_normal(63))
+    whole = sign_flip_p(made, 0, seed=0, n_flips=128)
+    monkeypatch.setattr("polyseme.causal.clusters._FLIPS_AT_ONCE", 50)
+    np.testing.assert_array_equal(sign_flip_p(made, 0, seed=0, n_flips=128), whole)
 
 
 def test_nothing_measured_is_no_effect():

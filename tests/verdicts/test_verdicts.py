@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.causal import CausalEffects
-from polyseme.controls.verdicts import VerdictConfig, judge, mirror_threshold
+from polyseme.controls.verdicts import NO_PREDICTION, VerdictConfig, judge, least_selected, mirror_threshold
 from polyseme.core.errors import InputError
 from polyseme.core.records import Verdict
 from polyseme.evaluation.specificity import Margin, Specificity
@@ -22,11 +24,19 @@ def firings(n_documents):
     return Firings(csr_array(z), *(x.astype(np.int32) for x in ids))
 
 
-def effects(p):
+def effects(p, least=0.0):
     p = np.asarray(p, float)
     x = np.full(len(p), 0.1)
     whole = np.full(len(p), 32)
-    arrays = {"effect": x, "low": x - 0.05, "high": x + 0.05, "null": x * 0, "p": p, "p_two_sided": p}
+    arrays = {
+        "effect": x,
+        "low": x - 0.05,
+        "high": x + 0.05,
+        "null": x * 0,
+        "p": p,
+        "p_two_sided": p,
+        "least_p": p * 0 + least,
+    }
     moved = {"kl": x, "kl_low": x - 0.05, "kl_high": x + 0.05, "null_kl": x * 0 + 0.01}
     return CausalEffects(**arrays, **moved, n_tokens=whole, n_documents=whole)
 
@@ -77,7 +87,8 @@ def test_the_rule():
     first = {evidence.name: evidence for evidence in judged.verdicts[0].evidence}
     tests = {"causal_effect", "model_specificity/one", "model_specificity/two", "firing_documents"}
     assert set(first) == tests | {"observed_loss_effect"}
-    assert first["causal_effect"].p_corrected == pytest.approx(0.002)  # four tests: untestable latents are not counted
+    # Five tests, three of them at .001: the latent of 19 documents and the one without an effect are not counted.
+    assert first["causal_effect"].p_corrected == pytest.approx(0.001 * 5 / 3)
     assert first["causal_effect"].interval is not None
     assert first["causal_effect"].interval.low == pytest.approx(0.05)
     assert math.isnan(judged.verdicts[4].evidence[0].p_corrected)
@@ -100,8 +111,8 @@ def test_the_correction_is_over_the_dictionary():
 def test_without_one_of_the_tests_nothing_can_be_said():
     n = [30, 3]
     causal, specificity = (
-        "the study measured no causal effects",
-        "the study has no control, or no second seed, to compare with",
+        "no causal effect: the network does not predict the next token",
+        "no model-specificity: the study has no control, or no second seed",
     )
     for given_effects, given_margins, missing in (
         (None, specific(n, one=[1, 1]), causal),
@@ -145,3 +156,71 @@ def test_the_share_of_luck_among_the_specific_is_held():
         any_by_luck.append((nothing >= mirror_threshold(nothing, q=0.1)).any())
     assert 0.04 < np.mean(false) < 0.12
     assert np.mean(any_by_luck) < 0.14
+
+
+def test_without_causal_effects_specificity_is_judged_by_its_own_latents():
+    """An encoder has no causal test; its margins are as many and as good as they are."""
+    margins = np.r_[np.full(60, 0.5), np.full(10, -0.1)]
+    n = [30] * 70
+    with_effects = judge(firings(n), effects([0.0] * 70), specific(n, one=margins))
+    without = judge(firings(n), None, specific(n, one=margins))
+    assert without.thresholds == with_effects.thresholds
+    assert np.isfinite(without.thresholds["one"])
+    assert without.tests["model_specificity"].passed.sum() == 60
+    assert without.tests["model_specificity"].made.all()
+    assert not without.tests["causal_effect"].made.any()
+    assert {verdict.missing for verdict in without.verdicts} == {NO_PREDICTION}
+    assert [e.passed for e in without.verdicts[0].evidence if e.name == "model_specificity/one"] == [True]
+
+
+def test_a_causal_test_that_no_effect_could_pass_is_no_evidence():
+    """100 latents sampled in 5 documents have p of 1/32 at least: corrected, 63 must reach it for one to pass."""
+    n = [30] * 100
+    margins = specific(n, one=[0.5] * 100)
+    p = np.where(np.arange(100) < 10, 1 / 32, 0.5)
+    few = judge(firings(n), effects(p, least=1 / 32), margins, config=PLAIN)
+    assert {verdict.status for verdict in few.verdicts} == {"insufficient_data"}
+    assert {verdict.missing for verdict in few.verdicts} == {
+        "its causal effect was sampled in too few documents for any effect to pass"
+    }
+    assert not few.tests["causal_effect"].made.any()
+    many = judge(firings(n), effects(p, least=1e-4), margins, config=PLAIN)
+    assert {verdict.status for verdict in many.verdicts} == {"mixed"}
+
+
+def test_latents_of_few_documents_are_judged_where_the_others_carry_them():
+    n = [30] * 100
+    p = np.r_[np.full(90, 0.0001), np.full(9, 0.5), 1.0]
+    least = np.r_[np.full(90, 1e-4), np.full(9, 1 / 32), 0.25]
+    judged = judge(firings(n), effects(p, least=least), specific(n, one=[0.5] * 100), config=PLAIN)
+    # With 90 of 100 at the smallest p a 91st passes at .0455: out of reach for two documents only.
+    assert [v.status for v in judged.verdicts] == ["supported"] * 90 + ["mixed"] * 9 + ["insufficient_data"]
+
+
+def test_the_luck_filter_without_a_threshold_is_no_evidence():
+    n = [30] * 49
+    few = judge(firings(n), effects([0.0] * 49), specific(n, one=[0.5] * 49))
+    assert {v.missing for v in few.verdicts} == {
+        "the FDR filter (margin_fdr 0.02) needs 50 specific latents, and only 49 could be compared"
+    }
+    n = [30] * 60
+    margins = np.r_[np.full(30, 0.5), np.full(30, -0.5)]
+    luck = judge(firings(n), effects([0.0] * 60), specific(n, one=margins, two=np.full(60, 0.5)))
+    assert luck.thresholds == {"one": math.inf, "two": 0.5}
+    assert {v.status for v in luck.verdicts} == {"insufficient_data"}
+    assert {v.missing for v in luck.verdicts} == {"the FDR filter (margin_fdr 0.02) finds no threshold against one"}
+    assert not luck.tests["model_specificity"].made.any()
+    assert luck.tests["causal_effect"].made.all()
+
+
+@given(st.floats(0.001, 1.5))
+def test_the_least_selected_is_what_the_filter_needs(q):
+    least = int(least_selected(q))
+    assert math.isfinite(mirror_threshold(np.ones(least), q=q))
+    if least > 1:
+        assert math.isinf(mirror_threshold(np.ones(least - 1), q=q))
+
+
+def test_nothing_is_selected_at_a_share_of_zero():
+    assert math.isinf(least_selected(0))
+    assert math.isinf(mirror_threshold(np.ones(1000), q=0))

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from polyseme.core.stats import resampling_weights
 
 _LATENTS_AT_ONCE = 512
+_FLIPS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,26 @@ def sign_flip_p(
     for latents, rows in clusters.groups():
         sums = clusters.sums[rows, quantity]
         n = rows.shape[1]
-        exact = 2**n <= n_flips
-        if exact:
-            signs = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-        else:
-            signs = 1.0 - 2.0 * rng.integers(0, 2, size=(n_flips, n))
-        flipped = signs @ sums.T
         observed = sums.sum(axis=1)
         slack = 1e-9 * np.abs(sums).sum(axis=1)  # ties are counted whatever the order of summation
-        seen = 0 if exact else 1
-        above[latents] = (seen + (flipped >= observed - slack).sum(axis=0)) / (seen + len(signs))
-        differs[latents] = (seen + (np.abs(flipped) >= np.abs(observed) - slack).sum(axis=0)) / (seen + len(signs))
+        exact = 2**n <= n_flips
+        n_signs, seen = (2**n, 0) if exact else (n_flips, 1)
+        beyond, further = np.full(len(latents), float(seen)), np.full(len(latents), float(seen))
+        for at in range(0, n_signs, _FLIPS_AT_ONCE):
+            some = np.arange(at, min(at + _FLIPS_AT_ONCE, n_signs))
+            bits = some[:, None] >> np.arange(n) & 1 if exact else rng.integers(0, 2, (len(some), n), dtype=np.int8)
+            flipped = (1.0 - 2.0 * bits) @ sums.T
+            beyond += (flipped >= observed - slack).sum(axis=0)
+            further += (np.abs(flipped) >= np.abs(observed) - slack).sum(axis=0)
+        above[latents], differs[latents] = beyond / (seen + n_signs), further / (seen + n_signs)
     return above, differs
+
+
+def smallest_p(n_documents: Int[np.ndarray, "*latent"], *, n_flips: int) -> Float[np.ndarray, "*latent"]:
+    """The smallest one-sided p-value `sign_flip_p` can give for that many documents, whatever the effect.
+
+    1 / 2^n where all 2^n flips are tried, 1 / (n_flips + 1) beyond that; NaN for fewer than two documents.
+    """
+    n = np.asarray(n_documents, dtype=np.float64)
+    exact = 2.0 ** np.minimum(n, 1000) <= n_flips
+    return np.where(n < 2, np.nan, np.where(exact, 0.5 ** np.minimum(n, 1000), 1 / (n_flips + 1)))

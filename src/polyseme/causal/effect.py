@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme.activations.firings import Firings
-from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p
+from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p, smallest_p
 from polyseme.causal.interventions import Interventions, Route, choose_route, intervene
 from polyseme.causal.sampling import Samples, sample_firings
 from polyseme.core.config import Config
@@ -20,6 +20,9 @@ from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.networks import Network
+
+FLIPS_A_LATENT = 40
+"""With one latent of m at the smallest p, the corrected p is m / (40 m + 1) < 0.025."""
 
 
 @runtime_checkable
@@ -40,7 +43,8 @@ class CausalConfig(Config):
     statistic: Literal["kl", "ce"] = "kl"
     """What p compares with the null: the expected loss under the clean predictions, or the loss of the actual token."""
     n_flips: int = 9999
-    """Sign flips of the permutation test; the smallest p-value it can give is 1 / (n_flips + 1)."""
+    """Least number of random sign flips behind a p-value. A wide dictionary gets 40 a latent, so that a single latent
+    can pass after correction."""
     n_resamples: int = 1000
     """Bootstrap resamples of documents behind the interval."""
     route: Literal["auto", "ghosts", "rows"] = "auto"
@@ -51,6 +55,14 @@ class CausalConfig(Config):
     """Tokens, clean and edited, in one forward pass; bounds the memory."""
     logit_bytes: int = 2**28
     """Most bytes of one pass's logits; a large vocabulary lowers the number of interventions that share a pass."""
+
+    def flips(self, n_latents: int) -> int:
+        """Random sign flips behind the p-values of a dictionary: the smallest p is at most 1 / (40 · n_latents)."""
+        return max(self.n_flips, FLIPS_A_LATENT * n_latents)
+
+    def smallest_p(self, n_latents: int) -> float:
+        """The smallest p-value that a latent can have with this many samples, each in a document of its own."""
+        return float(smallest_p(np.array(self.n_samples), n_flips=self.flips(n_latents)))
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ class CausalEffects:
         null_kl: the same for the random direction.
         p: one-sided, the statistic above its null.
         p_two_sided: the statistic differs from its null.
+        least_p: the smallest p that sign flips of this many documents can give, whatever the effect.
         n_tokens: firing tokens sampled.
         n_documents: documents they come from.
         sample_latent: whose firing each sampled token is, in latent order.
@@ -79,6 +92,7 @@ class CausalEffects:
     null: Float[np.ndarray, " latent"]
     p: Float[np.ndarray, " latent"]
     p_two_sided: Float[np.ndarray, " latent"]
+    least_p: Float[np.ndarray, " latent"]
     kl: Float[np.ndarray, " latent"]
     kl_low: Float[np.ndarray, " latent"]
     kl_high: Float[np.ndarray, " latent"]
@@ -150,8 +164,9 @@ def causal_effects(
     means = clusters.means()
     interval = bootstrap_means(clusters, 0, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
     kl_interval = bootstrap_means(clusters, 2, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
+    n_flips = config.flips(firings.n_latents)
     p, p_two_sided = sign_flip_p(
-        clusters, 4 if config.statistic == "ce" else 5, seed=derive_seed(seed, "flips"), n_flips=config.n_flips
+        clusters, 4 if config.statistic == "ce" else 5, seed=derive_seed(seed, "flips"), n_flips=n_flips
     )
     return CausalEffects(
         effect=means[:, 0],
@@ -160,6 +175,7 @@ def causal_effects(
         null=means[:, 1],
         p=p,
         p_two_sided=p_two_sided,
+        least_p=smallest_p(clusters.n_documents, n_flips=n_flips),
         kl=means[:, 2],
         kl_low=kl_interval[:, 0],
         kl_high=kl_interval[:, 1],

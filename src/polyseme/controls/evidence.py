@@ -52,7 +52,7 @@ def causal_stage(
             for field, array in sorted(effects.arrays().items(), key=lambda item: item[0] == "effect"):
                 save_array(folder / name / f"{field}.npy", array)
 
-    artifact = bench.stage("causal", stage, inputs, make, label=subject.label, version=2)
+    artifact = bench.stage("causal", stage, inputs, make, label=subject.label, version=3)
     return {site: CausalEffects(**_arrays(artifact.path / name)) for site, name in sites.items()}
 
 

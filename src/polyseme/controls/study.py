@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from polyseme.causal import CausalConfig, CausalEffects
 from polyseme.controls import ControlConfig
 from polyseme.controls.evidence import causal_stage, specificity_stage, stability_stage, token_shares
 from polyseme.controls.protocol import Control
+from polyseme.controls.requirements import impossible, shortfalls
 from polyseme.controls.verdicts import SiteVerdicts, VerdictConfig, judge
 from polyseme.core.errors import InputError
 from polyseme.core.memory import peak_memory
@@ -50,6 +52,20 @@ class ControlledStudyConfig(StudyConfig):
         if len(set(names)) < len(names):
             raise ValueError(f"`controls` names one twice: {names}")
         return self
+
+    @model_validator(mode="after")
+    def _verdicts_possible(self) -> "ControlledStudyConfig":
+        if self.compares:
+            # Without a width of its own a dictionary takes the site's, which is not known yet.
+            reason = impossible(self.causal, self.verdicts, self.dictionary.n_latents or 1)
+            if reason:
+                raise ValueError(reason)
+        return self
+
+    @property
+    def compares(self) -> bool:
+        """True when model-specificity can be measured: there is a control and a second seed."""
+        return bool(self.controls) and len(self.seeds) > 1
 
     def plain(self) -> StudyConfig:
         """The study alone, which controls are applied to."""
@@ -188,6 +204,8 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     sites = {name: network.site(name) for name in plain.sites}
     _check_controls(config)
     tokens = tokens_stage(plain, network, bench)
+    for line in shortfalls_of(config, network, tokens):
+        bench.reporter.message(line)
     real = _measure(Subject(plain, "trained", network.fingerprint, sites, tokens, network), tokens, bench)
     baselines = baselines_stage(real.subject, bench)
     continuations = continuations_stage(real.subject, real.trained, bench)
@@ -211,6 +229,18 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     }
     stable = stability_stage(real.readings, real.trained, plain.sites, plain.seeds, bench)
     return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)
+
+
+def shortfalls_of(config: ControlledStudyConfig, network: Network, tokens: Tokens) -> list[str]:
+    """What keeps the study's verdicts from saying anything, as far as it is known before anything is trained."""
+    return shortfalls(
+        config.causal,
+        config.verdicts,
+        [config.dictionary.width(network.width(network.site(name))) for name in config.sites],
+        n_documents=len(np.unique(tokens.heldout.document[~tokens.heldout.special])),
+        predicts=network.causal,
+        compared=config.compares,
+    )
 
 
 def _measure(

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from polyseme.activations.firings import Firings
 from polyseme.causal import CausalEffects
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
-from polyseme.core.stats import benjamini_hochberg, wilson_interval
+from polyseme.core.stats import benjamini_hochberg, wilson_interval, within_reach
 from polyseme.evaluation.specificity import Specificity, firing_documents
+
+NO_PREDICTION = "no causal effect: the network does not predict the next token"
+NO_CONTROL = "no model-specificity: the study has no control, or no second seed"
 
 
 class VerdictConfig(Config):
@@ -31,6 +34,24 @@ class VerdictConfig(Config):
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """One of the two tests of every latent of a dictionary.
+
+    Attributes:
+        missing: why the test says nothing about a latent; empty where it was made and could have been passed.
+        passed: False where it was not made.
+    """
+
+    missing: Shaped[np.ndarray, " latent"]
+    passed: Bool[np.ndarray, " latent"]
+
+    @property
+    def made(self) -> Bool[np.ndarray, " latent"]:
+        """Where the test says something, passed or not."""
+        return self.missing == ""
+
+
+@dataclass(frozen=True)
 class SiteVerdicts:
     """The verdicts on one dictionary.
 
@@ -38,11 +59,15 @@ class SiteVerdicts:
         verdicts: one a latent.
         n_documents: in how many documents each latent fired.
         records: the share of latents with each verdict.
+        tests: `causal_effect` and `model_specificity`.
+        thresholds: the least margin that passes, by control.
     """
 
     verdicts: list[Verdict]
     n_documents: Int[np.ndarray, " latent"]
     records: list[MetricRecord]
+    tests: dict[str, Outcome]
+    thresholds: dict[str, float]
 
 
 def judge(
@@ -56,18 +81,20 @@ def judge(
     """A verdict on every latent of a dictionary, with all the evidence it rests on.
 
     Two tests. Causal: ablating it moves the predictions more than an equal-norm random direction does, in expected
-    loss (KL): p ≤ alpha after Benjamini–Hochberg over the latents that are tested, and the effect's interval lies
-    above the null. Specific: for every control the
-    margin's interval lies above `margin`, and the margin is at least the control's `mirror_threshold`. Then
+    loss (KL): p ≤ alpha after Benjamini–Hochberg over the latents that the test is made on, and the effect's interval
+    lies above the null. Specific: for every control the margin's interval lies above `margin`, and the margin is at
+    least the control's `mirror_threshold`, found on the latents that the test is made on. Then
 
     - supported: both tests pass;
     - mixed: exactly one does;
     - indistinguishable_from_control: neither does;
-    - insufficient_data: it fired in fewer than `min_documents` documents, or one of the tests could not be made.
+    - insufficient_data: it fired in fewer than `min_documents` documents, or one of the tests could not be made, or
+      could not have been passed: its p-value is out of reach with as few documents (`within_reach`), or the luck
+      filter finds no threshold. A test that no result could have passed is no evidence against a latent.
 
     Args:
         firings: the dictionary's latents over the held-out tokens.
-        effects: their causal effects; None where the network predicts nothing.
+        effects: their causal effects; None where the network predicts nothing, or none were asked for.
         specificity: their recurrence and margins; None without a second seed or a control.
         config: thresholds.
         scope: what the records say they were measured on.
@@ -84,36 +111,19 @@ def judge(
             "the causal effects, the margins and the firings are not about the same latents",
             fix="measure them all on the same dictionary",
         )
-    compared = np.all([np.isfinite(m.low) for m in margins.values()], axis=0) if margins else np.False_
-    lacks: tuple[tuple[str, Bool[np.ndarray, "..."]], ...] = (
-        ("the study measured no causal effects", np.asarray(effects is None)),
-        ("the study has no control, or no second seed, to compare with", np.asarray(not margins)),
-        (f"fired in fewer than {config.min_documents} held-out documents", n_documents < config.min_documents),
-        ("no causal effect could be measured", ~np.isfinite(effects.p) if effects else np.asarray(True)),
-        ("no model-specificity could be measured", ~np.asarray(compared)),
-    )
-    # The first that holds of each latent; empty where nothing is missing.
-    missing = np.full(len(n_documents), "", dtype=object)
-    for what, holds in reversed(lacks):
-        missing[np.broadcast_to(holds, missing.shape)] = what
-    # Only latents that can be judged are tests: the others would only water the correction down.
-    tested = missing == ""
-    specific: dict[str, list[Evidence]] = {
-        name: _specific(name, specificity, np.where(tested, margin.value, np.nan), config)
-        for name, margin in margins.items()
-        if specificity
-    }
-    causal = _causal(effects, tested, config.alpha) if effects else None
+    rare = (f"fired in fewer than {config.min_documents} held-out documents", n_documents < config.min_documents)
+    causal, causal_evidence = _causal(effects, rare, config)
+    specific, specific_evidence, thresholds = _specific(specificity, rare, config)
+    # What the whole study lacks comes before what a latent lacks.
+    whole = NO_PREDICTION if effects is None else "" if margins else NO_CONTROL
     verdicts: list[Verdict] = []
     for i, n in enumerate(n_documents):
-        tests = [causal[i].passed] if causal else []
-        tests += [all(evidence[i].passed for evidence in specific.values())] if specific else []
-        status: Status = "insufficient_data"
-        if tested[i]:
-            status = ("indistinguishable_from_control", "mixed", "supported")[sum(tests)]
+        missing = whole or str(causal.missing[i] or specific.missing[i])
+        passed = int(causal.passed[i]) + int(specific.passed[i])
+        status: Status = ("indistinguishable_from_control", "mixed", "supported")[passed]
         evidence = (
-            *([causal[i]] if causal else []),
-            *(each[i] for each in specific.values()),
+            *([causal_evidence[i]] if causal_evidence else []),
+            *(each[i] for each in specific_evidence),
             Evidence(
                 name="firing_documents",
                 effect=float(n),
@@ -124,8 +134,117 @@ def judge(
             ),
             *([_observed(effects, i)] if effects else []),
         )
-        verdicts.append(Verdict(status=status, evidence=evidence, missing=missing[i]))
-    return SiteVerdicts(verdicts, n_documents, summarise(verdicts, scope))
+        verdicts.append(Verdict(status="insufficient_data" if missing else status, evidence=evidence, missing=missing))
+    tests = {"causal_effect": causal, "model_specificity": specific}
+    return SiteVerdicts(verdicts, n_documents, summarise(verdicts, scope), tests, thresholds)
+
+
+Reason = tuple[str, Bool[np.ndarray, "..."]]
+"""Why a test says nothing, and of which latents that is true."""
+
+
+def _first(reasons: Sequence[Reason], n_latents: int) -> Shaped[np.ndarray, " latent"]:
+    """The first reason that is true of each latent; empty where none is."""
+    missing = np.full(n_latents, "", dtype=object)
+    for what, holds in reversed(reasons):
+        missing[np.broadcast_to(holds, missing.shape)] = what
+    return missing
+
+
+def _causal(effects: CausalEffects | None, rare: Reason, config: VerdictConfig) -> tuple[Outcome, list[Evidence]]:
+    n_latents = len(rare[1])
+    if effects is None:
+        return Outcome(_first([(NO_PREDICTION, np.asarray(True))], n_latents), np.zeros(n_latents, dtype=bool)), []
+    unmeasured = ("no causal effect could be measured", ~np.isfinite(effects.p))
+    # Only latents that the test is made on are counted: the others would only water the correction down.
+    tried = _first([rare, unmeasured], n_latents) == ""
+    p = np.where(tried, effects.p, np.nan)
+    beyond = (
+        "its causal effect was sampled in too few documents for any effect to pass",
+        ~within_reach(p, effects.least_p, alpha=config.alpha),
+    )
+    corrected = benjamini_hochberg(p)
+    passed = (corrected <= config.alpha) & (effects.kl_low > effects.null_kl)
+    evidence = [
+        Evidence(
+            name="causal_effect",
+            effect=float(effects.kl[i]),
+            interval=Interval(low=float(effects.kl_low[i]), high=float(effects.kl_high[i])),
+            null=float(effects.null_kl[i]),
+            n=int(effects.n_tokens[i]),
+            n_unit="tokens",
+            threshold=config.alpha,
+            p_corrected=float(corrected[i]),
+            passed=bool(passed[i]),
+            note=f"nats of expected loss, KL(clean ‖ ablated); tokens of {int(effects.n_documents[i])} documents; the "
+            "threshold is for the corrected p, and the interval must lie above the null too",
+        )
+        for i in range(n_latents)
+    ]
+    return Outcome(_first([rare, unmeasured, beyond], n_latents), passed), evidence
+
+
+def _specific(
+    specificity: Specificity | None, rare: Reason, config: VerdictConfig
+) -> tuple[Outcome, list[list[Evidence]], dict[str, float]]:
+    n_latents = len(rare[1])
+    if specificity is None or not specificity.margins:
+        return Outcome(_first([(NO_CONTROL, np.asarray(True))], n_latents), np.zeros(n_latents, dtype=bool)), [], {}
+    margins = specificity.margins
+    unmeasured = (
+        "no model-specificity could be measured",
+        ~np.all([np.isfinite(m.low) for m in margins.values()], axis=0),
+    )
+    tried = _first([rare, unmeasured], n_latents) == ""
+    least = least_selected(config.margin_fdr)
+    few = (
+        f"the FDR filter (margin_fdr {config.margin_fdr:g}) needs {least:g} specific latents, and only "
+        f"{int(tried.sum()):,} could be compared",
+        np.asarray(tried.sum() < least),
+    )
+    thresholds = {
+        name: max(config.margin, mirror_threshold(np.where(tried, margin.value, np.nan), q=config.margin_fdr))
+        for name, margin in margins.items()
+    }
+    without = [name for name, threshold in thresholds.items() if math.isinf(threshold)]
+    luck = (
+        f"the FDR filter (margin_fdr {config.margin_fdr:g}) finds no threshold against {', '.join(without)}",
+        np.asarray(bool(without)),
+    )
+    passed = {
+        name: tried & (margin.low > config.margin) & (margin.value >= thresholds[name])
+        for name, margin in margins.items()
+    }
+    evidence = [
+        [
+            Evidence(
+                name=f"model_specificity/{name}",
+                effect=float(margin.value[i]),
+                interval=Interval(low=float(margin.low[i]), high=float(margin.high[i])),
+                null=0.0,
+                n=int(specificity.n_documents[i]),
+                n_unit="documents",
+                threshold=thresholds[name],
+                passed=bool(passed[name][i]),
+                note=f"best match: another seed {specificity.recurrence.value[i]:.3f}, the control "
+                f"{specificity.controls[name].value[i]:.3f}",
+            )
+            for i in range(n_latents)
+        ]
+        for name, margin in margins.items()
+    ]
+    missing = _first([rare, unmeasured, few, luck], n_latents)
+    return Outcome(missing, np.all(list(passed.values()), axis=0)), evidence, thresholds
+
+
+def least_selected(q: float) -> float:
+    """The fewest latents that `mirror_threshold` selects at a share q when it selects any; infinity for q = 0."""
+    if q >= 1:
+        return 1
+    if q <= 0:
+        return math.inf
+    n = math.ceil(1 / q)
+    return n if q * n >= 1 else n + 1
 
 
 def mirror_threshold(margins: Float[np.ndarray, " latent"], *, q: float) -> float:
@@ -177,26 +296,6 @@ def summarise(verdicts: Sequence[Verdict], scope: dict[str, str | int] | None = 
     ]
 
 
-def _causal(effects: CausalEffects, tested: Bool[np.ndarray, " latent"], alpha: float) -> list[Evidence]:
-    p = benjamini_hochberg(np.where(tested, effects.p, np.nan))
-    return [
-        Evidence(
-            name="causal_effect",
-            effect=float(effects.kl[i]),
-            interval=Interval(low=float(effects.kl_low[i]), high=float(effects.kl_high[i])),
-            null=float(effects.null_kl[i]),
-            n=int(effects.n_tokens[i]),
-            n_unit="tokens",
-            threshold=alpha,
-            p_corrected=float(p[i]),
-            passed=bool(p[i] <= alpha and effects.kl_low[i] > effects.null_kl[i]),
-            note=f"nats of expected loss, KL(clean ‖ ablated); tokens of {int(effects.n_documents[i])} documents; the "
-            "threshold is for the corrected p, and the interval must lie above the null too",
-        )
-        for i in range(len(p))
-    ]
-
-
 def _observed(effects: CausalEffects, i: int) -> Evidence:
     """The same effect on the tokens that really came next: shown, but too noisy to rest a verdict on."""
     return Evidence(
@@ -209,24 +308,3 @@ def _observed(effects: CausalEffects, i: int) -> Evidence:
         passed=bool(effects.low[i] > effects.null[i]),
         note="nats, CE(ablated) − CE(clean) of the actual next token; not part of the verdict",
     )
-
-
-def _specific(
-    name: str, specificity: Specificity, candidates: Float[np.ndarray, " latent"], config: VerdictConfig
-) -> list[Evidence]:
-    margin, control = specificity.margins[name], specificity.controls[name]
-    threshold = max(config.margin, mirror_threshold(candidates, q=config.margin_fdr))
-    return [
-        Evidence(
-            name=f"model_specificity/{name}",
-            effect=float(margin.value[i]),
-            interval=Interval(low=float(margin.low[i]), high=float(margin.high[i])),
-            null=0.0,
-            n=int(specificity.n_documents[i]),
-            n_unit="documents",
-            threshold=threshold,
-            passed=bool(margin.low[i] > config.margin and margin.value[i] >= threshold),
-            note=f"best match: another seed {specificity.recurrence.value[i]:.3f}, the control {control.value[i]:.3f}",
-        )
-        for i in range(len(margin.value))
-    ]
