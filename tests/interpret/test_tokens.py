@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from polyseme.interpret.tokens import TokenTexts, visible
+from polyseme.core.text import visible
+from polyseme.interpret.tokens import TokenTexts
 
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()
 

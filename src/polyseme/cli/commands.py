@@ -39,6 +39,7 @@ def runs(args: list[str]) -> int:
     """`polyseme runs [--root DIR]`."""
     from rich.table import Table
 
+    from polyseme.cli.console import make_console
     from polyseme.store import list_runs
 
     root = _parse(_Root, args, "polyseme runs", "List the runs of a folder.").root
@@ -56,6 +57,7 @@ def runs(args: list[str]) -> int:
 
 def show(args: list[str]) -> int:
     """`polyseme show RUN [--root DIR]`."""
+    from polyseme.cli.console import make_console
     from polyseme.cli.summary import print_summary
     from polyseme.interpret.report import StudyReport
     from polyseme.store import find_run
@@ -72,7 +74,7 @@ def show(args: list[str]) -> int:
             where=str(run.path),
             fix="give the command that started it again; it goes on from where it was",
         )
-    print_summary(StudyReport.load(path), report_path=run.artifacts / "report.html")
+    print_summary(StudyReport.load(path), report_path=run.artifacts / "report.html", console=make_console())
     return 0
 
 
@@ -146,6 +148,7 @@ def _run_study(prog: str, default: Any, args: list[str]) -> int:
     import tyro
     from pydantic import ValidationError
 
+    from polyseme.cli.console import make_console
     from polyseme.cli.summary import print_summary
     from polyseme.controls.study import ControlledStudyConfig
     from polyseme.controls.study import study as run_study
@@ -170,7 +173,7 @@ def _run_study(prog: str, default: Any, args: list[str]) -> int:
     except ValidationError as error:
         raise input_error(error, {}, ControlledStudyConfig, where="the flags") from error
     result = run_study(config, root=root, resume=resume, reporter=make_reporter())
-    print_summary(result.data, report_path=result.report)
+    print_summary(result.data, report_path=result.report, console=make_console())
     return 0
 
 
@@ -208,13 +211,6 @@ def _row(run: Any) -> list[str]:
 def _announce(text: str) -> None:
     """Say something before the imports that take seconds."""
     print(text, file=sys.stderr, flush=True)
-
-
-def make_console() -> Any:
-    """Standard output, where nothing is taken for markup."""
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, soft_wrap=False)
 
 
 def make_reporter() -> Any:

@@ -73,7 +73,8 @@ class _Subject:
 
 def diagnose(args: list[str]) -> int:
     """`polyseme diagnose NETWORK --site SITE [flags]`."""
-    from polyseme.cli.commands import make_console, make_reporter, positional
+    from polyseme.cli.commands import make_reporter, positional
+    from polyseme.cli.console import make_console
     from polyseme.diagnosis import diagnose as run
     from polyseme.diagnosis import print_diagnosis
     from polyseme.store import save_json

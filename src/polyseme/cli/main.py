@@ -2,11 +2,15 @@
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from polyseme import __version__
+from polyseme.cli.terminal import clean_streams
 from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.memory import is_out_of_memory
+from polyseme.core.text import visible
 
 OK, USER_ERROR, FAILED, INTERRUPTED = 0, 2, 1, 130
 
@@ -95,7 +99,11 @@ def run(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     if args[0] in {"-V", "--version"}:
         print(__version__, file=out)
         return OK
-    name, rest = args[0], args[1:]
+    with clean_streams():
+        return _run(args[0], args[1:])
+
+
+def _run(name: str, rest: list[str]) -> int:
     try:
         if name not in COMMANDS:
             near = nearest_names(name, list(COMMANDS)) or list(COMMANDS)
@@ -111,14 +119,28 @@ def run(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return FAILED
+    except OSError as error:
+        from polyseme.store.failures import refusal
+
+        refused = refusal(error)
+        _say("error", refused.what, refused.where, refused.fix)
+        return USER_ERROR
+    except Exception as error:  # noqa: BLE001  the last one above the terminal
+        if not is_out_of_memory(error):
+            traceback.print_exc()
+            return FAILED
+        fix = (
+            "give it a machine with more, or ask for less at a time: smaller batches, fewer sites, a smaller dictionary"
+        )
+        _say("error", "there is not enough memory", str(error).splitlines()[0] if str(error) else None, fix)
+        return USER_ERROR
 
 
 def _say(kind: str, what: str, where: str | None, fix: str | None) -> None:
-    lines = [f"{kind}: {what}"]
+    # One line each, whatever a stranger's name or text in it holds.
+    lines = [f"{kind}: {visible(what)}"]
     if where:
-        lines.append(f"  where: {where}")
+        lines.append(f"  where: {visible(where)}")
     if fix:
-        lines.append(f"  fix:   {fix}")
-    text = "\n".join(lines)
-    # Names and texts of strangers may be in here: control characters never reach the terminal.
-    print("".join(c if c.isprintable() or c == "\n" else "?" for c in text), file=sys.stderr)
+        lines.append(f"  fix:   {visible(fix)}")
+    print("\n".join(lines), file=sys.stderr)

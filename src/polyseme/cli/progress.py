@@ -10,9 +10,11 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from polyseme.cli.console import make_console
+from polyseme.cli.terminal import wrap_streams
 from polyseme.core.progress import Progress, Reporter
+from polyseme.core.text import visible
 from polyseme.interpret.numbers import duration, short
-from polyseme.interpret.tokens import visible
 
 EVERY = 5.0
 """Seconds between two plain lines of one task."""
@@ -28,7 +30,7 @@ class ClosableReporter(Reporter, Protocol):
 
 def make_reporter(console: Console | None = None) -> ClosableReporter:
     """Bars where the console is a terminal that can move its cursor, plain lines elsewhere; both on standard error."""
-    console = console or Console(stderr=True, markup=False, highlight=False, emoji=False)
+    console = console or make_console(stderr=True)
     return BarReporter(console) if console.is_terminal and not console.is_dumb_terminal else LineReporter(console)
 
 
@@ -99,6 +101,7 @@ class BarReporter:
             columns = [_Name(), BarColumn(18 if self._wide else 12), _Amount(), _Left()]
             self._live = RichProgress(*columns, console=self._console, transient=True, refresh_per_second=5)
             self._live.start()
+            wrap_streams()  # the live display put its own in their place, which would pass escapes on
         return _BarTask(self, self._live.add_task(_clean(name), total=total or None, unit=unit, note=""), name, total)
 
     def message(self, text: str) -> None:

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from polyseme.core.records import STATUSES, Status
+from polyseme.core.text import visible
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.numbers import count, duration, interval, memory, percent, short, signed
 from polyseme.interpret.report import Comparison, StudyReport
-from polyseme.interpret.tokens import visible
 from polyseme.interpret.words import STATUS_SHORT, STATUS_SIGNS, bounds_of, gap_bounds, gap_of, metric_name, value_of
 
 _COLOURS: dict[Status, str] = {

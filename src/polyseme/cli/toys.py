@@ -110,7 +110,7 @@ def toys(args: list[str]) -> int:
 def _list(args: list[str]) -> int:
     from rich.table import Table
 
-    from polyseme.cli.commands import make_console
+    from polyseme.cli.console import make_console
     from polyseme.toys import TOYS
 
     if args:
@@ -266,7 +266,7 @@ def _save_figure(figure: Any, out: Path) -> None:
 def _print(result: Any) -> None:
     from rich.table import Table
 
-    from polyseme.cli.commands import make_console
+    from polyseme.cli.console import make_console
     from polyseme.toys.running import measured
 
     signs = {"pass": "✓", "fail": "✗", "not_measured": "–"}

@@ -11,6 +11,7 @@ from polyseme.controls.calibration import shipped_calibration
 from polyseme.controls.report_latents import latent_reports
 from polyseme.controls.study import Findings, Measured
 from polyseme.core.records import STATUSES, MetricRecord, Status
+from polyseme.core.text import visible
 from polyseme.evaluation import DocumentSums, compute_equivalent, density_histogram, gap
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.report import (
@@ -29,7 +30,6 @@ from polyseme.interpret.report import (
     StudyReport,
     StudySummary,
 )
-from polyseme.interpret.tokens import visible
 from polyseme.store import Run, save_json, save_lines
 from polyseme.studies.baselines import shipped_ladder
 from polyseme.studies.bench import Bench

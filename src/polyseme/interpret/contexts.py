@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 from polyseme.activations.firings import Firings
 from polyseme.core.config import Config
 from polyseme.core.seeds import derive_seed
+from polyseme.core.text import visible
 from polyseme.corpora.pack import Windows
 from polyseme.interpret.report import Context, Histogram, Stratum, TokenWeight
-from polyseme.interpret.tokens import TokenTexts, visible
+from polyseme.interpret.tokens import TokenTexts
 
 
 class ContextsConfig(Config):

@@ -1,43 +1,10 @@
 """The exact text of single tokens, with everything that cannot be seen made visible."""
 
-import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-_NAMED = {"\n": "↵", "\t": "⇥", "\r": "␍", "\0": "␀", "\x1b": "␛", "\x7f": "␡"}
-_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Zl", "Zp", "Zs"}
-_BLANK = {"\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u2800", "\u3164", "\uffa0"}
-
-
-def visible(text: str, *, limit: int | None = None) -> str:
-    """`text` with control, formatting, zero-width, bidi and unassigned characters replaced by something to see.
-
-    Newline becomes ↵, tab ⇥; other hidden characters ⟨U+200B⟩; bytes that are not UTF-8 (surrogate escapes) ⟨e2⟩; a
-    combining mark at the start gets ◌ to sit on. The ordinary space stays a space. A sign in the text that looks like
-    one of these markers is not told apart from it.
-
-    Args:
-        text: any string, lone surrogates allowed.
-        limit: cut after this many characters, with … at the end.
-    """
-    out = "".join(_visible_character(c) for c in (text if limit is None else text[: limit + 1]))
-    if out and unicodedata.category(out[0]).startswith("M"):
-        out = "◌" + out
-    return out if limit is None or len(out) <= limit else out[: limit - 1] + "…"
-
-
-@cache
-def _visible_character(c: str) -> str:
-    if c == " ":
-        return c
-    if c in _NAMED:
-        return _NAMED[c]
-    code = ord(c)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"⟨{code - 0xDC00:02x}⟩"
-    hidden = unicodedata.category(c) in _HIDDEN or c in _BLANK or 0xFE00 <= code <= 0xFE0F or 0xD800 <= code <= 0xDFFF
-    return f"⟨U+{code:04X}⟩" if hidden else c
+from polyseme.core.text import visible
 
 
 class TokenTexts:

@@ -15,10 +15,10 @@ from markupsafe import Markup
 from polyseme import __version__
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
+from polyseme.core.text import visible
 from polyseme.interpret import numbers, words
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.report import STRATA, Comparison, Context, ControlValue, LatentReport, StudyReport
-from polyseme.interpret.tokens import visible
 from polyseme.web.report import charts
 
 LEVELS = 6
