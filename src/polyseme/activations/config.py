@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, PassWindows, Seed
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
@@ -24,10 +24,10 @@ class HarvestConfig(Config):
     BOS, separators and padding are run through the network and never come out.
     """
 
-    block_tokens: int = Field(default=65_536, ge=1)
+    block_tokens: int = Field(default=65_536, ge=1, le=2**28)
     """Size of the shuffle buffer: at most this many tokens' vectors are held and mixed at a time (of at least one
     batch of windows)."""
-    batch_windows: int | None = Field(default=None, ge=1)
+    batch_windows: PassWindows | None = None
     """Windows a forward pass; None decides by the width of the network and the length of a window."""
     cache: Literal["stream", "disk"] = "stream"
     """`stream` runs the network whenever vectors are needed; `disk` runs it once and keeps them in files."""
@@ -35,7 +35,7 @@ class HarvestConfig(Config):
     """Precision of the files; `float16` halves them and is no longer bit-identical to streaming."""
     prefetch: bool | None = None
     """Prepare the next block in the background, with twice the memory; None does so on more than two cores."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of windows and tokens."""
 
     @property

@@ -24,7 +24,7 @@ from polyseme.activations.reading import Reader
 from polyseme.activations.schedule import Block, Schedule
 from polyseme.activations.source import Rows, cut_batches
 from polyseme.core.batch import SiteBatch
-from polyseme.core.config import Config, fingerprint
+from polyseme.core.config import Record, fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
@@ -36,7 +36,7 @@ _HARVEST = "harvest.json"
 _AGAIN = "harvest again into the same folder: what is whole is kept"
 
 
-class HarvestRecord(Config):
+class HarvestRecord(Record):
     """What a folder of shards holds."""
 
     version: int = 1
@@ -55,12 +55,12 @@ class HarvestRecord(Config):
         return Schedule(np.array(self.group_rows, dtype=np.int64), self.groups_per_block, self.seed)
 
 
-class _FileRecord(Config):
+class _FileRecord(Record):
     size: int
     sha256: str
 
 
-class _ShardRecord(Config):
+class _ShardRecord(Record):
     harvest: str
     files: dict[str, _FileRecord]
 

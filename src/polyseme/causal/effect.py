@@ -7,13 +7,14 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from polyseme.activations.firings import Firings
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p, smallest_p
 from polyseme.causal.interventions import Interventions, Route, choose_route, intervene
 from polyseme.causal.sampling import Samples, sample_firings
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Resamples, Width
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
@@ -38,22 +39,22 @@ class Writer(Protocol):
 class CausalConfig(Config):
     """How causal effects are measured."""
 
-    n_samples: int = 64
+    n_samples: int = Field(default=64, ge=1, le=10**6)
     """Most firing tokens a latent, spread over its documents; each costs two interventions (effect and null)."""
     statistic: Literal["kl", "ce"] = "kl"
     """What p compares with the null: the expected loss under the clean predictions, or the loss of the actual token."""
-    n_flips: int = 9999
+    n_flips: int = Field(default=9999, ge=1, le=100_000)
     """Least number of random sign flips behind a p-value. A wide dictionary gets 40 a latent, so that a single latent
     can pass after correction."""
-    n_resamples: int = 1000
+    n_resamples: Resamples = 1000
     """Bootstrap resamples of documents behind the interval."""
     route: Literal["auto", "ghosts", "rows"] = "auto"
     """Hundreds of interventions in one pass (ghosts, for networks that honour 4-D masks) or one row each."""
-    max_ghosts: int = 512
+    max_ghosts: int = Field(default=512, ge=1, le=2**16)
     """Most interventions that share one window's pass."""
-    tokens_per_pass: int = 1024
+    tokens_per_pass: Width = 1024
     """Tokens, clean and edited, in one forward pass; bounds the memory."""
-    logit_bytes: int = 2**28
+    logit_bytes: int = Field(default=2**28, ge=2**10, le=2**40)
     """Most bytes of one pass's logits; a large vocabulary lowers the number of interventions that share a pass."""
 
     def flips(self, n_latents: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
+from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from polyseme.causal import CausalConfig, causal_effects
 from polyseme.causal.effect import Writer
 from polyseme.controls.planted import KINDS, NON_FEATURES, SITE, Counts, Kind, PlantedNetwork
 from polyseme.controls.verdicts import VerdictConfig, judge
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, Record, Seed, Width
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.core.seeds import derive_seed
@@ -38,21 +38,21 @@ MATCH = 0.7
 class CalibrationConfig(Config):
     """What is planted, and how the dictionaries that look for it are made."""
 
-    n_networks: PositiveInt = 6
+    n_networks: int = Field(default=6, ge=1, le=10_000)
     """Planted networks, each with its own control network, text and dictionaries."""
-    features: PositiveInt = 40
+    features: int = Field(default=40, ge=5, le=2**12)
     """Planted features of each network; non-features come in proportion (hidden .4, bystander .6, input .6)."""
-    n_documents: PositiveInt = 60
+    n_documents: int = Field(default=60, ge=2, le=10**6)
     """Held-out documents of 384 tokens."""
-    n_train_tokens: PositiveInt = 400_000
+    n_train_tokens: Count = 400_000
     """Tokens each dictionary is trained on."""
-    n_latents: PositiveInt = 160
+    n_latents: Width = 160
     """Width of the trained dictionaries; a network has 2.6 variables to each feature."""
-    k: PositiveInt = 10
+    k: Width = 10
     """Active latents per token of the trained dictionaries."""
-    modes: tuple[Mode, ...] = ("trained", "oracle")
+    modes: tuple[Mode, ...] = Field(default=("trained", "oracle"), min_length=1, max_length=2)
     """`trained`: dictionaries as a study makes them; `oracle`: the truth with noise, so nothing is lost in training."""
-    seed: int = 0
+    seed: Seed = 0
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
 
@@ -67,7 +67,7 @@ class CalibrationConfig(Config):
         )
 
 
-class CalibrationGroup(Config):
+class CalibrationGroup(Record):
     """The planted variables of one kind, as seen through one kind of dictionary.
 
     A variable counts as supported when a latent that stands for it is; `not_found` ones have no such latent.
@@ -82,7 +82,7 @@ class CalibrationGroup(Config):
     """(supported, found) for each planted network."""
 
 
-class CalibrationReport(Config):
+class CalibrationReport(Record):
     """Error rates of the verdicts on planted truth."""
 
     version: int = 1

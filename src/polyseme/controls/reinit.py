@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from polyseme.controls.target import Target, kind_of
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seed
 from polyseme.networks import ReinitConfig
 from polyseme.studies.config import StudyConfig
 
@@ -20,7 +20,7 @@ class WeightControl(Config):
 
     keep_embeddings: bool = False
     """Keep the input embeddings: a null that still knows which token it reads."""
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def name(self) -> str:

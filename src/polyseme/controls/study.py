@@ -39,11 +39,11 @@ from polyseme.studies.tokens import Tokens, tokens_stage
 class ControlledStudyConfig(StudyConfig):
     """A study with its controls: what a study file says."""
 
-    controls: tuple[ControlConfig, ...] = ()
+    controls: tuple[ControlConfig, ...] = Field(default=(), max_length=64)
     """Nulls the whole study is repeated on; without one, no latent can be called supported."""
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
-    shown: int = Field(default=50, ge=0)
+    shown: int = Field(default=50, ge=0, le=10_000)
     """Most telling latents of each verdict that the report shows."""
 
     @model_validator(mode="after")

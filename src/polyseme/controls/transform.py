@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from polyseme.controls.target import Target, kind_of
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seed
 from polyseme.studies.config import StudyConfig, TransformConfig
 
 Transform = Literal["shuffle_within_document", "unigram", "uniform"]
@@ -17,7 +17,7 @@ class TokenControl(Config):
     destroys: ClassVar[str]
     transform: ClassVar[Transform]
 
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def name(self) -> str:

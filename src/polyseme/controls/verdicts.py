@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from pydantic import Field
 
 from polyseme.activations.firings import Firings
 from polyseme.causal import CausalEffects
@@ -22,13 +23,13 @@ NO_CONTROL = "no model-specificity: the study has no control, or no second seed"
 class VerdictConfig(Config):
     """When a latent counts as supported."""
 
-    alpha: float = 0.05
+    alpha: float = Field(default=0.05, gt=0, lt=1)
     """Level of the causal test after Benjamini–Hochberg correction over the latents tested in the dictionary."""
-    min_documents: int = 20
+    min_documents: int = Field(default=20, ge=1, le=10**9)
     """Fewest documents a latent must have fired in."""
-    margin: float = 0.0
+    margin: float = Field(default=0.0, ge=0, lt=1)
     """The interval of the model-specificity must lie above this, for every control."""
-    margin_fdr: float = 0.02
+    margin_fdr: float = Field(default=0.02, gt=0, le=1)
     """Share of the margins selected that may be there by the luck of training, judged by the mirror image of the
     margins below 0; 1 turns it off. At .02 at least fifty latents must be selected for any to be."""
 

@@ -1,23 +1,75 @@
-"""The base of every configuration, and the hash that names what it makes."""
+"""The base of every configuration, the ranges of its fields, and the hash that names what it makes."""
 
 import hashlib
 import json
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+MAX_SEED = 2**63 - 1
+MAX_RESAMPLES = 20_000
+MAX_PATH = 4096
+"""Longest path in characters; Linux's own limit."""
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+"""A seed that every generator takes: a non-negative signed 64-bit integer."""
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)]
+"""At least one seed."""
+Count = Annotated[int, Field(ge=1, le=10**12)]
+"""A number of tokens, documents, rows or steps."""
+Width = Annotated[int, Field(ge=1, le=2**24)]
+"""A number of latents, neurons or features, or the rows of a batch."""
+PassWindows = Annotated[int, Field(ge=1, le=2**16)]
+"""Windows that one forward pass takes."""
+Resamples = Annotated[int, Field(ge=1, le=MAX_RESAMPLES)]
+"""Bootstrap replicates of an interval."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share or a probability."""
+Rate = Annotated[float, Field(gt=0, le=10)]
+"""A learning rate."""
+Strength = Annotated[float, Field(ge=0, le=1e6)]
+"""The weight of a term in a loss."""
+Name = Annotated[str, Field(min_length=1, max_length=512)]
+"""A name of something, in one short string."""
+Location = Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
+"""A path or a name on a hub."""
+
+
+def _sayable(path: Path) -> Path:
+    if len(str(path)) > MAX_PATH:
+        raise ValueError(f"a path has at most {MAX_PATH} characters, this one has {len(str(path))}")
+    if "\0" in str(path):
+        raise ValueError("a path holds no NUL")
+    return path
+
+
+FilePath = Annotated[
+    Path, AfterValidator(_sayable), WithJsonSchema({"type": "string", "format": "path", "maxLength": MAX_PATH})
+]
+"""A path that an operating system can be asked for."""
+FilePaths = Annotated[tuple[FilePath, ...], Field(min_length=1, max_length=100_000)]
+"""Files and folders, at least one."""
 
 
 class Config(BaseModel):
     """A frozen pydantic model: unknown keys are an error, and field docstrings are the `--help` texts.
 
-    A component's `Config` lives beside the component and has a `build()` that makes it.
+    A component's `Config` lives beside the component and has a `build()` that makes it. Every number is finite and has
+    a lower and an upper bound, every string and every tuple a greatest length (`tests/core/test_config.py` walks all).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) of the fully resolved config; equal configs have equal fingerprints."""
         return fingerprint(self.model_dump(mode="json"))
+
+
+class Record(Config):
+    """What polyseme writes and reads back: nobody sets its fields by hand, so it has no ranges, and NaN has a place."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
 
 def fingerprint(value: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 
 Better = Literal["higher", "lower", "neither"]
 Status = Literal["supported", "mixed", "indistinguishable_from_control", "insufficient_data"]
@@ -24,7 +24,7 @@ Number = Annotated[float, BeforeValidator(_from_json), PlainSerializer(_to_json,
 """A float whose NaN ("not measured") is `null` in JSON and NaN again when read back."""
 
 
-class Interval(Config):
+class Interval(Record):
     """A two-sided interval."""
 
     low: Number
@@ -37,7 +37,7 @@ class Interval(Config):
         return self.low > value or self.high < value
 
 
-class MetricRecord(Config):
+class MetricRecord(Record):
     """One measured number and all it takes to read it."""
 
     name: str
@@ -59,7 +59,7 @@ class MetricRecord(Config):
     """Raised when the definition changes, so that old and new numbers are never compared."""
 
 
-class Evidence(Config):
+class Evidence(Record):
     """One test behind a verdict."""
 
     name: str
@@ -77,7 +77,7 @@ class Evidence(Config):
     note: str = ""
 
 
-class Verdict(Config):
+class Verdict(Record):
     """What the evidence says about one latent."""
 
     status: Status

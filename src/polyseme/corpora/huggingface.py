@@ -7,9 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, Location, Name
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document, missing_extra, missing_field
 from polyseme.corpora.records import LeftOut, OnError, check_text, documents_of
@@ -95,19 +93,19 @@ class HuggingFaceCorpusConfig(Config):
     """A data set of the `datasets` library, by local path or hub name (needs the `data` extra)."""
 
     kind: Literal["huggingface"] = "huggingface"
-    name: str
+    name: Location
     """A folder written by `save_to_disk` or holding data files, or a name on the hub."""
-    subset: str | None = None
+    subset: Name | None = None
     """The hub's configuration of the data set, where it has several."""
-    split: str = "train"
+    split: Name = "train"
     """The data set's own split to read; polyseme makes its train and held-out sides out of this one."""
-    column: str = "text"
+    column: Name = "text"
     """The column that holds the text."""
-    revision: str | None = None
+    revision: Name | None = None
     """Branch, tag or commit on the hub; name a commit for a study that can be repeated."""
     download: bool = False
     """Allow the network for a hub name; off, only local paths are read."""
-    max_documents: int | None = Field(default=None, ge=1)
+    max_documents: Count | None = None
     """Read at most this many rows, from the start; None for all."""
     errors: OnError = "strict"
     """What a bad value does: `strict` stops with its row, `skip` leaves it out and counts it."""

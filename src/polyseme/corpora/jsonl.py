@@ -3,12 +3,9 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import Field
-
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, FilePaths, Name
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document, missing_field
 from polyseme.corpora.files import FileCorpus, FoundFile, not_utf8
@@ -68,13 +65,13 @@ class JsonlCorpusConfig(Config):
     """JSON Lines files, and folders of them."""
 
     kind: Literal["jsonl"] = "jsonl"
-    paths: tuple[Path, ...]
+    paths: FilePaths
     """Files and folders."""
-    field: str = "text"
+    field: Name = "text"
     """The field of each object that holds the text."""
-    glob: str = "**/*.jsonl"
+    glob: Name = "**/*.jsonl"
     """Which files of a folder to read."""
-    max_documents: int | None = Field(default=None, ge=1)
+    max_documents: Count | None = None
     """Read at most this many documents, from the start; None for all."""
     errors: OnError = "strict"
     """What a bad line does: `strict` stops with its number, `skip` leaves it out and counts it."""

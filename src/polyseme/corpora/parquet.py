@@ -2,12 +2,9 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, FilePaths, Name
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document, missing_extra, missing_field
 from polyseme.corpora.files import FileCorpus, FoundFile
@@ -61,13 +58,13 @@ class ParquetCorpusConfig(Config):
     """Parquet files, and folders of them (needs the `data` extra)."""
 
     kind: Literal["parquet"] = "parquet"
-    paths: tuple[Path, ...]
+    paths: FilePaths
     """Files and folders."""
-    column: str = "text"
+    column: Name = "text"
     """The column that holds the text."""
-    glob: str = "**/*.parquet"
+    glob: Name = "**/*.parquet"
     """Which files of a folder to read."""
-    max_documents: int | None = Field(default=None, ge=1)
+    max_documents: Count | None = None
     """Read at most this many documents, from the start; None for all."""
     errors: OnError = "strict"
     """What a bad value does: `strict` stops with its row, `skip` leaves it out and counts it."""

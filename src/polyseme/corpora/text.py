@@ -3,12 +3,11 @@
 import codecs
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, FilePaths, Name
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document, content_key
 from polyseme.corpora.files import FileCorpus, FoundFile, not_utf8
@@ -69,11 +68,11 @@ class TextCorpusConfig(Config):
     """UTF-8 text files, and folders of them."""
 
     kind: Literal["text"] = "text"
-    paths: tuple[Path, ...]
+    paths: FilePaths
     """Files and folders."""
-    glob: str = "**/*.txt"
+    glob: Name = "**/*.txt"
     """Which files of a folder to read; `**/*` for all of them."""
-    document_chars: int = Field(default=50_000, ge=1_000)
+    document_chars: int = Field(default=50_000, ge=1_000, le=10**9)
     """A longer file is cut at line ends into documents of at most this many characters, so that one large file can
     be split into train and held-out and resampled by document. Pieces of one file may fall on both sides; raise it
     above the longest file to keep every file whole."""

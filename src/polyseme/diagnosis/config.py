@@ -2,9 +2,9 @@
 
 from typing import Literal, get_args
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Resamples, Seed, Width
 
 Answer = Literal[
     "aligned",
@@ -25,17 +25,17 @@ ANSWERS: tuple[Answer, ...] = get_args(Answer)
 class DiagnosisConfig(Config):
     """Sampling and thresholds of a diagnosis; thresholds are effects, and every one is held against an interval."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of every random draw: equal seeds give equal diagnoses."""
-    max_rows: PositiveInt = 4096
+    max_rows: Width = 4096
     """Most rows of data taken."""
-    min_rows: PositiveInt = 256
+    min_rows: Width = 256
     """Fewer rows than this are refused; so are, where the data have no variables, fewer than four vectors a neuron."""
-    n_contrasts: int = Field(default=512, ge=16)
+    n_contrasts: int = Field(default=512, ge=16, le=2**20)
     """Most rows on which each input variable is switched off to see what it writes; fewer at a wide site."""
-    n_resamples: int = Field(default=100, ge=20)
+    n_resamples: Resamples = Field(default=100, ge=20)
     """Bootstrap replicates of an interval."""
-    n_null: int = Field(default=400, ge=200)
+    n_null: int = Field(default=400, ge=200, le=100_000)
     """Draws of a null of directions."""
     alpha: float = Field(default=0.02, ge=0.01, lt=1)
     """Level of each test against its null."""

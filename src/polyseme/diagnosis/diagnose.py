@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Evidence
 from polyseme.core.site import Site
@@ -16,7 +16,7 @@ from polyseme.diagnosis.signatures import BLIND_SIGNATURES, SIGNATURES
 from polyseme.networks import Network
 
 
-class Diagnosis(Config):
+class Diagnosis(Record):
     """Why neurons of a site answer to several features, and on what evidence."""
 
     answer: Answer

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Strength, Width
 from polyseme.dictionaries.entries import Codes, Gradients, SparseEntries
 from polyseme.dictionaries.selection import Encoder
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class DictionaryBase(Config):
     """What every architecture's config has; an architecture adds its `activation`."""
 
-    n_latents: int | None = Field(default=None, ge=1)
+    n_latents: Width | None = None
     """Number of latents; None: expansion × d_in."""
-    expansion: int = Field(default=8, ge=1)
+    expansion: int = Field(default=8, ge=1, le=2**16)
     """Latents per input dimension, where n_latents is not given."""
     selection: Literal["auto", "fp32"] = "auto"
     """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
@@ -75,9 +75,9 @@ class DictionaryBase(Config):
 class RevivedBase(DictionaryBase):
     """The options of AuxK, for architectures whose dead latents it can reach."""
 
-    k_aux: int | None = Field(default=None, ge=0)
+    k_aux: int | None = Field(default=None, ge=0, le=2**24)
     """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
-    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    aux_coefficient: Strength = 1 / 32
     """Weight of AuxK's squared error in the loss."""
 
 

@@ -1,11 +1,12 @@
 """BatchTopK: the k × batch largest pre-activations of a whole batch (Bussmann et al. 2024, eq. 6)."""
 
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 from jaxtyping import Float
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
+from polyseme.core.config import Width
 from polyseme.dictionaries.activation import Activation, RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.selection import Encoder, select_above, select_batch_top_k
@@ -16,7 +17,7 @@ class BatchTopKConfig(RevivedBase):
 
     architecture: Literal["batch_topk"] = "batch_topk"
     """Which dictionary."""
-    k: PositiveInt | PositiveFloat = 32
+    k: Width | Annotated[float, Field(gt=0, le=2**24)] = 32
     """Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
 
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "BatchTopK":

@@ -4,9 +4,9 @@ from typing import Literal, final
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
+from polyseme.core.config import Strength
 from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.kernels import where_positive
@@ -18,7 +18,7 @@ class GatedConfig(DictionaryBase):
 
     architecture: Literal["gated"] = "gated"
     """Which dictionary."""
-    coefficient: float = Field(default=1.0, ge=0)
+    coefficient: Strength = 1.0
     """Of the L1 penalty on the gate; what a target L0 steers."""
 
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "Gated":

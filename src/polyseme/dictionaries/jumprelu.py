@@ -8,6 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from polyseme.core.config import Strength
 from polyseme.dictionaries.activation import Activation, RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.kernels import where_positive
@@ -19,11 +20,11 @@ class JumpReLUConfig(RevivedBase):
 
     architecture: Literal["jumprelu"] = "jumprelu"
     """Which dictionary."""
-    coefficient: float = Field(default=1.0, ge=0)
+    coefficient: Strength = 1.0
     """Of the L0 penalty; what a target L0 steers. About the squared size of the smallest activation worth its cost."""
-    threshold: float = Field(default=2.0, gt=0)
+    threshold: float = Field(default=2.0, ge=1e-6, le=1e6)
     """Where thresholds start, in standard deviations of a pre-activation at the start."""
-    bandwidth: float = Field(default=0.5, gt=0)
+    bandwidth: float = Field(default=0.5, ge=1e-6, le=1e6)
     """Width of the kernel that estimates the thresholds' gradients, in standard deviations of the data along a
     direction."""
 

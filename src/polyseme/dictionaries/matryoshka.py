@@ -7,6 +7,7 @@ from jaxtyping import Float
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from polyseme.core.config import Share, Width
 from polyseme.dictionaries.activation import RevivedBase
 from polyseme.dictionaries.batch_topk import BatchTopK
 
@@ -22,9 +23,15 @@ class MatryoshkaConfig(RevivedBase):
 
     architecture: Literal["matryoshka"] = "matryoshka"
     """Which dictionary."""
-    k: int = Field(default=32, ge=1)
+    k: Width = 32
     """Active latents per vector, on average, over all latents."""
-    prefixes: Annotated[tuple[float, ...], AfterValidator(_ascending)] = (0.0625, 0.125, 0.25, 0.5, 1.0)
+    prefixes: Annotated[tuple[Share, ...], Field(max_length=64), AfterValidator(_ascending)] = (
+        0.0625,
+        0.125,
+        0.25,
+        0.5,
+        1.0,
+    )
     """Shares of the latents that make up each nested dictionary, ascending, the last 1."""
 
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> BatchTopK:

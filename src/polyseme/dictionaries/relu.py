@@ -4,9 +4,9 @@ from typing import Literal, final
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
+from polyseme.core.config import Strength
 from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.kernels import tiles_of, where_positive
@@ -18,7 +18,7 @@ class ReLUConfig(DictionaryBase):
 
     architecture: Literal["relu"] = "relu"
     """Which dictionary."""
-    coefficient: float = Field(default=1.0, ge=0)
+    coefficient: Strength = 1.0
     """Of the L1 penalty; what a target L0 steers."""
     tie_weights: bool = False
     """Encoder = decoder transposed, unit rows (no transcoders)."""

@@ -3,9 +3,9 @@
 from typing import Literal, final
 
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
+from polyseme.core.config import Width
 from polyseme.dictionaries.activation import Activation, RevivedBase, Step
 from polyseme.dictionaries.entries import Codes, SparseEntries
 from polyseme.dictionaries.selection import Encoder, select_top_k
@@ -16,7 +16,7 @@ class TopKConfig(RevivedBase):
 
     architecture: Literal["topk"] = "topk"
     """Which dictionary."""
-    k: int = Field(default=32, ge=1)
+    k: Width = 32
     """Active latents per vector (fewer where fewer are positive)."""
     selection: Literal["auto", "fp32", "bf16"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]  frozen
     """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for

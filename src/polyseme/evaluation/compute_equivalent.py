@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
 
 
-class Rung(Config):
+class Rung(Record):
     """One model of the ladder; all are trained alike, on the same tokens."""
 
     n_parameters: int

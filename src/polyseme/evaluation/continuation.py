@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seed
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
@@ -23,15 +24,15 @@ from polyseme.evaluation.splice import Edit, Runner, patch_edits
 class ContinuationConfig(Config):
     """How text is continued."""
 
-    n_prompts: int = 4
+    n_prompts: int = Field(default=4, ge=0, le=1000)
     """Held-out prompts, drawn by `seed`."""
-    prompt_tokens: int = 48
+    prompt_tokens: int = Field(default=48, ge=1, le=2**20)
     """Tokens of each prompt: the first ones of a window."""
-    new_tokens: int = 40
+    new_tokens: int = Field(default=40, ge=1, le=2**16)
     """Tokens written after it."""
-    temperature: float = 0.0
+    temperature: float = Field(default=0.0, ge=0, le=100)
     """0 takes the likeliest token; above, tokens are drawn, by the same noise for both networks."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the prompts and of the noise."""
 
 

@@ -12,11 +12,12 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from polyseme.activations.reading import Reader, Reading, read_windows
 from polyseme.core.batch import Latents
-from polyseme.core.config import Config
+from polyseme.core.config import Config, PassWindows
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
@@ -32,9 +33,9 @@ KINDS: tuple[Kind, ...] = ("token", "bigram")
 class LookupConfig(Config):
     """How the look-up tables are learned."""
 
-    max_bigrams: int = 100_000
+    max_bigrams: int = Field(default=100_000, ge=0, le=10**9)
     """Bigrams kept, the most frequent held-out ones first; the others fall back on their token. Bounds memory."""
-    batch_windows: int = 16
+    batch_windows: PassWindows = 16
     """Windows a forward pass."""
 
     def build(

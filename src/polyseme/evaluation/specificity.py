@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Resamples
 from polyseme.core.errors import InputError
 from polyseme.core.seeds import derive_seed
 from polyseme.core.stats import resampling_weights
@@ -22,11 +23,11 @@ from polyseme.core.stats import resampling_weights
 class SpecificityConfig(Config):
     """How recurrence and model-specificity are measured."""
 
-    n_resamples: int = 1000
+    n_resamples: Resamples = 1000
     """Bootstrap resamples of documents behind the intervals."""
-    level: float = 0.95
+    level: float = Field(default=0.95, gt=0.5, lt=1)
     """Level of the two-sided intervals."""
-    chunk_bytes: int = 100 * 2**20
+    chunk_bytes: int = Field(default=100 * 2**20, ge=2**20, le=2**40)
     """Most bytes of correlations held at once."""
 
 

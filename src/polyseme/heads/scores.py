@@ -1,10 +1,13 @@
 """Which head does what: previous-token, prefix-matching (induction) and copying scores of every head."""
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seed
 from polyseme.core.errors import InputError
 from polyseme.core.records import MetricRecord
 from polyseme.core.stats import bootstrap_documents
@@ -12,18 +15,20 @@ from polyseme.heads.circuits import copying_scores
 from polyseme.heads.patterns import attention_patterns
 from polyseme.networks import Network
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
 
 class HeadScoresConfig(Config):
     """The random sequences heads are scored on."""
 
-    n_sequences: int = 64
-    length: int = 50
+    n_sequences: int = Field(default=64, ge=1, le=2**20)
+    length: int = Field(default=50, ge=2, le=2**20)
     """Tokens of the random sequence, which is then repeated."""
-    bos: int | None = None
+    bos: TokenId | None = None
     """Token that opens every sequence; None for none."""
-    vocabulary: tuple[int, int] | None = None
+    vocabulary: tuple[TokenId, TokenId] | None = None
     """Ids drawn from, first and one past the last; by default all the network has."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 def repeated_sequences(config: HeadScoresConfig, vocabulary: int) -> Int[Tensor, "sequence position"]:

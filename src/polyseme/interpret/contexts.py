@@ -2,41 +2,45 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
+from pydantic import Field
 
 from polyseme.activations.firings import Firings
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seed
 from polyseme.core.seeds import derive_seed
 from polyseme.core.text import visible
 from polyseme.corpora.pack import Windows
 from polyseme.interpret.report import Context, Histogram, Stratum, TokenWeight
 from polyseme.interpret.tokens import TokenTexts
 
+_Few = Annotated[int, Field(ge=0, le=1000)]
+
 
 class ContextsConfig(Config):
     """Which contexts are shown for a latent."""
 
-    before: int = 12
+    before: _Few = 12
     """Tokens shown before the focus."""
-    after: int = 6
+    after: _Few = 6
     """Tokens shown after it."""
-    n_top: int = 6
+    n_top: _Few = 6
     """Strongest firings."""
-    n_quantile: int = 3
+    n_quantile: _Few = 3
     """Firings at evenly spaced ranks between the strongest and the weakest."""
-    n_random: int = 4
+    n_random: _Few = 4
     """Firings drawn at random: what the latent is really like, where the top is a selection."""
-    n_near_miss: int = 3
+    n_near_miss: _Few = 3
     """Tokens it usually fires on, where it is silent."""
-    n_silent: int = 0
+    n_silent: _Few = 0
     """Tokens drawn at random from where it is silent."""
-    per_document: int = 2
+    per_document: int = Field(default=2, ge=1, le=1000)
     """At most so many of the strongest firings from one document."""
-    min_count: int = 3
+    min_count: int = Field(default=3, ge=1, le=1000)
     """A token must occur so often to be listed among a latent's tokens."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the random draws."""
 
 

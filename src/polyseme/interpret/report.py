@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Interval, MetricRecord, Number, Status, Verdict
 
@@ -22,7 +22,7 @@ Stratum = Literal["top", "quantile", "random", "near_miss", "silent"]
 STRATA: tuple[Stratum, ...] = ("top", "quantile", "random", "near_miss", "silent")
 
 
-class Histogram(Config):
+class Histogram(Record):
     """Counts between edges."""
 
     edges: tuple[Number, ...]
@@ -33,7 +33,7 @@ class Histogram(Config):
     """What is counted along the axis: `activation`, `log10 density`."""
 
 
-class Curve(Config):
+class Curve(Record):
     """One named line or set of points: `trained`, `random directions`, `loss`."""
 
     name: str
@@ -47,7 +47,7 @@ class Curve(Config):
     """True for a control or a null: drawn dashed and in grey."""
 
 
-class Chart(Config):
+class Chart(Record):
     """Curves that share their axes."""
 
     title: str
@@ -60,7 +60,7 @@ class Chart(Config):
     """One sentence on how to read it."""
 
 
-class Context(Config):
+class Context(Record):
     """A stretch of text around one token, with one latent's activation at each token."""
 
     stratum: Stratum
@@ -83,7 +83,7 @@ class Context(Config):
     """KL(clean ‖ ablated there) of the next token's prediction, nats, where verdicts rest on it; NaN, empty alike."""
 
 
-class TokenWeight(Config):
+class TokenWeight(Record):
     """A token with a number beside it: a mean activation or a direct logit effect."""
 
     token: str
@@ -92,7 +92,7 @@ class TokenWeight(Config):
     """How often the token occurred, where that matters."""
 
 
-class Neighbour(Config):
+class Neighbour(Record):
     """Another latent, of the same or another dictionary, and how alike it is."""
 
     dictionary: str
@@ -103,7 +103,7 @@ class Neighbour(Config):
     measure: Literal["correlation", "write cosine", "co-firing"] = "correlation"
 
 
-class LatentReport(Config):
+class LatentReport(Record):
     """One latent with the evidence beside it."""
 
     site: str
@@ -141,7 +141,7 @@ class LatentReport(Config):
     contexts: tuple[Context, ...] = ()
 
 
-class LatentPoint(Config):
+class LatentPoint(Record):
     """One latent in the scatter of causal effect against model-specificity."""
 
     latent: int
@@ -152,7 +152,7 @@ class LatentPoint(Config):
     status: Status
 
 
-class DictionaryReport(Config):
+class DictionaryReport(Record):
     """One dictionary of the study: what it is, how it scores, what its latents are worth."""
 
     name: str
@@ -186,7 +186,7 @@ class DictionaryReport(Config):
     effect_unit: str = "nats a firing token"
 
 
-class ControlValue(Config):
+class ControlValue(Record):
     """One metric on one control, and how far the trained network is from it."""
 
     control: str
@@ -198,7 +198,7 @@ class ControlValue(Config):
     """Paired over documents where the documents are the same."""
 
 
-class Comparison(Config):
+class Comparison(Record):
     """One metric of one site: trained beside every control."""
 
     site: str
@@ -207,7 +207,7 @@ class Comparison(Config):
     controls: tuple[ControlValue, ...] = ()
 
 
-class ControlSummary(Config):
+class ControlSummary(Record):
     """One null of the study."""
 
     name: str
@@ -217,7 +217,7 @@ class ControlSummary(Config):
     destroys: str
 
 
-class SpliceRow(Config):
+class SpliceRow(Record):
     """What happens to the loss when reconstructions take the place of activations; all CEs in nats/token."""
 
     site: str
@@ -238,7 +238,7 @@ class SpliceRow(Config):
     """`with every site patched the 3.9 M model predicts like a 0.6 M one`; empty when there is no ladder."""
 
 
-class Faithfulness(Config):
+class Faithfulness(Record):
     """Splicing, one site at a time and jointly."""
 
     single: tuple[SpliceRow, ...] = ()
@@ -252,7 +252,7 @@ class Faithfulness(Config):
     """Of the studied network."""
 
 
-class Continuation(Config):
+class Continuation(Record):
     """One prompt continued by the clean and by the jointly patched network, greedily or from the same noise."""
 
     document: str
@@ -264,7 +264,7 @@ class Continuation(Config):
     note: str = ""
 
 
-class Calibration(Config):
+class Calibration(Record):
     """The verdict procedure run on planted truth."""
 
     description: str
@@ -278,7 +278,7 @@ class Calibration(Config):
     """(`planted feature`, …) with the count of each verdict."""
 
 
-class Provenance(Config):
+class Provenance(Record):
     """One stage's artifact."""
 
     stage: str
@@ -290,7 +290,7 @@ class Provenance(Config):
     reused: bool = False
 
 
-class StudySummary(Config):
+class StudySummary(Record):
     """What was studied, on what, and what it took."""
 
     network: str
@@ -320,7 +320,7 @@ class StudySummary(Config):
     device: str = ""
 
 
-class StudyReport(Config):
+class StudyReport(Record):
     """Everything one report shows."""
 
     schema_version: int = SCHEMA

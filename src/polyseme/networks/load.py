@@ -5,12 +5,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
 from polyseme.networks.families import Family, family_of
 from polyseme.networks.fusion import fuse
@@ -30,13 +31,13 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 class NetworkConfig(Config):
     """A network, by name or folder."""
 
-    source: str = "pylm"
+    source: Location = "pylm"
     """`pylm` (the model that comes with polyseme), a folder in the Hugging Face layout, or a hub name."""
-    revision: str | None = None
+    revision: Name | None = None
     """Branch, tag or commit of a hub name; pin a commit for a study that is to be repeated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the weights are converted to and the network computes in."""
-    device: str = "auto"
+    device: Annotated[str, Field(max_length=16, pattern=r"^(auto|cpu|(cuda|mps|xpu)(:\d{1,3})?)$")] = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
     download: bool = False
     """Fetch a hub name that is not on this machine yet; without it nothing touches the network."""

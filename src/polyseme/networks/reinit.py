@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seed
 from polyseme.core.seeds import make_generator
 from polyseme.networks.weights import weights_fingerprint
 
@@ -33,7 +33,7 @@ class ReinitConfig(Config):
     keep_embeddings: bool = False
     """Keep the input's embeddings (tokens, positions, patches). An unembedding tied to them is the same matrix, so it
     stays too; one of its own is re-initialised."""
-    seed: int = 0
+    seed: Seed = 0
     """Each parameter's randomness depends on this and on its name alone."""
 
     def build(self, module: nn.Module, *, embeddings: Collection[str] = ()) -> "ReinitRecord":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 
 _PACKAGES = (
     "polyseme",
@@ -24,7 +24,7 @@ _PACKAGES = (
 _GIT_SECONDS = 10
 
 
-class Git(Config):
+class Git(Record):
     """The commit of the folder a run was started in."""
 
     commit: str
@@ -32,7 +32,7 @@ class Git(Config):
     """True when tracked files differed from the commit."""
 
 
-class Provenance(Config):
+class Provenance(Record):
     """What made a run, beside its config."""
 
     git: Git | None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from polyseme.core.config import Config, fingerprint
+from polyseme.core.config import Record, fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError, nearest_names
 from polyseme.core.records import MetricRecord
 from polyseme.store import files
@@ -25,7 +25,7 @@ _ID = re.compile(r"[a-z0-9_-]{1,64}-[0-9a-f]{8}")
 _RUN, _CONFIG, _METRICS, _EVENTS, _LOCK = "run.json", "config.json", "metrics.jsonl", "events.jsonl", ".lock"
 
 
-class RunRecord(Config):
+class RunRecord(Record):
     """`run.json`: a run's identity, state and origin."""
 
     schema_version: int = SCHEMA_VERSION

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pydantic import ValidationError
 
-from polyseme.core.config import Config, fingerprint
+from polyseme.core.config import Record, fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.store import files
@@ -27,7 +27,7 @@ NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _SLOW_BYTES = 2**29
 
 
-class FileRecord(Config):
+class FileRecord(Record):
     """One file of an artifact."""
 
     size: int
@@ -35,7 +35,7 @@ class FileRecord(Config):
     sha256: str
 
 
-class Manifest(Config):
+class Manifest(Record):
     """What an artifact is made of and made from; written last, so that its presence means complete."""
 
     schema_version: int = 1

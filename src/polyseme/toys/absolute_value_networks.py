@@ -10,10 +10,10 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -56,16 +56,16 @@ class AbsoluteValueNetwork(nn.Module):
 class AbsoluteValueConfig(Config):
     """Networks of several densities and seeds."""
 
-    n_features: PositiveInt = 100
-    n_hidden: PositiveInt = 40
+    n_features: Width = 100
+    n_hidden: Width = 40
     density: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        default=(1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001), min_length=1
+        default=(1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001), min_length=1, max_length=1000
     )
     """Probability p that a feature is on; every density is trained with every seed."""
     importance: float = Field(default=0.8, gt=0, le=1)
     """I_i is this to the power i."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    batch: PositiveInt = 1024
+    seeds: Seeds = (0, 1, 2)
+    batch: Width = 1024
     optimiser: OptimiserConfig = OptimiserConfig(steps=10_000, lr=1e-3)
 
     def importances(self) -> Float[Tensor, " feature"]:

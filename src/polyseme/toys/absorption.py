@@ -25,10 +25,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.dictionaries import ReLUConfig, SparseDictionary
@@ -68,18 +68,18 @@ class AbsorptionToy(Config):
     title: ClassVar[str] = "absorption: children that speak for their parent"
     paper: ClassVar[str] = ABSORPTION
 
-    d: PositiveInt = 50
+    d: Width = 50
     p: float = Field(default=0.25, gt=0, lt=1)
     """How often the root is on."""
-    branching: int = Field(default=3, ge=1)
+    branching: int = Field(default=3, ge=1, le=1000)
     """Children of each feature that has any."""
     given: float = Field(default=0.15, gt=0, lt=1)
     """P(child | parent) of each child; with three of .15 the parent is alone in .55 of its rows."""
-    depth: int = Field(default=1, ge=1)
+    depth: int = Field(default=1, ge=1, le=16)
     """Generations under the root."""
-    penalty: PositiveFloat = 3e-2
+    penalty: float = Field(default=3e-2, gt=0, le=1e6)
     """Of the L1 norm, in the data's own units."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=2)
+    seeds: Seeds = Field(default=(0, 1, 2, 3, 4), min_length=2)
     training: ShortTraining = ShortTraining(steps=1_000)
 
     experiments: ClassVar[tuple[Experiment, ...]]

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polyseme.causal.directions import linear_probe
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
@@ -68,7 +68,7 @@ class BitExtractionToy(Config):
     """Bits of the input that choose a code; 2^row_bits layers do."""
     column_bits: int = Field(default=5, ge=1, le=5)
     """Bits that choose a digit of it; float64 has room for 2^5 digits."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(8)), min_length=1)
+    seeds: Seeds = tuple(range(8))
     """Of the labels."""
 
     experiments: ClassVar[tuple[Experiment, ...]]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 from polyseme.core.records import Interval, Number
 from polyseme.core.stats import wilson_interval
 from polyseme.evaluation import intervals
@@ -21,7 +21,7 @@ Cost = Literal["fast", "slow", "long"]
 COSTS: tuple[Cost, ...] = ("fast", "slow", "long")
 
 
-class Check(Config):
+class Check(Record):
     """One line of a toy's acceptance."""
 
     name: str

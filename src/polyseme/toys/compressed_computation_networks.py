@@ -7,14 +7,13 @@ comes from the mixing M. Bhagat et al. 2025.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -45,16 +44,16 @@ class CompressedComputation(nn.Module):
 class CompressedComputationConfig(Config):
     """Networks of several mixings and seeds."""
 
-    n_features: int = Field(default=100, ge=2)
-    n_hidden: PositiveInt = 50
-    mixing: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(0.0, 0.01, 0.02, 0.03), min_length=1)
+    n_features: Width = Field(default=100, ge=2)
+    n_hidden: Width = 50
+    mixing: tuple[Strength, ...] = Field(default=(0.0, 0.01, 0.02, 0.03), min_length=1, max_length=1000)
     """Standard deviation σ of M's entries (symmetric, zero diagonal); a random embedding of width D gives 1/√D."""
     density: float = Field(default=0.01, gt=0, le=1)
     """Probability p that a feature is on, at a value of U[−1, 1]."""
-    d_embed: PositiveInt = 1_000
+    d_embed: Width = 1_000
     """Width of the embedding in the experiment that compares with the residual MLP."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3), min_length=2)
-    batch: PositiveInt = 1024
+    seeds: Seeds = Field(default=(0, 1, 2, 3), min_length=2)
+    batch: Width = 1024
     optimiser: OptimiserConfig = OptimiserConfig(steps=10_000, lr=3e-3, weight_decay=0.0, schedule="cosine")
 
     @model_validator(mode="after")

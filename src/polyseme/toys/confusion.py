@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Name, Record
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
@@ -209,20 +209,20 @@ class ConfusionConfig(Config):
     """calibration: networks on which thresholds were set; test: other seeds, sizes and densities."""
     n_seeds: int = Field(default=20, ge=1, le=400)
     """Networks a row; those that do not train, or whose truth is another cause, are replaced and counted."""
-    rows: tuple[str, ...] = ()
+    rows: tuple[Name, ...] = Field(default=(), max_length=1000)
     """Rows wanted, by name; all by default."""
     diagnosis: DiagnosisConfig = DiagnosisConfig()
     """Of every network; its seed is derived from this one's and the network's."""
 
 
-class Case(Config):
+class Case(Record):
     """One network's diagnosis."""
 
     seed: int
     diagnosis: Diagnosis
 
 
-class Row(Config):
+class Row(Record):
     """One row of the matrix."""
 
     name: str

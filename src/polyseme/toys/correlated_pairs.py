@@ -13,15 +13,15 @@ pairs cost p²/3 a dimension; the two of a pair added up cost (1 − ρ)(p/3 −
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Share, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -43,16 +43,16 @@ class CorrelatedPairsToy(Config):
     title: ClassVar[str] = "correlated features that share a neuron"
     paper: ClassVar[str] = PAPER
 
-    n_pairs: PositiveInt = 3
-    n_hidden: PositiveInt = 3
+    n_pairs: Width = 3
+    n_hidden: Width = 3
     density: float = Field(default=0.2, gt=0, le=1)
     """Probability p that a feature is on."""
-    rho: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.5, 0.9), min_length=1)
+    rho: tuple[Share, ...] = Field(default=(0.0, 0.5, 0.9), min_length=1, max_length=1000)
     """Correlation of the two features of a pair; every one is trained with every seed."""
     hidden: Literal["linear", "relu"] = "relu"
     """`relu` makes the hidden layer one of neurons; of a linear one every rotation is as good."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(12)), min_length=1)
-    batch: PositiveInt = 512
+    seeds: Seeds = tuple(range(12))
+    batch: Width = 512
     optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=5e-3, schedule="cosine")
 
     def build(self) -> ReluOutput:

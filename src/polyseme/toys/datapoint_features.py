@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -58,14 +58,14 @@ class DatapointFeaturesToy(Config):
     title: ClassVar[str] = "datapoint against generalising features"
     paper: ClassVar[str] = PAPER
 
-    n_features: PositiveInt = 1000
-    n_hidden: PositiveInt = 2
+    n_features: Width = 1000
+    n_hidden: Width = 2
     sparsity: float = Field(default=0.99, ge=0, lt=1)
     """Share of the features that are 0; the others are U[0, 1) before each example is given length 1."""
-    n_examples: tuple[PositiveInt, ...] = Field(default=CPU_SWEEP, min_length=1)
+    n_examples: tuple[Width, ...] = Field(default=CPU_SWEEP, min_length=1, max_length=1000)
     """T, ascending."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    n_test: PositiveInt = 2000
+    seeds: Seeds = (0, 1, 2)
+    n_test: Width = 2000
     """New examples the test loss is measured on."""
     optimiser: OptimiserConfig = OptimiserConfig(steps=5_000, lr=1e-2, weight_decay=1e-2, warmup=250, schedule="cosine")
     """The published 50,000 steps at .001, ten times fewer and ten times as long: weight decay pulls as far in all."""

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Name, Record
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
@@ -181,17 +181,17 @@ DOSES: dict[str, Dose] = {
 class DoseConfig(Config):
     """Which knobs, and how many networks at each dose."""
 
-    doses: tuple[str, ...] = tuple(DOSES)
+    doses: tuple[Name, ...] = Field(default=tuple(DOSES), max_length=1000)
     """Knobs wanted, by name."""
-    n_seeds: int = Field(default=10, ge=2)
+    n_seeds: int = Field(default=10, ge=2, le=1000)
     """Networks a dose; those that did not train are left out, and counted."""
-    first_seed: int = 2_000
+    first_seed: int = Field(default=2_000, ge=0, le=2**62)
     """The confusion matrix's seeds are all below this."""
     diagnosis: DiagnosisConfig = DiagnosisConfig()
     """Of every network; its seed is derived from this one's and the network's."""
 
 
-class Point(Config):
+class Point(Record):
     """The networks of one dose."""
 
     dose: float
@@ -205,7 +205,7 @@ class Point(Config):
         return share_interval(self.answers.count(answer), len(self.answers))
 
 
-class Curve(Config):
+class Curve(Record):
     """One knob's response."""
 
     name: str

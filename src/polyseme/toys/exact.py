@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from polyseme.activations.memory import TensorSource
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, Rate, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.dictionaries import SparseDictionary
@@ -21,11 +21,11 @@ from polyseme.training import Job, TrainingConfig, fit
 class ShortTraining(Config):
     """How the dictionaries of an exact toy are trained."""
 
-    steps: PositiveInt = 1_500
-    batch: PositiveInt = 512
-    rows: PositiveInt = 50_000
+    steps: Count = 1_500
+    batch: Width = 512
+    rows: Width = 50_000
     """Distinct vectors, gone round as often as the steps need."""
-    lr: PositiveFloat = 5e-3
+    lr: Rate = 5e-3
 
     @model_validator(mode="after")
     def _possible(self) -> "ShortTraining":

@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import ReLUConfig
@@ -57,14 +57,14 @@ class HedgingToy(Config):
     title: ClassVar[str] = "hedging: one latent for two features"
     paper: ClassVar[str] = PAPER
 
-    d: int = Field(default=50, ge=2)
+    d: Width = Field(default=50, ge=2)
     p: float = Field(default=0.25, gt=0, lt=1)
     """How often the parent is on."""
     q: float = Field(default=0.2, gt=0, lt=1)
     """How often the child is on where its parent is; in the independent variant, how often it is on."""
-    penalty: PositiveFloat = 1e-3
+    penalty: float = Field(default=1e-3, gt=0, le=1e6)
     """Of the L1 norm, in the data's own units, for the statement about its limit 0."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=2)
+    seeds: Seeds = Field(default=(0, 1, 2, 3, 4), min_length=2)
     training: ShortTraining = ShortTraining()
 
     experiments: ClassVar[tuple[Experiment, ...]]

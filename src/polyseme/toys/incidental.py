@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -54,11 +54,11 @@ class IncidentalToy(Config):
     title: ClassVar[str] = "incidental polysemanticity"
     paper: ClassVar[str] = PAPER
 
-    n_features: PositiveInt = 32
-    n_neurons: PositiveInt = 128
-    l1: NonNegativeFloat = 1e-3
+    n_features: Width = 32
+    n_neurons: Width = 128
+    l1: Strength = 1e-3
     """λ, on the sum of all |W|: the mean activation of the basis vectors."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(40)), min_length=1)
+    seeds: Seeds = tuple(range(40))
     optimiser: OptimiserConfig = OptimiserConfig(steps=7_500)
 
     @model_validator(mode="after")

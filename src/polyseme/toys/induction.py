@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot, scaled_dot_product_attention
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -104,9 +104,9 @@ class AttentionOnly(nn.Module):
 class GeneralConfig(Config):
     """What the experiment `general` trains with; vocabulary, length and seeds are the toy's."""
 
-    d_model: int = Field(default=64, ge=2, multiple_of=2)
+    d_model: Width = Field(default=64, ge=2, multiple_of=2)
     """Width."""
-    batch: PositiveInt = 32
+    batch: Width = 32
     """Sequences a step."""
     optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=1e-2, warmup=200, schedule="cosine")
 
@@ -119,11 +119,11 @@ class InductionToy(Config):
     experiments: ClassVar[tuple[Experiment, ...]] = CHECKS
     figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = FIGURES
 
-    vocabulary: int = Field(default=128, ge=4)
+    vocabulary: Width = Field(default=128, ge=4)
     """Ordinary tokens."""
-    length: int = Field(default=64, ge=5)
+    length: int = Field(default=64, ge=5, le=2**20)
     """Tokens of a sequence, BOS and the last S included."""
-    d_model: int = Field(default=16, ge=2)
+    d_model: Width = Field(default=16, ge=2)
     """Width, even."""
     n_layers: Literal[1, 2] = 2
     trigger: Literal["special", "any", "every"] = "special"
@@ -132,11 +132,11 @@ class InductionToy(Config):
     places: Places = "after"
     """Positions are added after the maps to queries and keys, as in the released code, or before them to what they
     read (Elhage et al. 2021, Olsson et al. 2022), without which no head can attend to the token before."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    batch: PositiveInt = 128
+    seeds: Seeds = (0, 1, 2)
+    batch: Width = 128
     """Sequences a step; the released code takes 1024, for 100,000 steps at a learning rate of .001: hours on a CPU."""
     optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=3e-3, warmup=500)
-    record_every: PositiveInt = 100
+    record_every: Count = 100
     """Steps between two records of loss and accuracy."""
     general: GeneralConfig = GeneralConfig()
 

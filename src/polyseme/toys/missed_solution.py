@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -57,13 +57,13 @@ class MissedSolutionToy(Config):
     paper: ClassVar[str] = PAPER
 
     task: Literal["and", "abs"] = "and"
-    n: int = Field(default=5, ge=2)
+    n: int = Field(default=5, ge=2, le=1000)
     """Inputs."""
-    n_neurons: PositiveInt = 10
+    n_neurons: Width = 10
     density: float = Field(default=0.5, gt=0, le=1)
     """Probability p that an input of `abs` is on."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(16)), min_length=1)
-    batch: PositiveInt = 256
+    seeds: Seeds = tuple(range(16))
+    batch: Width = 256
     optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=5e-3, schedule="cosine", weight_decay=0.0)
 
     @model_validator(mode="after")

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, Seeds, Width
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
@@ -99,16 +99,16 @@ class ModularAdditionToy(Config):
     experiments: ClassVar[tuple[Experiment, ...]] = CHECKS
     figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = FIGURES
 
-    p: int = Field(default=53, ge=5)
+    p: int = Field(default=53, ge=5, le=10_000)
     """The modulus, odd; the paper's is 113."""
     train_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the p² pairs trained on; the paper's is .3 at p = 113."""
-    d_model: PositiveInt = 128
-    n_heads: PositiveInt = 4
-    d_mlp: PositiveInt = 512
-    seeds: tuple[int, ...] = Field(default=(0, 1), min_length=1)
+    d_model: Width = 128
+    n_heads: Width = 4
+    d_mlp: Width = 512
+    seeds: Seeds = (0, 1)
     optimiser: OptimiserConfig = OptimiserConfig(steps=6_000, lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98), warmup=10)
-    record_every: PositiveInt = 100
+    record_every: Count = 100
     """Steps between two records of losses and weights."""
 
     @model_validator(mode="after")

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.core.site import Site
@@ -45,22 +45,22 @@ class Mixture(nn.Module):
 class PlantedSparseConfig(Config):
     """One data set a seed, each with directions of its own."""
 
-    n_features: PositiveInt = 256
-    d: PositiveInt = 64
+    n_features: int = Field(default=256, ge=1, le=2**20)
+    d: Width = 64
     """Width of the vectors."""
-    l0: PositiveFloat = 4.0
+    l0: float = Field(default=4.0, gt=0, le=2**20)
     """Mean features on in a vector."""
-    zipf: float = Field(default=0.5, ge=0)
+    zipf: float = Field(default=0.5, ge=0, le=10)
     """The i-th most frequent feature is on i^−zipf times as often as the first, at most half of the time."""
     correlation: float = Field(default=0.2, ge=0, lt=1)
     """Share of the copula's variance that the factors have; 0: features without a parent are independent."""
-    n_factors: PositiveInt = 16
+    n_factors: int = Field(default=16, ge=1, le=2**16)
     """Factors of the copula; each feature leans on one of them, to either side."""
-    trees: int = Field(default=8, ge=0)
+    trees: int = Field(default=8, ge=0, le=2**20)
     """The most frequent features are the roots of this many trees."""
-    branching: PositiveInt = 3
+    branching: int = Field(default=3, ge=1, le=1000)
     """Children of each feature in a tree."""
-    depth: int = Field(default=2, ge=0)
+    depth: int = Field(default=2, ge=0, le=16)
     """Generations under each root."""
     exclusive: bool = True
     """Siblings are never on together."""
@@ -68,7 +68,7 @@ class PlantedSparseConfig(Config):
     """Values are uniform in 1 ± spread."""
     directions: Literal["random", "orthogonal"] = "random"
     """Random unit vectors, or orthonormal ones where there are no more features than dimensions."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: Seeds = (0, 1, 2)
 
     @model_validator(mode="after")
     def _possible(self) -> "PlantedSparseConfig":

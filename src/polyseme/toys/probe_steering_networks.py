@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from polyseme.activations.firings import Firings
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.toys.geometry import polygon
@@ -30,11 +30,11 @@ class ProbeSteeringConfig(Config):
     """Corners of the polygon."""
     density: float = Field(default=0.3, gt=0, lt=1)
     """Probability that a feature is on; its value is then 1."""
-    n_samples: PositiveInt = 500_000
+    n_samples: Width = 500_000
     """Rows the sampled directions are fitted to."""
-    n_windows: int = Field(default=500, ge=2)
+    n_windows: Width = Field(default=500, ge=2)
     """Windows of 65 tokens that causal effects are measured on."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: Seeds = (0, 1, 2)
     """Of the samples."""
 
 

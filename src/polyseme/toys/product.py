@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -54,9 +53,9 @@ class ProductToy(Config):
     title: ClassVar[str] = "x·y by ReLU neurons"
     paper: ClassVar[str] = PAPER
 
-    n_neurons: PositiveInt = 4
-    seeds: tuple[int, ...] = Field(default=tuple(range(12)), min_length=1)
-    batch: PositiveInt = 256
+    n_neurons: Width = 4
+    seeds: Seeds = tuple(range(12))
+    batch: Width = 256
     optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=1e-2, schedule="cosine", weight_decay=0.0)
 
     def build(self) -> Product:

@@ -9,15 +9,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 from torch import Tensor
 
 from polyseme.activations.memory import TensorSource
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, Name, Rate, Record, Width
 from polyseme.core.errors import nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval, MetricRecord
@@ -55,19 +56,26 @@ class RecoverySweep(Config):
 
     toy: PlantedSparseConfig = PlantedSparseConfig()
     """The data; its seeds are the sweep's."""
-    architectures: tuple[str, ...] = ("relu", "batch_topk", "jumprelu", "matryoshka", "topk", "gated")
+    architectures: Annotated[tuple[Name, ...], Field(max_length=64)] = (
+        "relu",
+        "batch_topk",
+        "jumprelu",
+        "matryoshka",
+        "topk",
+        "gated",
+    )
     """Any of polyseme's."""
-    l0: tuple[PositiveFloat, ...] = Field(default=(2, 4, 6, 10), min_length=1)
+    l0: tuple[Annotated[float, Field(gt=0, le=2**24)], ...] = Field(default=(2, 4, 6, 10), min_length=1, max_length=64)
     """Mean active latents per vector: k where the architecture has one, a target for its penalty elsewhere."""
-    n_latents: PositiveInt = 256
-    tokens: PositiveInt = 500_000
+    n_latents: Width = 256
+    tokens: Count = 500_000
     """Vectors that each dictionary is trained on."""
-    rows: PositiveInt = 250_000
+    rows: Width = 250_000
     """Distinct training vectors; more tokens go round them again."""
-    heldout: PositiveInt = 20_000
+    heldout: Width = 20_000
     """Vectors that everything is measured on."""
-    batch_size: PositiveInt = 512
-    lr: PositiveFloat | None = None
+    batch_size: Width = 512
+    lr: Rate | None = None
     """None: by width and length."""
 
     @field_validator("architectures")
@@ -105,7 +113,7 @@ class RecoverySweep(Config):
         return TypeAdapter(kind).validate_python({"n_latents": self.n_latents, **k})
 
 
-class RecoveryPoint(Config):
+class RecoveryPoint(Record):
     """One architecture at one wanted L0, over all seeds."""
 
     architecture: str
@@ -122,7 +130,7 @@ class RecoveryPoint(Config):
         return self.record(name).value
 
 
-class RecoveryReport(Config):
+class RecoveryReport(Record):
     """The sweep's result."""
 
     config: RecoverySweep

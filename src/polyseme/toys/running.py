@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
@@ -23,7 +23,7 @@ SAVED_ROWS = 4_096
 """Rows of its data that are kept with a trained toy."""
 
 
-class Result(Config):
+class Result(Record):
     """The checks of one experiment and what they were run on."""
 
     toy: str

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -57,14 +57,14 @@ class ScalingToy(Config):
     title: ClassVar[str] = "positive scaling of ReLU networks"
     paper: ClassVar[str] = PAPER
 
-    d: PositiveInt = 8
-    width: PositiveInt = 32
-    n_classes: int = Field(default=10, ge=2)
-    noise: PositiveFloat = 0.5
+    d: Width = 8
+    width: Width = 32
+    n_classes: Width = Field(default=10, ge=2)
+    noise: float = Field(default=0.5, gt=0, le=1e6)
     """Standard deviation around a class's centre; the centres are N(0, 1)."""
-    biases: tuple[bool, ...] = Field(default=(False, True), min_length=1)
-    seeds: tuple[int, ...] = Field(default=tuple(range(12)), min_length=1)
-    batch: PositiveInt = 128
+    biases: tuple[bool, ...] = Field(default=(False, True), min_length=1, max_length=2)
+    seeds: Seeds = tuple(range(12))
+    batch: Width = 128
     optimiser: OptimiserConfig = OptimiserConfig(steps=1_000, lr=5e-3, schedule="cosine")
 
     def build(self) -> Classifier:

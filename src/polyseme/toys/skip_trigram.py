@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
@@ -66,12 +65,12 @@ class SkipTrigramToy(Config):
     title: ClassVar[str] = "skip-trigram inhibition"
     paper: ClassVar[str] = PAPER
 
-    n_fillers: PositiveInt = 10
+    n_fillers: Width = 10
     """L: tokens before A beside B and C."""
-    n_kinds: PositiveInt = 4
+    n_kinds: Width = 4
     """Different fillers."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(12)), min_length=1)
-    batch: PositiveInt = 256
+    seeds: Seeds = tuple(range(12))
+    batch: Width = 256
     optimiser: OptimiserConfig = OptimiserConfig(steps=2_000, lr=1e-2, schedule="cosine", weight_decay=0.0)
 
     @property

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from polyseme import native
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
@@ -31,11 +31,11 @@ _Beta = Annotated[float, Field(ge=0, lt=1)]
 class OptimiserConfig(Config):
     """AdamW and its schedule."""
 
-    steps: PositiveInt = 10_000
-    lr: NonNegativeFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.01
+    steps: Count = 10_000
+    lr: float = Field(default=1e-3, ge=0, le=10)
+    weight_decay: float = Field(default=0.01, ge=0, le=1e3)
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
-    warmup: NonNegativeInt = 0
+    warmup: int = Field(default=0, ge=0, le=10**12)
     """Steps over which the learning rate rises from 0."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     """How it falls after the warm-up: not at all, or to 0 at the last step."""

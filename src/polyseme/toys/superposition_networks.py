@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Share, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.toys.stack import Draws, History, OptimiserConfig, train_stack
@@ -51,19 +51,19 @@ class ReluOutput(nn.Module):
 class SuperpositionConfig(Config):
     """Every density with every importance and every seed: one network each, trained as one stack."""
 
-    n_features: PositiveInt = 5
-    n_hidden: PositiveInt = 2
-    density: tuple[float, ...] = Field(default=(0.05,), min_length=1)
+    n_features: Width = 5
+    n_hidden: Width = 2
+    density: tuple[Share, ...] = Field(default=(0.05,), min_length=1, max_length=1000)
     """Probability p that a feature is on."""
-    importance: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    importance: tuple[Strength, ...] = Field(default=(1.0,), min_length=1, max_length=1000)
     """I_i, the weight of feature i in the loss, is this to the power i."""
     correlation: Literal["none", "correlated", "anticorrelated"] = "none"
     """Features 2i and 2i + 1: independent, always on together, or never together."""
     basis: Literal["free", "relu", "aligned", "rotated"] = "free"
     """Hidden axes: as training left them; privileged by a ReLU on the hidden layer; or turned after the training,
     which changes no output: onto the features as far as they go, or at random."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(24)), min_length=1)
-    batch: PositiveInt = 1024
+    seeds: Seeds = tuple(range(24))
+    batch: Width = 1024
     optimiser: OptimiserConfig = OptimiserConfig(steps=5_000, lr=5e-3)
 
     @model_validator(mode="after")

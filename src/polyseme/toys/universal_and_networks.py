@@ -10,10 +10,10 @@ from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.toys.stack import Draws
@@ -49,17 +49,17 @@ class UniversalAnd(nn.Module):
 class UniversalAndConfig(Config):
     """Random networks of one size, several seeds."""
 
-    n_features: int = Field(default=16, ge=4)
-    n_neurons: PositiveInt = 16_000
+    n_features: int = Field(default=16, ge=4, le=2**12)
+    n_neurons: Width = 16_000
     q: float = Field(default=0.1, gt=0, lt=1)
     """Probability that a feature is in a neuron's set."""
-    active: int = Field(default=6, ge=2)
+    active: int = Field(default=6, ge=2, le=2**12)
     """s: how many features are on."""
-    circuit_width: int = Field(default=48, ge=8)
+    circuit_width: int = Field(default=48, ge=8, le=2**12)
     """Gates in each layer of a chained circuit."""
-    depth: int = Field(default=8, ge=2)
+    depth: int = Field(default=8, ge=2, le=1000)
     """Layers of a chained circuit."""
-    seeds: tuple[int, ...] = Field(default=tuple(range(32)), min_length=2)
+    seeds: Seeds = Field(default=tuple(range(32)), min_length=2)
 
     @model_validator(mode="after")
     def _fits(self) -> "UniversalAndConfig":

@@ -29,10 +29,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import BatchTopKConfig, SparseDictionary
@@ -70,8 +70,8 @@ class WrongL0Toy(Config):
     title: ClassVar[str] = "dictionaries of the wrong L0"
     paper: ClassVar[str] = PAPER
 
-    n_features: int = Field(default=5, ge=3)
-    d: PositiveInt = 20
+    n_features: Width = Field(default=5, ge=3)
+    d: Width = 20
     p: float = Field(default=0.4, gt=0, lt=1)
     """How often each feature is on."""
     correlation: float = Field(default=0.4, gt=0, lt=1)
@@ -80,7 +80,7 @@ class WrongL0Toy(Config):
     """Values are 1 plus this times a uniform number in ±√3, so that it is their standard deviation."""
     low: float = Field(default=0.9, gt=0, lt=1)
     """The k that is too small, as a share of the true L0."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=2)
+    seeds: Seeds = Field(default=(0, 1, 2, 3, 4), min_length=2)
     training: ShortTraining = ShortTraining(steps=600, batch=2048)
 
     experiments: ClassVar[tuple[Experiment, ...]]

@@ -1,34 +1,34 @@
 """How long, how fast and how sparse."""
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from polyseme.core.config import Config
+from polyseme.core.config import Config, Count, Rate, Share, Width
 
 
 class TrainingConfig(Config):
     """One pass of training over an activation source, for all its dictionaries."""
 
-    n_tokens: PositiveInt | None = None
+    n_tokens: Count | None = None
     """Tokens to train on; more than the source has goes round it again. None: every token once."""
-    batch_size: PositiveInt = 2048
+    batch_size: Width = 2048
     """Tokens a step."""
-    lr: PositiveFloat | None = None
+    lr: Rate | None = None
     """Adam's learning rate at its plateau. None: by width and length, 4e-3 for 1024 latents and 400 steps."""
-    warmup: float = Field(default=0.05, ge=0, le=1)
+    warmup: Share = 0.05
     """Share of the steps in which the learning rate rises."""
-    decay: float = Field(default=0.2, ge=0, le=1)
+    decay: Share = 0.2
     """Share of the steps, the last, in which the learning rate falls to zero."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """Adam's memory of the gradient."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """Adam's memory of the squared gradient."""
-    clip: PositiveFloat | None = 1.0
+    clip: float | None = Field(default=1.0, gt=0, le=1e6)
     """Largest norm of a dictionary's whole gradient; larger ones are scaled down. None: no clipping."""
-    target_l0: PositiveFloat | None = None
+    target_l0: float | None = Field(default=None, gt=0, le=2**24)
     """Mean active latents per vector: steers the coefficient of relu, jumprelu and gated; elsewhere it must be k."""
-    sparsity_warmup: float = Field(default=0.1, ge=0, le=1)
+    sparsity_warmup: Share = 0.1
     """Share of the steps in which the sparsity coefficient rises from zero; a target L0 is approached in twice that."""
-    dead_after: PositiveInt | None = None
+    dead_after: Count | None = None
     """Tokens without firing after which a latent counts as dead. None: a twentieth of all, at most 10 million."""
-    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    checkpoint_seconds: float = Field(default=60.0, ge=0, le=1e9)
     """Seconds between checkpoints; changes nothing in the result. 0: every step."""

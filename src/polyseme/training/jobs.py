@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyseme.core.batch import Batch
-from polyseme.core.config import Config
+from polyseme.core.config import Record
 from polyseme.core.records import Number
 from polyseme.dictionaries.protocol import Trainable
 from polyseme.training.controller import L0Controller
@@ -41,7 +41,7 @@ class Job:
     target_l0: float | None = None
 
 
-class HistoryPoint(Config):
+class HistoryPoint(Record):
     """One line of a training's history."""
 
     step: int
