@@ -59,7 +59,7 @@ def test_a_toy_by_name_takes_its_own_settings(tmp_path: Path) -> None:
         (["toy:product", "--site", "read", "--toy.optimiser.steps", "1"], "did not train"),
         (["toy:superposition", "--site", "hidden", *STEPS, "--max-rows", "100"], "256 rows"),
         (["toy:superposition", "--site", "hidden", "--toy.n-hidden", "9"], "error: 9 dimensions for 5 features"),
-        (["toy:superposition", "--site", "hidden", "--toy.density", "2"], "error: a density is a probability"),
+        (["toy:superposition", "--site", "hidden", "--toy.density", "2"], "less than or equal to 1 (given: 2.0)"),
         (["toy:superposition", "--site", "hidden", "--alpha", "3"], "error: alpha:"),
         (["/no/such/network", "--site", "x"], "/no/such/network"),
         (["--site", "x"], "NETWORK"),

@@ -48,8 +48,8 @@ FilePath = Annotated[
     Path, AfterValidator(_sayable), WithJsonSchema({"type": "string", "format": "path", "maxLength": MAX_PATH})
 ]
 """A path that an operating system can be asked for."""
-FilePaths = Annotated[tuple[FilePath, ...], Field(min_length=1, max_length=100_000)]
-"""Files and folders, at least one."""
+FilePaths = Annotated[tuple[FilePath, ...], Field(max_length=100_000)]
+"""Files and folders."""
 
 
 class Config(BaseModel):

@@ -27,7 +27,7 @@ class SpecificityConfig(Config):
     """Bootstrap resamples of documents behind the intervals."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
     """Level of the two-sided intervals."""
-    chunk_bytes: int = Field(default=100 * 2**20, ge=2**20, le=2**40)
+    chunk_bytes: int = Field(default=100 * 2**20, ge=1, le=2**40)
     """Most bytes of correlations held at once."""
 
 

@@ -4,14 +4,14 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Share, Strength, Width
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.toys.stack import Draws, History, OptimiserConfig, train_stack
@@ -53,9 +53,9 @@ class SuperpositionConfig(Config):
 
     n_features: Width = 5
     n_hidden: Width = 2
-    density: tuple[Share, ...] = Field(default=(0.05,), min_length=1, max_length=1000)
+    density: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.05,), min_length=1, max_length=1000)
     """Probability p that a feature is on."""
-    importance: tuple[Strength, ...] = Field(default=(1.0,), min_length=1, max_length=1000)
+    importance: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(default=(1.0,), min_length=1, max_length=1000)
     """I_i, the weight of feature i in the loss, is this to the power i."""
     correlation: Literal["none", "correlated", "anticorrelated"] = "none"
     """Features 2i and 2i + 1: independent, always on together, or never together."""
@@ -70,10 +70,6 @@ class SuperpositionConfig(Config):
     def _possible(self) -> "SuperpositionConfig":
         if self.n_hidden > self.n_features:
             raise ValueError(f"{self.n_hidden} dimensions for {self.n_features} features: give at most as many")
-        if not all(0 < p <= 1 for p in self.density):
-            raise ValueError("a density is a probability above 0, at most 1")
-        if not all(0 < r < math.inf for r in self.importance):
-            raise ValueError("importances are above 0")
         if self.correlation != "none" and self.n_features % 2:
             raise ValueError(f"{self.n_features} features do not make pairs: give an even number")
         if self.correlation == "anticorrelated" and max(self.density) > 0.5:
