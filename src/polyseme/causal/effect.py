@@ -39,11 +39,11 @@ class Writer(Protocol):
 class CausalConfig(Config):
     """How causal effects are measured."""
 
-    n_samples: int = Field(default=64, ge=1, le=10**6)
+    n_samples: int = Field(default=64, ge=0, le=10**6)
     """Most firing tokens a latent, spread over its documents; each costs two interventions (effect and null)."""
     statistic: Literal["kl", "ce"] = "kl"
     """What p compares with the null: the expected loss under the clean predictions, or the loss of the actual token."""
-    n_flips: int = Field(default=9999, ge=1, le=100_000)
+    n_flips: int = Field(default=9999, ge=1, le=10**7)
     """Least number of random sign flips behind a p-value. A wide dictionary gets 40 a latent, so that a single latent
     can pass after correction."""
     n_resamples: Resamples = 1000
