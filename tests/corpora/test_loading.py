@@ -102,9 +102,10 @@ def test_no_more_text_is_held_than_a_sample_needs(tokenizer, texts):
     assert selection.seen == len(texts)
 
 
-def test_special_tokens_written_in_a_document_stay_text(tokenizer):
+def test_special_tokens_written_in_a_document_stay_text_where_that_is_asked_for(tokenizer):
     text = f"before {BOS} after {BOS}"
-    windows = load_windows(Memory([text]), tokenizer, split="train", context=64, heldout_fraction=0)
+    options = {"split": "train", "context": 64, "heldout_fraction": 0}
+    windows = load_windows(Memory([text]), tokenizer, **options, special_tokens="text")
     counted = windows.tokens[~windows.special]
     assert tokenizer.bos_token_id not in counted
     assert tokenizer.decode(counted) == text
@@ -124,13 +125,14 @@ def wordpiece():
 
 
 def test_an_encoders_windows_open_with_cls_and_close_with_sep():
-    windows = load_windows(Memory(["a b c a b [SEP] zzz"]), wordpiece(), split="train", context=8, heldout_fraction=0)
+    options = {"split": "train", "context": 8, "heldout_fraction": 0}
+    windows = load_windows(Memory(["a b c a b [SEP] zzz"]), wordpiece(), **options, special_tokens="text")
     assert windows.tokens.tolist() == [[2, 4, 5, 6, 4, 5, 7, 3], [2, 9, 8, 1, 3, 0, 0, 0]]
     assert windows.special.tolist() == [[True, *[False] * 6, True], [True, *[False] * 3, *[True] * 4]]
     assert windows.document.tolist() == [[0] * 8, [0] * 5 + [-1] * 3]
 
 
-def test_a_vocabulary_that_holds_its_special_tokens_as_words_drops_them():
+def test_a_vocabulary_that_holds_its_special_tokens_as_words_runs_them_uncounted():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -139,6 +141,7 @@ def test_a_vocabulary_that_holds_its_special_tokens_as_words_drops_them():
     fast = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", unk_token="<unk>")
     windows = load_windows(Memory(["a <s> b c"]), fast, split="train", context=8, heldout_fraction=0)
     assert windows.tokens[~windows.special].tolist() == [2, 3, 1]
+    assert windows.tokens.tolist()[0][:5] == [0, 2, 0, 3, 1]  # in its place, though it counts in nothing
 
 
 def test_a_tokenizer_without_special_tokens_gets_no_prefix():

@@ -11,9 +11,10 @@ from polyseme.core.config import Config
 from polyseme.corpora.document import Corpus, Document, Split, content_key, split_of
 from polyseme.corpora.huggingface import HuggingFaceCorpusConfig
 from polyseme.corpora.jsonl import JsonlCorpusConfig
-from polyseme.corpora.loading import Tokenizer, load_windows
+from polyseme.corpora.loading import load_windows
 from polyseme.corpora.pack import PADDING, Windows, load_saved_windows, pack, save_windows
 from polyseme.corpora.parquet import ParquetCorpusConfig
+from polyseme.corpora.special import SpecialTokens, Tokenizer
 from polyseme.corpora.stdlib import StdlibCorpusConfig
 from polyseme.corpora.text import TextCorpusConfig
 from polyseme.corpora.transforms import shuffle_within_document, uniform_tokens, unigram_tokens
@@ -45,6 +46,7 @@ __all__ = [
     "HuggingFaceCorpusConfig",
     "JsonlCorpusConfig",
     "ParquetCorpusConfig",
+    "SpecialTokens",
     "Split",
     "StdlibCorpusConfig",
     "TextCorpusConfig",

@@ -3,37 +3,22 @@
 import hashlib
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.corpora.document import Corpus, Document, Split, content_key, split_of
-from polyseme.corpora.pack import Windows, pack
+from polyseme.corpora.encoding import Encoded, Encoder, Tally
+from polyseme.corpora.pack import Windows, pack_encoded
 from polyseme.corpora.records import LeftOut
+from polyseme.corpora.special import SpecialTokens, Tokenizer
+
+_Ids = TypeVar("_Ids", list[int], range)
 
 _CHARS_A_TOKEN = 8
 """Characters held per token asked for before a sample is tried; more are fetched when they prove too few."""
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """What packing needs of a Hugging Face tokenizer."""
-
-    bos_token_id: int | None
-    cls_token_id: int | None
-    eos_token_id: int | None
-    sep_token_id: int | None
-    pad_token_id: int | None
-    unk_token_id: int | None
-    all_special_ids: list[int]
-
-    def __call__(self, text: list[str], **options: Any) -> Any:
-        """A mapping whose `input_ids` are the texts' token ids."""
-        ...
 
 
 def load_windows(
@@ -47,6 +32,7 @@ def load_windows(
     heldout_fraction: float = 0.1,
     seed: int = 0,
     allow_fewer: bool = False,
+    special_tokens: SpecialTokens = "parse",
     reporter: Reporter | None = None,
 ) -> Windows:
     """Take one side of a corpus's split and pack it into windows.
@@ -55,8 +41,7 @@ def load_windows(
     seed and key, so that a small sample covers the whole corpus and a larger one begins with the same documents; the
     corpus is read to its end, but no more text is held than the sample needs.
 
-    Documents are opened by the tokenizer's BOS, else its CLS, else its EOS; windows are closed by SEP where the
-    tokenizer has a CLS too. Special tokens written out in a document's text are encoded as the plain text they are.
+    Windows and documents open and close as the tokenizer does it by itself (`polyseme.corpora.special.frame`).
 
     Args:
         corpus: the documents.
@@ -69,45 +54,29 @@ def load_windows(
         heldout_fraction: share of documents on the held-out side.
         seed: of the order under `max_tokens` and of the stretches.
         allow_fewer: take what there is where it is less than `max_tokens`, and say so.
-        reporter: told what was left out.
+        special_tokens: what becomes of the tokenizer's control tokens (`<|im_start|>`) where a text spells them out:
+            `parse` reads them as such, and they are special; `text` reads them as the plain text they are.
+        reporter: receives what was left out, and what is particular about how the text is read.
 
     Raises:
-        InputError: the corpus, or this side of it, is empty or smaller than asked for.
+        InputError: the corpus, or this side of it, is empty or smaller than asked for; the tokenizer fails on a text.
     """
     if not 0 <= heldout_fraction <= 1:
         raise InputError(f"a held-out fraction of {heldout_fraction} is not between 0 and 1", where="heldout_fraction")
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens is {max_tokens}", where="max_tokens", fix="ask for at least one token")
-    opening = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
-    prefix = next((token for token in opening if token is not None), None)
-    suffix = tokenizer.sep_token_id if tokenizer.cls_token_id is not None else None
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else prefix
-    unwanted = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-
-    shares: list[float] = []
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        encoded = tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
-        )["input_ids"]
-        # Some vocabularies hold their special tokens as ordinary words too; those few are dropped.
-        plain = [ids if unwanted.isdisjoint(ids) else [i for i in ids if i not in unwanted] for ids in encoded]
-        if document_tokens is None:
-            return plain
-        shares.extend(min(1.0, document_tokens / max(1, len(ids))) for ids in plain)
-        return [_stretch(ids, document_tokens, text, seed) for ids, text in zip(plain, texts, strict=True)]
-
+    encoder = Encoder(tokenizer, special_tokens)
+    padding = (tokenizer.pad_token_id, *encoder.frame.opening, tokenizer.eos_token_id, 0)
     budget = None if max_tokens is None else max_tokens * _CHARS_A_TOKEN
     while True:
         selection = _Selection(corpus, split, heldout_fraction, seed, budget, document_tokens)
-        shares.clear()
-        windows = pack(
-            ((d.name, d.text) for d in selection.documents()),
-            encode,
+        tally = Tally()
+        windows = pack_encoded(
+            _encoded(selection.documents(), encoder, tally, document_tokens, seed),
             context=context,
-            prefix=prefix,
-            suffix=suffix,
-            pad_id=pad or 0,
+            opening=encoder.frame.opening,
+            closing=encoder.frame.closing,
+            pad_id=next(token for token in padding if token is not None),
             max_tokens=max_tokens,
         )
         if budget is None or max_tokens is None or windows.n_tokens >= max_tokens or not selection.turned_away:
@@ -121,14 +90,24 @@ def load_windows(
         (reporter or Silent()).message(f"{split}: {windows.n_tokens:,} tokens, all there are of {wanted:,} asked for")
         wanted = None
     _check_size(windows, selection, split, heldout_fraction, wanted, document_tokens)
-    if document_tokens is None:
-        return windows
-    # Packing took each stretch for its whole document; of the text's bytes it has its share by tokens.
-    n_bytes = np.rint(windows.n_bytes * np.array(shares[: len(windows.names)])).astype(np.int64)
-    return replace(windows, n_bytes=n_bytes)
+    for note in encoder.notes(tally):
+        (reporter or Silent()).message(f"{split}: {note}")
+    return windows
 
 
-def _stretch(ids: list[int], most: int, text: str, seed: int) -> list[int]:
+def _encoded(
+    documents: Iterator[Document], encoder: Encoder, tally: Tally, document_tokens: int | None, seed: int
+) -> Iterator[Encoded]:
+    """The documents as they are packed; whatever is taken is counted in `tally`."""
+    for document, encoded in encoder.encode(documents):
+        if document_tokens is not None:
+            places = _stretch(range(len(encoded.ids)), document_tokens, document.text, seed)
+            encoded = encoded.cut(places.start, places.stop)
+        encoder.count(tally, document, encoded)
+        yield encoded
+
+
+def _stretch(ids: _Ids, most: int, text: str, seed: int) -> _Ids:
     """At most `most` tokens in a row, from a place that only the text and the seed decide."""
     if len(ids) <= most:
         return ids

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from polyseme.core.errors import DamagedArtifact, InputError
+from polyseme.corpora.encoding import Encoded
 from polyseme.store import load_json, save_array, save_json
 
 PADDING = -1
@@ -25,7 +26,8 @@ class Windows:
         tokens: token ids; padding holds `pad_id`.
         document: for each token the index of its document in `names`, `PADDING` (-1) where there is none. The
             special token that opens a document or window belongs to the document it opens.
-        special: True for BOS, separators and padding: left out of dictionary training and of all statistics.
+        special: True where packing put BOS, a separator or padding, and for control tokens that a text spells out: left
+            out of dictionary training and of all statistics.
         names: each document's name.
         n_bytes: UTF-8 bytes of each document that were packed; of the document that a cap cuts short, its share by
             tokens.
@@ -83,9 +85,9 @@ def load_saved_windows(folder: Path) -> Windows:
 class _Rows:
     """Rows under construction, held as arrays (nine bytes a token)."""
 
-    def __init__(self, context: int, prefix: int | None, suffix: int | None, pad_id: int):
-        self.context, self.prefix, self.suffix, self.pad_id = context, prefix, suffix, pad_id
-        self.body = context - (suffix is not None)
+    def __init__(self, context: int, opening: Sequence[int], closing: Sequence[int], pad_id: int):
+        self.context, self.opening, self.closing, self.pad_id = context, opening, closing, pad_id
+        self.body = context - len(closing)
         self.tokens: list[np.ndarray] = []
         self.document: list[np.ndarray] = []
         self.special: list[np.ndarray] = []
@@ -97,28 +99,30 @@ class _Rows:
         return self.body - self.used
 
     def open(self, document: int) -> None:
-        """Start a row where there is none, and put the prefix that opens `document`."""
+        """Start a row where there is none, and put what opens `document`."""
         if not self.used:
             self.tokens.append(np.full(self.context, self.pad_id, dtype=np.int32))
             self.document.append(np.full(self.context, PADDING, dtype=np.int32))
             self.special.append(np.ones(self.context, dtype=bool))
-        if self.prefix is not None:
-            self.tokens[-1][self.used] = self.prefix
-            self.document[-1][self.used] = document
-            self.used += 1
+        self._put(self.opening, document)
 
-    def put(self, ids: np.ndarray, document: int) -> None:
+    def put(self, ids: np.ndarray, special: np.ndarray, document: int) -> None:
+        self.special[-1][self.used : self.used + len(ids)] = special
+        self._put(ids, document)
+
+    def _put(self, ids: "np.ndarray | Sequence[int]", document: int) -> None:
         end = self.used + len(ids)
         self.tokens[-1][self.used : end] = ids
         self.document[-1][self.used : end] = document
-        self.special[-1][self.used : end] = False
         self.used = end
 
     def close(self) -> None:
-        if self.suffix is not None:
-            self.tokens[-1][self.used] = self.suffix
-            self.document[-1][self.used] = self.document[-1][self.used - 1]
+        """Finish the row; one in which nothing counts is left out."""
+        self._put(self.closing, int(self.document[-1][self.used - 1]))
         self.used = 0
+        if self.special[-1].all():
+            for rows in (self.tokens, self.document, self.special):
+                rows.pop()
 
     def stacked(self, rows: list[np.ndarray], dtype: type) -> np.ndarray:
         return np.stack(rows) if rows else np.empty((0, self.context), dtype=dtype)
@@ -135,12 +139,7 @@ def pack(
     max_tokens: int | None = None,
     batch: int = 64,
 ) -> Windows:
-    """Pack documents into windows of `context` tokens.
-
-    Every window opens with `prefix` (BOS, CLS) where there is one, and closes with `suffix` (SEP) where there is
-    one; a document that begins inside a window is preceded by `prefix` too. Only the last window is padded, but for
-    a single place at the end of a window where nothing but the next document's prefix would fit. A document that
-    encodes to nothing takes no place.
+    """Encode documents and pack them into windows of `context` tokens; every token of a text counts.
 
     Args:
         documents: (name, text) in order.
@@ -155,28 +154,65 @@ def pack(
     Raises:
         InputError: `context` leaves no room for a token.
     """
-    rows = _Rows(context, prefix, suffix, pad_id)
-    opening = int(prefix is not None)
-    if rows.body - opening < 1:
+    return pack_encoded(
+        _encoded(documents, encode, batch),
+        context=context,
+        opening=() if prefix is None else (prefix,),
+        closing=() if suffix is None else (suffix,),
+        pad_id=pad_id,
+        max_tokens=max_tokens,
+    )
+
+
+def pack_encoded(
+    documents: Iterable[Encoded],
+    *,
+    context: int,
+    opening: Sequence[int],
+    closing: Sequence[int] = (),
+    pad_id: int = 0,
+    max_tokens: int | None = None,
+) -> Windows:
+    """Pack documents into windows of `context` tokens.
+
+    Every window starts with `opening` (BOS, CLS) where there is any, and ends with `closing` (SEP) where there is any;
+    a document that begins inside a window is preceded by `opening` too. Only the last window is padded, but for the
+    end of a window where nothing but the next document's `opening` would fit. A document that encodes to nothing
+    takes no place, and a window in which no token counts is left out.
+
+    Args:
+        documents: in order.
+        context: tokens a window.
+        opening: ids that open documents and windows.
+        closing: ids that close windows.
+        pad_id: id that fills the last window.
+        max_tokens: stop once this many counted tokens are packed and their window is full.
+
+    Raises:
+        InputError: `context` leaves no room for a token.
+    """
+    rows = _Rows(context, opening, closing, pad_id)
+    if rows.body - len(opening) < 1:
         raise InputError(
             f"a context of {context} leaves no room for a token between the special ones", fix="raise the context"
         )
     names: list[str] = []
     n_bytes: list[int] = []
     counted, full = 0, False
-    for name, text, encoded in _encoded(documents, encode, batch):
-        ids, index, at = np.asarray(encoded, dtype=np.int32), len(names), 0
-        while at < len(ids) and not full:
+    for document in documents:
+        index, at = len(names), 0
+        n_ids = len(document.ids)
+        while at < n_ids and not full:
             rows.open(index)
-            piece = ids[at : at + rows.room]
-            rows.put(piece, index)
-            at, counted = at + len(piece), counted + len(piece)
-            if rows.room <= opening:  # at most the next document's prefix would fit
+            piece = slice(at, at + rows.room)
+            special = document.special[piece]
+            rows.put(document.ids[piece], special, index)
+            at, counted = at + len(special), counted + int((~special).sum())
+            if rows.room <= len(opening):  # at most the next document's opening would fit
                 rows.close()
                 full = max_tokens is not None and counted >= max_tokens
-        size = len(text.encode("utf-8", "surrogatepass"))
-        names.append(name)
-        n_bytes.append(size if at == len(ids) else round(size * at / len(ids)))
+        names.append(document.name)
+        n_bytes.append(document.n_bytes if at == n_ids else round(document.n_bytes * at / n_ids))
         if full:
             break
     if rows.used:
@@ -192,8 +228,10 @@ def pack(
 
 def _encoded(
     documents: Iterable[tuple[str, str]], encode: Callable[[list[str]], Sequence[Sequence[int]]], batch: int
-) -> Iterator[tuple[str, str, Sequence[int]]]:
+) -> Iterator[Encoded]:
     waiting = iter(documents)
     while held := list(islice(waiting, batch)):
-        encoded = encode([text for _, text in held])
-        yield from ((name, text, ids) for (name, text), ids in zip(held, encoded, strict=True))
+        for (name, text), found in zip(held, encode([text for _, text in held]), strict=True):
+            ids = np.asarray(found, dtype=np.int32)
+            size = len(text.encode("utf-8", "surrogatepass"))
+            yield Encoded(name, ids, np.zeros(len(ids), dtype=bool), size)

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from polyseme.activations import HarvestConfig
 from polyseme.core.config import Config, Count, Name, PassWindows, Resamples, Seed
-from polyseme.corpora import CorpusConfig, StdlibCorpusConfig
+from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
 from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
 from polyseme.training import TrainingConfig
@@ -38,6 +38,9 @@ class TokensConfig(Config):
     """Share of documents on the held-out side."""
     allow_fewer: bool = False
     """Take what there is where the corpus holds fewer tokens than asked for, instead of stopping."""
+    special_tokens: SpecialTokens = "parse"
+    """What becomes of the tokenizer's control tokens (`<|im_start|>`, `</s>`) where a document spells them out: `parse`
+    reads them as such and counts them in no statistic; `text` reads them as plain text."""
     seed: Seed = 0
     """Of the order in which documents are sampled."""
     transform: TransformConfig | None = None

@@ -73,13 +73,14 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
                 heldout_fraction=config.heldout_fraction,
                 seed=config.seed,
                 allow_fewer=config.allow_fewer,
+                special_tokens=config.special_tokens,
                 reporter=bench.reporter,
             )
             (folder / side).mkdir(exist_ok=True)
             save_windows(folder / side, windows)
             progress.update(windows.n_tokens, windows.n_tokens, f"{len(windows.names):,} documents")
 
-    artifact = bench.stage("tokens", stage_config, inputs, make)
+    artifact = bench.stage("tokens", stage_config, inputs, make, version=2)
     train, heldout = (load_saved_windows(artifact.path / side) for side in ("train", "heldout"))
     if config.transform is None:
         return Tokens(train, heldout, artifact.key)

@@ -1,0 +1,237 @@
+"""Documents to token ids, with the places of control tokens known, and what there is to say about them."""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from polyseme.core.errors import InputError
+from polyseme.corpora.document import Document
+from polyseme.corpora.special import SpecialTokens, Tokenizer, control_tokens, encode_plainly, frame
+
+_BATCH_DOCUMENTS = 64
+_BATCH_CHARS = 1 << 20
+_SAMPLE_CHARS = 100_000
+_NOTABLE = 0.01
+"""Share of unknown tokens from which it is said."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A document as token ids.
+
+    Attributes:
+        name: of the document.
+        ids: token ids, without anything that packing puts around them.
+        special: which of them are control tokens that the document spells out.
+        n_bytes: UTF-8 bytes of the text, control tokens left out.
+    """
+
+    name: str
+    ids: Int[np.ndarray, " token"]
+    special: Bool[np.ndarray, " token"]
+    n_bytes: int
+
+    def cut(self, start: int, stop: int) -> "Encoded":
+        """Some tokens of the document in a row, with their share of its bytes."""
+        share = (stop - start) / max(1, len(self.ids))
+        return Encoded(self.name, self.ids[start:stop], self.special[start:stop], round(self.n_bytes * share))
+
+
+@dataclass
+class Tally:
+    """What was found in the documents that were packed.
+
+    Attributes:
+        n_tokens: tokens that count.
+        n_unknown: those of them that stand for text outside the tokenizer's vocabulary.
+        n_documents: documents in which a control token is spelt out.
+        spelt: control tokens spelt out, by spelling.
+        n_sampled: characters of the first documents, white space and marks left out.
+        n_lost: those of them that are in no token.
+    """
+
+    n_tokens: int = 0
+    n_unknown: int = 0
+    n_documents: int = 0
+    spelt: Counter[str] = field(default_factory=Counter[str])
+    n_sampled: int = 0
+    n_lost: int = 0
+
+
+class Encoder:
+    """Encodes documents for one network.
+
+    Args:
+        tokenizer: of the network.
+        special_tokens: whether control tokens that a text spells out are read as such or as plain text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, special_tokens: SpecialTokens = "parse"):
+        self.tokenizer = tokenizer
+        self.special_tokens: SpecialTokens = special_tokens
+        self.frame = frame(tokenizer)
+        self.control = control_tokens(tokenizer)
+        self._control_ids = np.array(sorted(self.control.spelling), dtype=np.int32)
+
+    def encode(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Encoded]]:
+        """Each document with its ids, some documents at a time.
+
+        Raises:
+            InputError: the tokenizer fails on a document.
+        """
+        for batch in _batches(documents):
+            for document, ids in zip(batch, self._ids(batch), strict=True):
+                yield document, self._encoded(document, ids)
+
+    def _ids(self, batch: Sequence[Document]) -> list[list[int]]:
+        try:
+            return self._read([document.text for document in batch])
+        except Exception:  # noqa: BLE001 - the document at fault is looked for below
+            return [self._ids_of_one(document) for document in batch]
+
+    def _ids_of_one(self, document: Document) -> list[int]:
+        try:
+            return self._read([document.text])[0]
+        except Exception as error:
+            raise InputError(
+                f"the tokenizer fails on this document ({_first_line(error)})",
+                where=document.name,
+                fix="use a tokenizer with a token for unknown text, or leave the document out",
+            ) from error
+
+    def _read(self, texts: list[str]) -> list[list[int]]:
+        if self.special_tokens == "text" or self._backend is None:
+            return encode_plainly(self.tokenizer, texts, self.special_tokens)
+        return [encoding.ids for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
+
+    @cached_property
+    def _backend(self) -> Any | None:
+        """A copy of the tokenizer that has no words among its special tokens, where it has some."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None or not self.control.words:
+            return None
+        from tokenizers import Tokenizer as Backend
+
+        parts = json.loads(backend.to_str())
+        kept = [token for token in parts["added_tokens"] if token["id"] not in self.control.words]
+        if len(kept) == len(parts["added_tokens"]):
+            return None
+        copy: Any = Backend.from_str(json.dumps({**parts, "added_tokens": kept}))
+        copy.no_truncation()
+        copy.no_padding()
+        return copy
+
+    def _encoded(self, document: Document, found: Sequence[int]) -> Encoded:
+        ids = np.asarray(found, dtype=np.int32)
+        special = np.zeros(len(ids), dtype=bool)
+        if self.special_tokens == "parse":
+            special = np.isin(ids, self._control_ids)
+            special &= ~self._unknown(ids, document.text)
+        size = len(document.text.encode("utf-8", "surrogatepass"))
+        for token, n in zip(*np.unique(ids[special], return_counts=True), strict=True):
+            size -= int(n) * len(self.control.spelling[int(token)].encode("utf-8", "surrogatepass"))
+        # What packing puts in front of documents is not doubled where a document brings it along.
+        start, stop = 0, len(ids)
+        opening = self.frame.opening
+        while opening and start < stop and special[start] and int(ids[start]) in opening:
+            start += 1
+        while opening and stop > start and special[stop - 1] and int(ids[stop - 1]) in opening:
+            stop -= 1
+        return Encoded(document.name, ids[start:stop], special[start:stop], max(0, size))
+
+    def _unknown(self, ids: Int[np.ndarray, " token"], text: str) -> Bool[np.ndarray, " token"]:
+        """Tokens that stand for unknown text, where the token for it has another role and `text` does not spell it."""
+        token = self.tokenizer.unk_token_id
+        spelt = None if token is None else self.control.spelling.get(token)
+        if spelt is None or spelt in text:
+            return np.zeros(len(ids), dtype=bool)
+        return ids == token
+
+    def count(self, tally: Tally, document: Document, encoded: Encoded) -> None:
+        """Add what is in a document to the tally."""
+        token = self.tokenizer.unk_token_id
+        counted = encoded.ids[~encoded.special]
+        tally.n_tokens += len(counted)
+        tally.n_unknown += 0 if token is None else int((counted == token).sum())
+        if self.special_tokens == "parse":
+            found = Counter(self.control.spelling[token] for token in encoded.ids[encoded.special].tolist())
+        else:
+            found = Counter(self._spellings.findall(document.text))
+        tally.spelt += found
+        tally.n_documents += bool(found)
+        if tally.n_sampled < _SAMPLE_CHARS:
+            self._sample(tally, document.text[:_SAMPLE_CHARS])
+
+    @cached_property
+    def _spellings(self) -> "re.Pattern[str]":
+        longest_first = sorted(self.control.spelling.values(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def _sample(self, tally: Tally, text: str) -> None:
+        """Look for characters that no token covers; a tokenizer without offsets is not looked at."""
+        if getattr(self.tokenizer, "backend_tokenizer", None) is None:
+            return
+        split = self.special_tokens == "text"
+        options = {"add_special_tokens": False, "split_special_tokens": split, "padding": False, "truncation": False}
+        covered = bytearray(len(text))
+        for start, stop in self.tokenizer([text], return_offsets_mapping=True, verbose=False, **options)[
+            "offset_mapping"
+        ][0]:
+            covered[start:stop] = b"\1" * (stop - start)
+        # Marks merge with the letter before them, and many tokenizers leave out control characters on purpose.
+        held = [bool(c) for c, char in zip(covered, text, strict=True) if unicodedata.category(char)[0] not in "ZCM"]
+        tally.n_sampled += len(held)
+        tally.n_lost += len(held) - sum(held)
+
+    def notes(self, tally: Tally) -> list[str]:
+        """What a reader should know about how the documents were encoded, one sentence each."""
+        notes = [self.frame.note] if self.frame.note else []
+        if tally.spelt:
+            most = ", ".join(f"{name} {n:,} times" for name, n in tally.spelt.most_common(4))
+            kinds = f"{most}{', …' if len(tally.spelt) > 4 else ''}"
+            where = f"{tally.spelt.total():,} control tokens spelt out in {tally.n_documents:,} documents ({kinds})"
+            notes.append(
+                f'{where} are read as such and count in no statistic; special_tokens = "text" reads them as plain text'
+                if self.special_tokens == "parse"
+                else f'{where} are read as plain text; special_tokens = "parse" reads them as control tokens'
+            )
+        if tally.n_unknown >= max(1, _NOTABLE * tally.n_tokens):
+            name = self.tokenizer.convert_ids_to_tokens(self.tokenizer.unk_token_id or 0)
+            share = tally.n_unknown / tally.n_tokens
+            notes.append(
+                f"{share:.1%} of the tokens are {name}: that much of the text is outside the tokenizer's vocabulary, "
+                "and the network does not read it"
+            )
+        if tally.n_lost >= max(1, 0.1 * _NOTABLE * tally.n_sampled):
+            share = tally.n_lost / tally.n_sampled
+            notes.append(
+                f"{share:.1%} of the characters looked at are in no token: the tokenizer drops them, and the network "
+                "does not read them"
+            )
+        return notes
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents in lists of bounded number and size."""
+    held: list[Document] = []
+    size = 0
+    for document in documents:
+        held.append(document)
+        size += len(document.text)
+        if len(held) >= _BATCH_DOCUMENTS or size >= _BATCH_CHARS:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
