@@ -174,7 +174,8 @@ def _polyseme(spec: Spec, turns: Turns) -> None:
 
     turns.reconstruct = reconstruct
     jobs = [Job(f"job{i}", d, "site", "site", seed=i) for i, d in enumerate(dictionaries)]
-    fit(jobs, Source(), TrainingConfig(batch_size=spec.batch_size, lr=spec.lr, **spec.options.get("training", {})))
+    settings = TrainingConfig(batch_size=spec.batch_size, lr=spec.lr, **spec.options.get("training", {}))
+    fit(jobs, Source(), settings, spreads={})
 
 
 def _sae_lens(spec: Spec, turns: Turns) -> None:

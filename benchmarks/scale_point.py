@@ -213,7 +213,8 @@ def train(spec: Spec, source: ActivationSource, turns: Turns | None) -> None:
     reporter = None
     if turns is not None:
         turns.dictionaries, reporter = built, Notes(turns)
-    fit(jobs, source, TrainingConfig(batch_size=spec.batch_size, n_tokens=spec.n_tokens), reporter=reporter)
+    settings = TrainingConfig(batch_size=spec.batch_size, n_tokens=spec.n_tokens)
+    fit(jobs, source, settings, spreads={}, reporter=reporter)
 
 
 def warmed(turns: Turns) -> None:

@@ -5,6 +5,19 @@ from pydantic import Field
 from polyseme.core.config import Config, Count, Rate, Share, Width
 
 
+class LeaveOutConfig(Config):
+    """Which vectors training leaves out: they are in no gradient, no normalisation and no mean.
+
+    A dictionary trained without them is applied to them as to any other vector.
+    """
+
+    norm: float | None = Field(default=None, gt=1, le=1e6)
+    """Leave out massive vectors: those whose distance from the site's centre, its coordinate-wise median, is more than
+    so many times the median distance (10 is a good value). None: none."""
+    positions: int = Field(default=0, ge=0, le=2**24)
+    """Leave out so many positions at the start of each window, those of special tokens among them."""
+
+
 class TrainingConfig(Config):
     """One pass of training over an activation source, for all its dictionaries."""
 
@@ -30,5 +43,7 @@ class TrainingConfig(Config):
     """Share of the steps in which the sparsity coefficient rises from zero; a target L0 is approached in twice that."""
     dead_after: Count | None = None
     """Tokens without firing after which a latent counts as dead. None: a twentieth of all, at most 10 million."""
+    leave_out: LeaveOutConfig = LeaveOutConfig()
+    """Vectors that are not trained on."""
     checkpoint_seconds: float = Field(default=60.0, ge=0, le=1e9)
     """Seconds between checkpoints; changes nothing in the result. 0: every step."""

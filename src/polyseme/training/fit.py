@@ -8,7 +8,8 @@ killed and resumed ends in the same bits as one that was not, on the same machin
 
 import dataclasses
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from polyseme.activations import ActivationSource
+from polyseme.activations.massive import Spread
 from polyseme.core.batch import Batch, SiteBatch
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import Diverged, InputError
@@ -26,6 +28,7 @@ from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller
 from polyseme.training.interrupts import hold_interrupts
 from polyseme.training.jobs import Job, NotFinite, Plan, TrainedJob, Trainee
+from polyseme.training.leaving_out import LeavingOut, leaving_out, measured_spreads, told
 from polyseme.training.preflight import plan_of, target_of
 from polyseme.training.schedules import auto_learning_rate
 
@@ -39,6 +42,7 @@ def fit(
     config: TrainingConfig,
     *,
     checkpoints: Path | None = None,
+    spreads: Mapping[str, Spread] | None = None,
     reporter: Reporter | None = None,
 ) -> list[TrainedJob]:
     """Train every job's dictionary in place, in one pass over the source.
@@ -49,6 +53,8 @@ def fit(
         config: how.
         checkpoints: folder to save to and to resume from; None: neither. The last state is left there; what belongs to
             a finished training may be deleted.
+        spreads: of each site's vectors, which say what `config.leave_out` leaves out. None: measured first, on the
+            first vectors of the training, and massive ones are told (as a warning where there is no reporter).
         reporter: shown progress and told about resumption.
 
     Returns:
@@ -58,9 +64,18 @@ def fit(
         InputError: the jobs do not fit the source or the config, or the checkpoints are another training's.
         Diverged: a loss or gradient is not finite, or a reconstruction is hopeless; the last good checkpoint stays.
     """
-    reporter = reporter or Silent()
     plan = plan_of(jobs, source, config)
-    run = _Fit([_trainee(job, plan, config) for job in jobs], plan, checkpoints, _identity(jobs, source, config, plan))
+    if spreads is None:
+        spreads = measured_spreads(jobs, source, plan, reporter or Silent())
+        for text in filter(None, (told(site, spread, config.leave_out) for site, spread in spreads.items())):
+            if reporter is None:
+                warnings.warn(text, stacklevel=2)
+            else:
+                reporter.message(text)
+    leaving = leaving_out(jobs, config, spreads)
+    reporter = reporter or Silent()
+    identity = _identity(jobs, source, config, plan, leaving)
+    run = _Fit([_trainee(job, plan, config) for job in jobs], plan, checkpoints, identity, leaving)
     start = run.resume(reporter)
     if start < plan.n_steps:
         with keeping():
@@ -77,7 +92,9 @@ def _trainee(job: Job, plan: Plan, config: TrainingConfig) -> Trainee:
     return Trainee(job, plan, peak, L0Controller(coefficient, target, lr=peak, approach=approach))
 
 
-def _identity(jobs: Sequence[Job], source: ActivationSource, config: TrainingConfig, plan: Plan) -> str:
+def _identity(
+    jobs: Sequence[Job], source: ActivationSource, config: TrainingConfig, plan: Plan, leaving: LeavingOut
+) -> str:
     """The hash of all that shapes the result, so that a checkpoint of anything else is not resumed."""
     described = [
         {
@@ -89,7 +106,8 @@ def _identity(jobs: Sequence[Job], source: ActivationSource, config: TrainingCon
         }
         for job in jobs
     ]
-    settings = config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    settings = config.model_dump(mode="json", exclude={"checkpoint_seconds", "leave_out"})
+    left_out = {"left out": leaving.identity()} if leaving.sites else {}
     return fingerprint(
         {
             "version": _STATE_VERSION,
@@ -97,6 +115,7 @@ def _identity(jobs: Sequence[Job], source: ActivationSource, config: TrainingCon
             "config": settings,
             "plan": dataclasses.asdict(plan),
             "source": source.fingerprint,
+            **left_out,
         }
     )
 
@@ -105,8 +124,11 @@ def _identity(jobs: Sequence[Job], source: ActivationSource, config: TrainingCon
 class _Fit:
     """The loop's state."""
 
-    def __init__(self, trainees: list[Trainee], plan: Plan, checkpoints: Path | None, identity: str):
+    def __init__(
+        self, trainees: list[Trainee], plan: Plan, checkpoints: Path | None, identity: str, leaving: LeavingOut
+    ):
         self.trainees, self.plan, self.checkpoints, self.identity = trainees, plan, checkpoints, identity
+        self.leaving = leaving
         self.done = 0
         self.saved: Path | None = None
 
@@ -171,7 +193,16 @@ class _Fit:
     def _step(self, batch: SiteBatch) -> None:
         for trainee in self.trainees:
             own = batch.at(trainee.job.x_site, trainee.job.y_site)
-            own = _to(own, trainee.device)
+            own = self.leaving.kept(trainee.job, _to(own, trainee.device))
+            if self.done == 0 and len(own.x) < 2:
+                raise InputError(
+                    f"leave_out leaves {len(own.x)} of the {len(batch)} vectors of the first batch",
+                    where=f"training.leave_out, job {trainee.job.name}",
+                    fix="raise training.batch_size, or leave out less",
+                )
+            if not len(own.x):
+                trainee.skip(self.done)
+                continue
             if self.done == 0:
                 trainee.job.dictionary.initialise(own)
             try:

@@ -201,14 +201,25 @@ class Trainee:
         self.idle += stats.n_rows
         self.idle[stats.fired > 0] = 0
         self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup, lr=lr)
-        if plan.samples(step):
+        self._sample(step, loss, n_dead, lr, coefficient)
+
+    def skip(self, step: int) -> None:
+        """The step of a batch of which nothing is trained on: nothing changes."""
+        coefficient = self.controller.coefficient if self.job.dictionary.has_coefficient else 0.0
+        lr = learning_rate(step, self.plan.n_steps, peak=self.peak_lr, warmup=self.plan.warmup, decay=self.plan.decay)
+        n_dead = int((self.idle >= self.plan.dead_after).sum())
+        self._sample(step, math.nan, n_dead, lr, coefficient * ramp(step, self.plan.sparsity_warmup))
+
+    def _sample(self, step: int, loss: float, n_dead: int, lr: float, coefficient: float) -> None:
+        """Add a point to the history, at the steps that have one."""
+        if self.plan.samples(step):
             point = HistoryPoint(
                 step=step + 1,
-                tokens=(step + 1) * plan.batch_size,
+                tokens=(step + 1) * self.plan.batch_size,
                 loss=loss,
                 fvu=self.fvu,
                 l0=self.controller.l0,
-                dead=n_dead / dictionary.n_latents,
+                dead=n_dead / self.job.dictionary.n_latents,
                 lr=lr,
                 coefficient=coefficient,
             )

@@ -1,0 +1,135 @@
+"""What a fit leaves out of its batches, and what it says of massive vectors before it begins.
+
+Rows are dropped from a batch, and only from that of the job whose vectors they are: batches stay a pure function of
+the step, and a job trained among others sees what it would see alone.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from polyseme.activations import ActivationSource
+from polyseme.activations.massive import FACTOR, MOST, SAMPLE, Ordinary, Spread, spreads_of
+from polyseme.core.batch import Batch
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter
+from polyseme.training.config import LeaveOutConfig, TrainingConfig
+from polyseme.training.jobs import Job, Plan
+
+
+@final
+@dataclass(frozen=True)
+class LeavingOut:
+    """Which rows of a batch each job trains on.
+
+    Attributes:
+        sites: of the sites where something is left out, what tells their ordinary vectors.
+    """
+
+    sites: dict[str, Ordinary]
+
+    def kept(self, job: Job, batch: Batch) -> Batch:
+        """The rows whose vectors are ordinary at all sites of the job; the batch itself where all are."""
+        mask = None
+        for site, x in {job.x_site: batch.x, job.y_site: batch.y}.items():
+            if site in self.sites:
+                ordinary = self.sites[site].mask(x, batch.position)
+                mask = ordinary if mask is None else mask & ordinary
+        if mask is None or bool(mask.all()):
+            return batch
+        rows = mask.nonzero().view(-1)
+        x = batch.x.index_select(0, rows)
+        y = x if batch.y is batch.x else batch.y.index_select(0, rows)
+        ids = rows.to(batch.token.device)
+        token, document, position = (t.index_select(0, ids) for t in (batch.token, batch.document, batch.position))
+        return dataclasses.replace(batch, x=x, y=y, token=token, document=document, position=position)
+
+    def identity(self) -> dict[str, Any]:
+        """JSON that differs where other vectors are left out."""
+        return {
+            site: [
+                o.positions,
+                repr(o.limit),
+                hashlib.sha256(np.ascontiguousarray(o.centre.float().cpu().numpy()).data).hexdigest(),
+            ]
+            for site, o in self.sites.items()
+        }
+
+
+def measured_spreads(
+    jobs: Sequence[Job], source: ActivationSource, plan: Plan, reporter: Reporter
+) -> dict[str, Spread]:
+    """The spread of each site of the jobs over the first vectors of the training, at most `SAMPLE` and a batch."""
+    n_tokens = min(SAMPLE, plan.n_steps * plan.batch_size, source.n_tokens)
+    stop = -(-n_tokens // plan.batch_size)
+    progress = reporter.task("spread of the vectors", stop * plan.batch_size, "tokens")
+    sites = dict.fromkeys(site for job in jobs for site in (job.x_site, job.y_site))
+
+    def batches():
+        for done, batch in enumerate(source.batches(plan.batch_size, start=0, stop=stop), start=1):
+            yield {site: batch.acts[site] for site in sites}, batch.position
+            progress.update(done * plan.batch_size)
+
+    return spreads_of(batches())
+
+
+def leaving_out(jobs: Sequence[Job], config: TrainingConfig, spreads: Mapping[str, Spread]) -> LeavingOut:
+    """What the config leaves out of each site's vectors.
+
+    Args:
+        jobs: what is trained.
+        config: says what is left out.
+        spreads: of the sites; needed where `leave_out.norm` is set.
+
+    Raises:
+        InputError: a site has no spread, or hardly a vector is left.
+    """
+    wanted = config.leave_out
+    if wanted == LeaveOutConfig():
+        return LeavingOut({})
+    sites: dict[str, Ordinary] = {}
+    for site in dict.fromkeys(site for job in jobs for site in (job.x_site, job.y_site)):
+        if site not in spreads:
+            raise InputError(
+                "vectors can only be left out where their spread was measured",
+                where=f"training.leave_out, site {site}",
+                fix="give fit no spreads, so that it measures them, or give the site's",
+            )
+        spread = spreads[site]
+        ordinary = spread.ordinary(wanted.norm, wanted.positions)
+        if spread.kept(ordinary) < 2:
+            low, high = int(spread.positions.min()), int(spread.positions.max())
+            raise InputError(
+                f"of {len(spread.distances):,} vectors at positions {low} to {high} none is left to train on",
+                where=f"training.leave_out, site {site}",
+                fix="leave out fewer positions, or raise norm",
+            )
+        if not ordinary.keeps_all:
+            sites[site] = ordinary
+    return LeavingOut(sites)
+
+
+def told(site: str, spread: Spread, config: LeaveOutConfig) -> str:
+    """The message about a site's massive vectors; empty where there is nothing to say."""
+    factor = FACTOR if config.norm is None else config.norm
+    if config.norm is not None and spread.limit(factor) == float("inf"):
+        why = (
+            f"more than {MOST:.0%} of its vectors are farther than {factor:g} times the median distance"
+            if spread.median > 0
+            else "all its vectors are alike"
+        )
+        return f"{site}: {why}, so none is left out by norm"
+    massive = spread.massive(factor)
+    if not massive.telling:
+        return ""
+    after = (
+        f"FVU is mostly about them, fvu_ordinary leaves them out, and so does training with "
+        f"training.leave_out.norm = {factor:g}"
+        if config.norm is None
+        else "training leaves them out"
+    )
+    return f"{site}: {massive.sentence}; {after}"
