@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from polyseme.diagnosis.components import independent_sources, sparse_dictionary
 from polyseme.diagnosis.geometry import (
     concentration,
+    overlaps,
     p_value,
     purity,
     random_arrangements,
@@ -17,9 +18,9 @@ from polyseme.diagnosis.geometry import (
     varimax,
     worst_purity,
 )
-from polyseme.diagnosis.observations import resting
 from polyseme.diagnosis.signatures.arrangement import crowding
 from polyseme.diagnosis.signatures.sparse_read import sparse_codes
+from polyseme.diagnosis.variables import resting, typical
 
 PENTAGON = np.stack([np.cos(np.arange(5) * 2 * np.pi / 5), np.sin(np.arange(5) * 2 * np.pi / 5)], 1)
 
@@ -52,8 +53,18 @@ def test_one_shared_neuron_of_many_shows_in_the_worst_purity_alone():
 
 def test_crowding_of_a_pentagon_and_of_antipodal_pairs():
     near, far = np.cos(np.pi * 2 / 5) ** 2, np.cos(np.pi * 4 / 5) ** 2
-    assert crowding(PENTAGON) == pytest.approx(np.array([2 * near, 2 * near + 2 * far]))
-    assert crowding(np.concatenate([np.eye(3), -np.eye(3)])) == pytest.approx(np.array([0, 1]))
+    assert one_sided(PENTAGON) == pytest.approx(np.array([2 * near, 2 * near + 2 * far]))
+    both_ways = np.concatenate([np.eye(3), -np.eye(3)])
+    assert one_sided(both_ways) == pytest.approx(np.array([0, 1]))
+    # Where the features have both signs, opposed directions are one line.
+    assert crowding(both_ways, np.full(6, True)) == pytest.approx(np.array([1, 1]))
+    first = overlaps(both_ways, np.array([True, *[False] * 5]))
+    assert first[0, 3] == first[3, 0] == 1
+    assert first[1, 4] == -1
+
+
+def one_sided(directions):
+    return crowding(directions, np.zeros(directions.shape[-2], dtype=bool))
 
 
 @settings(max_examples=20, deadline=None)
@@ -65,8 +76,8 @@ def test_rotations_keep_what_is_not_about_axes(seed: int, n: int, d: int):
     assert pytest.approx(np.eye(d)) == Q @ Q.T
     assert rank(D @ Q, 1e-6) == rank(D, 1e-6) == min(n, d)
     assert turned_purity(D @ Q) == pytest.approx(turned_purity(D), abs=1e-6)
-    assert crowding(D @ Q) == pytest.approx(crowding(D), abs=1e-9)
-    assert crowding(3 * D) == pytest.approx(crowding(D), abs=1e-9)
+    assert one_sided(D @ Q) == pytest.approx(one_sided(D), abs=1e-9)
+    assert one_sided(3 * D) == pytest.approx(one_sided(D), abs=1e-9)
 
 
 def test_re_initialised_directions_keep_what_they_say():
@@ -83,6 +94,18 @@ def test_a_p_value_counts_the_value_itself():
     assert p_value(1000.0, null, larger=True) == 0.01
     assert p_value(-1.0, null, larger=True) == 1
     assert p_value(-1.0, null, larger=False) == 0.01
+
+
+def test_a_typical_distance_has_the_variables_unit_and_no_regard_to_how_often_it_is_on():
+    x = np.array([0.0, 0, 0, 0, 0, 0, 3, 4])
+    assert typical(x) == pytest.approx(np.sqrt(12.5))
+    assert typical(-1e-5 * x) == pytest.approx(1e-5 * np.sqrt(12.5))
+    assert typical(np.concatenate([x, np.zeros(1000)])) == typical(np.concatenate([x, x])) == typical(x)
+    assert typical(np.zeros(3)) == typical(np.zeros(0)) == 0
+    # One value a million times as large counts as three medians, and rounding near rest as rest.
+    many = np.ones(99)
+    assert typical(np.append(many, 1e6)) == pytest.approx(np.sqrt((99 + 9) / 100))
+    assert typical(np.append(many, 1e-9)) == 1
 
 
 def test_a_resting_value_is_the_mode_of_sparse_data_and_the_mean_of_dense():

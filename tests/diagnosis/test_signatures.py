@@ -121,11 +121,11 @@ CASES: dict[str, list[tuple[Callable[[], Observations], float, float, bool]]] = 
     ],
     "neuron_purity": [
         (lambda: seen(tied(torch.eye(6)), sparse(6, 0)), 1.0, 1e-6, True),
-        (lambda: seen(SUM, sparse(4, 0)), 0.25, 1e-5, False),
+        (lambda: seen(SUM, signs(4)), 0.25, 1e-5, False),
     ],
     "worst_neuron": [
         (lambda: seen(tied(torch.eye(6)), sparse(6, 0)), 1.0, 1e-6, True),
-        (lambda: seen(tied(SHARED), sparse(20, 0)), 0.5, 1e-5, False),
+        (lambda: seen(tied(SHARED), signs(20)), 0.5, 1e-5, False),
     ],
     "neuron_concentration": [
         (lambda: seen(tied(SHARED), sparse(20, 0)), 1.0, 1e-5, True),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from polyseme.core.records import Interval
 
@@ -29,6 +29,17 @@ def cosines(directions: Directions) -> Float[np.ndarray, "*batch feature feature
     index = np.arange(found.shape[-1])
     found[..., index, index] = 0
     return found
+
+
+def overlaps(
+    directions: Directions, two_sided: Bool[np.ndarray, " feature"]
+) -> Float[np.ndarray, "*batch feature feature"]:
+    """Cosine of the ways in which every pair of features is written, 0 on the diagonal.
+
+    A feature with values of both signs is written both ways along its line, so that its cosines have no sign.
+    """
+    found = cosines(directions)
+    return np.where(two_sided[:, None] | two_sided, np.abs(found), found)
 
 
 def purity(directions: Directions) -> Float[np.ndarray, "*batch"]:

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.errors import InputError
@@ -16,45 +16,18 @@ from polyseme.core.site import Site
 from polyseme.diagnosis.components import Components, independent_sources
 from polyseme.diagnosis.config import DiagnosisConfig
 from polyseme.diagnosis.reading import halves
+from polyseme.diagnosis.variables import Array, Written, variables_of, write
 from polyseme.networks import Network
 
-Array = Float[np.ndarray, "..."]
-Rows = Int[np.ndarray, "..."]
 Sampler = Callable[[int, torch.Generator], Tensor]
 """From a number of rows and a generator to inputs."""
 
-MAX_VARIABLES = 1024
-"""Input variables beyond which none is taken for a feature by itself (pixels, the tokens of a real vocabulary)."""
-MAX_TOKENS = 64
-"""Distinct tokens in the data up to which the presence of each is a variable."""
 MAX_ELEMENTS = 1 << 21
 """Most numbers of a site kept: fewer rows are taken of a very wide one."""
 MAX_OUTPUTS = 4096
 """Outputs a row beyond which they are not looked at (the logits of a real vocabulary)."""
 PASS = 1 << 14
 """Positions (or rows, where there are none) a forward pass."""
-MAX_CONTRASTS = 1 << 24
-"""Most numbers of the changes that switching variables off makes at the site."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What each variable writes to the site.
-
-    Attributes:
-        names: `x3`, or `x3+` and `x3-` where the two signs of a variable write in unlike directions.
-        directions: change of the site's vector per unit of the variable, `[feature, d]`.
-        resampled: the same under resampling of rows, `[resample, feature, d]`.
-        values: each feature's value on the rows, distance from the variable's resting value, `[row, feature]`.
-        carried: values of all that moves the site as much as a feature does, with a direction of its own or without,
-            `[row, variable]`.
-    """
-
-    names: tuple[str, ...]
-    directions: Float[np.ndarray, "feature d"]
-    resampled: Float[np.ndarray, "resample feature d"]
-    values: Float[np.ndarray, "row feature"]
-    carried: Float[np.ndarray, "row variable"]
 
 
 @dataclass(frozen=True)
@@ -154,11 +127,11 @@ def observe(
             where=where,
             fix="diagnose a site that depends on the inputs, with inputs that vary",
         )
-    variables = _variables(inputs)
+    variables = variables_of(inputs)
     generator = np.random.default_rng(derive_seed(config.seed, "written"))
     written, alike = None, ()
     if variables is not None:
-        written = _written(lambda x: _rows(_read(network, x, place)), inputs, variables, last, config, generator)
+        written = write(lambda x: _rows(_read(network, x, place)), inputs, variables, last, config, generator)
     active = int((spread > 1e-6 * spread.max()).sum())
     if written is None and len(everything) < 4 * active:
         raise InputError(
@@ -234,112 +207,6 @@ def _outputs(logits: Tensor, n: int) -> Array | None:
     return outputs if np.isfinite(outputs).all() else None
 
 
-def _variables(inputs: Tensor) -> Array | None:
-    """Coordinates of vector inputs; presence of each token where the data have few."""
-    if inputs.is_floating_point():
-        return _numpy(inputs) if inputs.dim() == 2 and inputs.shape[1] <= MAX_VARIABLES else None
-    if inputs.dim() != 2:
-        return None
-    known = inputs.unique()
-    if len(known) > MAX_TOKENS:
-        return None
-    return np.stack([_numpy((inputs == token).any(-1)) for token in known], axis=1)
-
-
-def resting(column: Float[np.ndarray, " row"]) -> float:
-    """The value a variable has when it says nothing: the one that a fifth of the rows share, else the mean."""
-    values, counts = np.unique(column, return_counts=True)
-    commonest = int(counts.argmax())
-    return float(values[commonest]) if counts[commonest] >= 0.2 * len(column) else float(column.mean())
-
-
-def _written(
-    read: Callable[[Tensor], Array],
-    inputs: Tensor,
-    variables: Array,
-    vectors: Array,
-    config: DiagnosisConfig,
-    rng: np.random.Generator,
-) -> Written | None:
-    if not inputs.is_floating_point():
-        return _regressed(variables, vectors, config, rng)
-    n_contrasts = max(16, min(config.n_contrasts, MAX_CONTRASTS // (variables.shape[1] * vectors.shape[1])))
-    names: list[str] = []
-    deltas: list[Array] = []
-    values: list[Array] = []
-    doses: list[Array] = []
-    for i in range(variables.shape[1]):
-        away = variables[:, i] - resting(variables[:, i])
-        rows = _some(np.flatnonzero(np.abs(away) > 1e-9), n_contrasts, rng)
-        if len(rows) == 0:
-            continue
-        delta = _contrast(read, inputs, i, rows, away, vectors)
-        signed = [_some(np.flatnonzero(sign * away > 1e-9), n_contrasts, rng) for sign in (1, -1)]
-        if min(map(len, signed)) >= min(16, n_contrasts):
-            halves = [_contrast(read, inputs, i, part, away, vectors) for part in signed]
-            slopes = [_slope(d, away[part]) for d, part in zip(halves, signed, strict=True)]
-            # ReLU(x) and ReLU(−x) carry a variable's two signs apart: two features, that never fire together.
-            if _cosine(*slopes) < 0.5:
-                for sign, half, part in zip((1, -1), halves, signed, strict=True):
-                    names.append(f"x{i}{'+' if sign > 0 else '-'}")
-                    deltas.append(half)
-                    doses.append(sign * away[part])
-                    values.append(np.maximum(sign * away, 0))
-                continue
-        names.append(f"x{i}")
-        deltas.append(delta)
-        doses.append(away[rows])
-        values.append(away)
-    if not names:
-        return None
-    directions = np.stack([_slope(d, x) for d, x in zip(deltas, doses, strict=True)])
-    norms = np.linalg.norm(directions, axis=1)
-    if norms.max() == 0:
-        return None
-    # A variable may move the site without a direction of its own: x in xy, where y has both signs.
-    moved = np.array([np.sqrt((d**2).sum() / (x**2).sum()) for d, x in zip(deltas, doses, strict=True)])
-    kept = np.flatnonzero(norms >= config.represented * norms.max())
-    carried = np.flatnonzero(moved >= config.represented * moved.max())
-    resampled = np.empty((config.n_resamples, len(kept), directions.shape[1]))
-    for place, i in enumerate(kept):
-        weights = rng.multinomial(len(doses[i]), np.full(len(doses[i]), 1 / len(doses[i])), size=config.n_resamples)
-        top = weights @ (deltas[i] * doses[i][:, None])
-        resampled[:, place] = top / np.maximum(weights @ doses[i] ** 2, 1e-30)[:, None]
-    return Written(
-        names=tuple(names[i] for i in kept),
-        directions=directions[kept],
-        resampled=resampled,
-        values=np.stack([values[i] for i in kept], axis=1),
-        carried=np.stack([values[i] for i in carried], axis=1),
-    )
-
-
-def _regressed(variables: Array, vectors: Array, config: DiagnosisConfig, rng: np.random.Generator) -> Written | None:
-    varying = np.flatnonzero(variables.std(0) > 0)
-    if len(varying) == 0:
-        return None
-    x = variables[:, varying]
-
-    def fit(rows: Rows) -> Array:
-        a, b = x[rows] - x[rows].mean(0), vectors[rows] - vectors[rows].mean(0)
-        return np.linalg.solve(a.T @ a + 1e-6 * len(rows) * np.eye(x.shape[1]), a.T @ b)
-
-    n = len(x)
-    directions = fit(np.arange(n))
-    norms = np.linalg.norm(directions, axis=1)
-    if norms.max() == 0:
-        return None
-    kept = np.flatnonzero(norms >= config.represented * norms.max())
-    resampled = np.stack([fit(rng.integers(0, n, n))[kept] for _ in range(config.n_resamples)])
-    return Written(
-        names=tuple(f"token {varying[i]}" for i in kept),
-        directions=directions[kept],
-        resampled=resampled,
-        values=x[:, kept],
-        carried=x[:, kept],
-    )
-
-
 def _sibling(
     other: Network,
     site: Site,
@@ -363,30 +230,6 @@ def _sibling(
     def read(x: Tensor) -> Array:
         return _rows(_read(other, x, site))
 
-    found = _written(read, inputs, cast(Array, variables), _rows(vectors), narrow, rng)
+    found = write(read, inputs, cast(Array, variables), _rows(vectors), narrow, rng)
     rows = dict(zip(found.names, found.directions, strict=True)) if found else {}
     return np.stack([rows.get(name, np.zeros(width)) for name in written.names])
-
-
-def _some(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
-
-
-def _contrast(
-    read: Callable[[Tensor], Array], inputs: Tensor, i: int, rows: Rows, away: Array, vectors: Array
-) -> Array:
-    """The site's vectors less those of the same rows with variable i at rest."""
-    if len(rows) == 0:
-        return np.zeros((0, vectors.shape[1]))
-    changed = inputs[torch.from_numpy(rows)].clone()
-    changed[:, i] -= torch.from_numpy(away[rows]).to(changed)
-    return vectors[rows] - read(changed)
-
-
-def _slope(delta: Array, dose: Array) -> Array:
-    return (delta * dose[:, None]).sum(0) / (dose**2).sum()
-
-
-def _cosine(a: Array, b: Array) -> float:
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norm if norm > 0 else 1.0

@@ -1,21 +1,21 @@
 """Whether the features stay out of each other's way more than directions of a re-initialised matrix do."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from polyseme.core.records import Evidence
 from polyseme.core.seeds import derive_seed
-from polyseme.diagnosis.geometry import Directions, cosines, p_value, percentiles, random_arrangements
+from polyseme.diagnosis.geometry import Directions, overlaps, p_value, percentiles, random_arrangements
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.dimensions import of
 
 
-def crowding(directions: Directions) -> Float[np.ndarray, "*batch two"]:
+def crowding(directions: Directions, two_sided: Bool[np.ndarray, " feature"]) -> Float[np.ndarray, "*batch two"]:
     """Mean squared cosine to the other features a feature has: of those on its own side, and of all.
 
     Overlap of opposite sign costs nothing where a ReLU follows, so the first alone falls for antipodal pairs.
     """
-    c = cosines(directions)
+    c = overlaps(directions, two_sided)
     return np.stack([(np.maximum(c, 0) ** 2).sum((-1, -2)), (c**2).sum((-1, -2))], axis=-1) / c.shape[-1]
 
 
@@ -27,25 +27,26 @@ def arrangement(seen: Observations) -> Evidence:
     network that was never trained passes it no more often than `alpha`.
     """
     written = of(seen)
+    signs = written.two_sided
     sets = [written.directions, *(D for D in seen.siblings if np.linalg.norm(D, axis=1).min() > 0)]
     rng = np.random.default_rng(derive_seed(seen.config.seed, "arrangement"))
     n, d = written.directions.shape
     draws = max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d))))
-    value = np.sum([crowding(D) for D in sets], axis=0)
+    value = np.sum([crowding(D, signs) for D in sets], axis=0)
     nulls: dict[str, Float[np.ndarray, "draw two"]] = {}
     for D in sets:
         for kind, drawn in random_arrangements(D, draws, rng).items():
-            nulls[kind] = nulls.get(kind, 0) + crowding(drawn)
+            nulls[kind] = nulls.get(kind, 0) + crowding(drawn, signs)
     best, p = 0, 1.0
     for form in (0, 1):
         worst = max(p_value(float(value[form]), null[:, form], larger=False) for null in nulls.values())
         if 2 * worst < p:
             best, p = form, 2 * worst
-    interval = percentiles(crowding(written.resampled)[:, best])
+    interval = percentiles(crowding(written.resampled, signs)[:, best])
     mean = min(float(null[:, best].mean()) for null in nulls.values()) / len(sets)
     return Evidence(
         name="arrangement",
-        effect=float(crowding(written.directions)[best]),
+        effect=float(crowding(written.directions, signs)[best]),
         interval=interval,
         null=mean,
         n=len(sets),

@@ -4,8 +4,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from polyseme.core.records import Evidence
-from polyseme.diagnosis.geometry import cosines, percentiles, rank
-from polyseme.diagnosis.observations import Observations, Written
+from polyseme.diagnosis.geometry import overlaps, percentiles, rank
+from polyseme.diagnosis.observations import Observations
+from polyseme.diagnosis.variables import AT_REST, Written
 
 CO_FIRING = 0.5
 """Correlation of two features' firing from which they are said to fire together."""
@@ -36,7 +37,8 @@ def features_per_dimension(seen: Observations) -> Evidence:
 def groups_per_dimension(seen: Observations) -> Evidence:
     """The same, where features that fire together and lie along one direction count as one."""
     written = of(seen)
-    joined = (np.abs(firing_correlations(written.values)) >= CO_FIRING) & (cosines(written.directions) >= CO_FIRING)
+    together = np.abs(firing_correlations(written.values)) >= CO_FIRING
+    joined = together & (overlaps(written.directions, written.two_sided) >= CO_FIRING)
     n, used = _components(joined), rank(written.directions, seen.config.rank_floor)
     interval = percentiles([n / rank(D, seen.config.rank_floor) for D in written.resampled])
     return Evidence(
@@ -81,7 +83,7 @@ def of(seen: Observations) -> Written:
 
 def firing_correlations(values: Float[np.ndarray, "row feature"]) -> Float[np.ndarray, "feature feature"]:
     """Correlation of firing (value not at rest) of every pair, of values for features always on; diagonal 0."""
-    fires = np.abs(values) > 1e-9
+    fires = np.abs(values) > AT_REST
     dense = fires.mean(0) > 0.99
     x = np.where(dense, values, fires)
     x = x - x.mean(0)

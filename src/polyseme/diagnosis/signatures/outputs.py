@@ -12,6 +12,8 @@ from polyseme.diagnosis.signatures.probes import mean
 
 CHANCE = 0.1
 """R² up to which an output is said to be unread."""
+CONSTANT = 1e-6
+"""Deviation over the largest value up to which an output counts as constant: single precision gives no fewer."""
 _UNITS = 24
 
 
@@ -23,7 +25,8 @@ def output_joint(seen: Observations) -> Evidence:
     """
     missing = Evidence(name="output_joint", effect=float("nan"), n=0, n_unit="rows", threshold=CHANCE, passed=False)
     outputs = seen.outputs
-    if outputs is None or float(outputs.std(0).max()) < 1e-9:
+    varies = np.zeros(0) if outputs is None else outputs.std(0) > CONSTANT * np.abs(outputs).max(0)
+    if outputs is None or not varies.any():
         return missing.model_copy(update={"note": "not measured: no output that varies"})
     rng = np.random.default_rng(derive_seed(seen.config.seed, "output_joint"))
     fit, held_out = halves(len(seen.vectors), rng)
@@ -32,7 +35,7 @@ def output_joint(seen: Observations) -> Evidence:
     design = np.concatenate([x, x[:, first] * x[:, second]], axis=1)
     if 4 * design.shape[1] > len(fit):
         return missing.model_copy(update={"note": f"not measured: needs {8 * design.shape[1]} rows"})
-    outputs = outputs[:, outputs.std(0) > 1e-9]
+    outputs = outputs[:, varies]
     predicted = probe(design, outputs, fit, held_out, ridge=1e-3)
 
     def score(rows: Int[np.ndarray, " row"]) -> float:

@@ -10,6 +10,7 @@ from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves, probe, whitened
 from polyseme.diagnosis.signatures.dimensions import of
 from polyseme.diagnosis.signatures.probes import mean
+from polyseme.diagnosis.variables import AT_REST
 
 _STEPS = 150
 _ROWS = 1024
@@ -49,7 +50,7 @@ def sparse_read(seen: Observations) -> Evidence:
     rows = np.sort(rng.permutation(len(seen.vectors))[: 2 * _ROWS])
     vectors, targets = seen.vectors[rows], written.values[rows]
     # Vectors are taken from where the site rests, when every feature is off.
-    signed = targets.min(0) < -1e-9
+    signed = targets.min(0) < -AT_REST
     directions = np.concatenate([written.directions, -written.directions[signed]])
     rest = (seen.vectors - written.values @ written.directions).mean(0)
     fit, held_out = halves(len(rows), rng)

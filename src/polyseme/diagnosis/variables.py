@@ -1,0 +1,241 @@
+"""The variables of the data, and what each of them writes to a site.
+
+Units belong to whoever wrote the data down, not to the network: a length in metres or in millimetres is one variable.
+Every variable is therefore measured in steps of its typical distance from rest, and pointed the way it mostly goes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from polyseme.diagnosis.config import DiagnosisConfig
+
+Array = Float[np.ndarray, "..."]
+Rows = Int[np.ndarray, "..."]
+
+MAX_VARIABLES = 1024
+"""Input variables beyond which none is taken for a feature by itself (pixels, the tokens of a real vocabulary)."""
+MAX_TOKENS = 64
+"""Distinct tokens in the data up to which the presence of each is a variable."""
+MAX_CONTRASTS = 1 << 24
+"""Most numbers of the changes that switching variables off makes at the site."""
+AT_REST = 1e-6
+"""Typical distances up to which a variable counts as being at rest."""
+TWO_SIDED = 0.1
+"""Rows on a feature's rarer side over those on its commoner side from which it counts as having both signs."""
+_FAR = 3.0
+"""Medians beyond which a distance counts as this many: a single outlier sets no unit."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What each variable writes to the site.
+
+    Attributes:
+        names: `x3`, or `x3+` and `x3-` where the two signs of a variable write in unlike directions.
+        directions: change of the site's vector per typical distance of the variable from rest, `[feature, d]`.
+        resampled: the same under resampling of rows, `[resample, feature, d]`.
+        values: each feature's distance from rest on the rows, in typical distances, `[row, feature]`.
+        carried: the same for all that moves the site as much as a feature does, with a direction of its own or
+            without, `[row, variable]`.
+    """
+
+    names: tuple[str, ...]
+    directions: Float[np.ndarray, "feature d"]
+    resampled: Float[np.ndarray, "resample feature d"]
+    values: Float[np.ndarray, "row feature"]
+    carried: Float[np.ndarray, "row variable"]
+
+    @property
+    def two_sided(self) -> Bool[np.ndarray, " feature"]:
+        """Which features have values on both sides of rest, so that their directions have no sign of their own."""
+        above, below = (self.values > AT_REST).sum(0), (self.values < -AT_REST).sum(0)
+        return np.minimum(above, below) >= TWO_SIDED * np.maximum(np.maximum(above, below), 1)
+
+
+def variables_of(inputs: Tensor) -> Array | None:
+    """Coordinates of vector inputs; presence of each token where the data have few; None for inputs of other kinds."""
+    if inputs.is_floating_point():
+        few = inputs.dim() == 2 and inputs.shape[1] <= MAX_VARIABLES
+        return inputs.detach().to("cpu", torch.float64).numpy() if few else None
+    if inputs.dim() != 2:
+        return None
+    known = inputs.unique()
+    if len(known) > MAX_TOKENS:
+        return None
+    return np.stack([(inputs == token).any(-1).cpu().double().numpy() for token in known], axis=1)
+
+
+def resting(column: Float[np.ndarray, " row"]) -> float:
+    """The value a variable has when it says nothing: the one that a fifth of the rows share, else the mean."""
+    values, counts = np.unique(column, return_counts=True)
+    commonest = int(counts.argmax())
+    return float(values[commonest]) if counts[commonest] >= 0.2 * len(column) else float(column.mean())
+
+
+def typical(away: Float[np.ndarray, " row"]) -> float:
+    """A variable's typical distance from rest: the root mean square over the rows where it is on, 0 if there are none.
+
+    Distances beyond three medians count as three. It does not depend on how often the variable is on, so that a rare
+    variable is not taken for a weak one.
+    """
+    size = np.abs(away)
+    size = size[size > 0]
+    if not len(size):
+        return 0.0
+    middle = float(np.median(size))
+    size = size[size > AT_REST * middle]
+    return middle * float(np.sqrt((np.minimum(size / middle, _FAR) ** 2).mean()))
+
+
+def write(
+    read: Callable[[Tensor], Array],
+    inputs: Tensor,
+    variables: Array,
+    vectors: Array,
+    config: DiagnosisConfig,
+    rng: np.random.Generator,
+) -> Written | None:
+    """What each variable writes to a site: seen switched off one at a time, or regressed on where they are tokens.
+
+    Args:
+        read: from inputs to the site's vectors, `[row, d]`.
+        inputs: `[row, ...]`.
+        variables: of the inputs, as `variables_of` gives them.
+        vectors: the site's, `[row, d]`.
+        config: of the diagnosis.
+        rng: draws the rows on which a variable is switched off.
+    """
+    if not inputs.is_floating_point():
+        return _regressed(variables, vectors, config, rng)
+    n_contrasts = max(16, min(config.n_contrasts, MAX_CONTRASTS // (variables.shape[1] * vectors.shape[1])))
+    changes: list[_Change] = []
+    for i in range(variables.shape[1]):
+        rest = resting(variables[:, i])
+        away, sign = _pointed(variables[:, i] - rest)
+        rows = _some(np.flatnonzero(np.abs(away) > AT_REST), n_contrasts, rng)
+        if len(rows) == 0:
+            continue
+        whole = _Change(f"x{i}", _contrast(read, inputs, i, rows, rest, vectors), away[rows], away)
+        sides = [_some(np.flatnonzero(side * away > AT_REST), n_contrasts, rng) for side in (1, -1)]
+        if min(map(len, sides)) < min(16, n_contrasts):
+            changes.append(whole)
+            continue
+        parts: list[_Change] = []
+        for side, part in zip((1, -1), sides, strict=True):
+            values = np.maximum(side * away, 0)
+            values = values / typical(values)
+            delta = _contrast(read, inputs, i, part, rest, vectors)
+            parts.append(_Change(f"x{i}{'+' if side * sign > 0 else '-'}", delta, values[part], values))
+        # ReLU(x) and ReLU(−x) carry a variable's two signs apart: two features, that never fire together.
+        apart = _cosine(parts[0].slope, -parts[1].slope) < 0.5
+        changes += parts if apart else [whole]
+    if not changes:
+        return None
+    directions = np.stack([change.slope for change in changes])
+    norms = np.linalg.norm(directions, axis=1)
+    if norms.max() == 0:
+        return None
+    # A variable may move the site without a direction of its own: x in xy, where y has both signs.
+    moved = np.array([change.moved for change in changes])
+    kept = np.flatnonzero(norms >= config.represented * norms.max())
+    carried = np.flatnonzero(moved >= config.represented * moved.max())
+    return Written(
+        names=tuple(changes[i].name for i in kept),
+        directions=directions[kept],
+        resampled=np.stack([changes[i].resampled(config.n_resamples, rng) for i in kept], axis=1),
+        values=np.stack([changes[i].values for i in kept], axis=1),
+        carried=np.stack([changes[i].values for i in carried], axis=1),
+    )
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What switching one feature off changes at the site.
+
+    Attributes:
+        name: of the feature.
+        delta: the site's vectors less those with the feature at rest, `[contrast, d]`.
+        dose: the feature's value there, `[contrast]`.
+        values: its value on every row, `[row]`.
+    """
+
+    name: str
+    delta: Array
+    dose: Array
+    values: Array
+
+    @property
+    def slope(self) -> Array:
+        """Of the regression of the change on the dose, through the origin."""
+        return (self.delta * self.dose[:, None]).sum(0) / (self.dose**2).sum()
+
+    @property
+    def moved(self) -> float:
+        """How far a typical value moves the site, in whatever directions."""
+        return float(np.sqrt((self.delta**2).sum() / (self.dose**2).sum()))
+
+    def resampled(self, n: int, rng: np.random.Generator) -> Array:
+        """Slopes on rows drawn with replacement, `[n, d]`."""
+        rows = len(self.dose)
+        weights = rng.multinomial(rows, np.full(rows, 1 / rows), size=n)
+        top = weights @ (self.delta * self.dose[:, None])
+        return top / np.maximum(weights @ self.dose**2, 1e-30)[:, None]
+
+
+def _pointed(away: Float[np.ndarray, " row"]) -> tuple[Float[np.ndarray, " row"], float]:
+    """A variable in typical distances, with its long side up, and the sign it was turned by."""
+    scale = typical(away)
+    if scale == 0:
+        return away, 1.0
+    away = away / scale
+    sign = -1.0 if float((np.clip(away, -_FAR, _FAR) ** 3).sum()) < 0 else 1.0
+    return sign * away, sign
+
+
+def _regressed(variables: Array, vectors: Array, config: DiagnosisConfig, rng: np.random.Generator) -> Written | None:
+    varying = np.flatnonzero(variables.std(0) > 0)
+    if len(varying) == 0:
+        return None
+    x = variables[:, varying]
+
+    def fit(rows: Rows) -> Array:
+        a, b = x[rows] - x[rows].mean(0), vectors[rows] - vectors[rows].mean(0)
+        return np.linalg.solve(a.T @ a + 1e-6 * len(rows) * np.eye(x.shape[1]), a.T @ b)
+
+    n = len(x)
+    directions = fit(np.arange(n))
+    norms = np.linalg.norm(directions, axis=1)
+    if norms.max() == 0:
+        return None
+    kept = np.flatnonzero(norms >= config.represented * norms.max())
+    resampled = np.stack([fit(rng.integers(0, n, n))[kept] for _ in range(config.n_resamples)])
+    return Written(
+        names=tuple(f"token {varying[i]}" for i in kept),
+        directions=directions[kept],
+        resampled=resampled,
+        values=x[:, kept],
+        carried=x[:, kept],
+    )
+
+
+def _some(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
+    return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
+
+
+def _contrast(
+    read: Callable[[Tensor], Array], inputs: Tensor, i: int, rows: Rows, rest: float, vectors: Array
+) -> Array:
+    """The site's vectors less those of the same rows with variable i at rest."""
+    changed = inputs[torch.from_numpy(rows)].clone()
+    changed[:, i] = rest
+    return vectors[rows] - read(changed)
+
+
+def _cosine(a: Array, b: Array) -> float:
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm > 0 else 1.0
