@@ -1,7 +1,7 @@
 """Whether the outputs are carried by units and pairs of them, or by the whole code alone."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from polyseme.core.records import Evidence
 from polyseme.core.seeds import derive_seed
@@ -24,9 +24,8 @@ def output_joint(seen: Observations) -> Evidence:
     carries it, only the code as a whole: the site is compositional, or the output is computed further on.
     """
     missing = Evidence(name="output_joint", effect=float("nan"), n=0, n_unit="rows", threshold=CHANCE, passed=False)
-    outputs = seen.outputs
-    varies = np.zeros(0) if outputs is None else outputs.std(0) > CONSTANT * np.abs(outputs).max(0)
-    if outputs is None or not varies.any():
+    outputs = None if seen.outputs is None else _varying(seen.outputs)
+    if outputs is None or outputs.shape[1] == 0:
         return missing.model_copy(update={"note": "not measured: no output that varies"})
     rng = np.random.default_rng(derive_seed(seen.config.seed, "output_joint"))
     fit, held_out = halves(len(seen.vectors), rng)
@@ -35,7 +34,6 @@ def output_joint(seen: Observations) -> Evidence:
     design = np.concatenate([x, x[:, first] * x[:, second]], axis=1)
     if 4 * design.shape[1] > len(fit):
         return missing.model_copy(update={"note": f"not measured: needs {8 * design.shape[1]} rows"})
-    outputs = outputs[:, varies]
     predicted = probe(design, outputs, fit, held_out, ridge=1e-3)
 
     def score(rows: Int[np.ndarray, " row"]) -> float:
@@ -53,3 +51,7 @@ def output_joint(seen: Observations) -> Evidence:
         passed=interval.high <= CHANCE,
         note="passed: no unit and no pair of units carries the output",
     )
+
+
+def _varying(outputs: Float[np.ndarray, "row output"]) -> Float[np.ndarray, "row varying"]:
+    return outputs[:, np.flatnonzero(outputs.std(0) > CONSTANT * np.abs(outputs).max(0))]
