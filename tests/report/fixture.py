@@ -1,10 +1,12 @@
 """A made-up but life-like report, and hostile text to put into every place a corpus or a user can reach."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from polyseme.core.config import Config
 from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
 from polyseme.interpret.report import (
     Calibration,
@@ -454,3 +456,296 @@ def bare_report(**changes: object) -> StudyReport:
         "limits": (),
     }
     return full.model_copy(update=bare | changes)
+
+
+LONG_NAMES = (
+    "model.decoder.transformer.layers.23.self_attention.dense_output_projection.out",
+    "نموذج.المحول.الطبقات.٢٣.الانتباه_الذاتي.المخرجات",
+    "変換器.層.二十三.自己注意機構.全結合出力射影.出力",
+    "x" * 120,
+)
+LONG_CONTROLS = (
+    *(f"gaussian_reinit+embeddings+normalisation_layers, seed {seed}" for seed in range(4)),
+    "تهيئة_عشوائية_بنفس_الطيف",
+    "スペクトル保存再初期化",
+)
+
+
+def one_site() -> StudyReport:
+    """One site: nothing joint to compare it with."""
+    full = sample_report(per_status=2)
+    assert full.faithfulness is not None
+    joint_of_one = full.faithfulness.single[0].model_copy(update={"site": "joint", "joint": True})
+    name = full.dictionaries[0].name
+    own = [c for c in full.comparisons if c.site == name]
+    return full.model_copy(
+        update={
+            "dictionaries": full.dictionaries[:1],
+            "comparisons": (*own, *(c.model_copy(update={"site": "joint"}) for c in own)),
+            "latents": tuple(x for x in full.latents if x.site == name),
+            "faithfulness": full.faithfulness.model_copy(
+                update={"single": full.faithfulness.single[:1], "joint": joint_of_one, "interaction": None}
+            ),
+        }
+    )
+
+
+def no_control() -> StudyReport:
+    """Measured, with two seeds, but without a control."""
+    full = sample_report(per_status=0)
+    return full.model_copy(
+        update={
+            "summary": full.summary.model_copy(update={"controls": ()}),
+            "comparisons": (),
+            "calibration": None,
+            "dictionaries": tuple(
+                d.model_copy(update={"verdict_counts": {}, "points": (), "density": d.density[:1]})
+                for d in full.dictionaries
+            ),
+        }
+    )
+
+
+def encoder() -> StudyReport:
+    """A network that sees later tokens: reconstruction and specificity only, no loss, no effect, no verdict."""
+    full = sample_report(per_status=3)
+    assert full.faithfulness is not None
+
+    def unmeasured(row: SpliceRow) -> SpliceRow:
+        return row.model_copy(
+            update={
+                **{name: unknown(getattr(row, name)) for name in SPLICE_RECORDS},
+                "compute_equivalent": "",
+            }
+        )
+
+    def unknown(record: MetricRecord) -> MetricRecord:
+        return record.model_copy(
+            update={
+                "value": math.nan,
+                "interval": Interval(low=math.nan, high=math.nan),
+                "n": 0,
+                "details": {"note": "not measured: the network sees later tokens, so it has no next-token prediction"},
+            }
+        )
+
+    little: Status = "insufficient_data"
+    return full.model_copy(
+        update={
+            "faithfulness": full.faithfulness.model_copy(
+                update={
+                    "single": tuple(unmeasured(row) for row in full.faithfulness.single),
+                    "joint": None if full.faithfulness.joint is None else unmeasured(full.faithfulness.joint),
+                    "interaction": None,
+                    "ladder": (),
+                }
+            ),
+            "comparisons": tuple(
+                c
+                if c.trained.name == "fvu"
+                else c.model_copy(
+                    update={
+                        "trained": unknown(c.trained),
+                        "controls": tuple(
+                            k.model_copy(update={"record": unknown(k.record), "gap": math.nan, "gap_interval": None})
+                            for k in c.controls
+                        ),
+                    }
+                )
+                for c in full.comparisons
+            ),
+            "continuations": (),
+            "dictionaries": tuple(
+                d.model_copy(
+                    update={
+                        "verdict_counts": {little: 2048},
+                        "verdicts_missing": {"the study measured no causal effects": 2048},
+                        "points": (),
+                    }
+                )
+                for d in full.dictionaries
+            ),
+            "latents": tuple(
+                x.model_copy(
+                    update={
+                        "verdict": Verdict(status=little, evidence=x.verdict.evidence[1:], missing="no causal effects"),
+                        "top_logits": (),
+                        "bottom_logits": (),
+                    }
+                )
+                for x in full.latents
+            ),
+        }
+    )
+
+
+SPLICE_RECORDS = (
+    *("ce_clean", "ce_patched", "ce_zero", "ce_mean", "recovered_zero", "recovered_mean", "kl", "delta_ce"),
+)
+
+
+def nothing_measured() -> StudyReport:
+    """Every part is there and every number in it is missing."""
+
+    def emptied(value: Any) -> Any:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, float):
+            return math.nan
+        if isinstance(value, tuple):
+            return tuple(emptied(v) for v in value)
+        if isinstance(value, Config):
+            return value.model_copy(update={name: emptied(getattr(value, name)) for name in type(value).model_fields})
+        return value
+
+    return emptied(sample_report(per_status=1))
+
+
+def outlying() -> StudyReport:
+    """One value in each chart is far beyond the others."""
+    full = sample_report(per_status=2)
+    dictionaries: list[DictionaryReport] = []
+    for d in full.dictionaries:
+        far = LatentPoint(latent=9000, effect=4e5, margin=-3e3, status="mixed")
+        training = tuple(
+            chart.model_copy(
+                update={"curves": tuple(c.model_copy(update={"y": (1e12, *c.y[1:])}) for c in chart.curves)}
+            )
+            for chart in d.training
+        )
+        metrics = tuple(
+            m.model_copy(update={"value": 1.7e9, "interval": Interval(low=-3e9, high=8e12)}) for m in d.metrics
+        )
+        dictionaries.append(
+            d.model_copy(
+                update={
+                    "points": (*d.points, far),
+                    "training": training,
+                    "metrics": metrics,
+                    "verdict_counts": {"supported": 10**9, "mixed": 1, "insufficient_data": 1},
+                }
+            )
+        )
+    comparisons = tuple(
+        c.model_copy(
+            update={
+                "controls": tuple(
+                    k.model_copy(
+                        update={
+                            "record": record(c.trained.name, -7.31e7, 3.0, better=c.trained.better),
+                            "gap": 7.31e7,
+                            "gap_interval": Interval(low=-1.4e8, high=2.9e8),
+                        }
+                    )
+                    for k in c.controls
+                )
+            }
+        )
+        for c in full.comparisons
+    )
+    assert full.faithfulness is not None
+    broken = full.faithfulness.single[0].model_copy(
+        update={name: record(name, 24_600.0, 2.0, unit="nats/token") for name in ("ce_patched", "ce_zero", "kl")}
+    )
+    return full.model_copy(
+        update={
+            "dictionaries": tuple(dictionaries),
+            "comparisons": comparisons,
+            "faithfulness": full.faithfulness.model_copy(
+                update={"single": (broken, *full.faithfulness.single[1:]), "ladder": (("1", 1, 99.0), ("2", 3e12, 0.1))}
+            ),
+        }
+    )
+
+
+def huge(*, per_status: int = 100, n_sites: int = 9) -> StudyReport:
+    """Many sites and controls with long names of several scripts, and long tokens."""
+    rng = np.random.default_rng(5)
+    names = tuple(f"{LONG_NAMES[i % len(LONG_NAMES)]}.{i}" for i in range(n_sites))
+    full = sample_report(per_status=0)
+    controls = tuple(
+        ControlSummary(name=name, targets="weights", preserves="spectra " * 30, destroys="directions " * 30)
+        for name in LONG_CONTROLS
+    )
+    tokens = ("انتباه", "注意機構を含む非常に長い文", "W" * 300, "a_b" * 90, "🧪" * 40, "\u202etxt")
+
+    def renamed(name: str) -> str:
+        return names[SITES.index(name)] if name in SITES else name
+
+    comparisons = [
+        Comparison(
+            site=site,
+            trained=record(metric, value, 0.02, better="lower", unit="a unit with a rather long name"),
+            controls=tuple(
+                ControlValue(
+                    control=control.name,
+                    record=record(metric, value * (1 + 0.1 * k), 0.03, better="lower"),
+                    gap=-value * 0.1 * k,
+                    gap_interval=Interval(low=-value * 0.1 * k - 0.01, high=-value * 0.1 * k + 0.01),
+                )
+                for k, control in enumerate(controls)
+            ),
+        )
+        for metric, value in (("fvu", 0.1213), ("l0", 24.0), ("ce_increase", 0.0721))
+        for site in (*names, "joint")
+    ]
+    latents: list[LatentReport] = []
+    for k, status in enumerate(STATUSES):
+        for j in range(per_status):
+            latent = latent_report(rng, names[j % n_sites], 10**6 * k + j, status, False, n_contexts=3)
+            contexts = tuple(
+                c.model_copy(
+                    update={"tokens": tuple(tokens[int(i)] for i in rng.integers(0, len(tokens), len(c.tokens)))}
+                )
+                for c in latent.contexts
+            )
+            weights = tuple(
+                w.model_copy(update={"token": tokens[i % len(tokens)]}) for i, w in enumerate(latent.top_tokens)
+            )
+            latents.append(
+                latent.model_copy(update={"contexts": contexts, "top_tokens": weights, "why": "よく発火する " * 12})
+            )
+    assert full.faithfulness is not None
+    sites = [full.dictionaries[i % 3] for i in range(n_sites)]
+    rows = [full.faithfulness.single[i % 3] for i in range(n_sites)]
+    return full.model_copy(
+        update={
+            "title": "a-study-with-a-name-as-long-as-names-may-be-which-is-64-characters",
+            "run": "r" * 80,
+            "summary": full.summary.model_copy(
+                update={"controls": controls, "seeds": tuple(range(12)), "network": "/" + "very/long/path" * 12}
+            ),
+            "dictionaries": tuple(
+                d.model_copy(
+                    update={
+                        "name": names[i],
+                        "architecture": "matryoshka_batch_topk",
+                        "density": (d.density[0], *((c.name, d.density[1][1]) for c in controls)),
+                    }
+                )
+                for i, d in enumerate(sites)
+            ),
+            "faithfulness": full.faithfulness.model_copy(
+                update={"single": tuple(r.model_copy(update={"site": names[i]}) for i, r in enumerate(rows))}
+            ),
+            "comparisons": tuple(comparisons),
+            "latents": tuple(latents),
+            "provenance": tuple(
+                Provenance(stage=f"dictionaries/{name}", key="ef" * 32, inputs=names, seconds=1e6) for name in names
+            ),
+        }
+    )
+
+
+KINDS: dict[str, Callable[[], StudyReport]] = {
+    "several sites": lambda: sample_report(per_status=2),
+    "one site": one_site,
+    "no control": no_control,
+    "encoder": encoder,
+    "bare": bare_report,
+    "nothing measured": nothing_measured,
+    "outlying": outlying,
+    "hostile": lambda: sample_report(per_status=1, hostile=True),
+    "huge": lambda: huge(per_status=2),
+}
+"""Reports of every kind that the page has to hold."""
