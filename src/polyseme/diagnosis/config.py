@@ -40,8 +40,8 @@ class DiagnosisConfig(Config):
     alpha: float = Field(default=0.02, ge=0.01, lt=1)
     """Level of each test against its null."""
     represented: float = Field(default=0.3, gt=0, lt=1)
-    """A variable counts as a feature of the site where a typical value of it, in whatever unit, writes at least this share
-    of the largest one's norm."""
+    """A variable counts as a feature of the site where a typical value of it writes at least this share of the largest
+    one's norm."""
     rank_floor: float = Field(default=0.1, gt=0, lt=1)
     """A dimension counts as used where its singular value is at least this share of the largest."""
     pure: float = Field(default=0.9, gt=0.5, lt=1)
