@@ -117,8 +117,10 @@ def test_another_schema_version_is_refused(tmp_path: Path):
 
 def test_headlines_say_what_was_found():
     text = "\n".join(headlines(sample_report(per_status=1)))
-    assert "2,166 of 4,980 judged latents (43%) are supported" in text
-    assert "calls 3.1% (95% interval 1.8% to 4.7%) of non-features supported" in text
+    # 812 + 722 + 632 supported, 377 mixed and 301 + 371 + 441 like a control; 190 + 368 a site are not judged.
+    assert "2,166 of 4,410 judged latents (49%) are supported" in text
+    assert "1,674 latents were not judged" in text
+    assert "calls 3.1% (95% interval 1.8% to 4.7%) of 512 non-features supported" in text
     assert "at 3 of 3 sites a control is reconstructed better" in text
     assert "from 2.95 to 3.42 nats/token" in text
     assert "With every site patched the 3.9 M model predicts like a 0.6 M one." in text
@@ -126,9 +128,7 @@ def test_headlines_say_what_was_found():
 
 
 def test_headlines_of_an_empty_study_claim_nothing():
-    assert headlines(bare_report()) == (
-        "No latent was given a verdict: a verdict needs a control, a second seed and latents that fire.",
-    )
+    assert headlines(bare_report()) == ("No latent was judged.",)
     none = sample_report(per_status=0)
     counts = {"supported": 0, "mixed": 3, "insufficient_data": 7}
     none = none.model_copy(
@@ -142,9 +142,9 @@ def test_headlines_of_an_empty_study_claim_nothing():
     )
     first = headlines(none)[0]
     assert first.startswith(
-        "None of 30 judged latents is supported. 21 have too little data for a verdict (18: of this; 3: of that). "
+        "None of 9 judged latents is supported. 1,125 latents were not judged (18: of this; 3: of that)."
     )
-    assert first.endswith("The rate of false positives was not measured.")
+    assert "The rate of false positives of this procedure was not measured." in headlines(none)
 
 
 @pytest.mark.parametrize(
@@ -192,5 +192,5 @@ def test_headlines_claim_no_difference_where_an_interval_holds_zero():
     faithfulness = faithfulness.model_copy(update={"interaction": interaction})
     text = "\n".join(headlines(report.model_copy(update={"comparisons": comparisons, "faithfulness": faithfulness})))
     assert "no difference is shown from what the sites one at a time add up to" in text
-    assert "By FVU alone the trained network is not told from every control." in text
+    assert "By FVU alone the trained network cannot be told from every control." in text
     assert "would mislead" not in text

@@ -29,7 +29,7 @@ def test_the_summary_fits_80_columns_and_says_it_all():
     flat = " ".join(text.split())
     for expected in (
         *("2,166", "all sites jointly 2.95 3.42 +0.469 [+0.446, +0.495] 89.0%", "on spectrum_reinit"),
-        *("+0.0242 [+0.0142, +0.0342]", "+43.3 pp [+42.3, +44.3]", "cosine > .7 38.0%"),
+        *("+0.0242 [+0.0142, +0.0342]", "+43.3 pp [+42.3, +44.3]", "cosine > 0.7 38.0%"),
         *("Report: runs/demo/artifacts/report.html", "5 min 18 s"),
     ):
         assert expected in flat, expected
@@ -60,7 +60,7 @@ def test_a_terminal_without_unicode_gets_ascii():
 
 def test_an_empty_study_is_summed_up_without_inventing_numbers():
     text = printed(bare_report())
-    assert "No latent was given a verdict" in text
+    assert "No latent was judged" in text
     assert "the study has one seed" in text
     assert "nan" not in re.findall(r"\w+", text.lower())
 

@@ -49,7 +49,7 @@ def test_a_study_runs_to_its_report_on_every_family_of_text(family: str, small_c
         assert "no next-token prediction" in own["ce_patched"].details["note"]
         assert set(result.verdict_counts) >= {"insufficient_data"}
         assert result.verdict_counts["insufficient_data"] == 16
-        lacks = "16 have too little data for a verdict (the study measured no causal effects)"
+        lacks = "No latent was judged (no causal effect: the network does not predict the next token)."
         assert lacks in result.report.read_text()
 
 

@@ -1,6 +1,8 @@
 """The whole line on a tiny network: it ends in a report, its numbers can be recomputed, and nothing is done twice."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,13 @@ from tests.studies.small import small_config
 @pytest.fixture(scope="module")
 def result(small_network: Path, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> polyseme.StudyResult:
     return polyseme.study(small_config(small_network, small_corpus), root=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def judged(result: polyseme.StudyResult, small_network: Path, small_corpus: Path) -> polyseme.StudyResult:
+    """The same study with thresholds that its few documents and latents can reach."""
+    verdicts = {"min_documents": 2, "margin_fdr": 1.0, "alpha": 0.6}
+    return polyseme.study(small_config(small_network, small_corpus, verdicts=verdicts), root=result.run.path.parent)
 
 
 def _metric(result: polyseme.StudyResult, name: str, **scope: Any) -> MetricRecord:
@@ -40,6 +49,94 @@ def test_the_study_ends_in_a_report_with_a_verdict_on_every_latent(result: polys
         "gaussian_reinit",
         "shuffled_tokens",
     }
+
+
+def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged: polyseme.StudyResult) -> None:
+    table = judged.latents()
+    assert len(table) == 2 * 32
+    assert {status for status, n in table.counts.items() if n} >= {"mixed", "insufficient_data"}
+    assert table.counts == judged.verdict_counts
+    lines = [json.loads(line) for line in (judged.run.artifacts / "verdicts.jsonl").read_text().splitlines()]
+    assert [(v["site"], v["seed"], v["latent"], v["status"], v["missing"]) for v in lines] == [
+        (row.site, row.seed, row.latent, row.status, row.missing) for row in table
+    ]
+    for line, row in zip(lines, table, strict=True):
+        evidence = {e["name"]: e for e in line["evidence"]}
+        causal = evidence["causal_effect"]
+        for column, value in (
+            ("effect", causal["effect"]),
+            ("effect_low", causal["interval"]["low"]),
+            ("null", causal["null"]),
+            ("p_corrected", causal["p_corrected"]),
+            ("loss_effect", evidence["observed_loss_effect"]["effect"]),
+            ("n_documents", evidence["firing_documents"]["effect"]),
+            ("margin_gaussian_reinit", evidence["model_specificity/gaussian_reinit"]["effect"]),
+            ("margin_shuffled_tokens_high", evidence["model_specificity/shuffled_tokens"]["interval"]["high"]),
+            ("threshold_gaussian_reinit", evidence["model_specificity/gaussian_reinit"]["threshold"]),
+        ):
+            assert getattr(row, column) == pytest.approx(math.nan if value is None else value, nan_ok=True), column
+        assert row.causal_passed == causal["passed"]
+        names = [name for name in evidence if name.startswith("model_specificity")]
+        assert row.specific_passed == all(evidence[name]["passed"] for name in names)
+    report = json.loads((judged.run.artifacts / "report.json").read_text())
+    for site in ("blocks.0.resid_post", "blocks.1.resid_post"):
+        [dictionary] = [d for d in report["dictionaries"] if d["name"] == site]
+        assert judged.latents(site).counts == dictionary["verdict_counts"]
+        missing = judged.latents(site, status="insufficient_data")["missing"].tolist()
+        assert {what: missing.count(what) for what in missing} == dictionary["verdicts_missing"]
+    shares = {r.scope["status"]: 0 for r in judged.run.metrics if r.name == "verdict_share"}
+    for r in judged.run.metrics:
+        if r.name == "verdict_share":
+            shares[r.scope["status"]] += r.details["count"]
+    assert shares == judged.verdict_counts
+    n_judged = len(table) - table.counts["insufficient_data"]
+    assert f"of {n_judged} judged" in judged.data.headlines[0]
+    page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
+    assert f"{len(judged.data.latents)} of 64 latents are shown" in page
+
+
+def test_a_part_of_the_table_is_asked_for_by_site_and_verdict(judged: polyseme.StudyResult) -> None:
+    some = judged.latents("blocks.1.resid_post", status="mixed")
+    assert 0 < len(some) < 32
+    assert set(some["status"]) == {"mixed"}
+    assert len(some.where("blocks.0.resid_post")) == 0
+    with pytest.raises(InputError, match=r"blocks\.0\.resid_post"):
+        judged.latents("blocks.0.resid_pots")
+    with pytest.raises(Exception, match="insufficient_data"):  # the tests' own checks of types come first
+        judged.latents(status="suported")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="margin_gaussian_reinit"):
+        some["margin_gaussian"]
+
+
+def test_the_table_says_what_of_it_is_shown_and_turns_into_a_data_frame(judged: polyseme.StudyResult) -> None:
+    table = judged.latents()
+    assert re.match(r"64 latents at 2 sites: .*\d+ mixed, .*\d+ insufficient_data\n", repr(table))
+    assert repr(table).splitlines()[-1].startswith("5 of 64 rows and 9 of ")
+    assert repr(table.where("blocks.0.resid_post")).startswith("32 latents at 1 site: ")
+    frame = table.to_pandas()
+    assert frame.shape == (64, len(table.columns))
+    assert frame["status"].value_counts().to_dict() == {s: n for s, n in table.counts.items() if n}
+
+
+def test_the_latents_shown_are_a_selection_and_any_other_can_be_described(judged: polyseme.StudyResult) -> None:
+    shown = judged.shown()
+    assert list(shown) == list(judged.data.latents)
+    assert all(len(judged.shown(status=status)) <= 3 for status in judged.verdict_counts)
+    one = shown[0]
+    again = judged.latent(one.site, one.latent)
+    for part in ("verdict", "contexts", "top_tokens", "histogram", "nearest"):
+        assert repr(getattr(again, part)) == repr(getattr(one, part)), part  # repr: NaN is itself there
+    places = {(latent.site, latent.latent) for latent in shown}
+    rest = [row for row in judged.latents() if (row.site, row.latent) not in places]
+    assert rest
+    for row in rest[:3] + [row for row in rest if row.n_tokens == 0][:1]:
+        described = judged.latent(row.site, row.latent)
+        assert (described.verdict.status, described.n_tokens) == (row.status, row.n_tokens)
+        assert bool(described.contexts) == (row.n_tokens > 0)
+    with pytest.raises(InputError, match="0 to 31"):
+        judged.latent(one.site, 32)
+    with pytest.raises(InputError, match="no latent has the site"):
+        judged.latent("nowhere", 0)
 
 
 def _saved(result: polyseme.StudyResult, stage: str, label: str) -> Path:

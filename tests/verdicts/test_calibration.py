@@ -5,9 +5,13 @@ import pytest
 import torch
 
 from polyseme.causal import CausalConfig
-from polyseme.controls.calibration import CalibrationConfig, CalibrationReport, calibrate, shipped_calibration
+from polyseme.controls import CONTROLS, make_control
+from polyseme.controls.calibration import CalibrationConfig, CalibrationReport, calibrate
+from polyseme.controls.gaussian import GaussianReinit
 from polyseme.controls.planted import NON_FEATURES, Counts, PlantedNetwork
+from polyseme.controls.shipped import shipped_calibration, shipped_report
 from polyseme.controls.verdicts import VerdictConfig
+from polyseme.core.records import STATUSES
 
 COUNTS = Counts(feature=6, hidden=4, bystander=3, input=4)
 
@@ -67,29 +71,92 @@ def test_planted_non_features_are_rarely_supported_and_planted_features_often(mo
         n_train_tokens=75_000,
         n_latents=64,
         k=5,
+        controls=("planted", "gaussian_reinit", "unigram_tokens"),
         modes=(mode,),
         causal=CausalConfig(n_samples=128, n_resamples=100, n_flips=999, tokens_per_pass=8192),
         verdicts=VerdictConfig(margin_fdr=1),  # too few latents here to tell luck from specificity
     )
     report = calibrate(config)
+    by_hand = report.of(mode, "planted")
+    assert by_hand is not None
     if mode == "oracle":
         # Dictionaries trained this little mix variables, and a mixture with a feature in it does matter; only the
         # oracle's false positives are the verdicts' own. The full run has well-trained ones (`calibration.json`).
-        assert report.false_positive_rate(mode, "hidden", "bystander").value <= 0.1
-    assert report.miss_rate(mode).value <= most_missed
-    planted = {group.kind: sum(group.counts.values()) + group.not_found for group in report.groups}
-    assert planted == {"feature": 20, "hidden": 8, "bystander": 12, "input": 12}
+        assert by_hand.false_positive_rate("hidden", "bystander").value <= 0.1
+        assert [p.controls for p in report.procedures] == [("planted",)]
+    else:
+        # Every combination of the shipped controls, whatever their order.
+        shipped = [("gaussian_reinit",), ("unigram_tokens",), ("gaussian_reinit", "unigram_tokens")]
+        assert [p.controls for p in report.procedures] == [("planted",), *shipped]
+        both = report.of(mode, "unigram_tokens", "gaussian_reinit")
+        assert both is report.procedures[-1]
+        for kind in NON_FEATURES:
+            # A latent that passes against both passes against each.
+            alone = [p.false_positive_rate(kind).value for p in report.procedures[1:3]]
+            assert both.false_positive_rate(kind).value <= min(alone)
+    assert by_hand.miss_rate().value <= most_missed
+    for procedure in report.procedures:
+        planted = {group.kind: sum(group.counts.values()) + group.not_found for group in procedure.groups}
+        assert planted == {"feature": 20, "hidden": 8, "bystander": 12, "input": 12}
     assert CalibrationReport.model_validate_json(report.model_dump_json()) == report
     assert all(kind in report.summary() for kind in NON_FEATURES)
 
 
-def test_shipped_figures_meet_the_target_and_are_for_the_thresholds_they_were_measured_with():
-    shipped = shipped_calibration(VerdictConfig())
+def test_every_combination_of_the_shipped_controls_is_calibrated():
+    report = shipped_report()
+    kinds = [control().kind for control in CONTROLS]
+    assert set(kinds) | {"planted"} == set(report.config.controls)
+    found = {p.controls for p in report.procedures if p.mode == "trained"}
+    assert len(found) == 2 ** len(kinds)  # all of them, and the one made by hand
+    n = {sum(g.counts.values()) + g.not_found for p in report.procedures for g in p.groups if g.kind == "feature"}
+    assert n == {report.config.features * report.config.n_networks}
+
+
+@pytest.mark.parametrize(
+    "controls", [("gaussian_reinit", "spectrum_reinit"), ("spectrum_reinit", "gaussian_reinit"), ("unigram_tokens",)]
+)
+def test_the_rate_is_that_of_the_controls_of_the_study(controls):
+    shipped, why = shipped_calibration(
+        CausalConfig(), VerdictConfig(), [make_control(kind, seed=7) for kind in controls]
+    )
+    assert why == ""
     assert shipped is not None
-    interval = shipped.false_positive_rate.interval
-    assert interval is not None
-    assert interval.high <= shipped.target == 0.05
-    assert shipped.false_positive_rate.n >= 300
-    assert 0 < shipped.miss_rate.value < 1
-    assert shipped.counts[0][0] == "planted feature"
-    assert shipped_calibration(VerdictConfig(min_documents=19)) is None
+    assert shipped.controls == tuple(sorted(controls))
+    measured = shipped_report().of("trained", *controls)
+    assert measured is not None
+    groups = [group for group in measured.groups if group.kind != "feature"]
+    wrong, n = (sum(f(g) for g in groups) for f in (lambda g: g.counts["supported"], lambda g: sum(g.counts.values())))
+    assert shipped.false_positive_rate.value == wrong / n
+    assert shipped.false_positive_rate.n == n >= 300
+    assert sum(record.n for _, record in shipped.by_kind) == n
+    assert [set(counts) for _, counts in shipped.counts] == [set(STATUSES)] * 4
+
+
+@pytest.mark.parametrize(
+    ("causal", "verdicts", "controls", "says"),
+    [
+        ({"n_samples": 32}, {}, ["gaussian_reinit"], "causal.n_samples 32, calibrated with 64"),
+        ({"statistic": "ce"}, {}, ["gaussian_reinit"], "causal.statistic ce"),
+        ({"n_flips": 999}, {}, ["gaussian_reinit"], "causal.n_flips 999"),
+        ({"n_resamples": 500}, {}, ["gaussian_reinit"], "causal.n_resamples 500"),
+        ({}, {"min_documents": 19}, ["gaussian_reinit"], "verdicts.min_documents 19, calibrated with 20"),
+        ({}, {"alpha": 0.01}, ["gaussian_reinit"], "verdicts.alpha 0.01"),
+        ({}, {"margin_fdr": 1.0, "margin": 0.1}, ["gaussian_reinit"], "verdicts.margin 0.1"),
+        ({}, {}, [], "controls none"),
+        ({}, {}, ["gaussian_reinit", "keep"], "gaussian_reinit_keep_embeddings"),
+    ],
+)
+def test_no_rate_is_quoted_for_a_procedure_it_was_not_measured_with(causal, verdicts, controls, says):
+    made = [
+        GaussianReinit(keep_embeddings=True) if kind == "keep" else make_control(kind)  # type: ignore[list-item]
+        for kind in controls
+    ]
+    shipped, why = shipped_calibration(CausalConfig(**causal), VerdictConfig(**verdicts), made)
+    assert shipped is None
+    assert says in why
+
+
+def test_what_only_costs_time_or_memory_is_no_other_procedure():
+    fast = CausalConfig(route="rows", max_ghosts=64, tokens_per_pass=512)
+    shipped, _ = shipped_calibration(fast, VerdictConfig(), [make_control("permuted_weights")])
+    assert shipped is not None

@@ -201,8 +201,8 @@ def _row(run: Any) -> list[str]:
     record, path = run.record, run.artifacts / "report.json"
     counts = "–"
     if path.is_file():
-        found = StudyReport.load(path).verdict_counts
-        counts = f"{found['supported']} of {sum(found.values())}"
+        found = StudyReport.load(path)
+        counts = f"{found.verdict_counts['supported']:,} of {found.n_judged:,} judged"
     started = datetime.fromtimestamp(record.started).astimezone().strftime("%Y-%m-%d %H:%M")
     page = run.artifacts / "report.html"
     return [run.id, record.status, started, counts, str(page) if page.is_file() else "–"]

@@ -147,7 +147,7 @@ def _stability(write: _Writer, report: StudyReport) -> None:
         return
     records = [
         (label, dictionary.name, record)
-        for name, label in (("stability_shared", "cosine > .7"), ("stability_cosine", "mean cosine"))
+        for name, label in (("stability_shared", "cosine > 0.7"), ("stability_cosine", "mean cosine"))
         for dictionary in report.dictionaries
         for record in dictionary.metrics
         if record.name == name

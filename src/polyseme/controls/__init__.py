@@ -5,7 +5,7 @@ To add one: a file with a `Config` that is a `Control`, and its line in this tab
 
 from typing import Annotated
 
-from pydantic import Discriminator
+from pydantic import Discriminator, TypeAdapter
 
 from polyseme.controls.gaussian import GaussianReinit
 from polyseme.controls.permuted import PermutedWeights
@@ -26,4 +26,10 @@ CONTROLS: tuple[type[Control], ...] = (
     UnigramTokens,
 )
 
-__all__ = ["CONTROLS", "Control", "ControlConfig"]
+
+def make_control(kind: str, seed: int = 0) -> Control:
+    """A control of the table by its kind, with its defaults."""
+    return TypeAdapter[Control](ControlConfig).validate_python({"kind": kind, "seed": seed})
+
+
+__all__ = ["CONTROLS", "Control", "ControlConfig", "make_control"]

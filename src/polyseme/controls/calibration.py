@@ -1,9 +1,8 @@
 """How often are the verdicts wrong? The whole procedure, run where the truth is planted."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from polyseme.activations import Firings, TensorSource, collect_firings
 from polyseme.causal import CausalConfig, causal_effects
 from polyseme.causal.effect import Writer
+from polyseme.controls import make_control
 from polyseme.controls.planted import KINDS, NON_FEATURES, SITE, Counts, Kind, PlantedNetwork
 from polyseme.controls.verdicts import VerdictConfig, judge
 from polyseme.core.config import Config, Count, Record, Seed, Width
@@ -25,21 +25,27 @@ from polyseme.core.stats import wilson_interval
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import TopKConfig
 from polyseme.evaluation.specificity import specificity
-from polyseme.interpret.report import Calibration
-from polyseme.networks import Network, load_network
+from polyseme.networks import Network, ReinitConfig, load_network
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.tokens import transformed
 from polyseme.training import Job, TrainingConfig, fit
 
 Mode = Literal["trained", "oracle"]
+ControlKind = Literal[
+    "planted", "gaussian_reinit", "spectrum_reinit", "permuted_weights", "shuffled_tokens", "unigram_tokens"
+]
+Controls = tuple[str, ...]
+PLANTED: ControlKind = "planted"
 D, VOCABULARY, CONTEXT, TOPIC = 128, 256, 64, 0.5
 MATCH = 0.7
 """A latent stands for the planted variable it correlates with most, if it does so at least this much."""
 
 
 class CalibrationConfig(Config):
-    """What is planted, and how the dictionaries that look for it are made."""
+    """What is planted, what it is compared with, and how the dictionaries that look for it are made."""
 
     n_networks: int = Field(default=6, ge=1, le=10_000)
-    """Planted networks, each with its own control network, text and dictionaries."""
+    """Planted networks, each with its own controls, text and dictionaries."""
     features: int = Field(default=40, ge=5, le=2**12)
     """Planted features of each network; non-features come in proportion (hidden .4, bystander .6, input .6)."""
     n_documents: int = Field(default=60, ge=2, le=10**6)
@@ -50,8 +56,12 @@ class CalibrationConfig(Config):
     """Width of the trained dictionaries; a network has 2.6 variables to each feature."""
     k: Width = 10
     """Active latents per token of the trained dictionaries."""
+    controls: tuple[ControlKind, ...] = Field(default=get_args(ControlKind), min_length=1, max_length=6)
+    """Kinds of control, each made by the code that makes it for a study; every combination of them is judged.
+    `planted`, judged alone, is made by hand: a network that shares the `input` variables and nothing else."""
     modes: tuple[Mode, ...] = Field(default=("trained", "oracle"), min_length=1, max_length=2)
-    """`trained`: dictionaries as a study makes them; `oracle`: the truth with noise, so nothing is lost in training."""
+    """`trained`: dictionaries as a study makes them; `oracle`: the truth with noise, so nothing is lost in training,
+    with the control `planted` alone."""
     seed: Seed = 0
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
@@ -66,14 +76,20 @@ class CalibrationConfig(Config):
             input=round(0.6 * self.features),
         )
 
+    @property
+    def combinations(self) -> tuple[Controls, ...]:
+        """The sets of controls that latents are compared with."""
+        shipped = sorted(kind for kind in self.controls if kind != PLANTED)
+        alone: list[Controls] = [(PLANTED,)] if PLANTED in self.controls else []
+        return (*alone, *(some for n in range(1, len(shipped) + 1) for some in combinations(shipped, n)))
+
 
 class CalibrationGroup(Record):
-    """The planted variables of one kind, as seen through one kind of dictionary.
+    """The planted variables of one kind, as one kind of dictionary and one set of controls show them.
 
     A variable counts as supported when a latent that stands for it is; `not_found` ones have no such latent.
     """
 
-    mode: Mode
     kind: Kind
     counts: dict[Status, int]
     """Verdicts on the variables found; of several latents the most favourable verdict."""
@@ -82,86 +98,95 @@ class CalibrationGroup(Record):
     """(supported, found) for each planted network."""
 
 
-class CalibrationReport(Record):
-    """Error rates of the verdicts on planted truth."""
+class CalibratedProcedure(Record):
+    """Error rates of the verdicts with one set of controls."""
 
-    version: int = 1
-    config: CalibrationConfig
+    mode: Mode
+    controls: Controls
+    """Kinds of control, in alphabetical order."""
     groups: tuple[CalibrationGroup, ...]
-    unmatched: dict[Mode, dict[Status, int]]
+    unmatched: dict[Status, int]
     """Verdicts on latents that stand for no single variable: what they should be called is not known."""
 
-    def false_positive_rate(self, mode: Mode, *kinds: Kind) -> MetricRecord:
+    def false_positive_rate(self, *kinds: Kind) -> MetricRecord:
         """Share of the planted non-features with a latent that are called supported; of some kinds, or all."""
-        chosen = [g for g in self.groups if g.mode == mode and g.kind in (kinds or NON_FEATURES)]
+        chosen = [g for g in self.groups if g.kind in (kinds or NON_FEATURES)]
         wrong = sum(g.counts["supported"] for g in chosen)
-        return _rate("false_positive_rate", wrong, sum(sum(g.counts.values()) for g in chosen), mode)
+        return self._rate("false_positive_rate", wrong, sum(sum(g.counts.values()) for g in chosen))
 
-    def miss_rate(self, mode: Mode) -> MetricRecord:
+    def miss_rate(self) -> MetricRecord:
         """Share of the planted features that are not called supported, those without a latent among them."""
-        chosen = [g for g in self.groups if g.mode == mode and g.kind == "feature"]
+        chosen = [g for g in self.groups if g.kind == "feature"]
         n = sum(sum(g.counts.values()) + g.not_found for g in chosen)
-        return _rate("miss_rate", n - sum(g.counts["supported"] for g in chosen), n, mode)
+        return self._rate("miss_rate", n - sum(g.counts["supported"] for g in chosen), n)
 
     def summary(self) -> str:
         """The figures in a few lines."""
-        lines: list[str] = []
-        for mode in self.config.modes:
-            for record in (self.false_positive_rate(mode), self.miss_rate(mode)):
-                lines.append(f"{mode}: {record.name.replace('_', ' ')} {_shown(record)}")
-            for kind in NON_FEATURES:
-                lines.append(f"    {kind} called supported: {_shown(self.false_positive_rate(mode, kind))}")
+        lines = [f"{self.mode}, control {' + '.join(self.controls)}"]
+        lines.append(f"    non-features called supported {_shown(self.false_positive_rate())}")
+        lines += [f"        {kind} {_shown(self.false_positive_rate(kind))}" for kind in NON_FEATURES]
+        lines.append(f"    features missed {_shown(self.miss_rate())}")
         return "\n".join(lines)
+
+    def _rate(self, name: str, count: int, n: int) -> MetricRecord:
+        return MetricRecord(
+            name=name,
+            value=count / n if n else float("nan"),
+            interval=wilson_interval(count, n),
+            n=n,
+            n_unit="planted variables",
+            better="lower",
+            scope={"dictionaries": self.mode, "controls": " + ".join(self.controls)},
+            details={"count": count},
+        )
+
+
+class CalibrationReport(Record):
+    """Error rates of the verdicts on planted truth."""
+
+    version: int = 2
+    config: CalibrationConfig
+    procedures: tuple[CalibratedProcedure, ...]
+
+    def of(self, mode: Mode, *controls: str) -> CalibratedProcedure | None:
+        """The figures with a set of controls; None where it was not measured."""
+        wanted = tuple(sorted(controls))
+        return next((p for p in self.procedures if p.mode == mode and p.controls == wanted), None)
+
+    def summary(self) -> str:
+        """The figures with each control alone and with all of them, in a few lines each."""
+        most = max((len(p.controls) for p in self.procedures), default=1)
+        return "\n".join(p.summary() for p in self.procedures if len(p.controls) in (1, most))
 
 
 def calibrate(config: CalibrationConfig | None = None, reporter: Reporter | None = None) -> CalibrationReport:
     """Run causal effects, model-specificity and verdicts on networks whose features are planted.
 
-    Each planted network has a control network that shares nothing with it but its `input` variables, and text
-    sampled from its own predictions. Dictionaries, two seeds on the network and one on the control, are judged by the
-    very functions a study uses; then the verdicts are compared with what was planted.
+    Each planted network has text sampled from its own predictions, and controls: those a study can have, made by the
+    same code, and one made by hand that shares nothing with it but its `input` variables. Dictionaries, two seeds on
+    the network and one on each control, are judged by the very functions a study uses; then the verdicts are compared
+    with what was planted.
 
     Args:
         config: what is planted.
         reporter: told of each network.
     """
     config = config or CalibrationConfig()
-    reporter = reporter or Silent()
-    progress = reporter.task("calibration", config.n_networks * len(config.modes), "dictionaries")
+    progress = (reporter or Silent()).task("calibration", config.n_networks * len(config.modes), "dictionaries")
     seen: list[_Seen] = []
+    done = 0
     for i in range(config.n_networks):
         planted = _plant(config, i)
         for mode in config.modes:
-            seen.append(_judge(config, planted, mode, i))
-            progress.update(len(seen))
-    groups = tuple(_groups(config, seen))
-    unmatched: dict[Mode, dict[Status, int]] = {
-        mode: _count([s for one in seen if one.mode == mode for s in one.unmatched]) for mode in config.modes
-    }
-    return CalibrationReport(config=config, groups=groups, unmatched=unmatched)
-
-
-def shipped_calibration(verdicts: VerdictConfig) -> Calibration | None:
-    """The figures that come with the package, for the report; None for thresholds other than those calibrated."""
-    file = files("polyseme.controls") / "calibration.json"
-    if not file.is_file():
-        return None
-    report = CalibrationReport.model_validate_json(file.read_text("utf-8"))
-    if report.config.verdicts != verdicts:
-        return None
-    config = report.config
-    return Calibration(
-        description=f"{config.n_networks} networks with planted variables; two dictionaries trained on each and one on "
-        "its control, judged by the procedure of this study. Non-features: variables nothing reads, variables along "
-        "directions like any other, and statistics of the input that the control network has too.",
-        false_positive_rate=report.false_positive_rate("trained"),
-        miss_rate=report.miss_rate("trained"),
-        counts=tuple(
-            (f"planted {group.kind}{' variable' if group.kind != 'feature' else ''}", group.counts)
-            for group in report.groups
-            if group.mode == "trained"
-        ),
-    )
+            seen += _judge(config, planted, mode, i)
+            done += 1
+            progress.update(done)
+    procedures: list[CalibratedProcedure] = []
+    for mode in config.modes:
+        for controls in config.combinations:
+            some = [one for one in seen if (one.mode, one.controls) == (mode, controls)]
+            procedures += [_procedure(mode, controls, some)] if some else []
+    return CalibrationReport(config=config, procedures=tuple(procedures))
 
 
 @dataclass(frozen=True)
@@ -169,7 +194,6 @@ class _Planted:
     module: PlantedNetwork
     control: PlantedNetwork
     network: Network
-    control_network: Network
     train: Windows
     heldout: Windows
 
@@ -179,6 +203,7 @@ class _Seen:
     """What the verdicts said: of each variable the best verdict (None: no latent), and of the other latents."""
 
     mode: Mode
+    controls: Controls
     kinds: tuple[Kind, ...]
     verdicts: list[Status | None]
     unmatched: list[Status]
@@ -202,40 +227,59 @@ def _plant(config: CalibrationConfig, i: int) -> _Planted:
     control = PlantedNetwork(
         config.counts, d=D, vocabulary=VOCABULARY, seed=derive_seed(seed, "control"), shared=module
     )
-    example = torch.zeros(1, 2, dtype=torch.int64)
-    network, control_network = (load_network(m, causal=True, example_inputs=example) for m in (module, control))
+    network = _network(module)
     # A quarter of the training tokens are distinct; the dictionaries go round them.
     n_train = max(1, config.n_train_tokens // (4 * 6 * (CONTEXT - 1)))
     train, heldout = (
         module.sample(n_documents=n, windows_each=6, context=CONTEXT, topic=TOPIC, seed=derive_seed(seed, name))
         for name, n in (("train", n_train), ("heldout", config.n_documents))
     )
-    return _Planted(module, control, network, control_network, train, heldout)
+    return _Planted(module, control, network, train, heldout)
 
 
-def _judge(config: CalibrationConfig, planted: _Planted, mode: Mode, i: int) -> _Seen:
+def _network(module: PlantedNetwork, reinit: ReinitConfig | None = None) -> Network:
+    example = torch.zeros(1, 2, dtype=torch.int64)
+    return load_network(module, causal=True, example_inputs=example, reinit=reinit)
+
+
+def _judge(config: CalibrationConfig, planted: _Planted, mode: Mode, i: int) -> list[_Seen]:
+    """The verdicts on one network's latents, with every set of controls."""
     seed = derive_seed(config.seed, "judge", mode, i)
-    writer, firings, other, control = _trained(config, planted, seed) if mode == "trained" else _oracle(planted, seed)
+    writer, firings, other, controls = _trained(config, planted, seed) if mode == "trained" else _oracle(planted, seed)
     effects = causal_effects(
         planted.network, planted.heldout, SITE, writer, firings, config=config.causal, seed=derive_seed(seed, "causal")
     )
-    specific = specificity(firings, other, {"control": control}, seed=derive_seed(seed, "specificity"))
-    judged = judge(firings, effects, specific, config=config.verdicts)
-    statuses: list[Status] = [verdict.status for verdict in judged.verdicts]
+    found = specificity(firings, other, controls, seed=derive_seed(seed, "specificity"))
     variable = _stands_for(firings, _truth(planted.module, planted.heldout))
-    best: list[Status | None] = [
-        _best([statuses[j] for j in np.flatnonzero(variable == v)]) for v in range(len(planted.module.kinds))
-    ]
-    unmatched: list[Status] = [statuses[j] for j in np.flatnonzero(variable < 0) if judged.n_documents[j] > 0]
-    return _Seen(mode, planted.module.kinds, best, unmatched)
+    seen: list[_Seen] = []
+    for some in config.combinations:
+        if not set(some) <= set(controls):
+            continue
+        specific = replace(
+            found,
+            controls={name: found.controls[name] for name in some},
+            margins={name: found.margins[name] for name in some},
+        )
+        judged = judge(firings, effects, specific, config=config.verdicts)
+        statuses: list[Status] = [verdict.status for verdict in judged.verdicts]
+        best: list[Status | None] = [
+            _best([statuses[j] for j in np.flatnonzero(variable == v)]) for v in range(len(planted.module.kinds))
+        ]
+        unmatched: list[Status] = [statuses[j] for j in np.flatnonzero(variable < 0) if judged.n_documents[j] > 0]
+        seen.append(_Seen(mode, some, planted.module.kinds, best, unmatched))
+    return seen
 
 
-def _trained(config: CalibrationConfig, planted: _Planted, seed: int) -> tuple[Writer, Firings, Firings, Firings]:
-    """Dictionaries as a study makes them: two seeds on the network, one on its control, on the same text."""
+_Dictionaries = tuple[Writer, Firings, Firings, dict[str, Firings]]
+"""Write directions, and the firings of the judged dictionary, of another seed's and of every control's."""
 
-    def train(network: Network, *names: str) -> tuple[Any, ...]:
-        tokens = torch.from_numpy(planted.train.tokens.astype(np.int64))
-        vectors = network.read(tokens, [SITE])[SITE][~torch.from_numpy(planted.train.special)]
+
+def _trained(config: CalibrationConfig, planted: _Planted, seed: int) -> _Dictionaries:
+    """Dictionaries as a study makes them: two seeds on the network, one on each control."""
+
+    def train(network: Network, windows: Windows, *names: str) -> list[tuple[Writer, Firings]]:
+        tokens = torch.from_numpy(windows.tokens.astype(np.int64))
+        vectors = network.read(tokens, [SITE])[SITE][~torch.from_numpy(windows.special)]
         source = TensorSource({"site": vectors}, seed=derive_seed(seed, "order"))
         jobs = [
             Job(name, TopKConfig(n_latents=config.n_latents, k=config.k).build(D, seed=s), "site", "site", s)
@@ -244,14 +288,28 @@ def _trained(config: CalibrationConfig, planted: _Planted, seed: int) -> tuple[W
         ]
         fit(jobs, source, TrainingConfig(n_tokens=config.n_train_tokens, batch_size=512, lr=3e-3))
         found = collect_firings(network, planted.heldout, {job.name: (SITE, job.dictionary) for job in jobs})
-        return jobs[0].dictionary, *(found[name] for name in names)
+        return [(job.dictionary, found[job.name]) for job in jobs]
 
-    dictionary, one, other = train(planted.network, "one", "other")
-    _, control = train(planted.control_network, "control")
-    return dictionary, one, other, control
+    (writer, one), (_, other) = train(planted.network, planted.train, "one", "other")
+    controls: dict[str, Firings] = {}
+    for kind in config.controls:
+        network, windows = _null(planted, kind, derive_seed(seed, "control", kind))
+        # The name seeds the dictionary: this one keeps the figures of the first calibration.
+        [(_, controls[kind])] = train(network, windows, "control" if kind == PLANTED else kind)
+    return writer, one, other, controls
 
 
-def _oracle(planted: _Planted, seed: int) -> tuple[Writer, Firings, Firings, Firings]:
+def _null(planted: _Planted, kind: ControlKind, seed: int) -> tuple[Network, Windows]:
+    """What a control's dictionary is trained on: the network and the text that a study would give it."""
+    if kind == PLANTED:
+        return _network(planted.control), planted.train
+    study = make_control(kind, seed).apply(StudyConfig())
+    network = planted.network if study.network.reinit is None else _network(planted.module, study.network.reinit)
+    transform = study.tokens.transform
+    return network, planted.train if transform is None else transformed(planted.train, transform, VOCABULARY)
+
+
+def _oracle(planted: _Planted, seed: int) -> _Dictionaries:
     """The truth as three lucky but careless dictionaries would tell it, one latent to a variable."""
     made: list[Firings] = []
     for name, module in (("one", planted.module), ("other", planted.module), ("control", planted.control)):
@@ -266,7 +324,7 @@ def _oracle(planted: _Planted, seed: int) -> tuple[Writer, Firings, Firings, Fir
     true = planted.module.directions
     # Cosine to the truth about .95.
     told = torch.nn.functional.normalize(true + 0.33 * torch.randn(true.shape, generator=generator) / D**0.5, dim=1)
-    return _Directions(told), made[0], made[1], made[2]
+    return _Directions(told), made[0], made[1], {PLANTED: made[2]}
 
 
 def _truth(module: PlantedNetwork, windows: Windows) -> Float[np.ndarray, "token variable"]:
@@ -289,22 +347,23 @@ def _stands_for(firings: Firings, truth: Float[np.ndarray, "token variable"]) ->
     return np.where(r.max(axis=1) >= MATCH, r.argmax(axis=1), -1)
 
 
-def _groups(config: CalibrationConfig, seen: list[_Seen]) -> Iterator[CalibrationGroup]:
-    for mode in config.modes:
-        for kind in KINDS:
-            by_network: list[list[Status | None]] = [
-                [verdict for verdict, k in zip(one.verdicts, one.kinds, strict=True) if k == kind]
-                for one in seen
-                if one.mode == mode
-            ]
-            found: list[list[Status]] = [[verdict for verdict in some if verdict] for some in by_network]
-            yield CalibrationGroup(
-                mode=mode,
+def _procedure(mode: Mode, controls: Controls, seen: list[_Seen]) -> CalibratedProcedure:
+    groups: list[CalibrationGroup] = []
+    for kind in KINDS:
+        by_network: list[list[Status | None]] = [
+            [verdict for verdict, k in zip(one.verdicts, one.kinds, strict=True) if k == kind] for one in seen
+        ]
+        found: list[list[Status]] = [[verdict for verdict in some if verdict] for some in by_network]
+        groups.append(
+            CalibrationGroup(
                 kind=kind,
                 counts=_count([verdict for some in found for verdict in some]),
                 not_found=sum(map(len, by_network)) - sum(map(len, found)),
                 supported_by_network=tuple((some.count("supported"), len(some)) for some in found),
             )
+        )
+    unmatched = _count([status for one in seen for status in one.unmatched])
+    return CalibratedProcedure(mode=mode, controls=controls, groups=tuple(groups), unmatched=unmatched)
 
 
 def _best(verdicts: list[Status]) -> Status | None:
@@ -313,19 +372,6 @@ def _best(verdicts: list[Status]) -> Status | None:
 
 def _count(verdicts: list[Status]) -> dict[Status, int]:
     return {status: verdicts.count(status) for status in STATUSES}
-
-
-def _rate(name: str, count: int, n: int, mode: Mode) -> MetricRecord:
-    return MetricRecord(
-        name=name,
-        value=count / n if n else float("nan"),
-        interval=wilson_interval(count, n),
-        n=n,
-        n_unit="planted variables",
-        better="lower",
-        scope={"dictionaries": mode},
-        details={"count": count},
-    )
 
 
 def _shown(record: MetricRecord) -> str:

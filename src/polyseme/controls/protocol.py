@@ -18,6 +18,11 @@ class Control(Protocol):
     """What the null lacks; only this can explain a gap."""
 
     @property
+    def kind(self) -> str:
+        """Its name in the table of controls."""
+        ...
+
+    @property
     def seed(self) -> int: ...
 
     @property

@@ -35,6 +35,15 @@ def latent_reports(findings: Findings) -> tuple[LatentReport, ...]:
     return tuple(described[t.candidate.site, t.candidate.latent] for status in STATUSES for t in chosen.get(status, ()))
 
 
+def describe(findings: Findings, site: str, latent: int) -> LatentReport:
+    """One latent, whether it is among those shown or not."""
+    judged, firings = findings.verdicts[site], findings.real.readings.firings[site, findings.config.seeds[0]]
+    candidate = Candidate(
+        site, latent, judged.verdicts[latent], _density(firings, latent), int(judged.n_documents[latent])
+    )
+    return next(_describe(findings, site, [Telling(candidate, "")]))
+
+
 def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[LatentReport]:
     if not chosen:
         return
@@ -62,8 +71,8 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             density=telling.candidate.density,
             n_tokens=len(values),
             n_documents=telling.candidate.n_documents,
-            mean_activation=float(values.mean()),
-            max_activation=float(values.max()),
+            mean_activation=float(values.mean()) if len(values) else math.nan,
+            max_activation=float(values.max()) if len(values) else math.nan,
             token_share=float(share.value[latent]),
             token_share_interval=_interval(float(share.low[latent]), float(share.high[latent])),
             recurrence=float(specific.recurrence.value[latent]) if specific else math.nan,

@@ -1,5 +1,6 @@
 """From findings to the data of a report, and to the files of a run."""
 
+import math
 import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,12 +8,12 @@ from datetime import datetime
 
 import numpy as np
 
-from polyseme.controls.calibration import shipped_calibration
 from polyseme.controls.report_latents import latent_reports
-from polyseme.controls.study import Findings, Measured
+from polyseme.controls.shipped import shipped_calibration
+from polyseme.controls.study import Findings, Measured, shortfalls_of
 from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.core.text import visible
-from polyseme.evaluation import DocumentSums, compute_equivalent, density_histogram, gap
+from polyseme.evaluation import DocumentSums, Rung, compute_equivalent, density_histogram, gap
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.report import (
     Chart,
@@ -43,6 +44,8 @@ def report_of(
     findings: Findings, bench: Bench, run: Run, *, started: float, wall_seconds: float, peak_memory_bytes: float
 ) -> StudyReport:
     """Everything the report shows, from everything the study found."""
+    config = findings.config
+    calibration, uncalibrated = shipped_calibration(config.causal, config.verdicts, config.controls)
     report = StudyReport(
         title=findings.config.name,
         run=run.id,
@@ -62,7 +65,8 @@ def report_of(
             for c in findings.continuations
         ),
         latents=latent_reports(findings),
-        calibration=shipped_calibration(findings.config.verdicts),
+        calibration=calibration,
+        calibration_missing=uncalibrated,
         provenance=tuple(
             Provenance(stage=r.stage, key=r.key, inputs=r.inputs, seconds=r.seconds, reused=r.reused)
             for r in bench.records
@@ -162,7 +166,7 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
     dictionary = real.trained.dictionaries[site, seed]
     judged = findings.verdicts[site]
     counts: dict[Status, int] = {status: sum(v.status == status for v in judged.verdicts) for status in STATUSES}
-    stable = findings.stability.get(site, [])
+    stable, points = findings.stability.get(site, []), _points(findings, site)
     return DictionaryReport(
         name=site,
         site=str(real.subject.sites[site]),
@@ -181,7 +185,14 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
         density=tuple(_densities(findings, site)),
         stability=_stability(stable),
         training=tuple(_training(findings, site)),
-        points=_points(findings, site),
+        tests=tuple(
+            (name, int(test.passed[test.made].sum()), int(test.made.sum())) for name, test in judged.tests.items()
+        ),
+        thresholds=tuple(
+            (name, value if math.isfinite(value) else math.nan) for name, value in judged.thresholds.items()
+        ),
+        points=points[:: max(1, -(-len(points) // MAX_POINTS))],
+        n_points=len(points),
         effect_unit="nats of expected loss a firing token",
     )
 
@@ -242,20 +253,18 @@ def _points(findings: Findings, site: str) -> tuple[LatentPoint, ...]:
     if effects is None or specific is None:
         return ()
     effect, margin = effects.kl - effects.null_kl, specific.smallest.value
-    points = [
+    return tuple(
         LatentPoint(latent=i, effect=float(effect[i]), margin=float(margin[i]), status=verdict.status)
         for i, verdict in enumerate(findings.verdicts[site].verdicts)
         if np.isfinite(effect[i]) and np.isfinite(margin[i])
-    ]
-    step = max(1, -(-len(points) // MAX_POINTS))
-    return tuple(points[::step])
+    )
 
 
 def _faithfulness(findings: Findings) -> Faithfulness:
     config = findings.config
     entries = findings.real.spliced.sums
     parameters = findings.real.subject.network.n_parameters
-    ladder = shipped_ladder(config.network.source) if config.network.reinit is None else ()
+    ladder = _ladder(findings)
 
     def found(name: str, site: str, ablation: str | None = None) -> MetricRecord:
         for entry in entries:
@@ -294,6 +303,12 @@ def _faithfulness(findings: Findings) -> Faithfulness:
     )
 
 
+def _ladder(findings: Findings) -> tuple[Rung, ...]:
+    """The measured ladder the studied network is a rung of; empty for any other network."""
+    network = findings.config.network
+    return shipped_ladder(network.source) if network.reinit is None else ()
+
+
 def _comparisons(findings: Findings) -> Iterator[Comparison]:
     """Each compared metric of each site, and of all jointly, beside the same metric on every control."""
     if not findings.controls:
@@ -328,20 +343,15 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
 def _limits(findings: Findings) -> Iterator[str]:
     config = findings.config
     judged = config.seeds[0]
-    if not config.controls:
-        yield "The study has no controls, so no latent can be called supported."
-    if len(config.seeds) < 2:
-        yield "The study has one seed, so seed recurrence and model-specificity were not measured."
-    elif len(config.seeds) > 2:
+    yield from shortfalls_of(config, findings.real.subject.network, findings.real.subject.tokens)
+    if len(config.seeds) > 2:
         yield f"Recurrence is measured against seed {config.seeds[1]} alone, of {len(config.seeds)} seeds."
     if config.controls:
         yield f"Each control was trained from one seed ({judged}); its own spread over seeds is not measured."
-    if not findings.effects:
-        yield "Causal effects were not measured: the network does not predict the next token."
-    elif config.causal.n_samples:
+    if findings.effects and config.causal.n_samples:
         yield (
             f"A causal effect is the mean over at most {config.causal.n_samples} firing tokens of a latent, and counts "
             "the prediction made at that token only: what a latent does for later tokens is not in it."
         )
-    if config.network.source != "pylm":
+    if findings.real.subject.network.causal and not _ladder(findings):
         yield "There is no measured ladder for this network, so compute-equivalents were not measured."

@@ -1,8 +1,9 @@
 """The main job: a study, the same study on every control, the evidence, the verdicts and the report."""
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from polyseme.causal import CausalConfig, CausalEffects
 from polyseme.controls import ControlConfig
 from polyseme.controls.evidence import causal_stage, specificity_stage, stability_stage, token_shares
+from polyseme.controls.latent_table import LatentTable, latent_table
 from polyseme.controls.protocol import Control
 from polyseme.controls.requirements import impossible, shortfalls
 from polyseme.controls.verdicts import SiteVerdicts, VerdictConfig, judge
@@ -124,10 +126,12 @@ class StudyResult:
     Attributes:
         run: its run directory.
         data: everything the report shows.
+        findings: everything it found, for what the report does not show.
     """
 
     run: Run
     data: StudyReport
+    findings: Findings = field(repr=False, compare=False)
 
     @property
     def report(self) -> Path:
@@ -139,11 +143,45 @@ class StudyResult:
         """How many latents got each verdict."""
         return self.data.verdict_counts
 
-    def latents(self, site: str | None = None, *, status: Status | None = None) -> Iterator[LatentReport]:
-        """The latents the report shows, the most telling first."""
-        for latent in self.data.latents:
-            if (site is None or latent.site == site) and (status is None or latent.verdict.status == status):
-                yield latent
+    @cached_property
+    def _table(self) -> LatentTable:
+        return latent_table(self.findings)
+
+    def latents(self, site: str | None = None, *, status: Status | None = None) -> LatentTable:
+        """Every latent of the judged dictionaries, of one site or with one verdict where asked.
+
+        Raises:
+            InputError: the study has no such site, or there is no such verdict.
+        """
+        return self._table.where(site, status=status)
+
+    def shown(self, site: str | None = None, *, status: Status | None = None) -> tuple[LatentReport, ...]:
+        """The latents that the report shows, with their contexts: the most telling of each verdict, first ones first.
+
+        A selection that flatters: at most `shown` of each verdict. `latents()` has all of them, `latent()` any one.
+
+        Raises:
+            InputError: the study has no such site, or there is no such verdict.
+        """
+        self._table.where(site, status=status)
+        return tuple(
+            latent
+            for latent in self.data.latents
+            if (site is None or latent.site == site) and (status is None or latent.verdict.status == status)
+        )
+
+    def latent(self, site: str, index: int) -> LatentReport:
+        """One latent with its contexts, tokens and neighbours, whether the report shows it or not.
+
+        Raises:
+            InputError: the study has no such site, or its dictionary no such latent.
+        """
+        from polyseme.controls.report_latents import describe
+
+        n = len(self.latents(site))
+        if not 0 <= index < n:
+            raise InputError(f"the dictionary at {site} has no latent {index}", fix=f"0 to {n - 1}")
+        return describe(self.findings, site, index)
 
 
 def study(
@@ -193,7 +231,7 @@ def _run(config: ControlledStudyConfig, bench: Bench, run: Run) -> StudyResult:
         findings, bench, run, started=started, wall_seconds=time.time() - started, peak_memory_bytes=peak_memory()
     )
     write_files(data, findings, run)
-    return StudyResult(run, data)
+    return StudyResult(run, data, findings)
 
 
 def find(config: ControlledStudyConfig, bench: Bench) -> Findings:

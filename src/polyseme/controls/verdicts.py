@@ -60,6 +60,7 @@ class SiteVerdicts:
         verdicts: one a latent.
         n_documents: in how many documents each latent fired.
         records: the share of latents with each verdict.
+        p_corrected: of the causal test; NaN where it was not made.
         tests: `causal_effect` and `model_specificity`.
         thresholds: the least margin that passes, by control.
     """
@@ -67,6 +68,7 @@ class SiteVerdicts:
     verdicts: list[Verdict]
     n_documents: Int[np.ndarray, " latent"]
     records: list[MetricRecord]
+    p_corrected: Float[np.ndarray, " latent"]
     tests: dict[str, Outcome]
     thresholds: dict[str, float]
 
@@ -137,7 +139,8 @@ def judge(
         )
         verdicts.append(Verdict(status="insufficient_data" if missing else status, evidence=evidence, missing=missing))
     tests = {"causal_effect": causal, "model_specificity": specific}
-    return SiteVerdicts(verdicts, n_documents, summarise(verdicts, scope), tests, thresholds)
+    p_corrected = np.array([e.p_corrected for e in causal_evidence] or [math.nan] * len(n_documents))
+    return SiteVerdicts(verdicts, n_documents, summarise(verdicts, scope), p_corrected, tests, thresholds)
 
 
 Reason = tuple[str, Bool[np.ndarray, "..."]]

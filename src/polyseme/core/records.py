@@ -10,6 +10,8 @@ from polyseme.core.config import Record
 Better = Literal["higher", "lower", "neither"]
 Status = Literal["supported", "mixed", "indistinguishable_from_control", "insufficient_data"]
 STATUSES: tuple[Status, ...] = ("supported", "mixed", "indistinguishable_from_control", "insufficient_data")
+JUDGED: tuple[Status, ...] = ("supported", "mixed", "indistinguishable_from_control")
+"""The verdicts; `insufficient_data` is the want of one."""
 
 
 def _from_json(value: Any) -> Any:

@@ -5,38 +5,92 @@ from collections import Counter
 
 from polyseme.core.records import MetricRecord
 from polyseme.interpret.numbers import count, interval, percent, short, signed
-from polyseme.interpret.report import Comparison, ControlValue, StudyReport
-from polyseme.interpret.words import metric_name
+from polyseme.interpret.report import Comparison, ControlValue, SpliceRow, StudyReport, n_judged
+from polyseme.interpret.words import TEST_MEANINGS, metric_name
+
+MOST_REASONS = 4
 
 
 def headlines(report: StudyReport) -> tuple[str, ...]:
     """What the study found, strongest statement first; only of what was measured, and never a single score."""
     if report.headlines:
         return report.headlines
-    lines = [_verdicts(report), _faithfulness(report), _single_sites(report), _scores(report.comparisons)]
+    lines = [
+        _verdicts(report),
+        _tests(report),
+        _calibration(report),
+        _faithfulness(report),
+        _single_sites(report),
+        _scores(report.comparisons),
+    ]
     return tuple(line for line in lines if line)
 
 
 def _verdicts(report: StudyReport) -> str:
-    counts = report.verdict_counts
-    judged = sum(counts.values())
+    judged, supported = report.n_judged, report.verdict_counts["supported"]
     if not judged:
-        return "No latent was given a verdict: a verdict needs a control, a second seed and latents that fire."
-    supported = counts["supported"]
-    share = f" ({percent(supported / judged)})" if supported else ""
-    text = f"{count(supported)} of {count(judged)} judged latents{share} are supported: they matter to the loss more "
-    text += "than a random direction does, and no control dictionary has their like. "
-    if not supported:
-        text = f"None of {count(judged)} judged latents is supported. "
+        return f"No latent was judged{_reasons(report)}."
+    whole = f"{count(judged)} judged latents"
+    if supported:
+        text = f"{count(supported)} of {whole} ({percent(supported / judged)}) are supported: removing them changes "
+        text += "the predictions more than removing a random direction of equal norm does, and another seed's "
+        text += f"dictionary matches them better than any control's dictionary does{_threshold(report)}."
+    else:
+        text = f"None of {whole} is supported."
+    left_out = report.n_latents - judged
+    return f"{text} {count(left_out)} latents were not judged{_reasons(report)}." if left_out else text
+
+
+def _threshold(report: StudyReport) -> str:
+    """That a margin must exceed more than 0, where it must."""
+    above = [t for d in report.dictionaries for _, t in d.thresholds if t > 0]
+    return ", by at least the FDR threshold" if above else ""
+
+
+def _reasons(report: StudyReport) -> str:
+    """Why latents were not judged, most often first."""
     missing = sum((Counter(d.verdicts_missing) for d in report.dictionaries), Counter[str]())
-    if missing:
-        ranked = missing.most_common()
-        lacks = ranked[0][0] if len(ranked) == 1 else "; ".join(f"{count(n)}: {what}" for what, n in ranked)
-        text += f"{count(sum(missing.values()))} have too little data for a verdict ({lacks}). "
-    rate = report.calibration.false_positive_rate if report.calibration else None
-    if rate is None or math.isnan(rate.value):
-        return text + "The rate of false positives was not measured."
-    return text + f"On planted truth the same procedure calls {_share(rate)} of non-features supported."
+    if not missing:
+        return ""
+    ranked = missing.most_common()
+    if len(ranked) == 1:
+        return f" ({ranked[0][0]})"
+    shown = [f"{count(n)}: {what}" for what, n in ranked[:MOST_REASONS]]
+    rest = sum(n for _, n in ranked[MOST_REASONS:])
+    return f" ({'; '.join([*shown, *([f'{count(rest)}: other reasons'] if rest else [])])})"
+
+
+def _tests(report: StudyReport) -> str:
+    """What a single test found, where the other one could not be made: no verdict says it."""
+    if report.n_judged:
+        return ""
+    passed: Counter[str] = Counter()
+    made: Counter[str] = Counter()
+    for dictionary in report.dictionaries:
+        for name, n_passed, n_made in dictionary.tests:
+            passed[name] += n_passed
+            made[name] += n_made
+    said = [f"{count(passed[name])} of {count(n)} latents {TEST_MEANINGS[name]}" for name, n in made.items() if n > 0]
+    return f"One test alone says: {'; '.join(said)}." if said else ""
+
+
+def _calibration(report: StudyReport) -> str:
+    if not report.n_judged:
+        return ""
+    found = report.calibration
+    if found is None or math.isnan(found.false_positive_rate.value):
+        why = f": {report.calibration_missing}" if report.calibration_missing else ""
+        return f"The rate of false positives of this procedure was not measured{why}."
+    text = "On planted networks the same procedure"
+    if found.controls:
+        text += f" with {'the control' if len(found.controls) == 1 else 'the controls'} {', '.join(found.controls)}"
+    if found.counts and not any(n_judged(counts) for _, counts in found.counts):
+        return f"{text} judges no latent, so its error rates are not known."
+    text += f" calls {_share(found.false_positive_rate)} of {count(found.false_positive_rate.n)} non-features supported"
+    worst = max(found.by_kind, key=lambda kind: kind[1].value, default=None)
+    if worst is not None and worst[1].value > found.false_positive_rate.value:
+        text += f"; of {worst[0]} {_share(worst[1])} of {count(worst[1].n)}"
+    return f"{text}. It misses {_share(found.miss_rate)} of {count(found.miss_rate.n)} features."
 
 
 def _share(record: MetricRecord) -> str:
@@ -46,34 +100,38 @@ def _share(record: MetricRecord) -> str:
 
 
 def _faithfulness(report: StudyReport) -> str:
-    joint = report.faithfulness.joint if report.faithfulness else None
-    if report.faithfulness is None or joint is None or math.isnan(joint.ce_patched.value):
+    if report.faithfulness is None:
         return ""
-    text = "With every site patched in one pass the loss goes from "
-    text += f"{short(joint.ce_clean.value)} to {short(joint.ce_patched.value)} nats/token"
-    interaction = report.faithfulness.interaction
+    rows: list[SpliceRow] = [*([report.faithfulness.joint] if report.faithfulness.joint else [])]
+    rows += report.faithfulness.single if len(report.faithfulness.single) == 1 else ()
+    row = next((row for row in rows if not math.isnan(row.ce_patched.value)), None)
+    if row is None:
+        return ""
+    text = "With every site patched in one pass" if row.joint else f"With {row.site} patched"
+    text += f" the loss goes from {short(row.ce_clean.value)} to {short(row.ce_patched.value)} nats/token"
+    interaction = report.faithfulness.interaction if row.joint else None
     if interaction is not None and not math.isnan(interaction.value):
         bounds = interval(interaction.interval, sign=True)
         more = "more" if interaction.value > 0 else "less"
-        told = interaction.interval is None or interaction.interval.excludes(0)
-        if told:
+        if interaction.interval is not None and interaction.interval.excludes(0):
             text += f", {short(abs(interaction.value))} nats {more} than the sites one at a time add up to"
-        else:
+        elif bounds:
             text += ", and no difference is shown from what the sites one at a time add up to"
         text += f" (interaction {signed(interaction.value)} {bounds})" if bounds else ""
-    equivalent = joint.compute_equivalent
+    equivalent = row.compute_equivalent
     return f"{text}. {equivalent[:1].upper()}{equivalent[1:]}." if equivalent else f"{text}."
 
 
 def _single_sites(report: StudyReport) -> str:
-    rows = (
-        [r for r in report.faithfulness.single if not math.isnan(r.recovered_mean.value)] if report.faithfulness else []
-    )
+    every = report.faithfulness.single if report.faithfulness else ()
+    rows = [r for r in every if not math.isnan(r.recovered_mean.value)]
     if not rows:
         return ""
     low, high = (f(r.recovered_mean.value for r in rows) for f in (min, max))
     shown = percent(low, 3) if len(rows) == 1 else f"{percent(low, 3)} to {percent(high, 3)}"
-    return f"One site at a time, {shown} of the loss taken by mean-ablation is recovered."
+    where = "" if len(rows) == len(every) else f" (measured at {len(rows)} of {len(every)} sites)"
+    one = "Patching it" if len(every) == 1 else "Patching one site at a time"
+    return f"{one} recovers {shown} of the loss that mean ablation costs{where}."
 
 
 def _scores(comparisons: tuple[Comparison, ...]) -> str:
@@ -92,7 +150,7 @@ def _scores(comparisons: tuple[Comparison, ...]) -> str:
         )
     if all(_told(c) and c.gap < 0 for row in rows for c in row.controls):
         return f"By {name} alone the trained network is reconstructed better than every control at every site."
-    return f"By {name} alone the trained network is not told from every control."
+    return f"By {name} alone the trained network cannot be told from every control."
 
 
 def _best(row: Comparison) -> ControlValue | None:

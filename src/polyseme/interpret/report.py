@@ -6,6 +6,7 @@ and the page says so in its place. Text that comes from a corpus or a tokenizer 
 `polyseme.interpret.tokens.visible` before it gets here, and is still treated as hostile by every renderer.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from polyseme.core.config import Record
 from polyseme.core.errors import InputError
-from polyseme.core.records import STATUSES, Interval, MetricRecord, Number, Status, Verdict
+from polyseme.core.records import JUDGED, STATUSES, Interval, MetricRecord, Number, Status, Verdict
 
 SCHEMA = 1
 MAX_BYTES = 256 * 2**20
@@ -174,7 +175,11 @@ class DictionaryReport(Record):
     verdicts_missing: dict[str, int] = Field(default_factory=dict[str, int])
     """What those with insufficient data lack → how many of them lack it."""
     n_not_judged: int = 0
-    """Latents without a verdict: they never fire on the held-out tokens, or were not among those judged."""
+    """Further latents, of which nothing was asked."""
+    tests: tuple[tuple[str, int, int], ...] = ()
+    """(`causal_effect`, latents that passed, latents it says something of), likewise `model_specificity`."""
+    thresholds: tuple[tuple[str, Number], ...] = ()
+    """(control, the least model-specificity that passes against it); NaN where the FDR filter found none."""
     density: tuple[tuple[str, Histogram], ...] = ()
     """Histograms of log10 density: (`trained` or the control's name, histogram), trained first, edges shared."""
     stability: Chart | None = None
@@ -182,7 +187,9 @@ class DictionaryReport(Record):
     training: tuple[Chart, ...] = ()
     """Loss parts, L0, dead latents against tokens."""
     points: tuple[LatentPoint, ...] = ()
-    """Judged latents for the scatter; a sample of at most a few thousand."""
+    """Latents with both numbers, for the scatter; a sample of at most a few thousand."""
+    n_points: int = 0
+    """How many latents have both numbers."""
     effect_unit: str = "nats a firing token"
 
 
@@ -269,10 +276,14 @@ class Calibration(Record):
 
     description: str
     """What was planted and how, one or two sentences."""
+    controls: tuple[str, ...] = ()
+    """Kinds of control that it was run with."""
     false_positive_rate: MetricRecord
     """Share of planted non-features called supported."""
     miss_rate: MetricRecord
     """Share of planted features not called supported."""
+    by_kind: tuple[tuple[str, MetricRecord], ...] = ()
+    """(`statistics of the input`, …) with the share of each kind of non-feature called supported."""
     target: Number = 0.05
     counts: tuple[tuple[str, dict[Status, int]], ...] = ()
     """(`planted feature`, …) with the count of each verdict."""
@@ -320,6 +331,11 @@ class StudySummary(Record):
     device: str = ""
 
 
+def n_judged(counts: Mapping[Status, int]) -> int:
+    """How many of these latents have a verdict."""
+    return sum(counts.get(status, 0) for status in JUDGED)
+
+
 class StudyReport(Record):
     """Everything one report shows."""
 
@@ -338,6 +354,9 @@ class StudyReport(Record):
     latents: tuple[LatentReport, ...] = ()
     """The most telling latents, in the order of display inside each (status, site)."""
     calibration: Calibration | None = None
+    """Error rates of the very procedure of this study, its controls included; None where none were measured."""
+    calibration_missing: str = ""
+    """Why there are none."""
     charts: tuple[Chart, ...] = ()
     """Further charts of the study as a whole."""
     provenance: tuple[Provenance, ...] = ()
@@ -348,6 +367,16 @@ class StudyReport(Record):
     def verdict_counts(self) -> dict[Status, int]:
         """Counts of each verdict over all dictionaries."""
         return {s: sum(d.verdict_counts.get(s, 0) for d in self.dictionaries) for s in STATUSES}
+
+    @property
+    def n_judged(self) -> int:
+        """Latents with a verdict: supported, mixed or indistinguishable from a control."""
+        return n_judged(self.verdict_counts)
+
+    @property
+    def n_latents(self) -> int:
+        """Latents of all dictionaries, judged or not."""
+        return sum(self.verdict_counts.values()) + sum(d.n_not_judged for d in self.dictionaries)
 
     def save(self, path: Path) -> None:
         """Write the report as JSON; the caller (a stage or a run) makes the write atomic."""

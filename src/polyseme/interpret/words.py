@@ -15,7 +15,7 @@ STATUS_SHORT: dict[Status, str] = {
     "supported": "supported",
     "mixed": "mixed",
     "indistinguishable_from_control": "like a control",
-    "insufficient_data": "too little data",
+    "insufficient_data": "not judged",
 }
 STATUS_SIGNS: dict[Status, str] = {
     "supported": "●",
@@ -25,16 +25,23 @@ STATUS_SIGNS: dict[Status, str] = {
 }
 STATUS_MEANINGS: dict[Status, str] = {
     "supported": (
-        "Its causal effect beats an equal-norm random direction after Benjamini–Hochberg correction, the interval "
-        "of its model-specificity lies above 0, and it fired in enough documents."
+        "Both tests pass. Causal: removing it changes the predictions more than removing a random direction of equal "
+        "norm does (p corrected over the dictionary's latents by Benjamini–Hochberg, and the effect's interval above "
+        "the mean of the random directions). Specific: against every control, the interval of its model-specificity "
+        "lies above 0 (or verdicts.margin), and the model-specificity reaches the FDR threshold."
     ),
     "mixed": (
-        "The tests disagree: it matters to the loss but a control dictionary has its like, or the other way round."
+        "Both tests were made and exactly one passes: it changes the predictions but is not shown to be specific to "
+        "the trained network, or the other way round."
     ),
-    "indistinguishable_from_control": ("Neither test tells it from what the same method finds on a null network."),
+    "indistinguishable_from_control": (
+        "Both tests were made and neither passes: it is not shown to change the predictions more than a random "
+        "direction, nor to be matched better in another seed's dictionary than in a control's."
+    ),
     "insufficient_data": (
-        "A test that the verdict needs was not made, most often because it fired in too few held-out documents. This "
-        "is not evidence against it."
+        "Not judged: a test that a verdict needs could not be made, or no result could have passed it. It fired or "
+        "was sampled in too few held-out documents, or the FDR filter found no threshold, or the study lacks what the "
+        "test is made of. This is no evidence against it."
     ),
 }
 
@@ -44,7 +51,7 @@ METRIC_NAMES: dict[str, str] = {
     "cosine": "Cosine of y and ŷ",
     "shrinkage": "Shrinkage",
     "stability_cosine": "Seed stability (mean cosine)",
-    "stability_shared": "Seed stability (cosine > .7)",
+    "stability_shared": "Seed stability (cosine > 0.7)",
     "norm_ratio": "Norm ratio",
     "dead_latents": "Dead latents",
     "dense_latents": "Dense latents",
@@ -64,6 +71,13 @@ METRIC_NAMES: dict[str, str] = {
 }
 TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firing_documents": "data"}
 """Tests by one word each."""
+TEST_MEANINGS = {
+    "causal_effect": "change the predictions more than a random direction of equal norm does",
+    "model_specificity": (
+        "are matched better by another seed's dictionary than by any control's, beyond the FDR threshold"
+    ),
+}
+"""What latents do that pass a test."""
 SHOWN_ONLY = frozenset({"observed_loss_effect"})
 """Evidence that no verdict rests on."""
 SHARES = frozenset({"dead_latents", "dense_latents", "stability_shared", "ce_recovered"})
@@ -116,32 +130,45 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "report judges latents; it never takes them for features.",
     ),
     (
+        "Judged",
+        "A latent with one of the three verdicts. Latents with insufficient data are counted apart: nothing was found "
+        "about them, for them or against them.",
+    ),
+    (
         "L0",
         "Mean number of non-zero latents per vector.",
     ),
     (
         "Density",
-        "Share of held-out vectors on which a latent fires. Dead: never fires; dense: fires on more than a tenth.",
+        "Share of held-out vectors on which a latent fires. Dead: it never fires there; dense: on more than a tenth.",
     ),
     (
         "FVU",
         "Fraction of variance unexplained: Σ‖y−ŷ‖² / Σ‖y−ȳ‖² over the whole held-out split, ȳ the split's mean. 0 "
-        "is perfect, 1 is no better than the mean. Never a mean of batch ratios.",
+        "is perfect, 1 is no better than the mean. Never a mean of batch ratios. Not measured where y does not vary.",
     ),
     (
         "Token and bigram look-up",
-        "FVU of E[y | token] and E[y | the last two tokens]: what a table without any network inside would score. "
-        "A dictionary worth having does far better.",
+        "FVU of E[y | token] and E[y | the last two tokens], learned on the first evaluation.lookup_tokens training "
+        "tokens (200,000 unless set) and at most 100,000 bigrams; a token not seen there gets the mean vector. What a "
+        "table without any network inside scores.",
     ),
     (
         "CE clean, patched, zero, mean",
         "Cross-entropy of the next token in nats, with the network as it is, with the reconstruction in place of "
-        "the activations, with zeros there, and with the split's mean there.",
+        "the activations, with zeros there, and with the site's mean vector there.",
+    ),
+    (
+        "Mean ablation",
+        "Every counted token's vector is replaced by the mean vector of the site over the first 50,000 training tokens "
+        "(all of them where there are fewer), in whole windows: one vector for the whole split, not the mean of the "
+        "held-out tokens.",
     ),
     (
         "CE recovered",
-        "(CE ablated − CE patched) / (CE ablated − CE clean), for zero- and for mean-ablation. The choice of "
-        "ablation changes the number, so both are shown with every CE behind them.",
+        "(CE ablated − CE patched) / (CE ablated − CE clean), for zero and for mean ablation. The choice of "
+        "ablation changes the number, so both are shown with every CE behind them. Not measured where ablation costs "
+        "no loss to recover: see the note beside it.",
     ),
     (
         "Joint",
@@ -153,28 +180,45 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Compute-equivalent",
-        "The size of the plain model, on a measured ladder of models trained alike, whose CE equals the patched CE.",
+        "The size of the plain model, on a measured ladder of models trained alike, whose CE equals the patched CE. "
+        "Beyond the ends of the ladder only the side is given.",
     ),
     (
         "Causal effect",
-        "Mean over a latent's firing tokens of what subtracting fᵢdᵢ there does, by full forward passes: KL(clean ‖ "
-        "ablated), which is the rise of the loss expected under the network's own predictions, and beside it the "
-        "observed CE(x − fᵢdᵢ) − CE(x) of the actual next token, an unbiased but far noisier reading of the same. "
-        "Null: a random direction of equal norm at the same tokens.",
+        "Mean, over at most causal.n_samples of a latent's firing tokens, of what subtracting fᵢdᵢ there does to the "
+        "prediction made there, by full forward passes: KL(clean ‖ ablated), which is the rise of the loss expected "
+        "under the network's own predictions, and beside it the observed CE(x − fᵢdᵢ) − CE(x) of the actual next "
+        "token, a far noisier reading. Null: a random direction of equal norm at the same tokens.",
+    ),
+    (
+        "p corrected",
+        "One-sided, by sign flips of whole documents, corrected by Benjamini–Hochberg over the latents of the "
+        "dictionary that the test is made on. A latent sampled in few documents has a smallest p-value whatever its "
+        "effect; where that could not have passed, the latent is not judged.",
     ),
     (
         "Model-specificity",
         "maxⱼ corr(fᵢ, fⱼ of another seed on the same network) − maxⱼ corr(fᵢ, fⱼ of a dictionary trained on the "
-        "control network), over the same held-out tokens. Above 0: the network, not the data or the method, "
-        "brings the latent forth.",
+        "control), over the same held-out tokens; each match is chosen on one half of the documents and measured on "
+        "the other, both ways. Above 0 the other seed's match is closer, which the luck of two training runs can do "
+        "too: what is more than luck is left to the FDR threshold.",
     ),
     (
-        "Token share η²",
-        "Var(E[f | token]) / Var(f): how much of a latent is told by the present token alone.",
+        "FDR threshold",
+        "The least model-specificity that passes, for each dictionary and control: the smallest t at which "
+        "(1 + latents at or below −t) / (latents at or above t) is at most verdicts.margin_fdr (0.02 unless set). "
+        "What lies below 0 is there by luck, so it tells how much above 0 is, too. At 0.02 at least fifty latents must "
+        "reach t. Where no t will do, the test says nothing about the dictionary, and no latent of it is judged.",
+    ),
+    (
+        "Token share ε²",
+        "Var(E[f | token]) / Var(f), corrected for tokens that occur a few times only (Kelley's ε²): how much of a "
+        "latent follows from the present token alone. About 0 where nothing does, and it may lie a little below.",
     ),
     (
         "Seed recurrence",
-        "Best correlation with any latent of a dictionary trained from another seed.",
+        "Correlation with the best match in a dictionary trained from another seed, chosen on one half of the "
+        "documents and measured on the other.",
     ),
     (
         "Interval",

@@ -220,7 +220,7 @@ def _curve_class(chart: Chart, index: int) -> str:
 
 
 def scatter(dictionary: DictionaryReport) -> Markup | None:
-    """Causal effect against model-specificity, one mark a judged latent; the effect on a symmetric-root axis."""
+    """Causal effect against model-specificity, one mark a latent; the effect on a symmetric-root axis."""
     points = [p for p in dictionary.points if math.isfinite(p.effect) and math.isfinite(p.margin)]
     if not points:
         return None
@@ -228,7 +228,8 @@ def scatter(dictionary: DictionaryReport) -> Markup | None:
     def root(v: float) -> float:
         return math.copysign(math.sqrt(abs(v)), v)
 
-    x = padded([p.margin for p in points], zero=True)
+    thresholds = [(name, t) for name, t in dictionary.thresholds if math.isfinite(t)]
+    x = padded([*(p.margin for p in points), *(t for _, t in thresholds)], zero=True)
     y = padded([root(p.effect) for p in points], zero=True)
     label = f"Causal effect against model-specificity of {len(points)} latents at {dictionary.name}"
     frame = Frame(label, x, y, height=280, left=52)
@@ -243,6 +244,8 @@ def scatter(dictionary: DictionaryReport) -> Markup | None:
     turn = f"rotate(-90 11 {middle:.0f})"
     frame.add(tag("text", title, class_="title", x=11, y=middle, text_anchor="middle", transform=turn))
     frame.x_axis("model-specificity margin", 6).vertical(0).horizontal(0)
+    for i, (_, threshold) in enumerate(thresholds):
+        frame.vertical(threshold, f"line {control_class(i)} dash")
     for status in reversed(STATUSES):
         marks = [
             marker(frame.x(p.margin), frame.y(root(p.effect)), STATUS_SHAPES[status], 2.1)

@@ -18,7 +18,7 @@ from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.interpret import numbers, words
 from polyseme.interpret.headlines import headlines
-from polyseme.interpret.report import STRATA, Comparison, Context, ControlValue, LatentReport, StudyReport
+from polyseme.interpret.report import STRATA, Comparison, Context, ControlValue, LatentReport, StudyReport, n_judged
 from polyseme.web.report import charts
 
 LEVELS = 6
@@ -70,7 +70,9 @@ def render(report: StudyReport) -> str:
             headlines=headlines(report),
             statuses=STATUSES,
             counts=report.verdict_counts,
-            judged=sum(report.verdict_counts.values()),
+            judged=report.n_judged,
+            n_judged=n_judged,
+            total=report.n_latents,
             metrics=_metrics(report),
             comparisons=_by_metric(report.comparisons),
             latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
