@@ -152,7 +152,7 @@ def _run_study(prog: str, default: Any, args: list[str]) -> int:
     from polyseme.cli.summary import print_summary
     from polyseme.controls.study import ControlledStudyConfig
     from polyseme.controls.study import study as run_study
-    from polyseme.studies.files import input_error
+    from polyseme.core.validation import input_error
 
     def chosen(
         config: Annotated[ControlledStudyConfig, tyro.conf.arg(name="")] = default,

@@ -5,7 +5,7 @@ import sys
 from contextlib import redirect_stderr
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from polyseme.core.errors import InputError
 
@@ -43,7 +43,7 @@ def parse(flags: type[Any], args: list[str], prog: str, *, config: tuple[Any, ..
 
 
 def _input_error(error: ValidationError, prog: str) -> InputError:
-    from polyseme.studies.files import worded
+    from polyseme.core.validation import input_error
 
-    lines = [worded(".".join(str(part).replace("_", "-") for part in p["loc"]), p) for p in error.errors()]
-    return InputError("; ".join(lines), where="the flags", fix=f"see `{prog} --help` for what each of them may be")
+    fix = f"see `{prog} --help` for what each of them may be"
+    return input_error(error, {}, BaseModel, where="the flags", fix=fix)

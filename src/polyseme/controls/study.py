@@ -21,6 +21,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.memory import peak_memory
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord, Status
+from polyseme.core.validation import validate_config
 from polyseme.evaluation import Continuation
 from polyseme.evaluation.specificity import Specificity
 from polyseme.evaluation.token_share import TokenShare
@@ -32,7 +33,7 @@ from polyseme.studies.bench import Bench
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.continuations import continuations_stage
 from polyseme.studies.dictionaries import dictionaries_stage
-from polyseme.studies.files import load_config, validate_config
+from polyseme.studies.files import load_config
 from polyseme.studies.measure import Readings, Spliced, readings_stage, splice_stage
 from polyseme.studies.subject import Subject, Trained
 from polyseme.studies.tokens import Tokens, tokens_stage
@@ -215,7 +216,7 @@ def study(
 def as_config(config: ControlledStudyConfig | Mapping[str, Any] | str | Path) -> ControlledStudyConfig:
     """The config that a path, a mapping or a config means."""
     if isinstance(config, ControlledStudyConfig):
-        return config
+        config = config.model_dump()  # what `model_copy` changed was not validated
     if isinstance(config, str | Path):
         return load_config(Path(config), ControlledStudyConfig)
     return validate_config(config, ControlledStudyConfig, where="the study's config")

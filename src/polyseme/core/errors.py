@@ -35,4 +35,5 @@ def nearest_names(name: str, known: "list[str] | tuple[str, ...]", n: int = 5) -
     """The known names most like `name`, best first, for an error message."""
     import difflib
 
-    return difflib.get_close_matches(name, known, n=n, cutoff=0.3)
+    # Its cost grows with the square of the length, and a stranger's name may be as long as a file.
+    return difflib.get_close_matches(name[:200], known, n=n, cutoff=0.3)

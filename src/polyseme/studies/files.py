@@ -1,125 +1,143 @@
-"""Study files: TOML to a validated config, with errors that name the key and its nearest valid one."""
+"""Study files: TOML to a mapping, whatever the file is, in time and memory that its size bounds."""
 
+import re
+import stat
+import sys
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.validation import MAX_DEPTH, cut, validate_config
+from polyseme.store.failures import refusal
 
 C = TypeVar("C", bound=BaseModel)
+STANDARD_INPUT = "-"
 MAX_BYTES = 1 << 20
+MAX_KEYS = 2000
+_HELP = "see docs/study.md"
+
+_STRING_OR_COMMENT = re.compile(
+    r"""
+    \"{3} (?: [^"\\] | \\. | "{1,2}(?!") )*+ (?: "{3,5} | \Z )?    # a string of several lines
+    | '{3} (?: [^'] | '{1,2}(?!') )*+ (?: '{3,5} | \Z )?
+    | " (?: [^"\\\n] | \\[^\n] )*+ "?
+    | ' [^'\n]*+ '?
+    | \# [^\n]*+
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 def load_config(path: Path, model: type[C]) -> C:
     """Read a TOML file into `model`.
 
     Raises:
-        InputError: the file is missing, too large, not UTF-8, not TOML, or does not fit the model.
+        InputError: there is no such file, or it cannot be read, is not TOML, or does not fit the model.
     """
-    if not path.is_file():
-        near = nearest_names(path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [])
-        hint = f"did you mean {', '.join(near)}?" if near else "give the path of a TOML file; see docs/study.md"
-        raise InputError(f"there is no study file {path}", where=str(path), fix=hint)
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError("a study file larger than 1 MiB is not one", where=str(path))
-    try:
-        value = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 at byte {error.start}", where=str(path), fix="save the file in UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not valid TOML: {error}", where=str(path), fix="mend the line it names") from error
-    return validate_config(value, model, where=str(path))
+    return validate_config(read_toml(path), model, where=str(path))
 
 
-def validate_config(value: Mapping[str, Any], model: type[C], *, where: str) -> C:
-    """Validate a mapping as `model`.
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; `-` reads standard input.
 
     Raises:
-        InputError: names every key that does not fit, with the nearest valid names.
+        InputError: there is no such file, it is a folder, a device or a pipe, too large, not UTF-8, not TOML, empty, or
+            nested deeper than any config.
     """
+    data = _standard_input() if str(path) == STANDARD_INPUT else _file(path)
+    where = cut(str(path), 200)
+    if len(data) > MAX_BYTES:
+        raise InputError("it is larger than 1 MiB, which no study file is", where=where, fix=_HELP)
+    return parse_toml(_text(data, where), where)
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    tomllib takes memory with the square of the number of parts of a dotted key, and recurses into arrays and inline
+    tables, so both are counted before it is asked.
+
+    Raises:
+        InputError: not TOML, empty, or larger or deeper than any config.
+    """
+    _check_outline(text, where)
     try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise input_error(error, value, model, where=where) from error
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not valid TOML: {cut(str(error), 200)}", where=where, fix="correct that line") from error
+    except ValueError as error:  # Python's own limit on the digits of an integer
+        fix = "no setting is as large as that"
+        raise InputError("a number has more than 4,300 digits", where=where, fix=fix) from error
+    if not value:
+        raise InputError("the file sets no field", where=where, fix=f"name at least the network and its sites; {_HELP}")
+    return value
 
 
-def input_error(error: ValidationError, value: Mapping[str, Any], model: type[BaseModel], *, where: str) -> InputError:
-    """What pydantic found wrong with `value` as a `model`, in the words a person wrote it in."""
-    lines: list[str] = []
-    for problem in error.errors():
-        place = _place(value, problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = _siblings(model, value, problem["loc"])
-            near = nearest_names(place.rsplit(".", 1)[-1], known) or sorted(known)
-            lines.append(f"unknown key {place!r} (nearest: {', '.join(near[:5])})")
-        else:
-            lines.append(worded(place, problem))
-    fix = "correct the key; `polyseme study --help` lists every one with its meaning"
-    return InputError("; ".join(lines), where=where, fix=fix)
+def _file(path: Path) -> bytes:
+    where = cut(str(path), 200)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                return file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise InputError("there is no such study file", where=where, fix=_did_you_mean(path)) from error
+    except OSError as error:
+        raise refusal(error, where) from error
+    except ValueError as error:  # a NUL in the path
+        raise InputError(f"no file can be called that: {error}", where=where, fix="give the path of a file") from error
+    if stat.S_ISDIR(mode):
+        raise InputError("this is a folder", where=where, fix=_did_you_mean(path / "study.toml"))
+    fix = f"give a file, or `{STANDARD_INPUT}` and the text on standard input"
+    raise InputError("this is a device or a pipe, no file", where=where, fix=fix)
 
 
-def worded(place: str, problem: Mapping[str, Any]) -> str:
-    """One of pydantic's findings: the place, what is wrong there, and what was given."""
-    given = problem["input"] if isinstance(problem["input"], str | int | float | bool) else ""
-    said = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}".removeprefix(": ") + (f" (given: {given!r})" if given != "" else "")
+def _did_you_mean(path: Path) -> str:
+    try:
+        beside = [other.name for _, other in zip(range(1000), path.parent.glob("*.toml"), strict=False)]
+    except (OSError, ValueError):
+        beside = []
+    near = nearest_names(path.name, beside)
+    return f"did you mean {', '.join(near)}?" if near else f"give the path of a TOML file; {_HELP}"
 
 
-def _place(value: Any, loc: tuple[int | str, ...]) -> str:
-    """The dotted key a person wrote: pydantic puts the tags of unions between, and those are left out."""
-    parts: list[str] = []
-    at: Any = value
-    for i, part in enumerate(loc):
-        last = i == len(loc) - 1
-        if isinstance(at, Mapping):
-            if part in at or last:
-                parts.append(str(part))
-                at = cast(Mapping[str, Any], at).get(str(part))
-        elif isinstance(at, list) and isinstance(part, int) and part < len(cast(list[Any], at)):
-            parts.append(str(part))
-            at = cast(list[Any], at)[part]
-        elif last and not parts:
-            parts.append(str(part))
-    return ".".join(parts)
+def _standard_input() -> bytes:
+    stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    if stream is None or stream.isatty():
+        fix = "pipe a study file into the command, or give its path"
+        raise InputError("standard input is a terminal", where=STANDARD_INPUT, fix=fix)
+    return stream.read(MAX_BYTES + 1)
 
 
-def _siblings(model: type[BaseModel], value: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields beside the unknown one, found by walking the schema along its place."""
-    schema = model.model_json_schema()
-    definitions = schema.get("$defs", {})
-    nodes = [schema]
-    at: Any = value
-    for part in loc[:-1]:
-        children: list[Any] = []
-        for node in nodes:
-            if isinstance(part, int):
-                children += [node["items"]] if isinstance(node.get("items"), dict) else node.get("prefixItems", [])
-            elif part in node.get("properties", {}):
-                children.append(node["properties"][part])
-        if not children:
-            continue  # the tag of a union
-        at = at[part] if isinstance(part, int) else at.get(part)
-        nodes = [node for child in children for node in _resolved(child, definitions)]
-        kinds = [n for n in nodes if _kind_fits(n, at)]
-        nodes = kinds or nodes
-    return sorted({name for node in nodes for name in node.get("properties", {})})
+def _text(data: bytes, where: str) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4]:
+        raise InputError("the file is UTF-16 or UTF-32", where=where, fix="save it in UTF-8")
+    try:
+        return data.decode("utf-8-sig")  # with or without the mark that Windows puts in front
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"line {line} is not UTF-8", where=where, fix="save the file in UTF-8") from error
 
 
-def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
-    if "$ref" in node:
-        return _resolved(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
-    options = node.get("oneOf") or node.get("anyOf") or node.get("allOf")
-    return [n for option in options for n in _resolved(option, definitions)] if options else [node]
-
-
-def _kind_fits(node: dict[str, Any], at: Any) -> bool:
-    if not isinstance(at, Mapping):
-        return False
-    for tag in ("kind", "architecture"):
-        const = node.get("properties", {}).get(tag, {}).get("const")
-        if const is not None and const == cast(Mapping[str, Any], at).get(tag):
-            return True
-    return False
+def _check_outline(text: str, where: str) -> None:
+    """Refuse what no study needs: deep nesting, keys of many parts, thousands of keys."""
+    outline = _STRING_OR_COMMENT.sub(lambda found: "" if found[0][0] == "#" else "s", text)
+    depth = parts = keys = 0
+    for c in outline:
+        if c in "[{":
+            depth += 1
+        elif c in "]}":
+            depth = max(0, depth - 1)
+        elif c == ".":
+            parts += 1
+        if c in "=,[]{}\n":
+            keys += c == "="
+            parts = 0
+        if depth > MAX_DEPTH or parts > MAX_DEPTH:
+            what = f"tables are nested more than {MAX_DEPTH} deep"
+            raise InputError(what, where=where, fix=f"a study has five levels; {_HELP}")
+    if keys > MAX_KEYS:
+        raise InputError(f"{keys:,} keys are more than the {MAX_KEYS:,} a study may have", where=where, fix=_HELP)
