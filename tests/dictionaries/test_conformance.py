@@ -295,6 +295,7 @@ def test_topk_has_at_most_k_and_batch_topk_k_on_average(k, rows, seed):
     assert (z.l0 <= k).all()
     batch_topk = BatchTopKConfig(n_latents=32, k=k).build(6, seed=seed)
     stats = batch_topk.accumulate(make_batch(x), progress=0.0, dead=None, coefficient=0.0)
+    batch_topk.after_step()
     assert float(stats.l0) <= k + 1e-6
     # The first threshold is the smallest value kept, so that inference keeps all but that one entry.
     assert int(stats.fired.sum()) - len(batch_topk.encode(x).values) in (0, 1)
@@ -331,6 +332,7 @@ def test_no_dense_activation_is_ever_made(name, monkeypatch):
     batch = make_batch(x)
     dead = torch.arange(n) % 40 == 0
     dictionary.accumulate(batch, progress=0.0, dead=dead, coefficient=0.1)
+    dictionary.after_step()
     with Largest() as watch:
         stats = dictionary.accumulate(batch, progress=0.0, dead=dead, coefficient=0.1)
         dictionary.reconstruct(x)

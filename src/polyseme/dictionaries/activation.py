@@ -2,7 +2,9 @@
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -136,10 +138,15 @@ class Activation(ABC):
     """Trained tensors beyond weights and biases."""
     buffers: dict[str, Tensor]
     """Other state."""
+    carried: Mapping[str, Tensor] = MappingProxyType({})
+    """State that only training needs: what a step's bits depend on beside weights, buffers and the batch."""
 
     @abstractmethod
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        """The entries that matter, ascending in each row unless training; None: use dense tiles (training only)."""
+        """The entries that matter, ascending in each row unless training; None: use dense tiles (training only).
+
+        It moves no state (`stepped` does): asked twice about one batch, it answers the same.
+        """
 
     @abstractmethod
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
@@ -160,6 +167,9 @@ class Activation(ABC):
 
     def finish(self, step: Step, /) -> None:  # noqa: B027  most have nothing
         """What is to be added to `step` once, after all pieces of the batch."""
+
+    def stepped(self) -> None:  # noqa: B027  most have nothing
+        """Take in what the last training `select` found: called once its step was taken, and moved the weights."""
 
     @abstractmethod
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:

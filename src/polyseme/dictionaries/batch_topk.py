@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal, final
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -49,22 +50,31 @@ class BatchTopK(Activation):
     ):
         self._k, self.k_aux, self.aux_coefficient, self.prefixes = k, k_aux, aux_coefficient, prefixes
         self._threshold = threshold
-        self._guess = 0.0  # the last batch's smallest value: only saves work, so no part of the state
+        # The smallest value that the last step kept: it saves work and changes no choice, but which products make the
+        # values depends on it, and so do their last bits.
+        self._guess = torch.zeros_like(threshold)
+        self._smallest: Tensor | None = None  # of a step that may still be taken
         self.parameters: dict[str, Tensor] = {}
         self.buffers = {"threshold": threshold}
+        self.carried = {"guess": self._guess}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         if not training and float(self._threshold) >= 0:
             return select_above(encoder, self._threshold)
-        entries = select_batch_top_k(encoder, self._k, self._guess if training else 0.0)
-        if training and len(entries.pre):
-            smallest = entries.pre.min()
-            self._guess = float(smallest)
-            if float(self._threshold) < 0:
-                self._threshold.copy_(smallest)
-            else:
-                self._threshold.lerp_(smallest, 1 - self.decay)
+        entries = select_batch_top_k(encoder, self._k, float(self._guess) if training else 0.0)
+        if training:
+            self._smallest = entries.pre.min() if len(entries.pre) else None
         return entries
+
+    def stepped(self) -> None:
+        smallest, self._smallest = self._smallest, None
+        if smallest is None:
+            return
+        self._guess.copy_(smallest)
+        if float(self._threshold) < 0:
+            self._threshold.copy_(smallest)
+        else:
+            self._threshold.lerp_(smallest, 1 - self.decay)
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre

@@ -109,12 +109,12 @@ class SparseDictionary:
         return dict(self._parameters)
 
     def weights(self) -> dict[str, Tensor]:
-        """What a folded dictionary is made of: `tensors()` without the normalisation, live."""
+        """What a folded dictionary is made of: `tensors()` without normalisation and state of training, live."""
         return {**self._parameters, **self._activation.buffers}
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter and buffer, live; copy into them in place to restore."""
-        return {**self.weights(), **self._buffers}
+        return {**self.weights(), **self._activation.carried, **self._buffers}
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
@@ -167,6 +167,11 @@ class SparseDictionary:
         """The decoder's rows, of norm 1: what one unit of a latent adds."""
         return self._parameters["W_dec"] / self._norms()[:, None]
 
+    @property
+    def is_initialised(self) -> bool:
+        """True once it has taken a centre and scale; a folded dictionary has none of its own."""
+        return any(bool((t != (1 if name.startswith("scale") else 0)).any()) for name, t in self._buffers.items())
+
     @torch.no_grad()
     def initialise(self, batch: Batch) -> None:
         """Take centre and scale of inputs and targets from the first batch.
@@ -177,22 +182,30 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not finite, all alike, or not as wide as the dictionary.
         """
-        for port, vectors in (("in", batch.x), ("out", batch.y)):
-            self._check_width(vectors, port)
-            parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # few in float64 at a time
-            centre = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(vectors)
-            squares = torch.stack([(part - centre).square().sum() for part in parts]).sum()
-            scale = (squares / vectors.numel()).sqrt()
-            if not bool(torch.isfinite(scale)) or float(scale) <= 1e-12 * float(centre.abs().max()):
-                raise InputError(
-                    "the activations are not finite"
-                    if not bool(torch.isfinite(scale))
-                    else "the activations are all equal",
-                    where=f"first training batch, port {port}",
-                    fix="look at the site and at the network's outputs there",
-                )
+        found = [
+            (port, *self._centre_and_scale(vectors, port)) for port, vectors in (("in", batch.x), ("out", batch.y))
+        ]
+        for port, centre, scale in found:  # all or nothing
             self._buffers[f"centre_{port}"].copy_(centre)
             self._buffers[f"scale_{port}"].copy_(scale)
+
+    def _centre_and_scale(
+        self, vectors: Float[Tensor, "batch d"], port: str
+    ) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
+        self._check_width(vectors, port)
+        parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # few in float64 at a time
+        centre = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(vectors)
+        squares = torch.stack([(part - centre).square().sum() for part in parts]).sum()
+        scale = (squares / vectors.numel()).sqrt()
+        if not bool(torch.isfinite(scale)) or float(scale) <= 1e-12 * float(centre.abs().max()):
+            raise InputError(
+                "the activations are not finite"
+                if not bool(torch.isfinite(scale))
+                else "the activations are all equal",
+                where=f"first training batch, port {port}",
+                fix="look at the site and at the network's outputs there",
+            )
+        return centre, scale
 
     @torch.no_grad()
     def accumulate(
@@ -262,7 +275,8 @@ class SparseDictionary:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Renormalise decoder rows, where the architecture keeps them at norm 1."""
+        """Renormalise decoder rows, where the architecture keeps them at norm 1, and take in what the step found."""
+        self._activation.stepped()
         if self._activation.unit_norm:
             W_dec = self._parameters["W_dec"]
             W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_(min=torch.finfo(W_dec.dtype).tiny))

@@ -104,6 +104,11 @@ class Trainable(Dictionary, Protocol):
         """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
         ...
 
+    @property
+    def is_initialised(self) -> bool:
+        """True once it has taken a centre and scale: it has been trained, or began to be."""
+        ...
+
     def initialise(self, batch: Batch) -> None:
         """Take the data's centre and scale from the first batch."""
         ...

@@ -9,9 +9,9 @@ killed and resumed ends in the same bits as one that was not, on the same machin
 import dataclasses
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -20,19 +20,20 @@ from polyseme.activations import ActivationSource
 from polyseme.activations.massive import Spread
 from polyseme.core.batch import Batch, SiteBatch
 from polyseme.core.config import fingerprint
-from polyseme.core.errors import Diverged, InputError
+from polyseme.core.errors import DamagedArtifact, Diverged, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.dictionaries.workspace import keeping
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller
-from polyseme.training.interrupts import hold_interrupts
+from polyseme.training.interrupts import Signals
 from polyseme.training.jobs import Job, NotFinite, Plan, TrainedJob, Trainee
 from polyseme.training.leaving_out import LeavingOut, leaving_out, measured_spreads, told
 from polyseme.training.preflight import plan_of, target_of
 from polyseme.training.schedules import auto_learning_rate
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
+"""2 left out what BatchTopK takes from one step to the next."""
 _SECONDS_BETWEEN_UPDATES = 0.2
 
 
@@ -61,7 +62,9 @@ def fit(
         The jobs in their order, with their histories.
 
     Raises:
-        InputError: the jobs do not fit the source or the config, or the checkpoints are another training's.
+        InputError: the jobs do not fit the source or the config, a dictionary was trained before, or the checkpoints are
+            another training's.
+        DamagedArtifact: the newest whole checkpoint does not hold what it should.
         Diverged: a loss or gradient is not finite, or a reconstruction is hopeless; the last good checkpoint stays.
     """
     plan = plan_of(jobs, source, config)
@@ -77,10 +80,23 @@ def fit(
     identity = _identity(jobs, source, config, plan, leaving)
     run = _Fit([_trainee(job, plan, config) for job in jobs], plan, checkpoints, identity, leaving)
     start = run.resume(reporter)
+    if start == 0:
+        _check_untrained(jobs)
     if start < plan.n_steps:
         with keeping():
             run.train(source, start, config.checkpoint_seconds, reporter)
     return [TrainedJob(t.job, tuple(t.history), plan.n_steps * plan.batch_size) for t in run.trainees]
+
+
+def _check_untrained(jobs: Sequence[Job]) -> None:
+    """What an interrupted training leaves in memory may be half a step; a new training does not begin with it."""
+    for job in jobs:
+        if job.dictionary.is_initialised:
+            raise InputError(
+                "the dictionary was trained before, and there is no checkpoint to go on from",
+                where=f"job {job.name}",
+                fix="build a new one, train a `folded()` copy, or give the folder of its checkpoints",
+            )
 
 
 def _trainee(job: Job, plan: Plan, config: TrainingConfig) -> Trainee:
@@ -122,14 +138,19 @@ def _identity(
 
 @final
 class _Fit:
-    """The loop's state."""
+    """The loop's state.
+
+    Attributes:
+        done: whole steps; None while one is being taken: whatever ends it before its end, there is nothing to save.
+        saved: the newest checkpoint.
+    """
 
     def __init__(
         self, trainees: list[Trainee], plan: Plan, checkpoints: Path | None, identity: str, leaving: LeavingOut
     ):
         self.trainees, self.plan, self.checkpoints, self.identity = trainees, plan, checkpoints, identity
         self.leaving = leaving
-        self.done = 0
+        self.done: int | None = 0
         self.saved: Path | None = None
 
     def resume(self, reporter: Reporter) -> int:
@@ -137,83 +158,131 @@ class _Fit:
         checkpoint = latest_checkpoint(self.checkpoints, reporter=reporter) if self.checkpoints else None
         if checkpoint is None:
             return 0
+        where = str(checkpoint.path)
+        version = cast(dict[str, Any], checkpoint.state).get("version") if isinstance(checkpoint.state, dict) else None
+        if version != _STATE_VERSION:
+            reporter.message(f"the checkpoint {where} was written by another version; the training starts again")
+            return 0
         if checkpoint.state["identity"] != self.identity:
             raise InputError(
                 "the checkpoints belong to another training",
                 where=str(self.checkpoints),
                 fix="choose another folder, or delete this one",
             )
-        for index, (trainee, state) in enumerate(zip(self.trainees, checkpoint.state["jobs"], strict=True)):
-            prefix = f"{index}."
-            own = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
-            trainee.restore(own, state)
+        restored: list[Callable[[], None]] = []
+        try:
+            for index, (trainee, state) in enumerate(zip(self.trainees, checkpoint.state["jobs"], strict=True)):
+                prefix = f"{index}."
+                own = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
+                restored.append(trainee.restoring(own, state))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedArtifact(
+                f"the checkpoint does not hold the state of this training ({str(error).splitlines()[0]})",
+                where=where,
+                fix="delete it",
+            ) from error
+        self.done = None
+        for restore in restored:
+            restore()
         self.done, self.saved = checkpoint.step, checkpoint.path
         reporter.message(f"training goes on from step {checkpoint.step} of {self.plan.n_steps}")
         return checkpoint.step
 
     def save(self) -> None:
         """Write a checkpoint of the state after `done` steps, unless it is there already."""
+        assert self.done is not None, "a half-taken step is no state to go on from"
         if self.checkpoints is None or (self.saved is not None and self.saved.name == f"{self.done:010d}"):
             return
         tensors: dict[str, Tensor] = {}
         for index, trainee in enumerate(self.trainees):
             tensors.update({f"{index}.{name}": tensor for name, tensor in trainee.tensors().items()})
-        state: dict[str, Any] = {"identity": self.identity, "jobs": [trainee.state() for trainee in self.trainees]}
+        state: dict[str, Any] = {
+            "version": _STATE_VERSION,
+            "identity": self.identity,
+            "jobs": [trainee.state() for trainee in self.trainees],
+        }
         self.saved = save_checkpoint(self.checkpoints, self.done, tensors, state)
 
     def train(self, source: ActivationSource, start: int, checkpoint_seconds: float, reporter: Reporter) -> None:
         """Steps `start` to the end."""
+        with Signals() as signals:
+            try:
+                self._train(source, start, checkpoint_seconds, reporter, signals)
+            except BaseException as error:
+                with signals.leaving():
+                    self._leave(error, reporter)
+                raise
+
+    def _train(
+        self, source: ActivationSource, start: int, checkpoint_seconds: float, reporter: Reporter, signals: Signals
+    ) -> None:
         plan = self.plan
         progress = reporter.task("training", plan.n_steps * plan.batch_size, "tokens")
         progress.update(start * plan.batch_size)
         saved_at = shown_at = time.monotonic()
-        try:
-            for batch in source.batches(plan.batch_size, start=start, stop=plan.n_steps):
-                # An interrupt falls between steps, never between the jobs of one: the state stays savable.
-                with hold_interrupts():
-                    self._step(batch)
-                del batch  # before the source makes the next
-                now = time.monotonic()
-                if now - shown_at >= _SECONDS_BETWEEN_UPDATES or self.done == plan.n_steps:
-                    progress.update(self.done * plan.batch_size, note=self._note())
-                    shown_at = now
-                if now - saved_at >= checkpoint_seconds:
-                    self.save()
-                    saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            if self.done:
+        done = start
+        for batch in source.batches(plan.batch_size, start=start, stop=plan.n_steps):
+            # A signal falls between steps, never between the jobs of one.
+            with signals.held():
+                done = self._step(batch)
+            del batch  # before the source makes the next
+            now = time.monotonic()
+            if now - shown_at >= _SECONDS_BETWEEN_UPDATES or done == plan.n_steps:
+                progress.update(done * plan.batch_size, note=self._note())
+                shown_at = now
+            if now - saved_at >= checkpoint_seconds:
                 self.save()
-                reporter.message(
-                    f"stopped after step {self.done} of {plan.n_steps}; the same command goes on from there"
-                )
-            raise
-        assert self.done == plan.n_steps, f"the source gave {self.done - start} batches, not {plan.n_steps - start}"
+                saved_at = time.monotonic()
+        assert done == plan.n_steps, f"the source gave {done - start} batches, not {plan.n_steps - start}"
         self.save()
 
-    def _step(self, batch: SiteBatch) -> None:
+    def _leave(self, error: BaseException, reporter: Reporter) -> None:
+        """On the way out, whatever the reason: keep what was done, where that is a whole number of steps."""
+        wanted = isinstance(error, KeyboardInterrupt)
+        if not self.done:
+            if wanted and self.saved is not None:
+                reporter.message(f"stopped inside a step; the checkpoint before it is kept: {self.saved}")
+            return
+        try:
+            self.save()
+        except Exception as failed:
+            if wanted:
+                raise
+            error.add_note(f"The state after step {self.done} could not be saved either: {failed}")
+            return
+        if wanted:
+            reporter.message(
+                f"stopped after step {self.done} of {self.plan.n_steps}; the same command goes on from there"
+            )
+
+    def _step(self, batch: SiteBatch) -> int:
+        """Let every job take its step; how many are done then."""
+        step, self.done = self.done, None
+        assert step is not None
         for trainee in self.trainees:
             own = batch.at(trainee.job.x_site, trainee.job.y_site)
             own = self.leaving.kept(trainee.job, _to(own, trainee.device))
-            if self.done == 0 and len(own.x) < 2:
+            if step == 0 and len(own.x) < 2:
                 raise InputError(
                     f"leave_out leaves {len(own.x)} of the {len(batch)} vectors of the first batch",
                     where=f"training.leave_out, job {trainee.job.name}",
                     fix="raise training.batch_size, or leave out less",
                 )
             if not len(own.x):
-                trainee.skip(self.done)
+                trainee.skip(step)
                 continue
-            if self.done == 0:
+            if step == 0:
                 trainee.job.dictionary.initialise(own)
             try:
-                trainee.step(own, self.done)
+                trainee.step(own, step)
             except NotFinite as error:
-                raise self._diverged(trainee, own, str(error)) from error
-        self.done += 1
+                raise self._diverged(trainee, own, step, str(error)) from error
+        self.done = step + 1
+        return self.done
 
-    def _diverged(self, trainee: Trainee, batch: Batch, what: str) -> Diverged:
-        first, n = self.done * self.plan.batch_size, len(batch.x)
-        where = f"job {trainee.job.name}, step {self.done + 1} of {self.plan.n_steps}, tokens {first} to {first + n}"
+    def _diverged(self, trainee: Trainee, batch: Batch, step: int, what: str) -> Diverged:
+        first, n = step * self.plan.batch_size, len(batch.x)
+        where = f"job {trainee.job.name}, step {step + 1} of {self.plan.n_steps}, tokens {first} to {first + n}"
         for site, vectors in ((trainee.job.x_site, batch.x), (trainee.job.y_site, batch.y)):
             bad = (~torch.isfinite(vectors)).any(dim=1).nonzero().view(-1)
             if len(bad):

@@ -1,6 +1,8 @@
 """One dictionary in training: what to train, what is remembered between steps, and what comes out."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -162,7 +164,7 @@ class Trainee:
 
     @property
     def fvu(self) -> float:
-        return self.sse / self.total if self.total > 0 else math.nan
+        return _ratio(self.sse, self.total)
 
     def step(self, batch: Batch, step: int) -> None:
         """One update.
@@ -184,12 +186,14 @@ class Trainee:
         ).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFinite("a loss or gradient that is not finite")
-        self.sse = _FVU_MEMORY * self.sse + (1 - _FVU_MEMORY) * sse
-        self.total = _FVU_MEMORY * self.total + (1 - _FVU_MEMORY) * total
-        if self.total > 0:
-            self.worst = self.worst if step else max(1.0, self.fvu)
-            if self.fvu > _HOPELESS_FVU * self.worst:
-                raise NotFinite(f"a reconstruction {self.fvu:.0f} times worse than predicting the mean")
+        sse = _FVU_MEMORY * self.sse + (1 - _FVU_MEMORY) * sse
+        total = _FVU_MEMORY * self.total + (1 - _FVU_MEMORY) * total
+        fvu, worst = _ratio(sse, total), self.worst
+        if total > 0:
+            worst = worst if step else max(1.0, fvu)
+            if fvu > _HOPELESS_FVU * worst:
+                raise NotFinite(f"a reconstruction {fvu:.0f} times worse than predicting the mean")
+        self.sse, self.total, self.worst = sse, total, worst
         if plan.clip is not None and norm > plan.clip:
             for gradient in self._gradients():
                 gradient.mul_(plan.clip / norm)
@@ -251,15 +255,37 @@ class Trainee:
             "worst": self.worst,
         }
 
-    @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Go on from what `tensors` and `state` gave."""
-        for name, tensor in self.job.dictionary.tensors().items():
-            tensor.copy_(tensors[f"dictionary.{name}"])
-        self.idle.copy_(tensors["idle"])
-        for name, parameter in self.job.dictionary.parameters().items():
-            for key, value in self.optimiser.state[parameter].items():
-                value.copy_(tensors[f"adam.{name}.{key}"])
-        self.controller.restore(state["controller"])
-        self.history = [HistoryPoint.model_validate(point) for point in state["history"]]
-        self.sse, self.total, self.worst = (float(state[name]) for name in ("sse", "total", "worst"))
+    def restoring(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> Callable[[], None]:
+        """What puts back what `tensors` and `state` gave; nothing is changed before all of it was looked at.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are not of this job.
+        """
+        targets = self.tensors()
+        if unknown := sorted(tensors.keys() - targets.keys()):
+            raise KeyError(f"tensors {unknown}")
+        for name, target in targets.items():
+            saved = tensors[name]
+            if saved.shape != target.shape or saved.dtype != target.dtype:
+                raise ValueError(
+                    f"tensor {name} is {saved.dtype} {list(saved.shape)}, not {target.dtype} {list(target.shape)}"
+                )
+            if not bool(torch.isfinite(saved).all()):
+                raise ValueError(f"tensor {name} holds NaN or infinities")
+        controller = dataclasses.replace(self.controller)
+        controller.restore(state["controller"])
+        history = [HistoryPoint.model_validate(point) for point in state["history"]]
+        sse, total, worst = (float(state[name]) for name in ("sse", "total", "worst"))
+
+        def restore() -> None:
+            with torch.no_grad():
+                for name, target in targets.items():
+                    target.copy_(tensors[name])
+            self.controller, self.history = controller, history
+            self.sse, self.total, self.worst = sse, total, worst
+
+        return restore
+
+
+def _ratio(sse: float, total: float) -> float:
+    return sse / total if total > 0 else math.nan
