@@ -185,7 +185,7 @@ def test_an_exception_between_steps_keeps_the_steps_that_were_taken(tmp_path, er
             return super().batch(batch_size, index)
 
     with pytest.raises(type(error) if isinstance(error, BaseException) else error):
-        fit(two_jobs(), Failing(), CONFIG, checkpoints=tmp_path)
+        fit(two_jobs(), Failing(), CONFIG, spreads={}, checkpoints=tmp_path)
     assert latest_checkpoint(tmp_path).step == 7
     assert_goes_on_as_if_never_stopped(tmp_path)
 
@@ -219,7 +219,7 @@ def test_what_failed_is_told_also_where_saving_fails_on_the_way_out(tmp_path, mo
 
     monkeypatch.setattr(sys.modules["polyseme.training.fit"], "save_checkpoint", full)
     with pytest.raises(ZeroDivisionError, match="the user's own") as caught:
-        fit(two_jobs(), Failing(), CONFIG, checkpoints=tmp_path)
+        fit(two_jobs(), Failing(), CONFIG, spreads={}, checkpoints=tmp_path)
     assert "the disk is full" in caught.value.__notes__[0]
 
 

@@ -113,7 +113,7 @@ def test_ctrl_c_writes_a_checkpoint_and_goes_up(tmp_path):
     config = CONFIG.model_copy(update={"checkpoint_seconds": 1e9})
     listener = Listener()
     with pytest.raises(KeyboardInterrupt):
-        fit(build_jobs(), Interrupting(), config, checkpoints=tmp_path, reporter=listener)
+        fit(build_jobs(), Interrupting(), config, spreads={}, checkpoints=tmp_path, reporter=listener)
     assert latest_checkpoint(tmp_path).step == 7
     assert "stopped after step 7" in listener.messages[0]
     resumed = fit(build_jobs(), Planted(), config, checkpoints=tmp_path, reporter=listener)
@@ -191,7 +191,7 @@ def test_checkpoints_change_nothing(tmp_path):
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     config = CONFIG.model_copy(update={"checkpoint_seconds": 0.0})
     with pytest.raises(KeyboardInterrupt):
-        fit(build_jobs(), Interrupting(), config, checkpoints=tmp_path)
+        fit(build_jobs(), Interrupting(), config, spreads={}, checkpoints=tmp_path)
     path = latest_checkpoint(tmp_path).path / "tensors.safetensors"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -221,7 +221,7 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, change):
 
 def test_a_full_disk_while_checkpointing_is_told_and_loses_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        fit(build_jobs()[:1], Interrupting(), CONFIG, checkpoints=tmp_path)
+        fit(build_jobs()[:1], Interrupting(), CONFIG, spreads={}, checkpoints=tmp_path)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
