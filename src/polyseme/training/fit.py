@@ -62,8 +62,8 @@ def fit(
         The jobs in their order, with their histories.
 
     Raises:
-        InputError: the jobs do not fit the source or the config, a dictionary was trained before, or the checkpoints are
-            another training's.
+        InputError: the jobs do not fit the source or the config, a dictionary was trained before, or the checkpoints
+            are another training's.
         DamagedArtifact: the newest whole checkpoint does not hold what it should.
         Diverged: a loss or gradient is not finite, or a reconstruction is hopeless; the last good checkpoint stays.
     """
