@@ -14,7 +14,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.networks import Prefix, load_network
 from tests.causal.fakes import Directions, firings_of, random_firings, random_windows
-from tests.tiny import CONTEXT, VOCABULARY, tiny_gpt2, tiny_llama, tiny_mamba, tiny_neox
+from tests.tiny import CONTEXT, VOCABULARY, tiny_bert, tiny_gpt2, tiny_llama, tiny_mamba, tiny_neox
 
 WIDTH = 16
 EXAMPLE = torch.zeros(1, 2, dtype=torch.int64)
@@ -105,6 +105,7 @@ def test_blocks_below_the_site_run_once_and_change_no_effect(route, monkeypatch)
     network.module.transformer.h[0].ln_1.register_forward_hook(lambda _m, _a, x: n_tokens.append(x[..., 0].numel()))
     config, site = CausalConfig(n_samples=12, route=route), network.site("blocks.1.mlp_out")
     assert network.width(site) == WIDTH  # measured by a pass of its own
+    assert network.predicts_tokens
 
     def measured():
         n_tokens.clear()
@@ -221,9 +222,10 @@ def test_sampling_is_even_over_firing_tokens_and_keeps_to_eligible_ones():
 def test_bad_input_is_refused_before_any_work():
     windows = random_windows(4, 8, vocabulary=9, n_documents=2)
     firings = random_firings(windows, 3, density=0.5)
-    encoder = load_network(nn.Embedding(9, 4), causal=False, example_inputs=EXAMPLE)
-    with pytest.raises(InputError, match="sees later tokens"):
-        causal_effects(encoder, windows, Site(path="site"), Directions(torch.eye(4)[:3]), firings)
+    embedding = load_network(nn.Embedding(9, 4), example_inputs=EXAMPLE)
+    for network, why in ((load_network(tiny_bert()), "sees later tokens"), (embedding, "not logits")):
+        with pytest.raises(InputError, match=why):
+            causal_effects(network, windows, Site(path="site"), Directions(torch.eye(4)[:3]), firings)
     plain = toy(Linear(torch.eye(9)[:, :4], torch.eye(9)[:, :4]))
     with pytest.raises(InputError, match="mask"):
         causal_effects(

@@ -27,11 +27,11 @@ class FakeNetwork:
     context = 16
     device = torch.device("cpu")
 
-    def __init__(self, *, causal: bool = True, seed: int = 0):
+    def __init__(self, *, predicts_tokens: bool = True, seed: int = 0):
         generator = torch.Generator().manual_seed(seed)
         self.embedding = torch.randn(VOCABULARY, WIDTH, generator=generator)
         self.unembedding = torch.randn(WIDTH, VOCABULARY, generator=generator)
-        self.causal = causal
+        self.causal = self.predicts_tokens = predicts_tokens
         self.passes = 0
 
     def width(self, site: Site) -> int:

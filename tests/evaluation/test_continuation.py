@@ -86,7 +86,7 @@ def test_it_is_plain_json_and_the_true_text_is_there():
 
 def test_bad_input():
     with pytest.raises(InputError, match="next token"):
-        write({}, network=FakeNetwork(causal=False))
+        write({}, network=FakeNetwork(predicts_tokens=False))
     with pytest.raises(InputError, match="tokenizer"):
         continue_text(FakeNetwork(), WINDOWS, {}, config=SHORT)
     with pytest.raises(InputError, match="context, 16"):

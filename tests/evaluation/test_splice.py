@@ -188,6 +188,7 @@ def test_blocks_run_once_for_all_passes_give_the_ces_of_whole_passes_bit_for_bit
         return {name: [entry.sums for entry in entries] for name, entries in found.items()}
 
     assert [network.width(site) for site in sites] == [16] * 3  # measured by passes of their own
+    assert network.predicts_tokens  # measured too
     started: list[int] = []
     network.module.transformer.h[0].ln_1.register_forward_hook(lambda *_: started.append(0))
     begun = measured()
@@ -202,7 +203,7 @@ def test_blocks_run_once_for_all_passes_give_the_ces_of_whole_passes_bit_for_bit
 
 
 def test_an_encoder_has_no_ce():
-    found = measure({FIRST: Linear()}, network=FakeNetwork(causal=False))
+    found = measure({FIRST: Linear()}, network=FakeNetwork(predicts_tokens=False))
     for record in found.values():
         assert math.isnan(record.value)
         assert "not measured" in record.details["note"]

@@ -65,11 +65,12 @@ def choose_route(network: Network, wanted: Literal["auto", "ghosts", "rows"] = "
     """The fastest exact way to run this network.
 
     Raises:
-        InputError: the network does not predict next tokens causally, or ghosts are asked of one that ignores masks.
+        InputError: the network does not predict the next token, or ghosts are asked of one that ignores masks.
     """
-    if not network.causal:
+    if not network.predicts_tokens:
         raise InputError(
-            "causal effects are measured on next-token predictions, and this network sees later tokens",
+            f"causal effects are measured on predictions of the next token, and this network makes none: "
+            f"{network.no_prediction}",
             fix="use a causal language model, or leave the causal tests out",
         )
     if wanted == "ghosts" and not network.supports_4d_mask:

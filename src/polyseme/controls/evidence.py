@@ -25,7 +25,7 @@ def causal_stage(
     subject: Subject, trained: Trained, readings: Readings, seed: int, config: CausalConfig, bench: Bench
 ) -> dict[str, CausalEffects]:
     """Causal effects of every latent of every site's dictionary of one seed; empty where nothing is predicted."""
-    if not subject.network.causal:
+    if not subject.network.predicts_tokens:
         bench.reporter.message("causal effects: not measured, the network does not predict the next token")
         return {}
     sites = {site: dictionary_name(site, seed) for site in subject.sites}

@@ -114,7 +114,7 @@ def _check(
 ) -> None:
     for site, dictionary in dictionaries.items():
         check_width(network, str(site), site, dictionary)
-    if not network.causal:
+    if not network.predicts_tokens:
         raise InputError("this network does not predict the next token, so it cannot continue text")
     if tokenizer is None:
         raise InputError("the network came without a tokenizer, so its text cannot be shown", fix="pass tokenizer=")

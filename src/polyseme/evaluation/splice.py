@@ -46,6 +46,11 @@ class Result(Protocol):
 class Runner(Reader, Protocol):
     """What splicing needs of a network; `polyseme.networks.Network` is one."""
 
+    @property
+    def predicts_tokens(self) -> bool:
+        """True when the logits at a position are of the next token, which the network does not see there."""
+        ...
+
     def prefix(self, inputs: Any, sites: Sequence[Site]) -> Prefix | None:
         """What passes over these inputs that edit these sites have in common."""
         ...
@@ -114,11 +119,11 @@ def splice_sums(
     """
     _check(network, sets, means)
     tally = _Tally(windows)
-    if network.causal:
+    if network.predicts_tokens:
         _run(network, windows, sets, means, tally, batch_windows, reporter or Silent())
         details: dict[str, Any] = {"edited": EDITED}
     else:
-        details = {"note": "not measured: the network sees later tokens, so it has no next-token prediction"}
+        details = {"note": "not measured: the network has no next-token prediction"}
     return {
         name: [
             replace(entry, scope={**entry.scope, **(scope or {})}, details={**entry.details, **details})

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.networks.edits import Edit
+from polyseme.networks.layouts import Layout
 
 Repeated = Literal["error", "first"]
 
@@ -33,10 +34,19 @@ class Pass:
         reads: sites to read.
         edits: what to put in the place of sites' vectors.
         repeated: what to do when a module is called a second time.
+        layouts: how tensors become vectors, by module path and port, where their last axis is not the width.
     """
 
-    def __init__(self, module: nn.Module, reads: Sequence[Site], edits: Mapping[Site, Edit], repeated: Repeated):
+    def __init__(
+        self,
+        module: nn.Module,
+        reads: Sequence[Site],
+        edits: Mapping[Site, Edit],
+        repeated: Repeated,
+        layouts: Mapping[tuple[str, str], Layout],
+    ):
         self._module = module
+        self._layouts = layouts
         self._repeated = repeated
         self._reads = list(dict.fromkeys(reads))
         self._edits = dict(edits)
@@ -121,13 +131,17 @@ class Pass:
             if (site.path, site.port) == (path, port):
                 # A copy made outside inference mode is an ordinary tensor, and no later in-place step reaches it.
                 with torch.inference_mode(False):
-                    self.values[site] = _slice(value, site).clone()
+                    self.values[site] = _slice(self._vectors(value, path, port), site).clone()
+
+    def _vectors(self, value: Tensor, path: str, port: str) -> Tensor:
+        layout = self._layouts.get((path, port))
+        return value if layout is None else layout.vectors(value)
 
     def _edit(self, path: str, port: str, value: Tensor) -> Tensor | None:
         edits = [(site, edit) for site, edit in self._edits.items() if (site.path, site.port) == (path, port)]
         if not edits:
             return None
-        result = value.clone()
+        result = self._vectors(value, path, port).clone(memory_format=torch.contiguous_format)
         for site, edit in edits:
             part = _slice(result, site)
             edited = edit(part.clone())
@@ -137,7 +151,8 @@ class Pass:
                     fix="return a tensor of the shape given; check the width of the dictionary or vector",
                 )
             part.copy_(edited)
-        return result
+        layout = self._layouts.get((path, port))
+        return result if layout is None else layout.whole(result, value)
 
 
 def _slice(value: Tensor, site: Site) -> Tensor:
@@ -163,6 +178,12 @@ def _input_key(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
         if len(tensors) == 1:
             return tensors[0]
     raise InputError(f"The first argument of the module {path} is not a tensor", fix="name another site")
+
+
+def first_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: str) -> Tensor:
+    """The tensor that is a module's first argument; raises `InputError` where that is none."""
+    key = _input_key(module, args, kwargs, path)
+    return cast(Tensor, args[key] if isinstance(key, int) else kwargs[key])
 
 
 def first_tensor(output: Any, path: str) -> Tensor:

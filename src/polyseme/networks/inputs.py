@@ -1,7 +1,7 @@
 """What goes into a network: checked before the pass, so that a mistake is a sentence and not an index error."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,10 @@ Inputs = Tensor | Mapping[str, Any]
 
 
 def keyword_inputs(
-    module: nn.Module, inputs: Inputs, given: Mapping[str, Tensor | None], context: int | None
+    module: nn.Module,
+    inputs: Inputs,
+    given: Mapping[str, Tensor | None],
+    context: Callable[[int], int | None],
 ) -> dict[str, Any]:
     """The keyword arguments a Hugging Face model is called with.
 
@@ -22,13 +25,13 @@ def keyword_inputs(
         module: the model.
         inputs: a tensor becomes its main input.
         given: further inputs; None is left out.
-        context: most positions a window may have.
+        context: from the positions of a window to the most it may have.
 
     Raises:
         InputError: the wrong kind of tensor, tokens outside the vocabulary, too long a window, an input it lacks.
     """
     where = type(module).__name__
-    accepted = inspect.signature(module.forward).parameters
+    accepted = accepted_inputs(module)
     if isinstance(inputs, Tensor):
         main = str(getattr(module, "main_input_name", "input_ids"))
         if (main == "input_ids") == inputs.is_floating_point():
@@ -50,6 +53,58 @@ def keyword_inputs(
     if "use_cache" in accepted:
         kwargs.setdefault("use_cache", False)
     return kwargs
+
+
+def accepted_inputs(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a module's forward; none where it does not show them."""
+    try:
+        return inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+
+
+def declared_context(config: Any) -> int | None:
+    """Most positions a window may have by a Hugging Face config; None where it says nothing."""
+    for name in _CONTEXTS:
+        value = getattr(_text_config(config), name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def declared_vocabulary(module: nn.Module) -> int | None:
+    """How many token ids a Hugging Face model embeds, by its embedding or its config."""
+    find = getattr(module, "get_input_embeddings", None)
+    try:
+        weight = getattr(find(), "weight", None) if callable(find) else None
+    except (NotImplementedError, AttributeError):
+        weight = None
+    if isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[0] > 0:
+        return weight.shape[0]
+    value = getattr(_text_config(getattr(module, "config", None)), "vocab_size", None)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def special_ids(config: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that mean something to the network or its tokenizer beside their text: padding, pictures, ends."""
+    known: set[Any] = set(getattr(tokenizer, "all_special_ids", None) or ())
+    for part in (config, _text_config(config)):
+        for name, value in (vars(part) if part is not None else {}).items():
+            if name.endswith(("_token_id", "_token_index", "_token_ids")):
+                known |= set(cast(list[Any], value) if isinstance(value, list) else [value])
+    return frozenset(i for i in known if isinstance(i, int))
+
+
+def _text_config(config: Any) -> Any:
+    """The part of a config that is about text; the config itself where it has no parts."""
+    find = getattr(config, "get_text_config", None)
+    try:
+        return find() if callable(find) else config
+    except (ValueError, AttributeError):
+        return config
 
 
 def example_inputs(module: nn.Module) -> Inputs:
@@ -82,7 +137,9 @@ def moved(inputs: Any, device: torch.device) -> Any:
     return inputs
 
 
-def _check_tokens(module: nn.Module, tokens: Tensor, position_ids: Tensor | None, context: int | None) -> None:
+def _check_tokens(
+    module: nn.Module, tokens: Tensor, position_ids: Tensor | None, context: Callable[[int], int | None]
+) -> None:
     where = type(module).__name__
     if tokens.dim() != 2 or tokens.numel() == 0:
         raise InputError(
@@ -90,13 +147,14 @@ def _check_tokens(module: nn.Module, tokens: Tensor, position_ids: Tensor | None
         )
     # A position that several tokens share (under a 4-D mask) counts once.
     n_positions = tokens.shape[1] if position_ids is None else int(position_ids.max()) + 1
-    if context is not None and n_positions > context:
+    most = context(n_positions)
+    if most is not None and n_positions > most:
         raise InputError(
-            f"The window has {n_positions} positions, and this network's context is {context}",
+            f"The window has {n_positions} positions, and this network's context is {most}",
             where=where,
-            fix=f"set the context to at most {context}",
+            fix=f"set the context to at most {most}",
         )
-    vocabulary: int | None = getattr(getattr(module, "config", None), "vocab_size", None)
+    vocabulary = declared_vocabulary(module)
     if vocabulary is not None and tokens.device.type == "cpu":
         low, high = (int(end) for end in tokens.aminmax())
         if low < 0 or high >= vocabulary:

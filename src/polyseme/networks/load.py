@@ -1,6 +1,7 @@
 """Loading networks: safetensors only, no code from the folder, offline unless a download is asked for."""
 
 import copy
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -25,7 +26,6 @@ SHIPPED = ("pylm",)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 class NetworkConfig(Config):
@@ -73,6 +73,7 @@ def load_network(
     reinit: ReinitConfig | None = None,
     example_inputs: Inputs | None = None,
     causal: bool | None = None,
+    predicts_tokens: bool | None = None,
     context: int | None = None,
     repeated: Repeated = "error",
 ) -> Network:
@@ -93,8 +94,11 @@ def load_network(
             in C (`networks.fusion`).
         reinit: make the weights random, with chosen statistics kept.
         example_inputs: inputs that run, for a module of an unknown kind; site widths are measured on them.
-        causal: whether position t sees only positions up to t; known for Hugging Face models, else False.
-        context: most positions a window may have; known for Hugging Face models.
+        causal: whether position t sees only positions up to t; by default this is measured where it is asked for, and
+            False for a network that reads no tokens.
+        predicts_tokens: whether it predicts the next token; by default it does where it is causal and gives logits
+            over the tokens it reads.
+        context: most positions a window may have; by default what the config and the network's tables allow.
         repeated: for a module called more than once in a pass: `error`, or `first` to mean its first call.
 
     Raises:
@@ -127,18 +131,27 @@ def load_network(
     record = None
     if reinit is not None:
         record = reinit.build(placed, embeddings=[f"{base}{name}" for name in family.embeddings] if family else ())
-    return Network(
+    network = Network(
         placed,
         run=run,
         family=family,
         base=base,
         tokenizer=tokenizer,
-        causal=_is_causal(placed, family) if causal is None else causal,
-        context=context or getattr(config, "max_position_embeddings", None),
+        causal=causal,
+        predicts_tokens=predicts_tokens,
+        context=context,
         reinit=record,
         example_inputs=example_inputs,
         repeated=repeated,
     )
+    if causal is not None and network.facts.causal not in (None, causal):
+        measured = "does not depend" if network.facts.causal else "depends"
+        warnings.warn(
+            f"causal={causal} was given, but what {type(placed).__name__} computes at a position {measured} on later "
+            f"tokens; {causal} is taken",
+            stacklevel=2,
+        )
+    return network
 
 
 def _call(module: nn.Module, inputs: Any) -> Any:
@@ -165,11 +178,6 @@ def _fusible(module: nn.Module, base: str, family: Family | None) -> tuple[list[
     pairs = [(a.format(n=n), b.format(n=n)) for n in range(n_blocks) for a, b in own]
     attention = [f"{base}{family.attention}".format(n=n) for n in range(n_blocks) if family.attention]
     return pairs, attention
-
-
-def _is_causal(module: nn.Module, family: Family | None) -> bool:
-    known = family is not None and family.name not in ("bert", "vit")
-    return known or type(module).__name__.endswith(_CAUSAL)
 
 
 def _device(name: str) -> torch.device:

@@ -1,6 +1,6 @@
 """A loaded network: its sites, one-pass reads that stop early, and edits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
+from polyseme.networks import measure
 from polyseme.networks.edits import Edit
+from polyseme.networks.facts import Facts
 from polyseme.networks.families import Family
 from polyseme.networks.hooks import Pass, Repeated, first_tensor
-from polyseme.networks.inputs import Inputs, example_inputs, keyword_inputs, moved
+from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
 from polyseme.networks.prefix import Prefix, Trunk
 from polyseme.networks.reinit import ReinitRecord
 from polyseme.networks.sites import SiteTable
+from polyseme.networks.survey import Place, Seen, place_of, survey, width_of
 from polyseme.networks.weights import weights_fingerprint
 
 
@@ -47,8 +50,6 @@ class Network:
         module: the network itself.
         tokenizer: of a text model, where its folder has one.
         family: name of its family of `networks.families`; `unknown` where only module paths name sites.
-        causal: whether position t sees only positions up to t.
-        context: most positions a window may have; None where there is no limit.
         reinit: what was re-initialised, if anything.
     """
 
@@ -60,7 +61,8 @@ class Network:
         family: Family | None,
         base: str,
         tokenizer: Any | None,
-        causal: bool,
+        causal: bool | None,
+        predicts_tokens: bool | None,
         context: int | None,
         reinit: ReinitRecord | None,
         example_inputs: Inputs | None,
@@ -69,9 +71,11 @@ class Network:
         self.module = module
         self.tokenizer = tokenizer
         self.family = family.name if family else "unknown"
-        self.causal = causal
-        self.context = context
         self.reinit = reinit
+        self._causal = causal
+        self._predicts_tokens = predicts_tokens
+        self._context = context
+        self._facts = Facts(module, run, tokenizer, example_inputs)
         self._run = run
         self._family = family
         self._base = base
@@ -81,11 +85,8 @@ class Network:
         self._table = SiteTable(module, base=base, family=family, config=self._config)
         self._trunk = _trunk(module, base, None if run is not None else family)
         self._widths: dict[Site, int] = {}
-        # Modules of known families are called once a pass, their parameterless dropouts aside.
-        self._called_once: set[str] = set()
-        if family is not None:
-            dropout = (nn.Dropout, nn.Identity)
-            self._called_once = {name for name, part in module.named_modules() if not isinstance(part, dropout)}
+        # Named sites of known families are called once a pass, and their last axis is the width.
+        self._seen: dict[Place, Seen] = {place_of(site): Seen(calls=1) for site in self._table.named.values()}
 
     def __repr__(self) -> str:
         return f"Network({type(self.module).__name__}, family={self.family!r}, {self.n_blocks} blocks)"
@@ -132,6 +133,55 @@ class Network:
         # Named by what it was made from: linear algebra may differ in the last bit between machines.
         return fingerprint({"weights": self.reinit.source, "reinit": self.reinit.config.model_dump(mode="json")})
 
+    # What it is, measured once where it is asked for (`networks.facts`)
+
+    @property
+    def facts(self) -> Facts:
+        """What was measured, whatever `load_network` was given."""
+        return self._facts
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether its main input is token ids, and a pass needs nothing else."""
+        return self._facts.reads_tokens
+
+    @property
+    def causal(self) -> bool:
+        """Whether position t sees only positions up to t; False for a network that reads no tokens."""
+        return bool(self._facts.causal) if self._causal is None else self._causal
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether it predicts the next token: it is causal, and gives logits over the tokens it reads at each."""
+        if self._predicts_tokens is not None:
+            return self._predicts_tokens
+        return self.causal and self._facts.gives_logits
+
+    @property
+    def no_prediction(self) -> str | None:
+        """Why it predicts no next token; None where it does."""
+        if self.predicts_tokens:
+            return None
+        if self._predicts_tokens is not None:
+            return "it was loaded with predicts_tokens=False"
+        if self._causal is False and self._facts.causal:
+            return "it was loaded with causal=False"
+        return self._facts.no_prediction
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Token ids are below this; None where that is not known."""
+        return self._facts.vocabulary
+
+    @property
+    def context(self) -> int | None:
+        """Most positions a window may have; None where there is no limit.
+
+        What `load_network` was given, else what the config says, or less where a table of positions is shorter: one
+        whose first rows belong to padding (RoBERTa), say.
+        """
+        return self._context if self._context is not None else self._facts.context
+
     # Sites
 
     def site(self, name: str | Site) -> Site:
@@ -152,10 +202,43 @@ class Network:
         Raises:
             InputError: it takes a pass to know it, and the network came without `example_inputs`.
         """
-        site = self.site(site)
-        if site not in self._widths:
-            self._widths[site] = self.read(self._example(), [site])[site].shape[-1]
-        return self._widths[site]
+        return self.widths([site])[self.site(site)]
+
+    def widths(self, sites: Sequence[str | Site]) -> dict[Site, int]:
+        """Length of each site's vectors, all from one pass at most.
+
+        Raises:
+            InputError: as `width`, or a site that holds no vectors.
+        """
+        wanted = [self.site(site) for site in sites]
+        for site, seen in self.survey([site for site in wanted if site not in self._widths]).items():
+            problem = seen.problem(None)
+            if problem is not None:
+                raise InputError(f"The site {site} has no width: {problem}", fix="name another site")
+            assert seen.shape is not None
+            self._widths[site] = width_of(seen.shape[-1], site)
+        return {site: self._widths[site] for site in wanted}
+
+    def survey(self, sites: Sequence[str | Site], tokens: Int[Tensor, "batch position"] | None = None) -> dict[Site, Seen]:
+        """What one pass shows at each site, without keeping its values: shape, calls, whether it is finite.
+
+        Args:
+            sites: by name or `Site`.
+            tokens: what the pass is over; by default a few random tokens, or the network's example inputs.
+
+        Raises:
+            InputError: an unknown site; inputs that run are not known, and the network came without `example_inputs`.
+        """
+        wanted = {site: place_of(site) for site in map(self.site, sites)}
+        if not wanted:
+            return {}
+        if tokens is not None:
+            seen = self._look(set(wanted.values()), self._forward(tokens, None, None), tokens.shape)
+        elif self.reads_tokens:
+            seen = self._look_at_tokens(set(wanted.values()))
+        else:
+            seen = self._look(set(wanted.values()), self._forward(self._example(), None, None), None)
+        return {site: seen[place] for site, place in wanted.items()}
 
     # Passes
 
@@ -185,15 +268,12 @@ class Network:
         """
         reads = [self.site(site) for site in sites]
         resolved = self._resolved(edits)
-        once = [site.path for site in (*reads, *resolved)]
-        # Whether an unknown module is called again shows only in a pass that runs to its end, so the first one does.
-        stop = self._repeated == "first" or self._called_once.issuperset(once)
         forward = self._forward(inputs, attention_mask, position_ids)
-        passing = Pass(self.module, reads, resolved, self._repeated)
+        passing = self._pass(reads, resolved, forward)
+        # Whether a module is called again shows only in a pass that runs to its end.
+        once = all(self._seen[place_of(site)].calls == 1 for site in (*reads, *resolved))
         with torch.inference_mode():
-            passing.run(forward, stop=stop)
-        if not stop:
-            self._called_once.update(once)
+            passing.run(forward, stop=once or self._repeated == "first")
         return {site: passing.values[site] for site in reads}
 
     def run(
@@ -230,8 +310,8 @@ class Network:
         resolved = self._resolved(edits)
         sites = [self.site(site) for site in reads]
         forward = self._forward(inputs, attention_mask, position_ids)
-        passing = Pass(self.module, sites, resolved, self._repeated)
-        head = self._head() if logits_at is not None else None
+        passing = self._pass(sites, resolved, forward)
+        head = self._head() if logits_at is not None and not self._past_head([*sites, *resolved]) else None
         with torch.inference_mode(), self._trunk.skipped(prefix, [*sites, *resolved]):
             if logits_at is None:
                 logits = _logits(passing.run(forward, stop=False))
@@ -273,7 +353,7 @@ class Network:
         forward = self._forward(inputs, attention_mask, position_ids)
         last = self.site(f"blocks.{max(numbers) - 1}.resid_post")
         with torch.inference_mode(), self._trunk.recorded(numbers) as outputs:
-            Pass(self.module, [last], {}, self._repeated).run(forward, stop=True)
+            self._pass([last], {}, forward).run(forward, stop=True)
         return Prefix(self.module, outputs)
 
     def logits(self, inputs: Inputs) -> Tensor:
@@ -297,7 +377,7 @@ class Network:
     def unembedding(self) -> Float[Tensor, "vocab d_model"] | None:
         """The matrix that turns the final norm's output into logits; None for a network without one."""
         head = self._head()
-        return None if head is None else head.weight
+        return None if head is None else head.weight.detach()
 
     @property
     def final_norm(self) -> nn.Module | None:
@@ -322,6 +402,41 @@ class Network:
         return out if cap is None else torch.tanh(out / cap) * cap
 
     # How
+
+    def _context_for(self, positions: int) -> int | None:
+        """The context that a window of so many positions is checked against; measured where it may be too long."""
+        declared = self._context if self._context is not None else declared_context(self._config)
+        is_short = positions <= measure.SHORT if declared is None else 2 * positions <= declared
+        return declared if is_short else self.context
+
+    def _pass(self, reads: Sequence[Site], edits: Mapping[Site, Edit], forward: Callable[[], Any]) -> Pass:
+        """A pass that reads and edits these sites, which are looked at first where nothing is known of them."""
+        places = {place_of(site) for site in (*reads, *edits)}
+        unknown = places - self._seen.keys()
+        if unknown and self.reads_tokens:
+            self._seen |= self._look_at_tokens(unknown)
+            # Some parts run on other inputs only: a vision tower, on pictures.
+            unknown = {place for place in unknown if self._seen[place].calls == 0}
+        if unknown:
+            self._seen |= self._look(unknown, forward, None)
+        layouts = {place: layout for place in places if (layout := self._seen[place].layout) is not None}
+        return Pass(self.module, reads, edits, self._repeated, layouts)
+
+    def _look(
+        self, places: Collection[Place], forward: Callable[[], Any], tokens: Sequence[int] | None
+    ) -> dict[Place, Seen]:
+        return survey(self.module, forward, places, tokens=tokens, head=self._head())
+
+    def _look_at_tokens(self, places: Collection[Place]) -> dict[Place, Seen]:
+        tokens = self._facts.few_tokens
+        return self._look(places, lambda: self._facts.forward(tokens), tokens.shape)
+
+    def _past_head(self, sites: Sequence[Site]) -> bool:
+        """Whether a site is at the head, in it or around it, where only some rows may be seen under `logits_at`."""
+        path = next((name for name, part in self.module.named_modules() if part is self._head()), None)
+        return path is not None and any(
+            f"{site.path}.".startswith(f"{path}.") or (site.port == "out" and _within(path, site.path)) for site in sites
+        )
 
     def _head(self) -> nn.Linear | None:
         find = getattr(self.module, "get_output_embeddings", None)
@@ -353,11 +468,15 @@ class Network:
             if attention_mask.is_floating_point():
                 attention_mask = attention_mask.to(self.dtype)
         given = {"attention_mask": attention_mask, "position_ids": position_ids}
-        kwargs = moved(keyword_inputs(self.module, inputs, given, self.context), self.device)
+        kwargs = moved(keyword_inputs(self.module, inputs, given, self._context_for), self.device)
         return lambda: self.module(**kwargs)
 
     def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
         return {self.site(site): edit for site, edit in (edits or {}).items()}
+
+
+def _within(path: str, around: str) -> bool:
+    return not around or f"{path}.".startswith(f"{around}.")
 
 
 def _trunk(module: nn.Module, base: str, family: Family | None) -> Trunk:

@@ -18,7 +18,7 @@ def continuations_stage(subject: Subject, trained: Trained, bench: Bench) -> lis
     study, network = subject.study, subject.network
     n, seed = study.evaluation.n_continuations, study.seeds[0]
     context = subject.tokens.heldout.tokens.shape[1]
-    if n == 0 or not network.causal or network.tokenizer is None or context < PROMPT_TOKENS + NEW_TOKENS:
+    if n == 0 or not network.predicts_tokens or network.tokenizer is None or context < PROMPT_TOKENS + NEW_TOKENS:
         return []
     settings = ContinuationConfig(n_prompts=n, prompt_tokens=PROMPT_TOKENS, new_tokens=NEW_TOKENS)
     inputs = {**subject.inputs, "dictionaries": trained.artifact.key}
