@@ -26,7 +26,6 @@ def causal_stage(
 ) -> dict[str, CausalEffects]:
     """Causal effects of every latent of every site's dictionary of one seed; empty where nothing is predicted."""
     if not subject.network.predicts_tokens:
-        bench.reporter.message("causal effects: not measured, the network does not predict the next token")
         return {}
     sites = {site: dictionary_name(site, seed) for site in subject.sites}
     stage = {**subject.identity, "causal": config, "seed": seed}

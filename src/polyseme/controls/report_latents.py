@@ -92,7 +92,8 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
 def _logits(
     findings: Findings, write: torch.Tensor, texts: TokenTexts
 ) -> list[tuple[tuple[TokenWeight, ...], tuple[TokenWeight, ...]]]:
-    unembedding = findings.real.subject.network.unembedding()
+    network = findings.real.subject.network
+    unembedding = network.unembedding() if network.predicts_tokens else None
     if unembedding is None or unembedding.shape[1] != write.shape[1]:
         return [((), ())] * len(write)
     return logit_effects(write, unembedding.cpu(), texts)

@@ -30,11 +30,13 @@ from polyseme.networks import Network
 from polyseme.store import Run, Store
 from polyseme.studies.baselines import Baselines, baselines_stage
 from polyseme.studies.bench import Bench
+from polyseme.studies.check import check_network, study_context
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.continuations import continuations_stage
 from polyseme.studies.dictionaries import dictionaries_stage
 from polyseme.studies.files import load_config
 from polyseme.studies.measure import Readings, Spliced, readings_stage, splice_stage
+from polyseme.studies.sites import check_sites
 from polyseme.studies.subject import Subject, Trained
 from polyseme.studies.tokens import Tokens, tokens_stage
 
@@ -242,6 +244,8 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     network = plain.network.build()
     sites = {name: network.site(name) for name in plain.sites}
     _check_controls(config)
+    check_network(plain, network, bench.reporter)
+    check_sites(plain, network, sites, study_context(plain, network))
     tokens = tokens_stage(plain, network, bench)
     for line in shortfalls_of(config, network, tokens):
         bench.reporter.message(line)
@@ -277,7 +281,7 @@ def shortfalls_of(config: ControlledStudyConfig, network: Network, tokens: Token
         config.verdicts,
         [config.dictionary.width(network.width(network.site(name))) for name in config.sites],
         n_documents=len(np.unique(tokens.heldout.document[~tokens.heldout.special])),
-        predicts=network.causal,
+        predicts=network.predicts_tokens,
         compared=config.compares,
     )
 

@@ -44,6 +44,7 @@ class Facts:
         self._tokenizer = tokenizer
         self._example = example
         self._config = getattr(module, "config", None)
+        self._longest: dict[int, int] = {}
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -109,7 +110,9 @@ class Facts:
 
     def longest_window(self, wanted: int) -> int:
         """The most positions up to `wanted` that run: one pass where that is `wanted`; 0 where not even one does."""
-        return measure.longest(self.forward, self.drawing(), wanted)
+        if wanted not in self._longest:
+            self._longest[wanted] = measure.longest(self.forward, self.drawing(), wanted)
+        return self._longest[wanted]
 
     def forward(self, tokens: Tensor) -> Any:
         """A plain pass over token ids, which are not checked."""

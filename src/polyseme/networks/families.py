@@ -24,6 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 TRANSFORMER_LENS = {
     "hook_embed": "embed",
     "blocks.{n}.hook_resid_pre": "blocks.{n}.resid_pre",
@@ -135,7 +137,10 @@ NEOX = Family(
 
 LLAMA = Family(
     name="llama",
-    model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "smollm3"),
+    model_types=(
+        *("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo", "smollm3"),
+        *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"),
+    ),
     blocks="layers",
     sites={
         "embed": "embed_tokens.out",
@@ -255,3 +260,41 @@ FAMILIES: tuple[Family, ...] = (GPT2, NEOX, LLAMA, GEMMA2, MAMBA, BERT, VIT)
 def family_of(model_type: str | None) -> Family | None:
     """The family with this `model_type`; None for an architecture without short names."""
     return next((family for family in FAMILIES if model_type in family.model_types), None)
+
+
+def find_family(module: nn.Module) -> tuple[str, Family | None]:
+    """The path of a Hugging Face model's base model, with a final dot or empty, and the family it belongs to.
+
+    The base model is the part below the head; in a network that reads pictures too, its language model. The family is
+    None where none is known, or where the modules are not those of the family the config names.
+    """
+    prefix = getattr(module, "base_model_prefix", "")
+    own = f"{prefix}." if prefix and isinstance(getattr(module, prefix, None), nn.Module) else ""
+    family = _fitting(module, own)
+    if family is not None:
+        return own, family
+    inside = {
+        f"{name}.": family for name, _ in module.named_modules() if name and (family := _fitting(module, f"{name}."))
+    }
+    # The innermost path of each: a model with a head and the model in it have one config.
+    texts = {base: family for base, family in inside.items() if family is not VIT}
+    return next(iter(texts.items())) if len(texts) == 1 else (own, None)
+
+
+def _fitting(module: nn.Module, base: str) -> Family | None:
+    """The family of the base model at a path, by its config and by the modules it has."""
+    part = module.get_submodule(base.removesuffix("."))
+    config = getattr(part, "config", None)
+    family = family_of(getattr(config, "model_type", None))
+    if family is None:
+        return None
+    paths = {name for name, _ in part.named_modules()}
+    blocks = part.get_submodule(family.blocks) if family.blocks in paths else None
+    if not isinstance(blocks, nn.ModuleList):
+        return None
+    absent = family.absent(config)
+    named = {name: place for name, place in family.sites.items() if name not in absent}
+    hooks = {name: place for name, place in family.transformer_lens.items() if name not in absent}
+    places = [place.rsplit(".", 1)[0] for place in (*named.values(), *hooks.values())]
+    whole = all(place.format(n=n) in paths for place in places for n in range(len(blocks)))
+    return family if whole else None

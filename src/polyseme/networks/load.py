@@ -14,7 +14,7 @@ from torch import nn
 
 from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
-from polyseme.networks.families import Family, family_of
+from polyseme.networks.families import Family, find_family
 from polyseme.networks.fusion import fuse
 from polyseme.networks.hooks import Repeated
 from polyseme.networks.inputs import Inputs
@@ -120,12 +120,10 @@ def load_network(
     if isinstance(tokenizer, (str, Path)):
         tokenizer = _tokenizer(str(tokenizer), {"local_files_only": True})
     placed.eval().requires_grad_(False)
-    config = getattr(placed, "config", None)
-    is_hugging_face = hasattr(placed, "base_model_prefix") and hasattr(config, "model_type")
-    family = family_of(getattr(config, "model_type", None)) if is_hugging_face else None
+    is_hugging_face = hasattr(placed, "base_model_prefix") and hasattr(getattr(placed, "config", None), "model_type")
+    base, family = find_family(placed) if is_hugging_face else ("", None)
     if run is None and not is_hugging_face:
         run = _call
-    base = _base(placed)
     if linear == "fused":
         fuse(placed, *_fusible(placed, base, family))
     record = None
@@ -156,11 +154,6 @@ def load_network(
 
 def _call(module: nn.Module, inputs: Any) -> Any:
     return module(**inputs) if isinstance(inputs, dict) else module(inputs)
-
-
-def _base(module: nn.Module) -> str:
-    prefix = getattr(module, "base_model_prefix", "")
-    return f"{prefix}." if prefix and isinstance(getattr(module, prefix, None), nn.Module) else ""
 
 
 def _sharing(module: nn.Module) -> nn.Module:

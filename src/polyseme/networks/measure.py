@@ -28,7 +28,7 @@ RANDOM = 0.01
 """Above this relative difference of equal rows the network is random, and nothing is said of what it looks at."""
 
 
-class OutOfRange(IndexError):
+class _OutsideTableError(IndexError):
     """A table was asked for a row it does not have."""
 
 
@@ -74,7 +74,7 @@ class _Lookups(TorchDispatchMode):
         of_tokens = index.numel() == len(self._tokens) and torch.equal(index.reshape(-1).to(self._tokens), self._tokens)
         self.found.append(Lookup(rows, most, of_tokens))
         if most >= rows:
-            raise OutOfRange(f"row {most} of a table of {rows}")
+            raise _OutsideTableError(f"row {most} of a table of {rows}")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,9 @@ class _Compared:
 
 
 @torch.inference_mode()
-def looks_ahead(module: nn.Module, forward: Forward, draw: Callable[[int, int], Tensor], context: int | None) -> bool | None:
+def looks_ahead(
+    module: nn.Module, forward: Forward, draw: Callable[[int, int], Tensor], context: int | None
+) -> bool | None:
     """Whether what the network computes at a position depends on later tokens; None where no pass can tell.
 
     Rows of one batch share their first tokens and differ in all that follow, from every position of a short window and

@@ -79,7 +79,9 @@ class Network:
         self._run = run
         self._family = family
         self._base = base
-        self._config = getattr(module, "config", None)
+        # A network that reads pictures too has a config of its own around the language model's.
+        self._config = getattr(module.get_submodule(base.removesuffix(".")), "config", None)
+        self._is_inside = self._config is not getattr(module, "config", None)
         self._example_inputs = example_inputs
         self._repeated: Repeated = repeated
         self._table = SiteTable(module, base=base, family=family, config=self._config)
@@ -219,7 +221,9 @@ class Network:
             self._widths[site] = width_of(seen.shape[-1], site)
         return {site: self._widths[site] for site in wanted}
 
-    def survey(self, sites: Sequence[str | Site], tokens: Int[Tensor, "batch position"] | None = None) -> dict[Site, Seen]:
+    def survey(
+        self, sites: Sequence[str | Site], tokens: Int[Tensor, "batch position"] | None = None
+    ) -> dict[Site, Seen]:
         """What one pass shows at each site, without keeping its values: shape, calls, whether it is finite.
 
         Args:
@@ -363,7 +367,7 @@ class Network:
     @cached_property
     def supports_4d_mask(self) -> bool:
         """Whether `attention_mask` may be an additive `[batch, 1, query, key]` that alone says who sees whom."""
-        if self._run is not None or self._family is None or not self._family.mask_4d:
+        if self._run is not None or self._is_inside or self._family is None or not self._family.mask_4d:
             return False
         if getattr(self._config, "_attn_implementation", None) not in ("sdpa", "eager"):
             return False
@@ -435,7 +439,8 @@ class Network:
         """Whether a site is at the head, in it or around it, where only some rows may be seen under `logits_at`."""
         path = next((name for name, part in self.module.named_modules() if part is self._head()), None)
         return path is not None and any(
-            f"{site.path}.".startswith(f"{path}.") or (site.port == "out" and _within(path, site.path)) for site in sites
+            f"{site.path}.".startswith(f"{path}.") or (site.port == "out" and _within(path, site.path))
+            for site in sites
         )
 
     def _head(self) -> nn.Linear | None:

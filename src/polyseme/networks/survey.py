@@ -29,6 +29,7 @@ class Seen:
         layout: how the tensor becomes vectors; None for one whose last axis is the width as it is.
         finite: whether every number is finite.
         is_output: whether it is what the network returns, or comes after what gives it.
+        tensor: the tensor itself while the pass lasts, and for as long as anything else holds it.
     """
 
     calls: int = 0
@@ -37,7 +38,7 @@ class Seen:
     layout: Layout | None = None
     finite: bool = True
     is_output: bool = False
-    _tensor: Callable[[], Tensor | None] = field(default=lambda: None, repr=False)
+    tensor: Callable[[], Tensor | None] = field(default=lambda: None, repr=False)
 
     def problem(self, tokens: Sequence[int] | None) -> str | None:
         """What speaks against reading vectors there; None where nothing does.
@@ -113,7 +114,7 @@ def survey(
         except InputError:
             return
         # Held weakly: memory of a tensor that is gone may be another's by the end of the pass.
-        at.dtype, at._tensor = value.dtype, weakref.ref(value)
+        at.dtype, at.tensor = value.dtype, weakref.ref(value)
         at.layout = neighbours.layout(part, value, tokens)
         at.shape = tuple(value.shape if at.layout is None else at.layout.vectors(value).shape)
         at.finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
@@ -132,7 +133,7 @@ def survey(
         output = forward()
     returned = _returned(output)
     for at in seen.values():
-        value = at._tensor()
+        value = at.tensor()
         at.is_output |= value is not None and returned is not None and _memory(value) == _memory(returned)
     return seen
 

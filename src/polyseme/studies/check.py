@@ -1,20 +1,15 @@
-"""What a study asks of its network and its sites, all of it before any long work, and what it says of them."""
+"""What a study asks of its network before any long work, and what it says of it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
-from polyseme.core.site import Site
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.subject import dictionary_name
 
 MAX_DEFAULT_CONTEXT = 1024
-MAX_NAME = 200
-"""Longest name of a site, in bytes: files are named after it."""
 
 
 def check_network(study: StudyConfig, network: Network, reporter: Reporter) -> None:
@@ -88,40 +83,6 @@ def study_context(study: StudyConfig, network: Network) -> int:
     return longest
 
 
-def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site], context: int) -> None:
-    """Refuse a site that no dictionary can be trained or judged at.
-
-    Two short passes and one over windows as long as the study's look at every site at once.
-
-    Raises:
-        InputError: two names of one place; a site that is not reached, is called several times, gives something else
-            than one finite vector of real numbers for each token, or is what the network returns.
-    """
-    _check_names(sites)
-    draw = network.facts.drawing()
-    network.widths(list(sites.values()))
-    for tokens in (draw(2, min(context, 7)), draw(2, context)):
-        for name, site in sites.items():
-            seen = network.survey(list(sites.values()), tokens)[site]
-            problem = seen.problem(tokens.shape)
-            if problem is None and seen.is_output:
-                problem = "it is what the network returns, and nothing after it shows what a dictionary loses"
-            if problem is not None:
-                raise InputError(
-                    f"no dictionary can be trained at the site {name!r}: {problem}",
-                    where="sites",
-                    fix=f"`polyseme sites {study.network.source}` lists sites that give one vector a token",
-                )
-    with torch.inference_mode():
-        logits = network.run(draw(1, context)).logits
-    if not bool(torch.isfinite(logits).all()):
-        raise InputError(
-            "the network's output is not finite",
-            where=study.network.source,
-            fix='check its weights, or load it with `dtype = "float32"`',
-        )
-
-
 def check_tokens(network: Network, most: int, where: str) -> None:
     """Refuse a corpus with tokens that the network does not embed.
 
@@ -138,24 +99,6 @@ def check_tokens(network: Network, most: int, where: str) -> None:
             where=where,
             fix="give the tokenizer that belongs to the network",
         )
-
-
-def _check_names(sites: Mapping[str, Site]) -> None:
-    places: dict[Site, str] = {}
-    files: dict[str, str] = {}
-    for name, site in sites.items():
-        first = places.setdefault(site, name)
-        if first != name:
-            raise InputError(
-                f"`sites` names one place twice: {first!r} and {name!r} are both {site}",
-                where="sites",
-                fix="leave one of them out",
-            )
-        file = dictionary_name(name, 0)
-        other = files.setdefault(file.lower(), name)
-        if other != name or len(file.encode()) > MAX_NAME:
-            what = "is too long" if other == name else f"gives the same file names as {other!r}"
-            raise InputError(f"the site's name {name[:80]!r} {what}", where="sites", fix="rename its module")
 
 
 def _why_not(network: Network, positions: int = 2) -> str:

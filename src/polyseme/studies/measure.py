@@ -136,7 +136,7 @@ def splice_stage(subject: Subject, trained: Trained, bench: Bench) -> Spliced:
         named = [_renamed(entry, seed, shown) for entry in sums[str(seed)]]
         save_sums(folder, named, windows.names, stem="splice")
 
-    artifact = bench.stage("splice", config, inputs, make, label=subject.label)
+    artifact = bench.stage("splice", config, inputs, make, label=subject.label, version=2)
     return Spliced(load_sums(artifact.path, stem="splice"), windows, artifact)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyseme.core.errors import InputError
 from polyseme.corpora import (
     Windows,
     load_saved_windows,
@@ -19,9 +18,8 @@ from polyseme.corpora import (
 )
 from polyseme.networks import Network
 from polyseme.studies.bench import Bench
+from polyseme.studies.check import check_tokens, study_context
 from polyseme.studies.config import StudyConfig, TransformConfig
-
-MAX_DEFAULT_CONTEXT = 1024
 
 _TRANSFORMS: dict[str, Callable[[Windows, int, int], Windows]] = {
     "shuffle_within_document": lambda windows, _, seed: shuffle_within_document(windows, seed),
@@ -49,12 +47,12 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
     """Tokenise and pack the study's corpus, and transform it where a control asks for that.
 
     Raises:
-        InputError: the network reads no text or has no tokenizer, the context is too long, the corpus is empty or too
-            small.
+        InputError: the context is too long, the corpus is empty or too small, or holds tokens that the network does not
+            embed.
     """
-    tokenizer = _tokenizer(study, network)
+    tokenizer: Any = network.tokenizer
     config = study.tokens
-    context = _context(study, network)
+    context = study_context(study, network)
     corpus: Any = study.corpus.build()
     plain = config.model_copy(update={"transform": None})
     stage_config = {"corpus": study.corpus, "tokens": plain.model_dump(exclude={"splice"}), "context": context}
@@ -82,9 +80,10 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
 
     artifact = bench.stage("tokens", stage_config, inputs, make, version=2)
     train, heldout = (load_saved_windows(artifact.path / side) for side in ("train", "heldout"))
+    check_tokens(network, max(int(side.tokens.max(initial=0)) for side in (train, heldout)), study.network.source)
     if config.transform is None:
         return Tokens(train, heldout, artifact.key)
-    vocabulary = len(tokenizer)
+    vocabulary = min(len(tokenizer), network.vocabulary or len(tokenizer))
     return Tokens(
         transformed(train, config.transform, vocabulary),
         transformed(heldout, config.transform, vocabulary),
@@ -110,34 +109,3 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     special = json.dumps({k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())})
     return hashlib.sha256(f"{rules}\0{special}".encode()).hexdigest()
-
-
-def _tokenizer(study: StudyConfig, network: Network) -> Any:
-    reads = getattr(network.module, "main_input_name", "input_ids")
-    if reads != "input_ids":
-        raise InputError(
-            f"a study reads text, and this network ({network.family}) reads {reads}",
-            where=study.network.source,
-            fix="study a language model; read other networks with load_network(…).read, and train on the vectors "
-            "with polyseme.activations.TensorSource and polyseme.training.fit",
-        )
-    if network.tokenizer is None:
-        raise InputError(
-            "the network has no tokenizer, so its corpus cannot be read",
-            where=study.network.source,
-            fix="save the tokenizer beside the network, or pass one to load_network",
-        )
-    return network.tokenizer
-
-
-def _context(study: StudyConfig, network: Network) -> int:
-    wanted, most = study.tokens.context, network.context
-    if wanted is None:
-        return min(most or MAX_DEFAULT_CONTEXT, MAX_DEFAULT_CONTEXT)
-    if most is not None and wanted > most:
-        raise InputError(
-            f"a context of {wanted} is longer than the network's {most}",
-            where="tokens.context",
-            fix=f"set it to {most} or less, or leave it out",
-        )
-    return wanted

@@ -1,0 +1,66 @@
+"""What a study asks of its sites before any long work."""
+
+from collections.abc import Mapping
+
+import torch
+
+from polyseme.core.errors import InputError
+from polyseme.core.site import Site
+from polyseme.networks import Network
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.subject import dictionary_name
+
+MAX_NAME = 200
+"""Longest name of a dictionary, in bytes: its folder is named after its site."""
+
+
+def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site], context: int) -> None:
+    """Refuse a site that no dictionary can be trained or judged at.
+
+    A few passes, the longest over two windows as long as the study's, look at all sites at once.
+
+    Raises:
+        InputError: two names of one place; a site that is not reached, is called several times, gives something else
+            than one finite vector of real numbers for each token, or is what the network returns.
+    """
+    _check_names(sites)
+    draw = network.facts.drawing()
+    # In a short window no width is likely to be equal to its positions; the long one is what the study runs on.
+    for tokens in (draw(2, min(context, 7)), draw(2, context)):
+        found = network.survey(list(sites.values()), tokens)
+        for name, site in sites.items():
+            seen = found[site]
+            problem = seen.problem(tokens.shape)
+            if problem is None and seen.is_output:
+                problem = "it is what the network returns, and nothing after it shows what a dictionary loses"
+            if problem is not None:
+                raise InputError(
+                    f"no dictionary can be trained at the site {name!r}: {problem}",
+                    where="sites",
+                    fix=f"`polyseme sites {study.network.source}` lists sites that give one vector a token",
+                )
+    network.widths(list(sites.values()))
+    if not bool(torch.isfinite(network.logits(draw(1, context))).all()):
+        raise InputError(
+            "the network's output is not finite",
+            where=study.network.source,
+            fix='check its weights, or load it with `dtype = "float32"`',
+        )
+
+
+def _check_names(sites: Mapping[str, Site]) -> None:
+    places: dict[Site, str] = {}
+    files: dict[str, str] = {}
+    for name, site in sites.items():
+        first = places.setdefault(site, name)
+        if first != name:
+            raise InputError(
+                f"`sites` names one place twice: {first!r} and {name!r} are both {site}",
+                where="sites",
+                fix="leave one of them out",
+            )
+        file = dictionary_name(name, 0)
+        other = files.setdefault(file.lower(), name)
+        if other != name or len(file.encode()) > MAX_NAME:
+            what = "is too long" if other == name else f"gives the same file names as {other!r}"
+            raise InputError(f"the site's name {name[:80]!r} {what}", where="sites", fix="rename its module")
