@@ -4,18 +4,21 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval
 from polyseme.interpret.report import Context, Histogram, StudyReport
-from polyseme.web.report import charts, render, write_report
+from polyseme.web.report import charts, render, svg, write_report
 from polyseme.web.report.render import pieces
-from polyseme.web.report.svg import Frame, Scale, legend, nice_ticks, tag, tick_labels
-from tests.report.fixture import HOSTILE, bare_report, sample_report
+from polyseme.web.report.svg import SHAPES, Frame, Scale, legend, nice_ticks, tag, tick_labels
+from tests.report.fixture import HOSTILE, bare_report, encoder, one_site, sample_report
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -133,6 +136,31 @@ def test_one_site_has_no_joint_figure():
     page = render(bare_report(faithfulness=single))
     assert "One site only, so there is no joint figure" in page
     assert 'name="site"' not in page  # no filter with nothing to choose
+
+
+def test_with_one_site_nothing_is_shown_twice():
+    text = " ".join(Page(render(one_site())).text.split())
+    assert "all sites jointly" not in text
+    assert "no joint figure is shown beside its own" in text
+    assert text.count("CE recovered over mean-ablation") == 1
+    several = " ".join(Page(render(sample_report(per_status=0))).text.split())
+    assert "no joint figure" not in several
+
+
+def test_what_an_encoder_cannot_be_measured_on_is_one_sentence_and_no_chart():
+    html = render(encoder())
+    text = " ".join(Page(html).text.split())
+    why = "the network sees later tokens, so it has no next-token prediction"
+    assert f"What reconstructions cost was not measured: {why}." in text
+    assert f"Not measured, as {why}: CE recovered over mean-ablation." in text
+    assert (
+        "No latent has both a measured effect and a measured specificity: the study measured no causal effects." in text
+    )
+    labels = [a["aria-label"] or "" for _, a in Page(html).elements if "chart" in (a.get("class") or "").split()]
+    assert not [
+        label for label in labels if label.startswith(("Cross-entropy", "CE recovered", "Causal effect against"))
+    ]
+    assert any(label.startswith("FVU at") for label in labels)
 
 
 def test_no_supported_latent_is_said():
@@ -262,15 +290,54 @@ def test_svg_text_and_attributes_are_escaped():
     mark = tag("text", HOSTILE[0], title='"><script>')
     assert mark == '<text title="&#34;&gt;&lt;script&gt;">&lt;script&gt;alert(1)&lt;/script&gt;</text>'
     assert "<script" not in legend([("a", "dot", HOSTILE[0])])
-    assert "<script" not in Frame(HOSTILE[0], (0, 1), (0, 1)).x_axis(HOSTILE[0]).svg()
+    plot = Frame((0, 1)).whisker(0.5, 0, 1, "c", HOSTILE[0], "dot")
+    drawn = svg.chart(HOSTILE[2], svg.strip(HOSTILE[0], plot), x=HOSTILE[0], y=HOSTILE[1])
+    assert drawn.count("&lt;script&gt;alert(1)") == 3
+    assert not {name for name, _ in Page(drawn).elements} & {"script", "img"}
 
 
 def test_a_whisker_stands_where_its_numbers_say():
-    frame = Frame("x", (0, 10), (0, 1), width=120, left=10, right=10)
-    drawn = frame.whisker(5, 2, 8, 7, "trained", "t", "dot").svg()
-    assert 'x1="30" x2="90"' in drawn
-    assert 'cx="60" cy="7"' in drawn
-    assert Frame("x", (0, 1), (0, 1)).whisker(math.nan, 0, 1, 5, "c", "t", "dot").marks == []
+    drawn = Frame((0, 10), height=14).whisker(5, 2, 8, "trained", "t", "dot").svg()
+    assert 'x1="20%" x2="80%" y1="7" y2="7"' in drawn
+    assert '<use href="#dot" x="50%" y="7">' in drawn
+    assert Frame((0, 1)).whisker(math.nan, 0, 1, "c", "t", "dot").marks == []
+
+
+def test_what_lies_beyond_the_axes_points_out_of_them_from_the_edge():
+    frame = Frame((0, 10), (0, 1))
+    assert frame.mark(70, 3, "dot") == '<use href="#right" x="100%" y="3"></use>'
+    assert frame.mark(-1, 3, "dot", small=True) == '<use href="#left-small" x="0%" y="3"></use>'
+    assert "L" not in str(frame.line([(1, 0.5), (2, 7.0), (3, 0.5)], "s0").svg()).split(' d="')[1]
+    symbols = str(svg.symbols())
+    for shape in ("dot", "left", "right", *SHAPES, *charts.STATUS_SHAPES.values()):
+        assert f'id="{shape}"' in symbols
+        assert f'id="{shape}-small"' in symbols
+
+
+def test_an_axis_leaves_out_the_few_values_that_would_squeeze_the_others():
+    usual = [i / 100 for i in range(100)]
+    assert svg.central([*usual, 4e9]) == usual
+    assert svg.central([*usual, math.nan, math.inf, -1e301]) == usual
+    spread = [1.5**i for i in range(40)]
+    assert svg.central(spread) == spread
+    assert svg.central([0.0] * 30 + [1.0]) == [0.0] * 30 + [1.0]
+    assert svg.central([1.0, 2.0, 3e9]) == [1.0, 2.0, 3e9]
+
+
+@given(
+    low=st.floats(-1e6, 1e6),
+    span=st.one_of(st.floats(1e-6, 1e6), st.floats(1e-3, 1.0)),
+    pixels=st.floats(120, 900),
+    log=st.booleans(),
+)
+def test_labels_of_ticks_never_touch(low: float, span: float, pixels: float, log: bool):
+    low = abs(low) + 1e-6 if log else low
+    scale = Scale(low, low + span, 0, 100, log=log)
+    labels = scale.labels(6, pixels)
+    ends = [
+        (scale(t) * pixels / 100 - 3.7 * len(text), scale(t) * pixels / 100 + 3.7 * len(text)) for t, text in labels
+    ]
+    assert all(a[1] < b[0] for a, b in pairwise(ends))
 
 
 def test_a_threshold_for_p_is_not_drawn_on_the_effects_axis():

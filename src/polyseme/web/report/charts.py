@@ -1,9 +1,9 @@
-"""The charts of a report, each from a part of its data."""
+"""The charts of a report, each from a part of its data; None where nothing of it was measured."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from polyseme.core.records import STATUSES, Evidence, MetricRecord
 from polyseme.interpret.numbers import interval, measured, short
@@ -13,15 +13,27 @@ from polyseme.interpret.report import (
     DictionaryReport,
     Faithfulness,
     Histogram,
+    LatentPoint,
     SpliceRow,
     StudyReport,
 )
 from polyseme.interpret.telling import EFFECT
 from polyseme.interpret.words import STATUS_NAMES, metric_name
-from polyseme.web.report.svg import SHAPES, Frame, finite, legend, marker, padded, plain, tag
+from polyseme.web.report.svg import NARROWEST, SHAPES, Frame, central, chart, finite, legend, padded, plain, strip, tag
 
 STATUS_SHAPES = dict(zip(STATUSES, ("dot", "diamond", "ring", "cross"), strict=True))
 TRAINED, NULL = "trained", "null"
+_ROW = 22
+"""Pixels of a row of a chart."""
+_ACROSS = 480
+"""Pixels that a plot across the page has on a wide screen."""
+_SPLICED = (
+    ("ce_clean", "clean", "ring", "clean"),
+    ("ce_patched", TRAINED, "dot", "patched with reconstructions"),
+    ("ce_mean", "null c1", "diamond", "mean-ablated"),
+    ("ce_zero", "null c0", "square", "zero-ablated"),
+)
+"""Cross-entropies of a splice: field, class, mark and name."""
 
 
 def control_class(index: int) -> str:
@@ -29,139 +41,112 @@ def control_class(index: int) -> str:
     return f"{NULL} c{index % 5}"
 
 
-def dots(comparison: Comparison) -> Markup:
+def dots(comparison: Comparison) -> Markup | None:
     """One metric: the trained network above its controls on one axis, with intervals."""
     rows = [("trained", comparison.trained, TRAINED, "dot")]
     rows += [
         (c.control, c.record, control_class(i), SHAPES[i % len(SHAPES)]) for i, c in enumerate(comparison.controls)
     ]
-    ends = [v for _, r, _, _ in rows for v in _ends(r)]
-    label = f"{metric_name(comparison.trained.name)} at {comparison.site}: " + "; ".join(
-        f"{name} {measured(record)}" for name, record, _, _ in rows
-    )
-    step = 20
-    height = step * len(rows) + 44
-    frame = Frame(label, padded(ends, 0.1), (0, 1), height=height, left=126, right=14, top=4, bottom=40)
-    frame.x_axis(_unit(comparison.trained), 4)
-    frame.vertical(comparison.trained.value, "reference")
-    for i, (name, record, class_, shape) in enumerate(rows):
-        y = frame.top + step * (i + 0.5)
-        low, high = (record.interval.low, record.interval.high) if record.interval else (math.nan, math.nan)
-        strong = " strong" if class_ == TRAINED else ""
-        shown = tag("title", name), escape(_clip(name, 20))
-        frame.add(tag("text", *shown, class_=f"row{strong}", x=frame.left - 8, y=y + 4, text_anchor="end"))
+    if not any(finite([record.value]) for _, record, _, _ in rows):
+        return None
+    x = padded([v for _, r, _, _ in rows for v in _ends(r)], 0.1)
+    strips: list[Markup] = []
+    for name, record, class_, shape in rows:
+        plot = _row(x).vertical(comparison.trained.value, "reference")
         if math.isnan(record.value):
-            frame.add(tag("text", "not measured", class_="tick", x=frame.left + 6, y=y + 4))
-        frame.whisker(record.value, low, high, y, class_, f"{name}: {measured(record)}", shape)
-    return frame.svg()
+            plot.add(tag("text", "not measured", class_="tick", x="2", y=_ROW / 2 + 4))
+        plot.whisker(record.value, *_bounds(record), class_, f"{name}: {measured(record)}", shape)
+        strips.append(strip(name, plot, "strong" if class_ == TRAINED else ""))
+    label = f"{metric_name(comparison.trained.name)} at {comparison.site}: "
+    label += "; ".join(f"{name} {measured(record)}" for name, record, _, _ in rows)
+    return chart(label, *strips, _foot(x), x=_unit(comparison.trained), class_="strips")
 
 
-def splice(faithfulness: Faithfulness) -> Markup:
+def splice(rows: Sequence[SpliceRow]) -> Markup | None:
     """Every cross-entropy of every site on one axis: clean, patched, mean- and zero-ablated."""
-    rows = [*faithfulness.single, *([faithfulness.joint] if faithfulness.joint else [])]
-    kinds = _splice_kinds()
-    ends = [v for row in rows for name, _, _ in kinds for v in _ends(getattr(row, name))]
-    label = "Cross-entropy in nats per token, " + "; ".join(_splice_label(row) for row in rows)
-    frame = Frame(
-        label,
-        padded(ends, 0.05),
-        (0, 1),
-        width=1060,
-        height=34 * len(rows) + 54,
-        left=190,
-        right=20,
-        top=6,
-        bottom=40,
-    )
-    frame.x_axis("cross-entropy, nats/token", 8)
-    for i, row in enumerate(rows):
-        y = frame.top + 34 * (i + 0.5)
+    x = padded([v for row in rows for field, *_ in _SPLICED for v in _ends(getattr(row, field))], 0.05)
+    strips: list[Markup] = []
+    for row in rows:
+        known = finite(getattr(row, field).value for field, *_ in _SPLICED)
+        if not known:
+            continue
         name = "all sites jointly" if row.joint else row.site
-        strong = " strong" if row.joint else ""
-        frame.add(tag("text", _clip(name, 28), class_=f"row{strong}", x=frame.left - 12, y=y + 4, text_anchor="end"))
-        known = finite(getattr(row, kind).value for kind, _, _ in kinds)
-        if known:
-            a, b = frame.x(min(known)), frame.x(max(known))
-            frame.add(tag("line", class_="rail", x1=a, x2=b, y1=y, y2=y))
-        if math.isfinite(row.ce_clean.value) and math.isfinite(row.ce_patched.value):
-            a, b = frame.x(row.ce_clean.value), frame.x(row.ce_patched.value)
-            frame.add(tag("line", class_="lost", x1=a, x2=b, y1=y, y2=y))
-        for kind, class_, shape in kinds:
-            record: MetricRecord = getattr(row, kind)
-            low, high = (record.interval.low, record.interval.high) if record.interval else (math.nan, math.nan)
-            title = f"{metric_name(kind)}, {name}: {measured(record)}"
-            frame.whisker(record.value, low, high, y, class_, title, shape)
-    return frame.svg("wide")
+        plot = _row(x, _ACROSS).segment(min(known), max(known), "rail")
+        if len(finite([row.ce_clean.value, row.ce_patched.value])) == 2:
+            plot.segment(row.ce_clean.value, row.ce_patched.value, "lost")
+        for field, class_, shape, _ in _SPLICED:
+            record: MetricRecord = getattr(row, field)
+            title = f"{metric_name(field)}, {name}: {measured(record)}"
+            plot.whisker(record.value, *_bounds(record), class_, title, shape)
+        strips.append(strip(name, plot, "strong" if row.joint else ""))
+    if not strips:
+        return None
+    label = "Cross-entropy in nats per token, " + "; ".join(map(_splice_label, rows))
+    return chart(label, *strips, _foot(x, _ACROSS), x="cross-entropy, nats/token", class_="strips wide")
+
+
+def _row(x: tuple[float, float], pixels: float = NARROWEST) -> Frame:
+    return Frame(x, height=_ROW, left=8, right=22, top=0, bottom=0, pixels=pixels).x_grid(4)
+
+
+def _foot(x: tuple[float, float], pixels: float = NARROWEST) -> Markup:
+    return strip("", Frame(x, height=0, left=8, right=22, top=0, pixels=pixels).x_axis(4), "foot")
 
 
 def splice_legend() -> Markup:
     """Legend of `splice`."""
-    texts = ("clean", "patched with reconstructions", "mean-ablated", "zero-ablated")
-    return legend((class_, shape, text) for (_, class_, shape), text in zip(_splice_kinds(), texts, strict=True))
-
-
-def _splice_kinds() -> tuple[tuple[str, str, str], ...]:
-    return (
-        ("ce_clean", "clean", "ring"),
-        ("ce_patched", TRAINED, "dot"),
-        ("ce_mean", "null c1", "diamond"),
-        ("ce_zero", "null c0", "square"),
-    )
+    return legend((class_, shape, text) for _, class_, shape, text in _SPLICED)
 
 
 def _splice_label(row: SpliceRow) -> str:
-    values = ", ".join(f"{metric_name(kind)} {short(getattr(row, kind).value)}" for kind, _, _ in _splice_kinds())
+    values = ", ".join(f"{metric_name(field)} {short(getattr(row, field).value)}" for field, *_ in _SPLICED)
     return f"{'joint' if row.joint else row.site}: {values}"
 
 
-def ladder(faithfulness: Faithfulness) -> Markup | None:
+def ladder(rows: Sequence[SpliceRow], faithfulness: Faithfulness) -> Markup | None:
     """The ladder of plain models, with the patched CE of every row drawn across it; None without a ladder."""
-    points = sorted((n, ce) for _, n, ce in faithfulness.ladder if math.isfinite(n) and math.isfinite(ce))
+    points = sorted((n, ce) for _, n, ce in faithfulness.ladder if len(finite([n, ce])) == 2 and n > 0)
     if len(points) < 2:
         return None
-    rows = [*faithfulness.single, *([faithfulness.joint] if faithfulness.joint else [])]
-    patched = [(r, r.ce_patched.value) for r in rows if math.isfinite(r.ce_patched.value)]
+    patched = [(r, r.ce_patched.value) for r in rows if finite([r.ce_patched.value])]
     sizes = [n for n, _ in points]
     y = padded([ce for _, ce in points] + [v for _, v in patched])
-    label = "Held-out cross-entropy of the ladder: " + "; ".join(f"{short(n)} parameters {short(c)}" for n, c in points)
-    frame = Frame(label, (min(sizes) / 1.6, max(sizes) * 1.6), y, width=420, height=260, log_x=True)
-    frame.y_axis("cross-entropy, nats/token", 5).x_axis("parameters of the plain model", 4)
+    frame = (
+        Frame((min(sizes) / 1.6, max(sizes) * 1.6), y, height=210, log_x=True, pixels=360).y_axis(5).x_grid().x_axis()
+    )
     for row, value in patched:
         frame.horizontal(value, "joint" if row.joint else "single")
     frame.line(points, "ladder")
     for n, ce in points:
-        mark = marker(frame.x(n), frame.y(ce), "ring")
-        frame.add(tag("g", tag("title", f"{short(n)} parameters: {short(ce)} nats/token"), mark, class_="clean"))
-    return frame.svg()
+        title = tag("title", f"{short(n)} parameters: {short(ce)} nats/token")
+        frame.add(tag("g", title, frame.mark(n, frame.y(ce), "ring"), class_="clean"))
+    label = "Held-out cross-entropy of the ladder: " + "; ".join(f"{short(n)} parameters {short(c)}" for n, c in points)
+    return chart(label, frame.svg(), x="parameters of the plain model", y="cross-entropy, nats/token")
 
 
 def density(dictionary: DictionaryReport) -> Markup | None:
     """How often latents fire, trained as an area and the controls as lines, as shares of all latents."""
-    known = [(name, h) for name, h in dictionary.density if sum(finite(h.counts)) > 0]
+    known = [(i, name, h) for i, (name, h) in enumerate(dictionary.density) if sum(finite(h.counts)) > 0]
+    known = [(i, name, h) for i, name, h in known if len(finite(h.edges)) == len(h.edges)]
     if not known:
         return None
-    shares = [(name, h, [c / sum(finite(h.counts)) for c in h.counts]) for name, h in known]
-    edges = [e for _, h in known for e in h.edges]
-    top = max(v for _, _, values in shares for v in values)
-    used = [
-        e
-        for _, h, values in shares
-        for (a, b), v in zip(zip(h.edges, h.edges[1:], strict=False), values, strict=True)
-        if v
-        for e in (a, b)
-    ]
-    label = f"Density of the latents at {dictionary.name}, trained beside {len(known) - 1} controls"
+    shares = [(i, name, h, [c / sum(finite(h.counts)) for c in h.counts]) for i, name, h in known]
+    top = max(v for *_, values in shares for v in finite(values))
+    used = [e for _, _, h, values in shares for bin_, v in _bins(h, values) if v > 0 for e in bin_]
+    edges = [e for _, _, h in known for e in h.edges]
     x = (max(min(used) - 0.25, min(edges)), min(max(used) + 0.25, max(edges)))
-    frame = Frame(label, x, (0, top * 1.08))
-    frame.y_axis("share of latents").x_axis("density: share of vectors it fires on (log₁₀)", 6)
-    for i, (name, h, values) in reversed(list(enumerate(shares))):
-        steps = _steps(h, values, *x)
+    frame = Frame(x, (0, top * 1.08)).y_axis().x_grid().x_axis()
+    for i, name, h, values in reversed(shares):
+        steps = [
+            (e, v) for (a, b), v in _bins(h, values) if b > x[0] and a < x[1] for e in (max(a, x[0]), min(b, x[1]))
+        ]
         if name == "trained":
-            frame.band([a for a, _ in steps], [0.0] * len(steps), [b for _, b in steps], TRAINED)
-            frame.line(steps, TRAINED)
-        else:
-            frame.line(steps, f"{control_class(i - 1)} dash")
-    return frame.svg()
+            xs, ys = zip(*steps, strict=True)
+            frame.band(xs, [0.0] * len(xs), ys, TRAINED)
+        frame.line(steps, TRAINED if name == "trained" else f"{control_class(i - 1)} dash")
+    label = f"Density of the latents at {dictionary.name}, trained beside {len(known) - 1} controls"
+    x_title = "density: share of vectors it fires on (log₁₀)"
+    return chart(label, frame.svg(), x=x_title, y="share of latents")
 
 
 def density_legend(report: StudyReport) -> Markup:
@@ -173,135 +158,132 @@ def density_legend(report: StudyReport) -> Markup:
     )
 
 
-def _steps(histogram: Histogram, values: Sequence[float], low: float, high: float) -> list[tuple[float, float]]:
-    """The outline of the bins between two ends."""
-    out: list[tuple[float, float]] = []
-    for left, right, value in zip(histogram.edges, histogram.edges[1:], values, strict=False):
-        if right > low and left < high:
-            out += [(max(left, low), value), (min(right, high), value)]
-    return out
+def _bins(histogram: Histogram, values: Sequence[float]) -> Iterable[tuple[tuple[float, float], float]]:
+    edges = zip(histogram.edges, histogram.edges[1:], strict=False)
+    return zip(edges, values, strict=False)
 
 
-def lines(chart: Chart) -> Markup | None:
+def lines(data: Chart) -> Markup | None:
     """A chart's curves with their bands; nulls dashed. None when nothing of it was measured."""
-    if chart.log_y:
-        ys = [v for c in chart.curves for v in (*c.y, *c.low, *c.high) if v > 0]
-    else:
-        ys = finite(v for c in chart.curves for v in (*c.y, *c.low, *c.high))
-    xs = [v for c in chart.curves for v in c.x if math.isfinite(v) and (v > 0 or not chart.log_x)]
-    if not xs or not ys:
+    points = [
+        (x, y)
+        for c in data.curves
+        for x, y in zip(c.x, c.y, strict=False)
+        if len(finite([x, y])) == 2 and (x > 0 or not data.log_x) and (y > 0 or not data.log_y)
+    ]
+    if not points:
         return None
-    y = (min(ys) / 1.15, max(ys) * 1.15) if chart.log_y else padded(ys, zero=min(ys) >= 0 and min(ys) < max(ys) / 3)
-    label = f"{chart.title}: {chart.y_label} against {chart.x_label}, " + ", ".join(c.name for c in chart.curves)
-    frame = Frame(label, (min(xs), max(xs)), y, log_x=chart.log_x, log_y=chart.log_y, left=52)
-    frame.y_axis(chart.y_label).x_axis(chart.x_label, 5)
-    for i, curve in enumerate(chart.curves):
+    xs = [x for x, _ in points]
+    if data.log_y:
+        ys = [y for _, y in points]
+        y = min(ys) / 1.15, max(ys) * 1.15
+    else:
+        ys = central([v for _, v in points] + [v for c in data.curves for v in (*c.low, *c.high)])
+        y = padded(ys, zero=min(ys) >= 0 and min(ys) < max(ys) / 3)
+    frame = Frame((min(xs), max(xs)), y, log_x=data.log_x, log_y=data.log_y).y_axis().x_grid().x_axis()
+    for i, curve in enumerate(data.curves):
         if curve.low and curve.high:
-            frame.band(curve.x, curve.low, curve.high, _curve_class(chart, i))
-        frame.line(list(zip(curve.x, curve.y, strict=True)), _curve_class(chart, i) + (" dash" if curve.null else ""))
-    return frame.svg()
+            frame.band(curve.x, curve.low, curve.high, _curve_class(data, i))
+        frame.line(list(zip(curve.x, curve.y, strict=False)), _curve_class(data, i) + (" dash" if curve.null else ""))
+    beyond = sum(not frame.y.holds(v) for _, v in points)
+    label = f"{data.title}: {data.y_label} against {data.x_label}, " + ", ".join(c.name for c in data.curves)
+    notes = [_beyond(beyond, "values lie", "value lies", "not drawn")] if beyond else []
+    return chart(label, frame.svg(), *notes, x=data.x_label, y=data.y_label)
 
 
-def lines_legend(chart: Chart) -> Markup:
+def _beyond(n: int, many: str, one: str, how: str) -> Markup:
+    return tag("p", f"{n} {many if n > 1 else one} beyond the axes, {how}.", class_="note")
+
+
+def lines_legend(data: Chart) -> Markup:
     """Legend of `lines`; nothing for a single curve."""
-    if len(chart.curves) < 2:
+    if len(data.curves) < 2:
         return Markup("")
     return legend(
-        (_curve_class(chart, i) + (" dash" if c.null else ""), "dash" if c.null else "line", c.name)
-        for i, c in enumerate(chart.curves)
+        (_curve_class(data, i) + (" dash" if c.null else ""), "dash" if c.null else "line", c.name)
+        for i, c in enumerate(data.curves)
     )
 
 
-def _curve_class(chart: Chart, index: int) -> str:
-    curve = chart.curves[index]
-    if curve.null:
-        return control_class(sum(c.null for c in chart.curves[:index]))
-    return f"s{sum(not c.null for c in chart.curves[:index]) % 4}"
+def _curve_class(data: Chart, index: int) -> str:
+    if data.curves[index].null:
+        return control_class(sum(c.null for c in data.curves[:index]))
+    return f"s{sum(not c.null for c in data.curves[:index]) % 4}"
 
 
 def scatter(dictionary: DictionaryReport) -> Markup | None:
     """Causal effect against model-specificity, one mark a latent; the effect on a symmetric-root axis."""
-    points = [p for p in dictionary.points if math.isfinite(p.effect) and math.isfinite(p.margin)]
+    points = [p for p in dictionary.points if len(finite([p.effect, p.margin])) == 2]
     if not points:
         return None
-
-    def root(v: float) -> float:
-        return math.copysign(math.sqrt(abs(v)), v)
-
-    thresholds = [(name, t) for name, t in dictionary.thresholds if math.isfinite(t)]
-    x = padded([*(p.margin for p in points), *(t for _, t in thresholds)], zero=True)
-    y = padded([root(p.effect) for p in points], zero=True)
-    label = f"Causal effect against model-specificity of {len(points)} latents at {dictionary.name}"
-    frame = Frame(label, x, y, height=280, left=52)
-    limit = max(abs(p.effect) for p in points)
-    for value in _root_ticks(limit):
-        if frame.y.low <= root(value) <= frame.y.high:
-            at = frame.y(root(value))
-            frame.add(tag("line", class_="grid", x1=frame.left, x2=frame.right, y1=at, y2=at))
-            frame.add(tag("text", plain(value), class_="tick", x=frame.left - 6, y=at + 3.5, text_anchor="end"))
-    middle = (frame.top + frame.bottom) / 2
-    title = f"effect − null, {dictionary.effect_unit} (√ scale)"
-    turn = f"rotate(-90 11 {middle:.0f})"
-    frame.add(tag("text", title, class_="title", x=11, y=middle, text_anchor="middle", transform=turn))
-    frame.x_axis("model-specificity margin", 6).vertical(0).horizontal(0)
-    for i, (_, threshold) in enumerate(thresholds):
+    thresholds = [threshold for _, threshold in dictionary.thresholds]
+    x = padded([*central(p.margin for p in points), *thresholds], zero=True)
+    y = padded(central(_root(p.effect) for p in points), zero=True)
+    frame = Frame(x, y, height=230)
+    limit = max(abs(end) for end in y) ** 2
+    frame.y_axis(labels=[(_root(t), plain(t)) for t in _root_ticks(limit)])
+    frame.x_grid().x_axis().vertical(0).horizontal(0)
+    for i, threshold in enumerate(thresholds):
         frame.vertical(threshold, f"line {control_class(i)} dash")
     for status in reversed(STATUSES):
-        marks = [
-            marker(frame.x(p.margin), frame.y(root(p.effect)), STATUS_SHAPES[status], 2.1)
-            for p in points
-            if p.status == status
-        ]
+        marks = [_point(frame, p) for p in points if p.status == status]
         if marks:
             frame.add(tag("g", *marks, class_=f"v-{status}"))
-    return frame.svg()
+    beyond = sum(not (frame.x.holds(p.margin) and frame.y.holds(_root(p.effect))) for p in points)
+    label = f"Causal effect against model-specificity of {len(points)} latents at {dictionary.name}"
+    notes = [_beyond(beyond, "latents lie", "latent lies", "drawn at the edge")] if beyond else []
+    y_title = f"effect − null, {dictionary.effect_unit} (√ scale)"
+    return chart(label, frame.svg(), *notes, x="model-specificity margin", y=y_title)
+
+
+def _point(frame: Frame, p: LatentPoint) -> Markup:
+    return frame.mark(p.margin, frame.y(_root(p.effect)), STATUS_SHAPES[p.status], small=True)
+
+
+def _root(v: float) -> float:
+    return math.copysign(math.sqrt(abs(v)), v)
 
 
 def _root_ticks(limit: float) -> list[float]:
-    top = 10.0 ** math.floor(math.log10(limit)) if limit > 0 else 1.0
-    top *= next(m for m in (5, 2, 1) if m * top <= limit * 1.001) if limit > 0 else 1
-    return [-top, -top / 5, 0.0, top / 5, top]
+    """Round values of both signs, those that matter most first."""
+    top = 10.0 ** math.floor(math.log10(limit))
+    top *= next(m for m in (5, 2, 1) if m * top <= limit * 1.001)
+    return [0.0, top, -top, top / 5, -top / 5]
 
 
-def status_legend() -> Markup:
-    """Legend of the verdicts' marks."""
-    return legend((f"v-{s}", STATUS_SHAPES[s], STATUS_NAMES[s]) for s in STATUSES)
+def scatter_legend(report: StudyReport) -> Markup:
+    """Legend of `scatter`: the verdicts' marks, and the controls' thresholds of the first dictionary that has any."""
+    marks = [(f"v-{s}", STATUS_SHAPES[s], STATUS_NAMES[s]) for s in STATUSES]
+    names = next(([name for name, _ in d.thresholds] for d in report.dictionaries if d.thresholds), [])
+    lines = [(f"{control_class(i)} dash", "dash", f"threshold against {name}") for i, name in enumerate(names)]
+    return legend([*marks, *lines])
 
 
 def activation_histogram(histogram: Histogram | None) -> Markup | None:
     """A latent's non-zero activations; heights on a root scale, so that the rare strong ones show."""
-    if histogram is None or not sum(finite(histogram.counts)):
+    if histogram is None or not sum(finite(histogram.counts)) or len(finite(histogram.edges)) < len(histogram.edges):
         return None
     top = max(finite(histogram.counts))
     label = f"Histogram of {int(sum(finite(histogram.counts)))} non-zero activations up to {short(histogram.edges[-1])}"
-    frame = Frame(
-        label, (histogram.edges[0], histogram.edges[-1]), (0, 1), width=260, height=104, left=8, right=10, bottom=34
-    )
-    bars: list[str] = []
-    for a, b, n in zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False):
-        if n > 0:
-            height = frame.y(math.sqrt(n / top))
-            bars.append(f"M{frame.x(a):.1f} {frame.bottom:.0f}V{height:.1f}H{frame.x(b) - 0.8:.1f}V{frame.bottom:.0f}Z")
-    frame.add(tag("path", class_="hist", d="".join(bars)))
-    return frame.x_axis("activation where it fires (√count)", 4, grid=False).svg("small")
+    frame = Frame((histogram.edges[0], histogram.edges[-1]), height=60, left=10)
+    frame.bars(histogram.edges, [math.sqrt(n / top) if n > 0 else 0 for n in histogram.counts], "hist")
+    return chart(label, frame.x_axis(4).svg(), x="activation where it fires (√count)", class_="small")
 
 
 def evidence(item: Evidence) -> Markup | None:
     """One test at a glance: the effect with its interval, its null (hollow) and its threshold (bar)."""
     low, high = (item.interval.low, item.interval.high) if item.interval else (math.nan, math.nan)
-    if not math.isfinite(item.effect):
+    if not finite([item.effect]):
         return None
     threshold = math.nan if tests_p(item) else item.threshold
     label = f"{metric_name(item.name)}: {short(item.effect)} {interval(item.interval)}, null {short(item.null)}"
     x = padded([item.effect, low, high, item.null, threshold], 0.08, zero=True)
-    frame = Frame(label, x, (0, 1), width=150, height=18, left=6, right=6, top=0, bottom=0)
-    frame.add(tag("line", class_="axis", x1=6, x2=144, y1=9, y2=9))
-    if math.isfinite(threshold):
-        frame.add(tag("line", class_="threshold", x1=frame.x(threshold), x2=frame.x(threshold), y1=2, y2=16))
-    if math.isfinite(item.null):
-        frame.add(tag("g", marker(frame.x(item.null), 9, "ring", 3.2), class_="clean"))
+    frame = Frame(x, height=18, left=8, right=8, top=0, bottom=0).segment(*x, "axis")
+    frame.vertical(threshold, "threshold")
+    if finite([item.null]):
+        frame.add(tag("g", frame.mark(item.null, 9, "ring", small=True), class_="clean"))
     passed = "passed" if item.passed else "failed"
-    return frame.whisker(item.effect, low, high, 9, passed, label, "dot").svg("glance")
+    return chart(label, frame.whisker(item.effect, low, high, passed, label, "dot").svg(), class_="glance")
 
 
 def tests_p(item: Evidence) -> bool:
@@ -309,14 +291,13 @@ def tests_p(item: Evidence) -> bool:
     return item.name == EFFECT or math.isfinite(item.p_corrected)
 
 
+def _bounds(record: MetricRecord) -> tuple[float, float]:
+    return (record.interval.low, record.interval.high) if record.interval else (math.nan, math.nan)
+
+
 def _ends(record: MetricRecord) -> list[float]:
-    bounds = [record.interval.low, record.interval.high] if record.interval else []
-    return finite([record.value, *bounds])
+    return finite([record.value, *_bounds(record)])
 
 
 def _unit(record: MetricRecord) -> str:
     return f"{metric_name(record.name)}{f', {record.unit}' if record.unit else ''}"
-
-
-def _clip(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -3,7 +3,8 @@
 import math
 import os
 import secrets
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,8 +19,18 @@ from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.interpret import numbers, words
 from polyseme.interpret.headlines import headlines
-from polyseme.interpret.report import STRATA, Comparison, Context, ControlValue, LatentReport, StudyReport, n_judged
-from polyseme.web.report import charts
+from polyseme.interpret.report import (
+    STRATA,
+    Comparison,
+    Context,
+    ControlValue,
+    DictionaryReport,
+    LatentReport,
+    SpliceRow,
+    StudyReport,
+    n_judged,
+)
+from polyseme.web.report import charts, svg
 
 LEVELS = 6
 """Steps of the token colours: CSS classes `a1` to `a6`."""
@@ -62,6 +73,10 @@ class Metrics:
 
 def render(report: StudyReport) -> str:
     """The whole page."""
+    # Patching the only site is patching every site: what is joint would be the same panels once more.
+    several = len(report.dictionaries) > 1
+    shown = [c for c in report.comparisons if several or c.site != "joint"]
+    rows = _splice_rows(report, joint=several)
     return (
         _environment()
         .get_template("report.html")
@@ -74,7 +89,11 @@ def render(report: StudyReport) -> str:
             n_judged=n_judged,
             total=report.n_latents,
             metrics=_metrics(report),
-            comparisons=_by_metric(report.comparisons),
+            comparisons=_by_metric(c for c in shown if _any_measured(c)),
+            unmeasured=_unmeasured(shown),
+            rows=rows,
+            lacking=_lacking(report),
+            splice_missing="" if rows else _why_no_splice(report),
             latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
             opened=_opened(report),
             shown_effects={name for latent in report.latents for name in _effects_of(latent)},
@@ -193,6 +212,81 @@ def _by_metric(comparisons: Iterable[Comparison]) -> list[tuple[str, list[Compar
     return list(groups.items())
 
 
+def _any_measured(comparison: Comparison) -> bool:
+    return any(math.isfinite(r.value) for r in (comparison.trained, *(c.record for c in comparison.controls)))
+
+
+def _unmeasured(comparisons: Iterable[Comparison]) -> list[tuple[str, str]]:
+    """(reason, names of the metrics) of what no network of the study could be measured on; the reason may be empty."""
+    groups = _by_metric(comparisons)
+    missing: dict[str, list[str]] = {}
+    for title, rows in groups:
+        if not any(map(_any_measured, rows)):
+            missing.setdefault(_reason(row.trained for row in rows), []).append(title)
+    return [(reason, ", ".join(titles)) for reason, titles in missing.items()]
+
+
+def _splice_rows(report: StudyReport, *, joint: bool) -> list[SpliceRow]:
+    """What patching cost, where it was measured at all."""
+    if report.faithfulness is None:
+        return []
+    found = report.faithfulness
+    rows = [*found.single, *([found.joint] if found.joint and (joint or not found.single) else [])]
+    return [row for row in rows if any(math.isfinite(r.value) for r in _records(row))]
+
+
+def _records(row: SpliceRow) -> Iterator[MetricRecord]:
+    return (value for name in SpliceRow.model_fields if isinstance(value := getattr(row, name), MetricRecord))
+
+
+def _why_no_splice(report: StudyReport) -> str:
+    if report.faithfulness is None:
+        return "Splicing was not run in this study."
+    rows = [*report.faithfulness.single, *filter(None, [report.faithfulness.joint])]
+    reason = _reason(record for row in rows for record in _records(row))
+    return f"What reconstructions cost was not measured{f': {reason}' if reason else ''}."
+
+
+def _reason(records: Iterable[MetricRecord]) -> str:
+    """Why they were not measured, as the first of them that says so does."""
+    notes = (str(record.details.get("note", "")) for record in records)
+    return next((note.removeprefix("not measured: ") for note in notes if note), "")
+
+
+def _panels(
+    dictionaries: Iterable[DictionaryReport], draw: Callable[[DictionaryReport], Markup | None]
+) -> tuple[list[tuple[DictionaryReport, Markup]], list[str]]:
+    """The dictionaries that have a chart with it, and the names of those that have none."""
+    drawn = [(dictionary, draw(dictionary)) for dictionary in dictionaries]
+    return [(d, chart) for d, chart in drawn if chart is not None], [d.name for d, chart in drawn if chart is None]
+
+
+def _lacking(report: StudyReport) -> str:
+    """What most latents without a verdict lack."""
+    missing = sum((Counter(d.verdicts_missing) for d in report.dictionaries), Counter[str]())
+    return missing.most_common(1)[0][0] if missing else ""
+
+
+def _stability_note(dictionary: DictionaryReport) -> str:
+    return "" if dictionary.stability is None else dictionary.stability.note
+
+
+def _thresholds_note(dictionary: DictionaryReport) -> str:
+    return "; ".join(
+        f"no threshold against {name}" if math.isnan(value) else f"at least {numbers.short(value)} against {name}"
+        for name, value in dictionary.thresholds
+    )
+
+
+def _points_note(dictionary: DictionaryReport) -> str:
+    shown, total = len(dictionary.points), dictionary.n_points
+    return f"{numbers.count(shown)} of {numbers.count(total)} latents shown" if total > shown else ""
+
+
+def _stability(dictionary: DictionaryReport) -> Markup | None:
+    return None if dictionary.stability is None else charts.lines(dictionary.stability)
+
+
 def _comparison_title(record: MetricRecord) -> str:
     ablation = record.scope.get("ablation")
     return words.metric_name(record.name) + (f" over {ablation}-ablation" if ablation else "")
@@ -262,6 +356,13 @@ def _environment() -> Environment:
     cast(dict[str, object], env.filters).update(filters)
     shared: dict[str, object] = {
         "charts": charts,
+        "symbols": svg.symbols,
+        "plain": svg.plain,
+        "panels": _panels,
+        "stability": _stability,
+        "stability_note": _stability_note,
+        "thresholds_note": _thresholds_note,
+        "points_note": _points_note,
         "pieces": pieces,
         "by_stratum": _by_stratum,
         "effects_of": _effects_of,
