@@ -300,6 +300,8 @@ def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> Dict
             ),
         ),
         points=tuple(points),
+        n_points=1680,
+        thresholds=((CONTROLS[0].name, 0.117), (CONTROLS[1].name, 0.064 if i else math.nan)),
     )
 
 
