@@ -8,6 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 from polyseme.core.errors import InputError, nearest_names
 
 Split = Literal["train", "heldout"]
+Form = Literal["text", "ids", "messages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,14 @@ class Document:
     Attributes:
         name: where it comes from (a relative path, `file.jsonl:12`), for people.
         key: what decides its split: its content's hash unless the corpus says otherwise.
-        text: the text itself.
+        text: the text itself; of token ids and of chat messages their JSON.
+        form: which of the three it is.
     """
 
     name: str
     key: str
     text: str
+    form: Form = "text"
 
 
 @runtime_checkable

@@ -5,15 +5,16 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document
+from polyseme.corpora.records import LeftOut
 from polyseme.corpora.special import SpecialTokens, Tokenizer, control_tokens, encode_plainly, frame
 
 _BATCH_DOCUMENTS = 64
@@ -56,6 +57,7 @@ class Tally:
         spelt: control tokens spelt out, by spelling.
         n_sampled: characters of the first documents, white space and marks left out.
         n_lost: those of them that are in no token.
+        n_bare_chats: chats written without a template.
     """
 
     n_tokens: int = 0
@@ -64,6 +66,7 @@ class Tally:
     spelt: Counter[str] = field(default_factory=Counter[str])
     n_sampled: int = 0
     n_lost: int = 0
+    n_bare_chats: int = 0
 
 
 class Encoder:
@@ -81,25 +84,40 @@ class Encoder:
         self.control = control_tokens(tokenizer)
         self._control_ids = np.array(sorted(self.control.spelling), dtype=np.int32)
 
-    def encode(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Encoded]]:
-        """Each document with its ids, some documents at a time.
+    def encode(self, documents: Iterable[Document], left_out: LeftOut) -> Iterator[tuple[Document, Encoded]]:
+        """Each document, as it is read, with its ids; some documents at a time.
 
         Raises:
-            InputError: the tokenizer fails on a document.
+            InputError: a document cannot be encoded, and `left_out` leaves nothing out.
         """
         for batch in _batches(documents):
-            for document, ids in zip(batch, self._ids(batch), strict=True):
-                yield document, self._encoded(document, ids)
+            found = iter(self._ids([d for d in batch if d.form == "text"]))
+            for document in batch:
+                try:
+                    yield self._one(document, next(found) if document.form == "text" else None)
+                except InputError as error:
+                    left_out.take(error)
 
-    def _ids(self, batch: Sequence[Document]) -> list[list[int]]:
-        try:
-            return self._read([document.text for document in batch])
-        except Exception:  # noqa: BLE001 - the document at fault is looked for below
-            return [self._ids_of_one(document) for document in batch]
+    def _one(self, document: Document, ids: list[int] | None) -> tuple[Document, Encoded]:
+        if document.form == "ids":
+            return self._given(document)
+        if document.form == "messages":
+            document = replace(document, text=self._written(document))
+            # A template writes control tokens; what special_tokens says is about texts.
+            return document, self._encoded(document, self._ids_of_one(document, "parse"), parse=True)
+        found = self._ids_of_one(document, self.special_tokens) if ids is None else ids
+        return document, self._encoded(document, found, parse=self.special_tokens == "parse")
 
-    def _ids_of_one(self, document: Document) -> list[int]:
+    def _ids(self, batch: Sequence[Document]) -> list[list[int] | None]:
+        """Ids of each text; None of all where the tokenizer fails on one of them."""
         try:
-            return self._read([document.text])[0]
+            return [*self._read([document.text for document in batch], self.special_tokens)] if batch else []
+        except Exception:  # noqa: BLE001 - the document at fault is looked for one by one
+            return [None] * len(batch)
+
+    def _ids_of_one(self, document: Document, special_tokens: SpecialTokens) -> list[int]:
+        try:
+            return self._read([document.text], special_tokens)[0]
         except Exception as error:
             raise InputError(
                 f"the tokenizer fails on this document ({_first_line(error)})",
@@ -107,10 +125,55 @@ class Encoder:
                 fix="use a tokenizer with a token for unknown text, or leave the document out",
             ) from error
 
-    def _read(self, texts: list[str]) -> list[list[int]]:
-        if self.special_tokens == "text" or self._backend is None:
-            return encode_plainly(self.tokenizer, texts, self.special_tokens)
+    def _read(self, texts: list[str], special_tokens: SpecialTokens) -> list[list[int]]:
+        if special_tokens == "text" or self._backend is None:
+            return encode_plainly(self.tokenizer, texts, special_tokens)
         return [encoding.ids for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
+
+    def _written(self, document: Document) -> str:
+        """The text of a chat: what the tokenizer's template makes of it, else its contents, a line each."""
+        tokenizer: Any = self.tokenizer
+        messages: list[dict[str, Any]] = json.loads(document.text)
+        if getattr(tokenizer, "chat_template", None) is None:
+            return "\n".join(_spoken(message["content"]) for message in messages if message.get("content") is not None)
+        try:
+            return str(tokenizer.apply_chat_template(messages, tokenize=False))
+        except Exception as error:
+            raise InputError(
+                f"the tokenizer's chat template cannot write this chat ({_first_line(error)})",
+                where=document.name,
+                fix='correct the messages, or set `errors = "skip"` to leave such chats out',
+            ) from error
+
+    def _given(self, document: Document) -> tuple[Document, Encoded]:
+        """A document that came as token ids."""
+        ids = np.array(json.loads(document.text), dtype=np.int64)
+        size = len(self.tokenizer)
+        if int(ids.max()) >= size:
+            raise InputError(
+                f"token id {int(ids.max())} is outside the vocabulary of the network's tokenizer, which has {size}",
+                where=document.name,
+                fix="give ids that this network's tokenizer made, or name the column of texts",
+            )
+        ids = ids.astype(np.int32)
+        special = np.isin(ids, self._control_ids)
+        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id  # without the one the other serves for it
+        around = {*self.frame.opening, *self.frame.closing, eos if pad is None else pad}
+        places = self._within(ids, special, around)
+        ids, special = ids[places], special[places]
+        text = str(self.tokenizer.decode(ids[~special].tolist()))
+        document = replace(document, text=text)
+        return document, Encoded(document.name, ids, special, len(text.encode("utf-8", "surrogatepass")))
+
+    @staticmethod
+    def _within(ids: Int[np.ndarray, " token"], special: Bool[np.ndarray, " token"], around: set[int | None]) -> slice:
+        """What is left without the special tokens at either end that packing puts there itself: none is doubled."""
+        start, stop = 0, len(ids)
+        while start < stop and special[start] and int(ids[start]) in around:
+            start += 1
+        while stop > start and special[stop - 1] and int(ids[stop - 1]) in around:
+            stop -= 1
+        return slice(start, stop)
 
     @cached_property
     def _backend(self) -> Any | None:
@@ -129,23 +192,17 @@ class Encoder:
         copy.no_padding()
         return copy
 
-    def _encoded(self, document: Document, found: Sequence[int]) -> Encoded:
+    def _encoded(self, document: Document, found: Sequence[int], *, parse: bool) -> Encoded:
         ids = np.asarray(found, dtype=np.int32)
         special = np.zeros(len(ids), dtype=bool)
-        if self.special_tokens == "parse":
+        if parse:
             special = np.isin(ids, self._control_ids)
             special &= ~self._unknown(ids, document.text)
         size = len(document.text.encode("utf-8", "surrogatepass"))
         for token, n in zip(*np.unique(ids[special], return_counts=True), strict=True):
             size -= int(n) * len(self.control.spelling[int(token)].encode("utf-8", "surrogatepass"))
-        # What packing puts in front of documents is not doubled where a document brings it along.
-        start, stop = 0, len(ids)
-        opening = self.frame.opening
-        while opening and start < stop and special[start] and int(ids[start]) in opening:
-            start += 1
-        while opening and stop > start and special[stop - 1] and int(ids[stop - 1]) in opening:
-            stop -= 1
-        return Encoded(document.name, ids[start:stop], special[start:stop], max(0, size))
+        places = self._within(ids, special, {*self.frame.opening})
+        return Encoded(document.name, ids[places], special[places], max(0, size))
 
     def _unknown(self, ids: Int[np.ndarray, " token"], text: str) -> Bool[np.ndarray, " token"]:
         """Tokens that stand for unknown text, where the token for it has another role and `text` does not spell it."""
@@ -159,9 +216,11 @@ class Encoder:
         """Add what is in a document to the tally."""
         token = self.tokenizer.unk_token_id
         counted = encoded.ids[~encoded.special]
+        if document.form == "messages":
+            tally.n_bare_chats += getattr(self.tokenizer, "chat_template", None) is None
         tally.n_tokens += len(counted)
         tally.n_unknown += 0 if token is None else int((counted == token).sum())
-        if self.special_tokens == "parse":
+        if self.special_tokens == "parse" or encoded.special.any():
             found = Counter(self.control.spelling[token] for token in encoded.ids[encoded.special].tolist())
         else:
             found = Counter(self._spellings.findall(document.text))
@@ -194,6 +253,11 @@ class Encoder:
     def notes(self, tally: Tally) -> list[str]:
         """What a reader should know about how the documents were encoded, one sentence each."""
         notes = [self.frame.note] if self.frame.note else []
+        if tally.n_bare_chats:
+            notes.append(
+                f"the tokenizer has no chat template: {tally.n_bare_chats:,} chats are read as the contents of their "
+                "messages, a line each, without roles"
+            )
         if tally.spelt:
             most = ", ".join(f"{name} {n:,} times" for name, n in tally.spelt.most_common(4))
             kinds = f"{most}{', …' if len(tally.spelt) > 4 else ''}"
@@ -231,6 +295,14 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             held, size = [], 0
     if held:
         yield held
+
+
+def _spoken(content: object) -> str:
+    """The text of a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = cast(list[Any], content) if isinstance(content, list) else []
+    return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,76 +1,132 @@
 """JSON Lines: one object a line, one of its fields the text."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, cast
 
 from polyseme.core.config import Config, Count, FilePaths, Name
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import Document, missing_field
-from polyseme.corpora.files import FileCorpus, FoundFile, not_utf8
-from polyseme.corpora.records import LeftOut, OnError, check_text, documents_of
+from polyseme.corpora.document import Document
+from polyseme.corpora.files import FileCorpus, FoundFile, Glob
+from polyseme.corpora.opening import not_utf8, opened_text
+from polyseme.corpora.records import Content, LeftOut, OnError, content_of, documents_of, failing, value_at
 
 MAX_LINE_BYTES = 64 * 2**20
+_SKIP = 'or set `errors = "skip"` to leave such lines out'
 
 
 def _documents(config: "JsonlCorpusConfig", file: FoundFile, left_out: LeftOut) -> Iterator[Document]:
-    """A document for every line, one line in memory at a time; empty lines and blank texts are passed over."""
-    records = (
-        (f"{file.name}:{number}", partial(_text, line, config.field, f"{file.path}, line {number}"))
-        for number, line in _lines(file)
-    )
-    return documents_of(records, left_out, config.errors)
+    """A document for every line, one line in memory at a time; empty lines, nulls and blank texts are passed over."""
+    return documents_of(_records(config.field, file), left_out)
 
 
-def _lines(file: FoundFile) -> Iterator[tuple[int, bytes]]:
+def _records(field: str, file: FoundFile) -> Iterator[tuple[str, Callable[[], Content | None]]]:
     number = 0
-    with file.path.open("rb") as opened:
-        while line := opened.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                raise InputError(
-                    f"a line is longer than {MAX_LINE_BYTES} bytes",
-                    where=f"{file.path}, line {number}",
-                    fix="check that the file is JSON Lines: one object a line",
-                )
-            if line.strip():
-                yield number, line
-
-
-def _text(line: bytes, field: str, where: str) -> str:
     try:
-        value: object = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise not_utf8(where, error.start, line[error.start]) from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"not JSON: {error.msg} at column {error.colno}",
-            where=where,
-            fix='mend the line, or set `errors = "skip"` to leave such lines out',
-        ) from None
-    except RecursionError:
-        raise InputError("JSON nested too deep", where=where, fix='set `errors = "skip"` to leave it out') from None
+        with opened_text(file.path, records=True) as source:
+            while line := source.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                name, where = f"{file.name}:{number}", f"{file.path}, line {number}"
+                if len(line) > MAX_LINE_BYTES:
+                    yield name, failing(_too_long(where))
+                    while line and not line.endswith(b"\n"):
+                        line = source.readline(MAX_LINE_BYTES)
+                elif line.strip():
+                    yield name, partial(_content, line, field, where, first=number == 1)
+    except InputError as error:  # of the file: what was read of it up to here stands
+        yield f"{file.name}:{number + 1}", failing(error)
+
+
+def _too_long(where: str) -> InputError:
+    return InputError(
+        f"a line is longer than {MAX_LINE_BYTES} bytes",
+        where=where,
+        fix=f"check that the file is JSON Lines, one object a line, {_SKIP}",
+    )
+
+
+def _content(line: bytes, field: str, where: str, *, first: bool) -> Content | None:
+    value = _parsed(line, where, first=first)
     if not isinstance(value, dict):
+        if first and isinstance(value, list):
+            raise _array(where)
         raise InputError(
-            f"a line holds {type(value).__name__}, not an object", where=where, fix="write one JSON object a line"
+            f"a line holds {type(value).__name__}, not an object",
+            where=where,
+            fix=f"write one JSON object a line, {_SKIP}",
         )
     record = cast(dict[str, Any], value)
-    if field not in record:
-        raise missing_field(field, list(record), where=where, what="field")
-    return check_text(record[field], field, where)
+    last = field.rpartition(".")[2]
+    if line.count(json.dumps(last).encode()) > 1:
+        _parsed(line, where, first=first, hook=partial(_only_once, last, where))
+    return content_of(value_at(record, field, where=where, what="field"), field, where)
+
+
+def _only_once(name: str, where: str, pairs: list[tuple[str, object]]) -> None:
+    if sum(key == name for key, _ in pairs) > 1:
+        raise InputError(f"an object holds {name!r} twice", where=where, fix=f"keep one of them, {_SKIP}")
+
+
+def _parsed(
+    line: bytes, where: str, *, first: bool, hook: Callable[[list[tuple[str, object]]], None] | None = None
+) -> object:
+    try:
+        return json.loads(line.decode("utf-8-sig"), object_pairs_hook=hook)
+    except UnicodeDecodeError as error:
+        raise not_utf8(where, error.start, line, error.start) from None
+    except json.JSONDecodeError as error:
+        raise _not_json(line, error, where, first=first) from None
+    except RecursionError:
+        raise InputError("JSON nested too deep", where=where, fix=f"write it flatter, {_SKIP}") from None
+    except InputError:
+        raise
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise InputError(f"JSON that cannot be read ({error})", where=where, fix=f"correct it, {_SKIP}") from None
+
+
+def _not_json(line: bytes, error: json.JSONDecodeError, where: str, *, first: bool) -> InputError:
+    start = line.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if first and start.startswith(b"["):
+        return _array(where)
+    if first and start.rstrip() == b"{":
+        return InputError(
+            "an object is written over several lines, not one object a line",
+            where=where,
+            fix="write each object on a line of its own (`jq -c . file.json > file.jsonl`)",
+        )
+    if b"\0" in line:
+        return InputError(
+            "NUL bytes among JSON: the file was cut off while it was written, or is no text",
+            where=where,
+            fix=f"write the file again, {_SKIP}",
+        )
+    if error.msg == "Extra data":
+        return InputError(
+            f"more than one JSON value, from column {error.colno}", where=where, fix=f"write one object a line, {_SKIP}"
+        )
+    return InputError(f"not JSON: {error.msg} at column {error.colno}", where=where, fix=f"correct the line, {_SKIP}")
+
+
+def _array(where: str) -> InputError:
+    return InputError(
+        "the file holds one JSON array, not one object a line",
+        where=where,
+        fix="write each of its objects on a line of its own (`jq -c '.[]' file.json > file.jsonl`)",
+    )
 
 
 class JsonlCorpusConfig(Config):
-    """JSON Lines files, and folders of them."""
+    """JSON Lines files, also compressed by gzip, bzip2, xz or zstd, and folders of them."""
 
     kind: Literal["jsonl"] = "jsonl"
     paths: FilePaths
     """Files and folders."""
     field: Name = "text"
-    """The field of each object that holds the text."""
-    glob: Name = "**/*.jsonl"
-    """Which files of a folder to read."""
+    """The field of each object that holds the text, a list of token ids, or a list of chat messages with `role` and
+    `content` (written by the tokenizer's chat template); `data.text` for a field within another."""
+    glob: Glob = "**/*.jsonl"
+    """Which files of a folder to read; `**/*.jsonl.gz` for compressed ones."""
     max_documents: Count | None = None
     """Read at most this many documents, from the start; None for all."""
     errors: OnError = "strict"
@@ -79,4 +135,5 @@ class JsonlCorpusConfig(Config):
     def build(self) -> FileCorpus:
         """The corpus."""
         options = f"jsonl {self.field} {self.max_documents} {self.errors}"
-        return FileCorpus(self.paths, self.glob, partial(_documents, self), options, self.max_documents)
+        read = partial(_documents, self)
+        return FileCorpus(self.paths, self.glob, read, options, self.max_documents, LeftOut(self.errors))

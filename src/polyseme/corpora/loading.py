@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from polyseme.core.errors import InputError
@@ -19,6 +19,8 @@ _Ids = TypeVar("_Ids", list[int], range)
 
 _CHARS_A_TOKEN = 8
 """Characters held per token asked for before a sample is tried; more are fetched when they prove too few."""
+_LONGEST = 1_000_000
+"""Characters of a text that a stretch of it is looked for in, so that no book is held for a page of it."""
 
 
 def load_windows(
@@ -66,13 +68,14 @@ def load_windows(
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens is {max_tokens}", where="max_tokens", fix="ask for at least one token")
     encoder = Encoder(tokenizer, special_tokens)
+    left_out: LeftOut = getattr(corpus, "left_out", None) or LeftOut()
     padding = (tokenizer.pad_token_id, *encoder.frame.opening, tokenizer.eos_token_id, 0)
     budget = None if max_tokens is None else max_tokens * _CHARS_A_TOKEN
     while True:
         selection = _Selection(corpus, split, heldout_fraction, seed, budget, document_tokens)
         tally = Tally()
         windows = pack_encoded(
-            _encoded(selection.documents(), encoder, tally, document_tokens, seed),
+            _encoded(selection.documents(), encoder, left_out, tally, document_tokens, seed),
             context=context,
             opening=encoder.frame.opening,
             closing=encoder.frame.closing,
@@ -82,9 +85,7 @@ def load_windows(
         if budget is None or max_tokens is None or windows.n_tokens >= max_tokens or not selection.turned_away:
             break
         budget *= 2
-    left_out = getattr(corpus, "left_out", None)
-    if isinstance(left_out, LeftOut):
-        left_out.report(reporter or Silent())
+    left_out.report(reporter or Silent())
     wanted = max_tokens
     if allow_fewer and wanted is not None and 0 < windows.n_tokens < wanted:
         (reporter or Silent()).message(f"{split}: {windows.n_tokens:,} tokens, all there are of {wanted:,} asked for")
@@ -96,10 +97,15 @@ def load_windows(
 
 
 def _encoded(
-    documents: Iterator[Document], encoder: Encoder, tally: Tally, document_tokens: int | None, seed: int
+    documents: Iterator[Document],
+    encoder: Encoder,
+    left_out: LeftOut,
+    tally: Tally,
+    document_tokens: int | None,
+    seed: int,
 ) -> Iterator[Encoded]:
     """The documents as they are packed; whatever is taken is counted in `tally`."""
-    for document, encoded in encoder.encode(documents):
+    for document, encoded in encoder.encode(documents, left_out):
         if document_tokens is not None:
             places = _stretch(range(len(encoded.ids)), document_tokens, document.text, seed)
             encoded = encoded.cut(places.start, places.stop)
@@ -153,6 +159,9 @@ class _Selection:
         for document in self.corpus.documents():
             self.seen += 1
             if split_of(document.key, self.heldout_fraction) == self.split:
+                if self.document_tokens is not None and document.form == "text" and len(document.text) > _LONGEST:
+                    places = _stretch(range(len(document.text)), _LONGEST, document.text, self.seed)
+                    document = replace(document, text=document.text[places.start : places.stop])
                 yield document
 
     def _rank(self, document: Document) -> int:

@@ -1,55 +1,89 @@
 """Parquet files: one column is the text."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from polyseme.core.config import Config, Count, FilePaths, Name
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import Document, missing_extra, missing_field
-from polyseme.corpora.files import FileCorpus, FoundFile
-from polyseme.corpora.records import LeftOut, OnError, check_text, documents_of
+from polyseme.corpora.arrow import check_column_kind, contents
+from polyseme.corpora.document import Document, missing_extra
+from polyseme.corpora.files import FileCorpus, FoundFile, Glob
+from polyseme.corpora.opening import check_unpacked, opened
+from polyseme.corpora.parquet_pages import check_column
+from polyseme.corpora.records import Content, LeftOut, OnError, documents_of
 
-_ROWS = 256
+_ROWS, _BATCH = 256, 64 * 2**20
+"""Rows decoded at a time, fewer where so many of the largest pages would take more bytes than this."""
+_CONTAINERS, _STRINGS = 200_000, 64 * 2**20
+"""Elements and bytes that the parts of a footer may claim."""
 
 
 def _documents(config: "ParquetCorpusConfig", file: FoundFile, left_out: LeftOut) -> Iterator[Document]:
     """A document for every row, a few rows in memory at a time; nulls and blank texts are passed over."""
-    records = (
-        (f"{file.name}:{row}", partial(check_text, value, config.column, f"{file.path}, row {row}"))
-        for row, value in _column(file, config.column)
-    )
-    return documents_of(records, left_out, config.errors)
+    return documents_of(_records(config.column, file), left_out)
 
 
-def _column(file: FoundFile, column: str) -> Iterator[tuple[int, object]]:
+def _records(column: str, file: FoundFile) -> Iterator[tuple[str, Callable[[], Content | None]]]:
+    row = 0
+    with _table(file.path, column) as (table, rows, size), _damage(f"{file.path}, after row", lambda: row):
+        for name, content in contents(
+            table.iter_batches(batch_size=rows, columns=[column], use_threads=False),
+            column,
+            size=size,
+            place=lambda row: f"{file.path}, row {row}",
+            name=lambda row: f"{file.name}:{row}",
+        ):
+            row += 1
+            yield name, content
+
+
+def check_parquet(path: Path, column: str) -> None:
+    """Refuse a file that unpacks to far more than it holds, or that has no such column of text.
+
+    Raises:
+        InputError: it is one of these, or no Parquet file.
+    """
+    with _table(path, column):
+        pass
+
+
+@contextmanager
+def _table(path: Path, column: str) -> Generator[tuple[Any, int, int], None, None]:
+    """A checked file, how many of its rows may be decoded at a time, and its size."""
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise missing_extra("pyarrow", "Parquet files") from None
-    row = 0
+    with opened(path) as source:
+        check_unpacked(source, path, "a Parquet file")
+        with _damage(str(path)):
+            table: Any = pq.ParquetFile(
+                source,
+                buffer_size=1 << 20,
+                pre_buffer=False,
+                thrift_container_size_limit=_CONTAINERS,
+                thrift_string_size_limit=_STRINGS,
+            )
+            lists = check_column_kind(table.schema_arrow, column, str(path))
+            largest = check_column(source, column, str(path), lists=lists)
+        with table:
+            yield table, max(1, min(_ROWS, _BATCH // max(1, largest))), os.fstat(source.fileno()).st_size
+
+
+@contextmanager
+def _damage(where: str, row: Callable[[], int] | None = None) -> Generator[None, None, None]:
+    import pyarrow as pa
+
     try:
-        with pq.ParquetFile(file.path) as opened:
-            names: list[str] = opened.schema_arrow.names
-            if column not in names:
-                raise missing_field(column, names, where=str(file.path), what="column")
-            kind: Any = opened.schema_arrow.field(column).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
-                raise InputError(
-                    f"column {column!r} holds {kind}, not text",
-                    where=str(file.path),
-                    fix=f"set `column` to one that holds text (there are {', '.join(names)})",
-                )
-            for batch in opened.iter_batches(batch_size=_ROWS, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    row += 1
-                    if value is not None:
-                        yield row, value
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError, OverflowError, RecursionError) as error:
         raise InputError(
             f"this is not a Parquet file, or it is damaged ({error})",
-            where=f"{file.path}, after row {row}",
+            where=where if row is None else f"{where} {row()}",
             fix="fetch or write the file again",
         ) from error
 
@@ -61,8 +95,9 @@ class ParquetCorpusConfig(Config):
     paths: FilePaths
     """Files and folders."""
     column: Name = "text"
-    """The column that holds the text."""
-    glob: Name = "**/*.parquet"
+    """The column that holds the text, lists of token ids, or lists of chat messages with `role` and `content` (written
+    by the tokenizer's chat template); `data.text` for one within a column of records."""
+    glob: Glob = "**/*.parquet"
     """Which files of a folder to read."""
     max_documents: Count | None = None
     """Read at most this many documents, from the start; None for all."""
@@ -72,4 +107,5 @@ class ParquetCorpusConfig(Config):
     def build(self) -> FileCorpus:
         """The corpus."""
         options = f"parquet {self.column} {self.max_documents} {self.errors}"
-        return FileCorpus(self.paths, self.glob, partial(_documents, self), options, self.max_documents)
+        read = partial(_documents, self)
+        return FileCorpus(self.paths, self.glob, read, options, self.max_documents, LeftOut(self.errors))

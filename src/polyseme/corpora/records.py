@@ -1,20 +1,23 @@
-"""What corpora made of records share: the text of each, or a word on why there is none."""
+"""What corpora made of records share: the document in each, or a word on why there is none."""
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple, cast
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
-from polyseme.corpora.document import Document, content_key
+from polyseme.corpora.document import Document, Form, content_key, missing_field
 
 OnError = Literal["strict", "skip"]
+MAX_ID = 2**31 - 1
 
 
 @dataclass
 class LeftOut:
-    """What a pass over a corpus left out under `errors="skip"`: how many, and the first few by name."""
+    """What becomes of what cannot be read, and what a pass over a corpus left out: how many, the first few by name."""
 
+    errors: OnError = "strict"
     count: int = 0
     reasons: list[str] = field(default_factory=list[str])
 
@@ -23,9 +26,9 @@ class LeftOut:
         self.count = 0
         self.reasons.clear()
 
-    def take(self, error: InputError, errors: OnError) -> None:
+    def take(self, error: InputError) -> None:
         """Count what `error` is about, or raise it under `errors="strict"`."""
-        if errors == "strict":
+        if self.errors == "strict":
             raise error
         self.count += 1
         if len(self.reasons) < 5:
@@ -38,45 +41,162 @@ class LeftOut:
             reporter.message(f"left out {self.count} from the corpus: {'; '.join(self.reasons)}{more}")
 
 
-def documents_of(
-    records: Iterable[tuple[str, Callable[[], str]]], left_out: LeftOut, errors: OnError
-) -> Iterator[Document]:
-    """A document for every record with a text in it; blank texts are passed over.
+class Content(NamedTuple):
+    """What a record holds: a text, or the JSON of token ids or of chat messages."""
+
+    text: str
+    form: Form = "text"
+
+
+def documents_of(records: Iterable[tuple[str, Callable[[], Content | None]]], left_out: LeftOut) -> Iterator[Document]:
+    """A document for every record with something in it; blank texts are passed over.
 
     Args:
-        records: (name, what gives the text or raises `InputError`).
-        left_out: counts the records whose text cannot be had.
-        errors: whether to go on after one.
+        records: (name, what gives the content, None for a null, or raises `InputError`).
+        left_out: raises or counts the records whose content cannot be had.
 
     Raises:
-        InputError: a text cannot be had, under `errors="strict"`; or `records` itself raises, under either.
+        InputError: a content cannot be had, under `errors="strict"`; or `records` itself raises, under either.
     """
-    for name, text_of in records:
+    for name, content_of in records:
         try:
-            text = text_of()
+            content = content_of()
         except InputError as error:
-            left_out.take(error, errors)
+            left_out.take(error)
             continue
-        if text.strip():
-            yield Document(name=name, key=content_key(text), text=text)
+        if content is not None and content.text.strip():
+            yield Document(name, content_key(content.text), *content)
 
 
-def check_text(value: object, column: str, where: str) -> str:
-    """`value` when it is a string that UTF-8 can hold.
+def failing(error: InputError) -> Callable[[], Content | None]:
+    """A record whose content cannot be had."""
+
+    def fail() -> Content | None:
+        raise error
+
+    return fail
+
+
+_MISSING: Any = object()
+
+
+def value_at(record: Mapping[str, Any], path: str, *, where: str, what: str) -> object:
+    """What a record holds under a name, or under names within each other joined by dots (`data.text`).
 
     Raises:
-        InputError: it is something else, or holds half of a surrogate pair.
+        InputError: nothing is there.
     """
-    if not isinstance(value, str):
+    found = _value_at(record, path)
+    if found is _MISSING:
+        raise missing_field(path, field_names(record), where=where, what=what)
+    return found
+
+
+def _value_at(record: Mapping[str, Any], path: str) -> Any:
+    if path in record:
+        return record[path]
+    head = path
+    while (cut := head.rfind(".")) >= 0:
+        head = path[:cut]
+        if head in record:
+            inner = record[head]
+            if inner is None:
+                return None
+            if isinstance(inner, Mapping):
+                found = _value_at(cast(Mapping[str, Any], inner), path[cut + 1 :])
+                if found is not _MISSING:
+                    return found
+    return _MISSING
+
+
+def field_names(record: Mapping[str, Any], depth: int = 3) -> list[str]:
+    """The names of a record's fields, those within others joined by dots."""
+    names: list[str] = []
+    for name, value in record.items():
+        if isinstance(value, Mapping) and depth > 1:
+            names += [f"{name}.{inner}" for inner in field_names(cast(Mapping[str, Any], value), depth - 1)]
+        else:
+            names.append(name)
+        if len(names) > 100:
+            break
+    return names
+
+
+def content_of(value: object, column: str, where: str) -> Content | None:
+    """A record's value as a document's content; None for a null.
+
+    A string is a text, a list of integers is token ids, and a list of records with `role` and `content` is a chat.
+
+    Raises:
+        InputError: it is none of these, or holds half of a surrogate pair.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return Content(_sayable(value, where))
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        items = cast(Sequence[object], value)
+        if all(type(item) is int for item in items):
+            return _ids(cast(Sequence[int], items), column, where) if items else None
+        if all(isinstance(item, Mapping) for item in items):
+            return _messages(cast(Sequence[Mapping[str, object]], items), column, where)
+        kinds = ", ".join(sorted({type(item).__name__ for item in items})[:3])
+        raise _no_text(column, f"a list of {kinds}", where)
+    if isinstance(value, Mapping):
+        inner = field_names(cast(Mapping[str, Any], value))
         raise InputError(
-            f"{column!r} holds {type(value).__name__}, not text", where=where, fix="name the field that holds the text"
+            f"{column!r} holds a record, not text",
+            where=where,
+            fix=f"name one of its fields: {', '.join(f'{column}.{name}' for name in inner[:8])}",
         )
+    raise _no_text(column, type(value).__name__, where)
+
+
+def _no_text(column: str, kind: str, where: str) -> InputError:
+    return InputError(
+        f"{column!r} holds {kind}, not text",
+        where=where,
+        fix="name a field of texts, of lists of token ids, or of lists of chat messages with `role` and `content`",
+    )
+
+
+def _sayable(text: str, where: str) -> str:
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
             f"half of a surrogate pair at character {error.start}",
             where=where,
-            fix='mend the text, or set `errors = "skip"` to leave it out',
+            fix='correct the text, or set `errors = "skip"` to leave it out',
         ) from None
-    return value
+    return text
+
+
+def _ids(ids: Sequence[int], column: str, where: str) -> Content:
+    bad = next((i for i in ids if not 0 <= i <= MAX_ID), None)
+    if bad is not None:
+        raise InputError(
+            f"{column!r} holds {bad}, which is no token id", where=where, fix="name the column of token ids"
+        )
+    return Content(json.dumps(ids, separators=(",", ":")), "ids")
+
+
+def _messages(messages: Sequence[Mapping[str, object]], column: str, where: str) -> Content:
+    for message in messages:
+        if not isinstance(message.get("role"), str) or "content" not in message:
+            names = ", ".join(map(repr, list(message)[:6])) or "nothing"
+            raise InputError(
+                f"{column!r} holds a list of records with {names}; a chat message has 'role' and 'content'",
+                where=where,
+                fix="rename the fields, or write the chat as text and name that column",
+            )
+    # Tables hold a null for every field that only some messages have.
+    kept = [{name: part for name, part in message.items() if part is not None} for message in messages]
+    try:
+        return Content(_sayable(json.dumps(kept, ensure_ascii=False), where), "messages")
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{column!r} holds messages that are no JSON ({error})", where=where, fix="write the chat as text"
+        ) from None

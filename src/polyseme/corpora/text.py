@@ -7,10 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from polyseme.core.config import Config, FilePaths, Name
+from polyseme.core.config import Config, FilePaths
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document, content_key
-from polyseme.corpora.files import FileCorpus, FoundFile, not_utf8
+from polyseme.corpora.files import FileCorpus, FoundFile, Glob
+from polyseme.corpora.opening import not_utf8, opened_text
 from polyseme.corpora.records import LeftOut, OnError
 
 _BLOCK = 1 << 20
@@ -23,7 +24,7 @@ def _documents(config: "TextCorpusConfig", file: FoundFile, left_out: LeftOut) -
             for _ in _decoded(file):  # a first pass, so that a file is taken whole or not at all
                 pass
         except InputError as error:
-            left_out.take(error, "skip")
+            left_out.take(error)
             return
     for i, text in enumerate(_pieces(file, config.document_chars)):
         if text.strip():
@@ -35,15 +36,15 @@ def _decoded(file: FoundFile) -> Iterator[str]:
     """The file's text, a block at a time, without a byte order mark."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")("strict")
     fed = 0
-    with file.path.open("rb") as opened:
+    with opened_text(file.path) as source:
         while True:
-            block = opened.read(_BLOCK)
+            block = source.read(_BLOCK)
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 # The decoder's object ends where this block ends; it begins with what was held back before.
                 offset = fed + len(block) - len(error.object) + error.start
-                raise not_utf8(str(file.path), offset, error.object[error.start]) from None
+                raise not_utf8(str(file.path), offset, error.object, error.start) from None
             fed += len(block)
             if text:
                 yield text
@@ -65,14 +66,14 @@ def _pieces(file: FoundFile, limit: int) -> Iterator[str]:
 
 
 class TextCorpusConfig(Config):
-    """UTF-8 text files, and folders of them."""
+    """UTF-8 text files, also compressed by gzip, bzip2, xz or zstd, and folders of them."""
 
     kind: Literal["text"] = "text"
     paths: FilePaths
     """Files and folders."""
-    glob: Name = "**/*.txt"
-    """Which files of a folder to read; `**/*` for all of them."""
-    document_chars: int = Field(default=50_000, ge=1_000, le=10**9)
+    glob: Glob = "**/*.txt"
+    """Which files of a folder to read; `**/*` for all of them, `**/*.txt.gz` for compressed ones."""
+    document_chars: int = Field(default=50_000, ge=1_000, le=10**8)
     """A longer file is cut at line ends into documents of at most this many characters, so that one large file can
     be split into train and held-out and resampled by document. Pieces of one file may fall on both sides; raise it
     above the longest file to keep every file whole."""
@@ -82,4 +83,5 @@ class TextCorpusConfig(Config):
     def build(self) -> FileCorpus:
         """The corpus."""
         options = f"text {self.document_chars} {self.errors}"
-        return FileCorpus(self.paths, self.glob, partial(_documents, self), options)
+        read = partial(_documents, self)
+        return FileCorpus(self.paths, self.glob, read, options, left_out=LeftOut(self.errors))
