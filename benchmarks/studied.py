@@ -93,12 +93,13 @@ def work_done(result: StudyResult, config: ControlledStudyConfig, store: Store) 
     for stage, artifact in artifacts.items():
         name = stage.partition(" ")[0]
         n_bytes[name] = n_bytes.get(name, 0) + sum(record.size for record in artifact.records.values())
-    train, heldout = (load_saved_windows(artifacts["tokens"].path / side) for side in ("train", "heldout"))
+    train, heldout = (load_saved_windows(artifacts[f"tokens ({side})"].path) for side in ("train", "heldout"))
     sites: list[dict[str, int]] = []
     for site in config.sites:
         name = dictionary_name(site, config.seeds[0])
         firings = Firings.load(artifacts["readings (trained)"].path, name)
-        rows = load_array(artifacts["causal (trained)"].path / name / "sample_row.npy")
+        causal = f"causal (trained, {site})" if len(config.sites) > 1 else "causal (trained)"
+        rows = load_array(artifacts[causal].path / "sample_row.npy")
         sites.append(
             {
                 "interventions": 2 * len(rows),  # each latent's own direction and its null

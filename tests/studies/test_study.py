@@ -149,7 +149,7 @@ def test_fvu_and_l0_are_what_the_saved_files_say(result: polyseme.StudyResult, s
     from safetensors.torch import load_file
     from transformers import GPT2LMHeadModel
 
-    tokens = _saved(result, "tokens", "") / "heldout"
+    tokens = _saved(result, "tokens", "heldout")
     ids, special = np.load(tokens / "tokens.npy"), np.load(tokens / "special.npy")
     model = GPT2LMHeadModel.from_pretrained(small_network).eval()
     dictionary = polyseme.load_dictionary(_saved(result, "dictionaries", "trained") / "blocks.0.resid_post-seed0")
@@ -176,7 +176,7 @@ def test_the_joint_cross_entropy_is_that_of_a_hand_patched_pass(
     from polyseme.corpora import load_saved_windows
     from polyseme.studies.tokens import first_windows
 
-    windows = first_windows(load_saved_windows(_saved(result, "tokens", "") / "heldout"), 400)
+    windows = first_windows(load_saved_windows(_saved(result, "tokens", "heldout")), 400)
     model = GPT2LMHeadModel.from_pretrained(small_network).eval()
     folder = _saved(result, "dictionaries", "trained")
     tokens, counted = torch.from_numpy(windows.tokens).long(), torch.from_numpy(~windows.special)
@@ -220,7 +220,7 @@ def test_a_second_run_makes_nothing_again_and_says_the_same(
 
 def test_controls_share_what_they_can_and_match_width_and_l0(result: polyseme.StudyResult) -> None:
     parents = result.run.record.parents
-    assert sum(stage.startswith("tokens") for stage in parents) == 1
+    assert sum(stage.startswith("tokens") for stage in parents) == 2
     for control in ("gaussian_reinit", "shuffled_tokens"):
         for site in ("blocks.0.resid_post", "blocks.1.resid_post"):
             real = _metric(result, "l0", site=site, seed=0, study="trained")

@@ -29,8 +29,9 @@ from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
-from polyseme.store import load_array, load_json, save_array, save_json, sha256
-from polyseme.store.files import remove_temporaries
+from polyseme.store import load_array, load_record, save_array, save_record, sha256
+from polyseme.store.failures import refusals
+from polyseme.store.files import remove, remove_temporaries
 
 _HARVEST = "harvest.json"
 _AGAIN = "harvest again into the same folder: what is whole is kept"
@@ -76,7 +77,8 @@ def harvest_to_disk(
 ) -> "DiskSource":
     """Read every site at every counted token once and keep the vectors in `folder`, a shard a block and site.
 
-    Whole shards found there are kept, so a killed harvest goes on where it was. One process at a time.
+    Whole shards found there are kept, so a killed harvest is resumed, and a damaged `harvest.json` is written again.
+    One process at a time.
 
     Args:
         network: what is read.
@@ -87,12 +89,14 @@ def harvest_to_disk(
         reporter: told how many tokens are done.
 
     Raises:
-        InputError: the folder holds another harvest, the disk has too little room, or a vector does not fit float16.
+        DamagedArtifact: the folder holds another harvest.
+        InputError: the disk has too little room, or a vector does not fit float16.
     """
     live = LiveSource(network, windows, sites, config)
     record = _describe(live)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(folder)
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder)
     _claim(folder, record)
     shards = _Shards(folder, record)
     missing = [block for block in record.schedule().blocks(0) if shards.problem(block.index) is not None]
@@ -125,8 +129,8 @@ class DiskSource:
         reporter: told about shards made again.
 
     Raises:
-        DamagedArtifact: the record or a shard is missing or cut short, and there is no `live`.
-        InputError: the folder was not harvested from `live`.
+        DamagedArtifact: the record or a shard is missing or cut short, and there is no `live`; or the folder was not
+            harvested from `live`.
     """
 
     def __init__(
@@ -226,7 +230,7 @@ class _Shards:
         if not path.is_file():
             return f"{path.name} is missing"
         try:
-            record = _ShardRecord.model_validate(load_json(path))
+            record = _ShardRecord.model_validate(load_record(path))
         except (ValidationError, DamagedArtifact):
             return f"{path.name} is not the record it should be"
         if record.harvest != self.record.source or set(record.files) != set(self._names(shard)):
@@ -235,13 +239,16 @@ class _Shards:
             file = self.folder / name
             if not file.is_file() or file.stat().st_size != record.files[name].size:
                 return f"{name} is missing or cut short"
-            if checksums and sha256(file) != record.files[name].sha256:
-                return f"{name} fails its checksum"
+            try:
+                if checksums and sha256(file) != record.files[name].sha256:
+                    return f"{name} fails its checksum"
+            except DamagedArtifact:
+                return f"{name} cannot be read"
         return None
 
     def make(self, live: LiveSource, block: Block, rows: Rows, advance: Callable[[int], None] | None = None) -> None:
         """Harvest a block of the first epoch and write its files, the record last."""
-        self._record_path(block.index).unlink(missing_ok=True)
+        remove(self._record_path(block.index))
         live.load(block, rows, advance)
         *names, ids = self._names(block.index)
         for name, (site, vectors) in zip(names, rows.acts.items(), strict=True):
@@ -260,7 +267,7 @@ class _Shards:
             name: _FileRecord(size=(self.folder / name).stat().st_size, sha256=sha256(self.folder / name))
             for name in (*names, ids)
         }
-        save_json(self._record_path(block.index), _ShardRecord(harvest=self.record.source, files=files))
+        save_record(self._record_path(block.index), _ShardRecord(harvest=self.record.source, files=files))
 
     def open(self, shard: int, n_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """A shard's vectors by site and its ids, mapped; they are unmapped when the caller drops them."""
@@ -302,14 +309,14 @@ def _claim(folder: Path, record: HarvestRecord) -> None:
     try:
         found = _read_record(folder)
     except DamagedArtifact:  # a new folder, or one whose shards say themselves what they are of
-        save_json(folder / _HARVEST, record)
+        save_record(folder / _HARVEST, record)
     else:
         _same(folder, found, record)
 
 
 def _read_record(folder: Path) -> HarvestRecord:
     try:
-        record = HarvestRecord.model_validate(load_json(folder / _HARVEST))
+        record = HarvestRecord.model_validate(load_record(folder / _HARVEST))
         if sum(record.group_rows) < 1 or min(record.group_rows) < 0 or record.groups_per_block < 1:
             raise ValueError("it holds no token")
     except (ValidationError, ValueError) as error:
@@ -321,7 +328,7 @@ def _read_record(folder: Path) -> HarvestRecord:
 
 def _same(folder: Path, found: HarvestRecord, wanted: HarvestRecord) -> None:
     if found != wanted:
-        raise InputError(
+        raise DamagedArtifact(
             "the folder holds the activations of another harvest (other network, tokens, sites, sizes or seed)",
             where=str(folder),
             fix="give another folder, or delete this one",

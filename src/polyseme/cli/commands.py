@@ -5,9 +5,12 @@ import sys
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from polyseme.core.errors import InputError
+
+if TYPE_CHECKING:
+    from polyseme.store import Run
 
 C = TypeVar("C")
 
@@ -60,22 +63,47 @@ def show(args: list[str]) -> int:
     from polyseme.cli.console import make_console
     from polyseme.cli.summary import print_summary
     from polyseme.interpret.report import StudyReport
-    from polyseme.store import find_run
 
-    name, rest = positional(args, "RUN", "a run's id or the start of it", "polyseme show demo")
+    meaning = "a run's id or the start of it, a run's folder wherever it lies, or a report.json"
+    name, rest = positional(args, "RUN", meaning, "polyseme show demo")
     root = _parse(_Root, rest, "polyseme show RUN", "Print a run's summary.").root
     if name is None:
         return 0
-    run = find_run(root, name)
-    path = run.artifacts / "report.json"
-    if not path.is_file():
+    path, run = _report_of(root, name)
+    if run is not None and not os.path.lexists(path):
         raise InputError(
             f"run {run.id} has no report yet: it is {run.record.status}",
             where=str(run.path),
-            fix="give the command that started it again; it goes on from where it was",
+            fix="run the same command again: it is resumed",
         )
-    print_summary(StudyReport.load(path), report_path=run.artifacts / "report.html", console=make_console())
+    console = make_console()
+    page = path.with_name("report.html")
+    print_summary(StudyReport.load(path), report_path=page if page.is_file() else None, console=console)
+    changed = run.changed_files() if run is not None else []
+    if changed:
+        console.print(f"Changed or missing since the run ended: {', '.join(changed)}. Run the study again to restore.")
     return 0
+
+
+def _report_of(root: Path, name: str) -> "tuple[Path, Run | None]":
+    """The report.json that is meant, and its run: by id in `root`, else by path."""
+    from polyseme.store import find_run, open_run
+
+    path = Path(name)
+    try:
+        run = None if os.sep in name else find_run(root, name)
+    except InputError:
+        if not os.path.lexists(path):
+            raise
+        run = None
+    if run is None:
+        if path.is_dir() and not (path / "report.json").is_file():
+            run = open_run(path)
+        elif not os.path.lexists(path):
+            raise InputError("there is no such file or folder", where=name, fix="give a run's folder or a report.json")
+        else:
+            return (path / "report.json" if path.is_dir() else path), None
+    return run.artifacts / "report.json", run
 
 
 def sites(args: list[str]) -> int:
@@ -193,19 +221,29 @@ def positional(args: list[str], name: str, meaning: str, example: str) -> tuple[
     raise InputError(f"{name} is missing: {meaning}", where="the first argument", fix=f"for example: {example}")
 
 
-def _row(run: Any) -> list[str]:
+def _row(run: "Run") -> list[str]:
+    """A run's line: what is damaged is said to be, and hides nothing else."""
     from datetime import datetime
 
     from polyseme.interpret.report import StudyReport
 
-    record, path = run.record, run.artifacts / "report.json"
-    counts = "–"
-    if path.is_file():
-        found = StudyReport.load(path)
-        counts = f"{found.verdict_counts['supported']:,} of {found.n_judged:,} judged"
-    started = datetime.fromtimestamp(record.started).astimezone().strftime("%Y-%m-%d %H:%M")
-    page = run.artifacts / "report.html"
-    return [run.id, record.status, started, counts, str(page) if page.is_file() else "–"]
+    status, started, counts = "damaged", "–", "–"
+    name = run.path.name
+    try:
+        record = run.record
+        name = record.id if record.id == name else f"{record.id} (in {name})"
+        status = record.status
+        started = datetime.fromtimestamp(record.started).astimezone().strftime("%Y-%m-%d %H:%M")
+    except InputError as error:
+        status = f"damaged: {error.what}"
+    path = run.artifacts / "report.json"
+    if os.path.lexists(path):
+        try:
+            found = StudyReport.load(path)
+            counts = f"{found.verdict_counts['supported']:,} of {found.n_judged:,} judged"
+        except InputError:
+            counts = "damaged"
+    return [name, status, started, counts, str(run.report) if run.report.is_file() else "–"]
 
 
 def _announce(text: str) -> None:

@@ -1,9 +1,9 @@
 """The evidence stages: what every latent of a judged dictionary does, and whether it is the network's own."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from polyseme.activations.firings import Firings
@@ -11,9 +11,9 @@ from polyseme.causal import CausalConfig, CausalEffects, causal_effects
 from polyseme.core.records import MetricRecord
 from polyseme.core.seeds import derive_seed
 from polyseme.evaluation import stability
-from polyseme.evaluation.specificity import Margin, Specificity, specificity
+from polyseme.evaluation.specificity import Margin, Specificity, SpecificityConfig, specificity
 from polyseme.evaluation.token_share import TokenShare, token_share
-from polyseme.store import load_array, load_json, save_array, save_json
+from polyseme.store import Artifact, save_array, save_json
 from polyseme.studies.bench import Bench
 from polyseme.studies.measure import Readings
 from polyseme.studies.subject import Subject, Trained, dictionary_name, on
@@ -27,32 +27,48 @@ def causal_stage(
     """Causal effects of every latent of every site's dictionary of one seed; empty where nothing is predicted."""
     if not subject.network.predicts_tokens:
         return {}
-    sites = {site: dictionary_name(site, seed) for site in subject.sites}
-    stage = {**subject.identity, "causal": config, "seed": seed}
-    inputs = {**subject.inputs, "readings": readings.artifact.key}
+    return {site: _causal_effects(subject, trained, readings, site, seed, config, bench) for site in subject.sites}
+
+
+def _causal_effects(
+    subject: Subject,
+    trained: Trained,
+    readings: Readings,
+    site: str,
+    seed: int,
+    config: CausalConfig,
+    bench: Bench,
+) -> CausalEffects:
+    """One site's effects, an artifact of its own: a study that is killed keeps the sites it has finished."""
+    stage = {
+        **subject.identity,
+        "site": site,
+        "seed": seed,
+        "causal": config.model_dump(exclude={"max_ghosts", "tokens_per_pass", "logit_bytes"}),  # these bound the memory
+    }
+    inputs = {"network": subject.base, "heldout": subject.tokens.heldout_key, "readings": readings.artifact.key}
 
     def make(folder: Path) -> None:
         network = subject.network
         on(network.device, trained.dictionaries)
-        for site, name in sites.items():
-            if (folder / name / "effect.npy").exists():
-                continue  # finished before this stage was interrupted
-            effects = causal_effects(
-                network,
-                subject.tokens.heldout,
-                subject.sites[site],
-                trained.dictionaries[site, seed],
-                readings.firings[site, seed],
-                config=config,
-                seed=derive_seed(seed, "causal", site),
-                reporter=bench.reporter,
-            )
-            # `effect` is written last: where it stands, the others do too.
-            for field, array in sorted(effects.arrays().items(), key=lambda item: item[0] == "effect"):
-                save_array(folder / name / f"{field}.npy", array)
+        effects = causal_effects(
+            network,
+            subject.tokens.heldout,
+            subject.sites[site],
+            trained.dictionaries[site, seed],
+            readings.firings[site, seed],
+            config=config,
+            seed=derive_seed(seed, "causal", site),
+            reporter=bench.reporter,
+        )
+        for field, array in effects.arrays().items():
+            save_array(folder / f"{field}.npy", array)
 
-    artifact = bench.stage("causal", stage, inputs, make, label=subject.label, version=3)
-    return {site: CausalEffects(**_arrays(artifact.path / name)) for site, name in sites.items()}
+    def load(artifact: Artifact) -> CausalEffects:
+        return CausalEffects(**{field.name: artifact.array(f"{field.name}.npy") for field in fields(CausalEffects)})
+
+    label = f"{subject.label}, {site}" if len(subject.sites) > 1 else subject.label
+    return bench.stage("causal", stage, inputs, make, load, label=label, version=4)[1]
 
 
 def specificity_stage(
@@ -69,7 +85,13 @@ def specificity_stage(
     """
     if len(seeds) < 2 or not others:
         return {}
-    stage = {"sites": sites, "seeds": seeds[:2], "controls": list(others)}
+    settings = SpecificityConfig()
+    stage = {
+        "sites": sites,
+        "seeds": seeds[:2],
+        "controls": list(others),
+        "specificity": settings.model_dump(exclude={"chunk_bytes"}),
+    }
     inputs = {"readings": real.artifact.key} | {name: o.artifact.key for name, o in others.items()}
 
     def make(folder: Path) -> None:
@@ -79,6 +101,7 @@ def specificity_stage(
                 real.firings[site, seeds[0]],
                 real.firings[site, seeds[1]],
                 {name: _any_seed(readings, site) for name, readings in others.items()},
+                config=settings,
                 seed=derive_seed(seeds[0], "specificity", site),
             )
             at = folder / dictionary_name(site, seeds[0])
@@ -93,8 +116,10 @@ def specificity_stage(
             save_json(at / "controls.json", list(others))
             progress.update(done)
 
-    artifact = bench.stage("specificity", stage, inputs, make)
-    return {site: _load_specificity(artifact.path / dictionary_name(site, seeds[0])) for site in sites}
+    def load(artifact: Artifact) -> dict[str, Specificity]:
+        return {site: _load_specificity(artifact, dictionary_name(site, seeds[0])) for site in sites}
+
+    return bench.stage("specificity", stage, inputs, make, load)[1]
 
 
 def stability_stage(
@@ -114,10 +139,11 @@ def stability_stage(
             progress.update(done)
         save_json(folder / "stability.json", found)
 
-    artifact = bench.stage(
-        "stability", {"sites": sites, "seeds": seeds[:2]}, {"readings": real.artifact.key}, make, label="trained"
-    )
-    return _RECORDS.validate_python(load_json(artifact.file("stability.json")))
+    def load(artifact: Artifact) -> dict[str, list[MetricRecord]]:
+        return artifact.parsed("stability.json", _RECORDS.validate_python)
+
+    stage = {"sites": sites, "seeds": seeds[:2]}
+    return bench.stage("stability", stage, {"readings": real.artifact.key}, make, load, label="trained")[1]
 
 
 def token_shares(readings: Readings, sites: tuple[str, ...], seed: int) -> dict[str, TokenShare]:
@@ -129,19 +155,15 @@ def _any_seed(readings: Readings, site: str) -> Firings:
     return next(firings for (name, _), firings in readings.firings.items() if name == site)
 
 
-def _arrays(folder: Path) -> dict[str, np.ndarray]:
-    return {path.stem: load_array(path) for path in sorted(folder.glob("*.npy"))}
-
-
-def _load_specificity(folder: Path) -> Specificity:
+def _load_specificity(artifact: Artifact, at: str) -> Specificity:
     def margin(name: str) -> Margin:
-        return Margin(**{field: load_array(folder / f"{name}.{field}.npy") for field in ("value", "low", "high", "p")})
+        return Margin(**{field.name: artifact.array(f"{at}/{name}.{field.name}.npy") for field in fields(Margin)})
 
-    controls: list[str] = load_json(folder / "controls.json")
+    controls = artifact.parsed(f"{at}/controls.json", TypeAdapter(list[str]).validate_python)
     return Specificity(
         recurrence=margin("recurrence"),
         controls={name: margin(f"control-{i}") for i, name in enumerate(controls)},
         margins={name: margin(f"margin-{i}") for i, name in enumerate(controls)},
-        noise=load_array(folder / "noise.npy"),
-        n_documents=load_array(folder / "n_documents.npy"),
+        noise=artifact.array(f"{at}/noise.npy"),
+        n_documents=artifact.array(f"{at}/n_documents.npy"),
     )

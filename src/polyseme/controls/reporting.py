@@ -31,7 +31,7 @@ from polyseme.interpret.report import (
     StudyReport,
     StudySummary,
 )
-from polyseme.store import Run, save_json, save_lines
+from polyseme.store import Run, save_lines, save_record
 from polyseme.studies.baselines import shipped_ladder
 from polyseme.studies.bench import Bench
 
@@ -80,7 +80,7 @@ def write_files(report: StudyReport, findings: Findings, run: Run) -> None:
     """Write `report.json`, `report.html`, `metrics.jsonl` and `verdicts.jsonl`, each whole or not at all."""
     from polyseme.web.report import write_report
 
-    save_json(run.artifacts / "report.json", report.model_dump(mode="json"))
+    save_record(run.artifacts / "report.json", report.model_dump(mode="json"))
     write_report(report, run.artifacts / "report.html")
     run.save_metrics(all_records(findings))
     lines = [

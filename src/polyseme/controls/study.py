@@ -1,6 +1,5 @@
 """The main job: a study, the same study on every control, the evidence, the verdicts and the report."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -210,7 +209,7 @@ def study(
     reporter = reporter or Silent()
     store = Store(Path(root))
     run = Run.open(store.runs, config.name, config.model_dump(mode="json"))
-    with run.working():
+    with run.working(reporter):
         bench = Bench(store, reporter, run, fresh=not resume)
         return _run(config, bench, run)
 
@@ -227,11 +226,15 @@ def as_config(config: ControlledStudyConfig | Mapping[str, Any] | str | Path) ->
 def _run(config: ControlledStudyConfig, bench: Bench, run: Run) -> StudyResult:
     from polyseme.controls.reporting import report_of, write_files
 
-    started = time.time()
     findings = find(config, bench)
     bench.reporter.message("writing the report")
     data = report_of(
-        findings, bench, run, started=started, wall_seconds=time.time() - started, peak_memory_bytes=peak_memory()
+        findings,
+        bench,
+        run,
+        started=run.record.started,
+        wall_seconds=run.seconds,
+        peak_memory_bytes=peak_memory(),
     )
     write_files(data, findings, run)
     return StudyResult(run, data, findings)
@@ -291,11 +294,11 @@ def _measure(
 ) -> Measured:
     trained = dictionaries_stage(subject, bench, target_l0=target_l0)
     tokens = subject.tokens
-    readings = readings_stage(subject, trained, tokens.heldout, tokens.key, bench)
+    readings = readings_stage(subject, trained, tokens.heldout, tokens.heldout_key, bench)
     common = readings
-    if tokens.key != shared.key:
+    if tokens.heldout_key != shared.heldout_key:
         label = f"{subject.label}, on the study's own held-out tokens"
-        common = readings_stage(subject, trained, shared.heldout, shared.key, bench, label=label)
+        common = readings_stage(subject, trained, shared.heldout, shared.heldout_key, bench, label=label)
     spliced = splice_stage(subject, trained, bench)
     return Measured(subject, trained, readings, common, spliced)
 

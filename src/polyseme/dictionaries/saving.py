@@ -11,7 +11,7 @@ from torch import Tensor
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.dictionaries.activation import DictionaryBase
 from polyseme.dictionaries.engine import SparseDictionary
-from polyseme.store.files import load_json, load_tensors, save_json, save_tensors
+from polyseme.store import load_json, load_tensors, save_json, save_tensors
 
 SCHEMA = 1
 _KIND = "polyseme dictionary"

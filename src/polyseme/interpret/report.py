@@ -3,7 +3,7 @@
 One `StudyReport` is one JSON file. It holds no tensors and no paths that must exist, so a report can be rendered
 again years later. NaN means "not measured" and is `null` in JSON; an empty tuple or None means the part was not run,
 and the page says so in its place. Text that comes from a corpus or a tokenizer passes through
-`polyseme.interpret.tokens.visible` before it gets here, and is still treated as hostile by every renderer.
+`polyseme.core.text.visible` before it gets here, and is still treated as hostile by every renderer.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,13 @@ from typing import Literal
 from pydantic import Field
 
 from polyseme.core.config import Record
-from polyseme.core.errors import InputError
+from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.records import JUDGED, STATUSES, Interval, MetricRecord, Number, Status, Verdict
+from polyseme.store import load_record, save_record
 
 SCHEMA = 1
 MAX_BYTES = 256 * 2**20
+_AGAIN = "run the study again: the report is written again"
 
 Stratum = Literal["top", "quantile", "random", "near_miss", "silent"]
 STRATA: tuple[Stratum, ...] = ("top", "quantile", "random", "near_miss", "silent")
@@ -379,28 +381,26 @@ class StudyReport(Record):
         return sum(self.verdict_counts.values()) + sum(d.n_not_judged for d in self.dictionaries)
 
     def save(self, path: Path) -> None:
-        """Write the report as JSON; the caller (a stage or a run) makes the write atomic."""
-        path.write_text(self.model_dump_json(), encoding="utf-8")
+        """Write the report as JSON, whole or not at all."""
+        save_record(path, self.model_dump(mode="json"))
 
     @classmethod
     def load(cls, path: Path) -> "StudyReport":
         """Read a report written by `save`.
 
         Raises:
-            InputError: too large, not a report, or of another schema version.
+            InputError: too large, not a report, changed after it was written, or of another schema version.
         """
         from pydantic import ValidationError
 
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"the report is larger than {MAX_BYTES >> 20} MiB", where=str(path))
         try:
-            report = cls.model_validate_json(path.read_bytes())
+            report = cls.model_validate(load_record(path, MAX_BYTES))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the file"
-            raise InputError(
-                f"not a report: {place}: {first['msg']}", where=str(path), fix="run the study again to write it anew"
-            ) from error
+            raise DamagedArtifact(f"not a report: {place}: {first['msg']}", where=str(path), fix=_AGAIN) from error
+        except DamagedArtifact as error:
+            raise DamagedArtifact(error.what, where=error.where, fix=_AGAIN) from error
         if report.schema_version != SCHEMA:
             raise InputError(
                 f"the report has schema version {report.schema_version}, this polyseme reads {SCHEMA}",

@@ -6,13 +6,16 @@ filled under a temporary name and renamed, so that a step is there whole or not 
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from polyseme.core.errors import DamagedArtifact
+from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.store import files
+from polyseme.store.arrays import load_tensors, save_tensors
+from polyseme.store.failures import refusals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,25 +50,26 @@ def save_checkpoint(folder: Path, step: int, tensors: "Mapping[str, Tensor]", st
     Raises:
         InputError: the disk is full; the checkpoints that were there stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{step:010d}"
     temporary = files.temporary_name(final)
     needed = sum(tensor.nbytes for tensor in tensors.values())
-    with files.full_disk_is_an_input_error(final, needed):
+    with refusals(final, needed):
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            files.save_tensors(temporary / _TENSORS, tensors)
+            save_tensors(temporary / _TENSORS, tensors)
             files.save_json(temporary / _STATE, state)
             marker = {
                 "step": step,
                 "files": {name: files.sha256(temporary / name) for name in (_TENSORS, _STATE)},
             }
             files.save_json(temporary / COMPLETE, marker)
-            if final.exists():
+            if os.path.lexists(final):
                 os.rename(final, files.temporary_name(final))
             os.rename(temporary, final)
             files.sync(folder)
         except BaseException:
-            files.remove(temporary)
+            with suppress(InputError):
+                files.remove(temporary)
             raise
     files.remove_temporaries(folder)
     earlier = [other for other in _steps(folder) if other <= step]
@@ -81,13 +85,19 @@ def latest_checkpoint(folder: Path, *, reporter: Reporter | None = None) -> Chec
     for step in reversed(_steps(folder)):
         path = folder / f"{step:010d}"
         try:
-            return _load(path, step)
+            return load_checkpoint(folder, step)
         except DamagedArtifact as damage:
             reporter.message(f"checkpoint {path} is damaged ({damage.what}); using the one before it")
     return None
 
 
-def _load(path: Path, step: int) -> Checkpoint:
+def load_checkpoint(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step.
+
+    Raises:
+        DamagedArtifact: there is none, or it fails its checksums.
+    """
+    path = folder / f"{step:010d}"
     marker = files.load_json(path / COMPLETE)
     checksums: Any = cast(dict[str, Any], marker).get("files") if isinstance(marker, dict) else None
     if not isinstance(checksums, dict) or cast(Any, marker).get("step") != step:
@@ -97,7 +107,7 @@ def _load(path: Path, step: int) -> Checkpoint:
             raise DamagedArtifact(f"{name} is missing", where=str(path))
         if cast(dict[str, Any], checksums).get(name) != files.sha256(path / name):
             raise DamagedArtifact(f"{name} fails its checksum", where=str(path))
-    return Checkpoint(step, path, files.load_tensors(path / _TENSORS), files.load_json(path / _STATE))
+    return Checkpoint(step, path, load_tensors(path / _TENSORS), files.load_json(path / _STATE))
 
 
 def _steps(folder: Path) -> list[int]:

@@ -1,36 +1,41 @@
-"""Files that are whole or absent: atomic writes, bounded reads, checksums, and a full disk told in plain words.
+"""Files that are whole or absent: atomic writes, bounded reads, checksums, and every refusal in plain words.
 
 Every write goes to a temporary name in the same folder, is fsynced, and takes its name by rename; then the folder is
-fsynced. A reader therefore sees the old file, the new file or none, whenever the power goes.
+fsynced. A reader therefore sees the old file, the new file or none, whenever the power goes. No write follows a link
+that stands where the file should, and no read or write waits for a pipe.
 """
 
 import errno
+import glob
 import hashlib
-import itertools
 import json
 import math
 import os
+import re
+import secrets
 import shutil
+import stat
+import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from pydantic import BaseModel
 
+from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from polyseme.store.failures import check_space, refusals
 
 MAX_JSON_BYTES = 256 * 2**20
 MAX_JSON_DEPTH = 64
-TEMPORARY_SUFFIX = ".tmp"
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_MEGABYTE = 10**6
-_counter = itertools.count()
+MAX_RECORD_BYTES = 64 * 2**20
+"""Largest record: the manifest of an artifact of some hundred thousand files."""
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9]+-[0-9a-f]+\.tmp")
+"""Names that `temporary_name` gives."""
+DIGEST = "sha256"
+"""Key of a record's checksum of itself."""
 
 
 class FileWriter:
@@ -47,71 +52,69 @@ class FileWriter:
         return done
 
 
-@contextmanager
-def full_disk_is_an_input_error(where: Path, needed: int = 0) -> Generator[None, None, None]:
-    """Turn "no space left" (also over quota, or over the file size limit) into an `InputError` with the fix.
-
-    Args:
-        where: the file or folder being written.
-        needed: bytes about to be written, where known.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise _disk_full(where, needed) from error
-
-
-def _disk_full(where: Path, needed: int) -> InputError:
-    folder = _existing(where)
-    free = shutil.disk_usage(folder).free
-    # A quota or a file size limit can refuse what the disk has room for; then ask for the whole size.
-    short = needed - free if needed > free else max(needed, 64 * _MEGABYTE)
-    return InputError(
-        "the disk is full",
-        where=str(where),
-        fix=f"free {math.ceil(short / _MEGABYTE)} MB there or choose another folder, then run the same command again: "
-        "finished work is kept",
-    )
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def check_space(where: Path, needed: int) -> None:
-    """Raise `InputError` when the disk of `where` has fewer than `needed` bytes free."""
-    if needed > shutil.disk_usage(_existing(where)).free:
-        raise _disk_full(where, needed)
-
-
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that no other writer uses; leftovers are swept by `remove_temporaries`."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{next(_counter)}{TEMPORARY_SUFFIX}")
+    return path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Delete what killed writers left under `folder`; call it only while holding the folder's lock."""
-    for path in sorted(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
-        remove(path)
+def remove_temporaries(folder: Path, *, deep: bool = True, older_than: float = 0.0) -> None:
+    """Delete what killed writers left in `folder`; call it only while nobody else writes there.
+
+    Args:
+        folder: where they wrote.
+        deep: look in the folders below, too.
+        older_than: seconds since it was last written to that a file must have been left for.
+    """
+    for path in sorted(folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp")):
+        # One in another is gone with that.
+        left = TEMPORARY.fullmatch(path.name) and os.path.lexists(path)
+        if left and time.time() - path.lstat().st_mtime >= older_than:
+            remove(path)
+
+
+def remove_temporaries_of(path: Path) -> None:
+    """Delete what killed writers left of `path` itself, beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name[:100])}.*.tmp"):
+        if TEMPORARY.fullmatch(left.name):
+            remove(left)
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder; a missing one is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    """Delete a file, a link or a folder, also one whose permissions were taken away; a missing one is fine.
+
+    Raises:
+        InputError: it cannot be deleted.
+    """
+    with refusals(path):
+        try:
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                path.unlink()
+                return
+            try:
+                shutil.rmtree(path)
+            except PermissionError:
+                _open_up(path)
+                shutil.rmtree(path)
+        except FileNotFoundError:
+            return
+
+
+def _open_up(path: Path) -> None:
+    path.chmod(0o700)
+    for folder, inner, _ in os.walk(path):
+        for name in inner:
+            if not Path(folder, name).is_symlink():
+                Path(folder, name).chmod(0o700)
 
 
 def sync(path: Path) -> None:
-    """fsync a file or a folder."""
+    """fsync a file or a folder (which some file systems do not know how to do)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
     finally:
         os.close(descriptor)
 
@@ -120,22 +123,33 @@ def sync(path: Path) -> None:
 def atomic_path(path: Path, needed: int = 0) -> Generator[Path, None, None]:
     """Yield a temporary path; when the block ends well it is fsynced and takes the name `path`, else it is deleted.
 
+    A link at `path` is replaced, not followed; an empty folder there gives way.
+
     Args:
         path: the final name; its folder is made when missing.
         needed: bytes about to be written, checked against the free space first.
     """
-    with full_disk_is_an_input_error(path, needed):
+    with refusals(path, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
         check_space(path, needed)
         temporary = temporary_name(path)
         try:
             yield temporary
             sync(temporary)
-            os.replace(temporary, path)
+            _take_name(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise
         sync(path.parent)
+
+
+def _take_name(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except IsADirectoryError:
+        os.rmdir(path)  # which fails where it holds anything
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -149,13 +163,57 @@ def atomic_file(path: Path, needed: int = 0) -> Generator[FileWriter, None, None
             os.close(descriptor)
 
 
+def check_writable(path: Path) -> None:
+    """Find out, before long work, whether its result can be written to `path`; leaves nothing there.
+
+    Args:
+        path: of a file that there may be already; its folder is made when missing.
+
+    Raises:
+        InputError: a folder stands there, or the file's folder cannot be made or written.
+    """
+    if path.is_dir() and not path.is_symlink():
+        raise InputError("this is a folder, and a file is to be written", where=str(path), fix="give a file's path")
+    with refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial = temporary_name(path)
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        trial.unlink()
+
+
+def open_own(path: Path, flags: int) -> int:
+    """`os.open` for a file that is written in place: no link is followed, no pipe waited for, no folder opened.
+
+    Raises:
+        OSError: as the system says it; ELOOP for a link, EISDIR for a folder, EINVAL for anything else but a file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return descriptor
+
+
 def append_line(path: Path, line: str) -> None:
-    """Append one line durably; a line that does not fit on the disk leaves the file as it was."""
+    """Append one line durably; a line that does not fit on the disk leaves the file as it was.
+
+    A file that has a second name elsewhere (a hard link) is replaced by a copy of its own first.
+    """
     data = line.encode() + b"\n"
-    with full_disk_is_an_input_error(path, len(data)):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with refusals(path, len(data)):
+        try:
+            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+        except IsADirectoryError:
+            os.rmdir(path)  # an empty folder gives way
+            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
             size = os.lseek(descriptor, 0, os.SEEK_END)
+            if os.fstat(descriptor).st_nlink > 1:
+                whole = os.pread(descriptor, size, 0)
+                with atomic_file(path, size + len(data)) as file:
+                    file.write(whole if whole.endswith(b"\n") or not whole else whole + b"\n")
+                    file.write(data)
+                return
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a killed writer's half line ends here, and is skipped by the reader
             try:
@@ -197,12 +255,43 @@ def save_lines(path: Path, values: "list[Any] | tuple[Any, ...]") -> None:
         file.write(data)
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write text in UTF-8, atomically."""
+    data = text.encode("utf-8", "backslashreplace")
+    with atomic_file(path, len(data)) as file:
+        file.write(data)
+
+
+def save_record(path: Path, value: Any) -> None:
+    """Write a JSON object together with a checksum of itself; `load_record` refuses it once it was changed."""
+    record = to_json(value)
+    save_json(path, {**record, DIGEST: fingerprint(record)})
+
+
+def load_record(path: Path, limit: int = MAX_RECORD_BYTES) -> dict[str, Any]:
+    """Read what `save_record` wrote; an object without a checksum (of an older version) is taken as it is.
+
+    Raises:
+        DamagedArtifact: it cannot be read, is no JSON object, or was changed after it was written.
+    """
+    value = load_json(path, limit)
+    if not isinstance(value, dict):
+        raise DamagedArtifact("this is not the record it should be", where=str(path))
+    record = cast(dict[str, Any], value)
+    digest = record.pop(DIGEST, None)
+    if digest is None and record.get("schema_version", 1) == 1:
+        return record  # of a version that wrote none
+    if digest != fingerprint(record):
+        raise DamagedArtifact("this file was changed after it was written: it fails its checksum", where=str(path))
+    return record
+
+
 def load_lines(path: Path) -> list[Any]:
     """Read JSON Lines; lines that are not whole (a writer was killed) are left out. A missing file has no lines."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     values: list[Any] = []
-    for line in _bounded(path).split(b"\n"):
+    for line in read_bytes(path).split(b"\n"):
         try:
             values.append(_parse(line))
         except ValueError:
@@ -210,29 +299,51 @@ def load_lines(path: Path) -> list[Any]:
     return values
 
 
-def load_json(path: Path) -> Any:
+def load_json(path: Path, limit: int | None = None) -> Any:
     """Read JSON that a stranger may have written.
 
     Raises:
-        DamagedArtifact: not JSON, over `MAX_JSON_BYTES`, or nested deeper than `MAX_JSON_DEPTH`.
+        DamagedArtifact: no file that can be read, not JSON, over `limit` bytes (by default `MAX_JSON_BYTES`), or nested
+            deeper than `MAX_JSON_DEPTH`.
     """
+    data = read_bytes(path, limit)
     try:
-        return _parse(_bounded(path))
-    except DamagedArtifact:
-        raise
+        return _parse(data)
     except ValueError as error:
         raise DamagedArtifact(f"this is not the JSON it should be ({error})", where=str(path)) from None
 
 
-def _bounded(path: Path) -> bytes:
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """A file's bytes; a pipe or device is never waited for, and nothing over `limit` bytes is read.
+
+    Raises:
+        DamagedArtifact: no file that can be read, or a larger one.
+    """
+    limit = MAX_JSON_BYTES if limit is None else limit
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-    except FileNotFoundError:
+        with readable(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size <= limit:
+                data = file.read(limit + 1)
+                if len(data) <= limit:
+                    return data
+    except OSError as error:
+        raise DamagedArtifact(f"the file cannot be read ({error.strerror})", where=str(path)) from None
+    raise DamagedArtifact(f"the file is larger than {limit} bytes", where=str(path))
+
+
+def readable(path: Path) -> Path:
+    """The same path, once it is known to lead to an ordinary file.
+
+    Raises:
+        DamagedArtifact: it is missing, or a folder, pipe or device.
+        OSError: the system does not let one look.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamagedArtifact("this is no file but a folder, a pipe or a device", where=str(path))
+    except (FileNotFoundError, NotADirectoryError):
         raise DamagedArtifact("a file is missing", where=str(path)) from None
-    if len(data) > MAX_JSON_BYTES:
-        raise DamagedArtifact(f"a JSON file is larger than {MAX_JSON_BYTES} bytes", where=str(path))
-    return data
+    return path
 
 
 def _parse(data: bytes) -> Any:
@@ -259,81 +370,14 @@ def _children(value: Any) -> list[Any]:
     return []
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write one array as `.npy`, atomically; object arrays are refused."""
-    array = np.asarray(array)
-    with atomic_file(path, array.nbytes + 128) as file:
-        np.lib.format.write_array(cast(Any, file), array, allow_pickle=False)
-
-
-def load_array(path: Path) -> np.ndarray:
-    """Map an `.npy` file read-only; pickled objects are refused.
-
-    Raises:
-        DamagedArtifact: missing, cut short or not an `.npy` file.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DamagedArtifact(f"an array cannot be read ({error})", where=str(path)) from None
-    if not isinstance(array, np.ndarray):
-        raise DamagedArtifact("an .npz archive stands where an .npy array should", where=str(path))
-    return array
-
-
-def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically; tensors that share storage are written as separate copies."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    plain: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:
-            tensor = tensor.clone()
-        storages.add(tensor.untyped_storage().data_ptr())
-        plain[name] = tensor
-    needed = sum(tensor.nbytes for tensor in plain.values()) + 1024
-    with atomic_path(path, needed) as temporary:
-        try:
-            save_file(plain, temporary, dict(metadata or {}))
-        except SafetensorError as error:
-            # The library reports the system's error only in its text.
-            for code in _FULL:
-                if f"os error {code})" in str(error):
-                    raise OSError(code, os.strerror(code), str(path)) from error
-            raise
-
-
-def load_tensors(path: Path) -> "dict[str, Tensor]":
-    """Read a safetensors file.
-
-    Raises:
-        DamagedArtifact: missing, cut short or not a safetensors file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DamagedArtifact(f"tensors cannot be read ({error})", where=str(path)) from None
-
-
-def load_tensors_metadata(path: Path) -> dict[str, str]:
-    """The metadata strings of a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise DamagedArtifact(f"tensors cannot be read ({error})", where=str(path)) from None
-
-
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, 64 hex digits.
+
+    Raises:
+        DamagedArtifact: no file that can be read.
+    """
+    try:
+        with readable(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedArtifact(f"the file cannot be read ({error.strerror})", where=str(path)) from None

@@ -60,7 +60,8 @@ def provenance(folder: Path | None = None) -> Provenance:
         packages=packages,
         python=platform.python_version(),
         platform=platform.platform(),
-        argv=list(sys.argv),
+        # Bytes that are not UTF-8 are spelled out: JSON has no place for them.
+        argv=[os.fsencode(argument).decode("utf-8", "backslashreplace") for argument in sys.argv],
     )
 
 

@@ -1,63 +1,79 @@
 """Run directories: one folder a study, that says what was run, from what, by which code, and how it ended."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from polyseme.core.config import Record, fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError, nearest_names
+from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
+from polyseme.core.text import visible
 from polyseme.store import files
-from polyseme.store.locks import is_locked, try_lock
+from polyseme.store.failures import own_folder
+from polyseme.store.locks import Held, is_locked, try_lock
 from polyseme.store.provenance import Provenance, provenance
-from polyseme.store.stages import NAME
+from polyseme.store.stages import NAME, FileRecord, check_root
+from polyseme.store.sweeping import LOCK
 
 RunStatus = Literal["running", "complete", "failed", "interrupted"]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 had no checksum of `run.json` itself, no checksums of the run's files, and no time of earlier processes."""
 
 _ID = re.compile(r"[a-z0-9_-]{1,64}-[0-9a-f]{8}")
-_RUN, _CONFIG, _METRICS, _EVENTS, _LOCK = "run.json", "config.json", "metrics.jsonl", "events.jsonl", ".lock"
+_RUN, _CONFIG, _METRICS, _EVENTS, _ARTIFACTS = "run.json", "config.json", "metrics.jsonl", "events.jsonl", "artifacts"
+_MAX_BYTES = 8 * 2**20
+_Time = Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)]
+"""Seconds since 1970, up to the year 2096."""
 
 
 class RunRecord(Record):
     """`run.json`: a run's identity, state and origin."""
 
     schema_version: int = SCHEMA_VERSION
-    id: str
+    id: str = Field(pattern=r"^[a-z0-9_-]{1,64}-[0-9a-f]{8}$")
     """`<name>-<hash8>`; the hash is the config's."""
     name: str
     status: RunStatus
-    started: float
+    started: _Time
     """Seconds since 1970, of the last start."""
-    finished: float | None = None
+    finished: _Time | None = None
+    seconds: _Time = 0.0
+    """How long processes before the last start worked at it, those that were killed included."""
     error: str | None = None
     """The message of a failed run."""
     parents: dict[str, str] = Field(default_factory=dict[str, str])
     """Stage to the key of its artifact."""
+    files: dict[str, FileRecord] = Field(default_factory=dict[str, FileRecord])
+    """What a complete run wrote: path inside its folder to size and checksum."""
     made_by: Provenance
 
 
 class Run:
     """One run directory, `<runs>/<name>-<hash8>/`: `run.json config.json metrics.jsonl events.jsonl artifacts/`.
 
-    `Run.open` makes or reopens one to work in; `find_run` gives one to read.
+    `Run.open` gives one to work in; `find_run` and `open_run` give one to read.
 
     Args:
-        path: its folder, which must hold a `run.json`.
+        path: its folder.
+        config: of a run to work in, as JSON.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, config: Any = None):
         self.path = path
+        self._wanted = config
+        self._working: RunRecord | None = None
 
     @classmethod
     def open(cls, runs: Path, name: str, config: Any) -> "Run":
-        """The run of this config under `runs`, made when new.
+        """The run of this config under `runs`, new or not; `working` makes what its folder lacks.
 
         Args:
             runs: the folder of all runs (`Store.runs`).
@@ -65,7 +81,7 @@ class Run:
             config: fully resolved, as JSON.
 
         Raises:
-            InputError: a bad name, or the folder holds a run of another config.
+            InputError: a bad name, or the folder is a link or holds a run of another config.
         """
         if not NAME.fullmatch(name):
             raise InputError(
@@ -74,103 +90,120 @@ class Run:
                 fix="use 1 to 64 of the characters a-z, 0-9, _ and -",
             )
         config = files.to_json(config)
-        return cls.at(runs / f"{name}-{fingerprint(config)[:8]}", name, config)
-
-    @classmethod
-    def at(cls, path: Path, name: str, config: Any) -> "Run":
-        """The run in a given folder, made when the folder is new or empty; otherwise as `Run.open`."""
-        config = files.to_json(config)
-        run = cls(path)
-        if (path / _CONFIG).exists():
-            if fingerprint(files.load_json(path / _CONFIG)) != fingerprint(config):
-                raise InputError(
-                    "this folder holds a run of another config",
-                    where=str(path),
-                    fix="choose another name or folder, or delete this one",
-                )
-        elif path.exists() and any(child.name != _LOCK for child in path.iterdir()):
-            raise InputError(
-                "this folder is not empty and holds no run", where=str(path), fix="choose another name or folder"
-            )
-        with files.full_disk_is_an_input_error(path):
-            (path / "artifacts").mkdir(parents=True, exist_ok=True)
-        if not (path / _RUN).exists():
-            run._write(_new_record(path.name, name))
-        # Written last: the folder is a run's from here on.
-        if not (path / _CONFIG).exists():
-            files.save_json(path / _CONFIG, config)
+        run = cls(runs / f"{name}-{fingerprint(config)[:8]}", config)
+        own_folder(run.path)
+        own_folder(run.artifacts)
+        run._refuse_another_config()
         return run
 
     @property
     def id(self) -> str:
+        """What `run.json` says, wherever the folder was moved; the folder's name where it cannot be read."""
+        with suppress(InputError):
+            return self.record.id
         return self.path.name
 
     @property
     def artifacts(self) -> Path:
         """Where the report and the tables of the run go."""
-        return self.path / "artifacts"
+        return self.path / _ARTIFACTS
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.artifacts / "report.html"
 
     @property
     def config(self) -> Any:
         """The fully resolved config, JSON."""
-        return files.load_json(self.path / _CONFIG)
+        return files.load_json(self.path / _CONFIG, _MAX_BYTES)
 
     @property
     def record(self) -> RunRecord:
         """`run.json` as it stands; a run that was killed reads as interrupted.
 
         Raises:
-            DamagedArtifact: `run.json` cannot be read.
+            DamagedArtifact: `run.json` cannot be read, or was changed after it was written.
             InputError: it was written by a newer polyseme.
         """
-        value = files.load_json(self.path / _RUN)
-        version = value.get("schema_version") if isinstance(value, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise InputError(
-                f"this run has schema version {version}, newer than {SCHEMA_VERSION}",
-                where=str(self.path),
-                fix="read it with a newer polyseme",
-            )
+        if self._working is not None:
+            return self._working
         try:
+            value = files.load_record(self.path / _RUN, _MAX_BYTES)
+            version = value.get("schema_version")
+            if isinstance(version, int) and version > SCHEMA_VERSION:
+                raise InputError(
+                    f"this run has schema version {version}, newer than {SCHEMA_VERSION}",
+                    where=str(self.path),
+                    fix="read it with a newer polyseme",
+                )
             record = RunRecord.model_validate(value)
-        except ValidationError as error:
+        except (DamagedArtifact, ValidationError) as error:
+            what = error.what if isinstance(error, DamagedArtifact) else "it is not the record it should be"
             raise DamagedArtifact(
-                "run.json cannot be read", where=str(self.path / _RUN), fix="run the study again: it is rewritten"
+                f"run.json cannot be read ({what})",
+                where=str(self.path / _RUN),
+                fix="run the study again: it is written again",
             ) from error
-        if record.status == "running" and not is_locked(self.path / _LOCK):
+        if record.status == "running" and not is_locked(self.path / LOCK):
             return record.model_copy(update={"status": "interrupted"})
         return record
 
+    @property
+    def seconds(self) -> float:
+        """How long every process that worked at the run did so, as far as is known of those that were killed."""
+        record = self.record
+        end = time.time() if self._working is not None else record.finished
+        return record.seconds + max(0.0, (end or record.started) - record.started)
+
     @contextmanager
-    def working(self) -> Generator[None, None, None]:
+    def working(self, reporter: Reporter | None = None) -> Generator[None, None, None]:
         """Hold the run while working at it, and write how it ended: complete, failed or interrupted.
 
+        Whatever a kill or damage left of the folder, it is a whole run from here on.
+
+        Args:
+            reporter: gets a message for each damaged file that is written again.
+
         Raises:
-            InputError: another process works at this run.
+            InputError: another process works at this run, or its folder cannot be written.
         """
-        with try_lock(self.path / _LOCK) as holder:
-            if holder is not None:
+        with try_lock(self.path / LOCK) as held:
+            if not isinstance(held, Held):
                 raise InputError(
-                    f"another process ({holder}) works at this run",
+                    f"another process ({held}) works at this run",
                     where=str(self.path),
                     fix="wait for it, or stop it; then run the same command again",
                 )
-            self._write(_new_record(self.id, self._name()))
-            self.event("started")
+            earlier = self._settle(held, reporter or Silent())
+            started = time.time()
+            self._write(
+                RunRecord(
+                    id=self.path.name,
+                    name=self.path.name.rpartition("-")[0],
+                    status="running",
+                    started=started,
+                    seconds=earlier,
+                    made_by=provenance(),
+                )
+            )
             try:
-                yield
-            except (KeyboardInterrupt, SystemExit):
-                self._finish("interrupted", None)
-                raise
-            except BaseException as error:
-                self._finish("failed", f"{type(error).__name__}: {error}")
-                raise
-            self._finish("complete", None)
+                self.event("started")
+                try:
+                    yield
+                except (KeyboardInterrupt, SystemExit):
+                    self._finish("interrupted", None)
+                    raise
+                except BaseException as error:
+                    self._finish("failed", visible(f"{type(error).__name__}: {error}", limit=2000))
+                    raise
+                self._finish("complete", None)
+            finally:
+                self._working = None
 
     def add_parent(self, stage: str, key: str) -> None:
         """Record that the run rests on the artifact `key` of `stage`."""
-        record = self.record
-        self._write(record.model_copy(update={"parents": {**record.parents, stage: key}}))
+        self._write(self.record.model_copy(update={"parents": {**self.record.parents, stage: key}}))
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append a line with the time to `events.jsonl`, durably."""
@@ -191,8 +224,14 @@ class Run:
         """The records of `metrics.jsonl`.
 
         Raises:
-            DamagedArtifact: a line is not a metric record.
+            DamagedArtifact: the file was changed after the run wrote it, or a line is not a metric record.
         """
+        if _METRICS in self.changed_files():
+            raise DamagedArtifact(
+                "metrics.jsonl was changed after the run wrote it",
+                where=str(self.path / _METRICS),
+                fix="run the study again",
+            )
         try:
             return [MetricRecord.model_validate(line) for line in files.load_lines(self.path / _METRICS)]
         except ValidationError as error:
@@ -200,31 +239,131 @@ class Run:
                 "metrics.jsonl cannot be read", where=str(self.path / _METRICS), fix="run the study again"
             ) from error
 
-    def _name(self) -> str:
-        return self.id.rpartition("-")[0] if _ID.fullmatch(self.id) else self.id
+    def changed_files(self) -> list[str]:
+        """Paths, inside the run's folder, of the files that are no longer what a complete run wrote.
+
+        Empty where that is not known: the run is not complete, or its `run.json` cannot be read.
+        """
+        try:
+            written = self.record.files
+        except InputError:
+            return []
+        return [name for name, record in written.items() if not _is_whole(self.path / name, record)]
+
+    def _refuse_another_config(self) -> None:
+        """Refuse the folder of another config whose hash happens to begin alike; anything else in it is damage."""
+        with suppress(DamagedArtifact):
+            found = fingerprint(self.config)
+            if found != fingerprint(self._wanted) and self.path.name.endswith(f"-{found[:8]}"):
+                raise InputError(
+                    "this folder holds a run of another config", where=str(self.path), fix="choose another name"
+                )
+
+    def _settle(self, held: Held, reporter: Reporter) -> float:
+        """Give the folder what it must hold; returns how long earlier processes worked at the run, in seconds."""
+        for folder in (self.path, self.artifacts):
+            own_folder(folder)
+            files.remove_temporaries(folder, deep=False)
+        new = not any(os.path.lexists(self.path / name) for name in (_RUN, _CONFIG))
+        if self._wanted is not None and not self._config_fits():
+            if os.path.lexists(self.path / _CONFIG):
+                reporter.message(f"{self.path / _CONFIG} was changed or damaged; writing it again")
+            files.save_json(self.path / _CONFIG, self._wanted)
+        try:
+            record = self.record
+        except DamagedArtifact as damage:
+            if os.path.lexists(self.path / _RUN):
+                reporter.message(f"{self.path / _RUN}: {damage.what}; writing it again")
+            return 0.0 if new else self._seconds_of_events(held)
+        if record.finished is not None:
+            return record.seconds + max(0.0, record.finished - record.started)
+        return record.seconds + max(0.0, self._last_sign(held) - record.started)
+
+    def _config_fits(self) -> bool:
+        try:
+            return fingerprint(self.config) == fingerprint(self._wanted)
+        except DamagedArtifact:
+            return False
+
+    def _last_sign(self, held: Held) -> float:
+        """When the last process, which was killed, was alive for certain."""
+        times = [0.0, held.last_sign or 0.0]
+        with suppress(DamagedArtifact):
+            times += [_time_of(event) for event in self.events]
+        return min(max(times), time.time())
+
+    def _seconds_of_events(self, held: Held) -> float:
+        """What the events tell of the time worked: of each process, from its start to its last event."""
+        spans: list[list[float]] = []
+        with suppress(DamagedArtifact):
+            for event in self.events:
+                if event.get("kind") == "started":
+                    spans.append([])
+                if spans:
+                    spans[-1].append(_time_of(event))
+        if spans:
+            spans[-1].append(held.last_sign or 0.0)
+        return sum(max(0.0, max(span) - span[0]) for span in spans)
 
     def _write(self, record: RunRecord) -> None:
-        files.save_json(self.path / _RUN, record)
+        files.save_record(self.path / _RUN, record)
+        self._working = record
+
+    def _written(self) -> dict[str, FileRecord]:
+        found = [*sorted(path for path in self.artifacts.iterdir() if path.is_file()), self.path / _METRICS]
+        return {
+            path.relative_to(self.path).as_posix(): FileRecord(size=path.stat().st_size, sha256=files.sha256(path))
+            for path in found
+            if path.is_file()
+        }
 
     def _finish(self, status: RunStatus, error: str | None) -> None:
-        update = {"status": status, "finished": time.time(), "error": error}
-        self._write(self.record.model_copy(update=update))
-        self.event("finished", status=status)
+        record = self.record.model_copy(update={"status": status, "finished": time.time(), "error": error})
+        if status == "complete":
+            self._write(record.model_copy(update={"files": self._written()}))
+            self.event("finished", status=status)
+            return
+        # The disk that ended the run may be too full to write that down: the run's own error is what must be seen.
+        with suppress(InputError):
+            self._write(record)
+            self.event("finished", status=status)
 
 
-def _new_record(run_id: str, name: str) -> RunRecord:
-    return RunRecord(id=run_id, name=name, status="running", started=time.time(), made_by=provenance())
+def _time_of(event: Mapping[str, Any]) -> float:
+    value = event.get("time")
+    return float(value) if isinstance(value, int | float) and 0 <= value <= time.time() + 86_400 else 0.0
+
+
+def _is_whole(path: Path, record: FileRecord) -> bool:
+    try:
+        return path.stat().st_size == record.size and files.sha256(path) == record.sha256
+    except (OSError, ValueError, DamagedArtifact):
+        return False
 
 
 def list_runs(runs: Path) -> list[Run]:
-    """Every run under `runs`, by id; folders that are no runs, and links, are left out."""
+    """Every run under `runs`, damaged ones included, by folder; links are left out.
+
+    A folder is a run's when it holds a `run.json`, or is named like a run and holds what a run holds.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    check_root(runs)
     if not runs.is_dir():
         return []
-    return [
-        Run(path)
-        for path in sorted(runs.iterdir())
-        if _ID.fullmatch(path.name) and not path.is_symlink() and (path / _RUN).is_file()
-    ]
+    with files.refusals(runs):
+        return [Run(path) for path in sorted(runs.iterdir()) if _is_run(path)]
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        if path.is_symlink() or not path.is_dir():
+            return False
+        held = {child.name for child in path.iterdir()}
+    except OSError:  # a folder that may not be read is a run's where its name says so
+        return _ID.fullmatch(path.name) is not None
+    return _RUN in held or (_ID.fullmatch(path.name) is not None and not held.isdisjoint({_CONFIG, _ARTIFACTS}))
 
 
 def find_run(runs: Path, text: str) -> Run:
@@ -233,20 +372,33 @@ def find_run(runs: Path, text: str) -> Run:
     Raises:
         InputError: none (with the nearest ids) or several.
     """
-    known = {run.id: run for run in list_runs(runs)}
-    if text in known:
-        return known[text]
-    matches = [run_id for run_id in known if text and run_id.startswith(text)]
-    if len(matches) == 1:
-        return known[matches[0]]
+    known = [(run.id, run) for run in list_runs(runs)]
+    named = {name: run for run_id, run in known for name in (run_id, run.path.name)}
+    exact = [run for _, run in known if run.path.name == text] or [run for run_id, run in known if run_id == text]
+    if len(exact) == 1:
+        return exact[0]
+    starting = {run.path: run for name, run in named.items() if text and name.startswith(text)}
+    if len(starting) == 1:
+        return next(iter(starting.values()))
     shown = repr(text[:80])
-    if matches:
-        raise InputError(
-            f"{shown} is the start of {len(matches)} runs", where=str(runs), fix=f"say which: {', '.join(matches[:10])}"
-        )
-    near = nearest_names(text[:80], list(known))
+    if exact or starting:
+        matches = exact or list(starting.values())
+        names = ", ".join(sorted(run.path.name for run in matches)[:10])
+        raise InputError(f"{shown} is the start of {len(matches)} runs", where=str(runs), fix=f"say which: {names}")
+    near = nearest_names(text[:80], list(named))
     raise InputError(
         f"there is no run {shown}",
         where=str(runs),
         fix=f"did you mean {' or '.join(near)}" if near else "`polyseme runs` lists those there are",
     )
+
+
+def open_run(path: Path) -> Run:
+    """The run in a folder, wherever it was moved and whatever it is called now.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    if not (path / _RUN).is_file() and not (path / _ARTIFACTS).is_dir():
+        raise InputError("this folder holds no run", where=str(path), fix="give a folder with a run.json")
+    return Run(path)

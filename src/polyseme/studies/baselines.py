@@ -24,19 +24,22 @@ class Baselines:
 def baselines_stage(subject: Subject, bench: Bench) -> Baselines:
     """Learn the look-up tables on train tokens and score them on the held-out ones."""
     study = subject.study
-    config = {**subject.identity, "lookup_tokens": study.evaluation.lookup_tokens}
+    train = first_windows(subject.tokens.train, study.evaluation.lookup_tokens)
+    settings = LookupConfig(batch_windows=study.evaluation.batch_windows)
+    config = {**subject.identity, "lookup": settings.model_dump(exclude={"batch_windows"})}
+    inputs = {"network": subject.base, "train": train.fingerprint, "heldout": subject.tokens.heldout_key}
 
     def make(folder: Path) -> None:
         network, heldout = subject.network, subject.tokens.heldout
-        train = first_windows(subject.tokens.train, study.evaluation.lookup_tokens)
         sites = list(subject.sites.values())
-        settings = LookupConfig(batch_windows=study.evaluation.batch_windows)
         sums = LookupSums(settings.build(network, train, heldout, sites, reporter=bench.reporter), heldout)
         sweep(network, heldout, {}, [sums.see], sites=sites, reporter=bench.reporter)
         save_sums(folder, sums.finish(scope={"study": subject.label}), heldout.names)
 
-    artifact = bench.stage("baselines", config, subject.inputs, make, label=subject.label)
-    sums = load_sums(artifact.path)
+    def load(artifact: Artifact) -> list[DocumentSums]:
+        return load_sums(artifact.path)
+
+    artifact, sums = bench.stage("baselines", config, inputs, make, load, label=subject.label)
     by_site = {
         name: [entry for entry in sums if entry.scope["site"] == str(site)] for name, site in subject.sites.items()
     }

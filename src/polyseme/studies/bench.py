@@ -1,13 +1,14 @@
 """The workbench of a running study: its store, its run, and a record of every stage it rests on."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from polyseme.core.progress import Reporter
 from polyseme.store import Artifact, Run, Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class StageRecord:
         stage: its name, with the control it belongs to.
         key: hash of all that made it.
         inputs: keys of the stages and hashes of the content it was made from.
-        seconds: spent on it by this process.
+        seconds: how long all processes that worked at it did so, those that were stopped or killed included.
         reused: it was there already.
     """
 
@@ -36,8 +37,8 @@ class Bench:
     Attributes:
         store: where artifacts are kept.
         run: where the run is recorded; None in tests of single stages.
-        reporter: told of progress.
-        fresh: make every stage anew, whatever is there.
+        reporter: receives progress updates.
+        fresh: make every stage again, whatever is there.
         records: every stage so far.
     """
 
@@ -53,19 +54,23 @@ class Bench:
         config: Any,
         inputs: Mapping[str, str],
         make: Callable[[Path], None],
+        load: Callable[[Artifact], T],
         *,
         label: str = "",
         version: int = 1,
-    ) -> Artifact:
+        scratch: Collection[str] = (),
+    ) -> tuple[Artifact, T]:
         """`Store.stage`, recorded.
 
         Args:
             name: of the stage.
             config: JSON; with `inputs` it decides the artifact's key.
             inputs: input name to the key of its artifact or the hash of its content.
-            make: fills a folder; it may find there what it had finished before it was killed.
+            make: fills a folder.
+            load: reads all that is needed of the artifact; `DamagedArtifact` has it made again.
             label: what this stage is for, where several are alike: `spectrum_reinit`.
             version: raised when the stage's code changes what it makes.
+            scratch: names of folders that a killed process is resumed from.
         """
         made = False
 
@@ -74,14 +79,22 @@ class Bench:
             made = True
             make(folder)
 
-        started = time.perf_counter()
-        if self.fresh:
-            self.store.discard(name, config, inputs, version=version)
-        artifact = self.store.stage(name, config, inputs, making, version=version, reporter=self.reporter)
+        key = self.store.key(name, config, inputs, version=version)
+        artifact, loaded = self.store.stage(
+            name,
+            config,
+            inputs,
+            making,
+            load,
+            version=version,
+            scratch=scratch,
+            fresh=self.fresh and key not in {record.key for record in self.records},
+            reporter=self.reporter,
+        )
         shown = f"{name} ({label})" if label else name
-        record = StageRecord(shown, artifact.key, tuple(inputs), time.perf_counter() - started, not made)
+        record = StageRecord(shown, artifact.key, tuple(inputs), artifact.seconds, not made)
         self.records.append(record)
         if self.run is not None:
             self.run.add_parent(shown, artifact.key)
             self.run.event("stage", stage=shown, key=artifact.key, seconds=record.seconds, reused=not made)
-        return artifact
+        return artifact, loaded

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from polyseme.evaluation import Continuation, ContinuationConfig, continue_text
-from polyseme.store import load_json, save_json
+from polyseme.store import Artifact, save_json
 from polyseme.studies.bench import Bench
 from polyseme.studies.subject import Subject, Trained, on
 
@@ -21,7 +21,11 @@ def continuations_stage(subject: Subject, trained: Trained, bench: Bench) -> lis
     if n == 0 or not network.predicts_tokens or network.tokenizer is None or context < PROMPT_TOKENS + NEW_TOKENS:
         return []
     settings = ContinuationConfig(n_prompts=n, prompt_tokens=PROMPT_TOKENS, new_tokens=NEW_TOKENS)
-    inputs = {**subject.inputs, "dictionaries": trained.artifact.key}
+    inputs = {
+        "network": subject.base,
+        "heldout": subject.tokens.heldout_key,
+        "dictionaries": trained.artifact.key,
+    }
 
     def make(folder: Path) -> None:
         patched = {subject.sites[name]: d for name, d in on(network.device, trained.of_seed(seed)).items()}
@@ -29,5 +33,8 @@ def continuations_stage(subject: Subject, trained: Trained, bench: Bench) -> lis
         save_json(folder / "continuations.json", _LIST.dump_python(found, mode="json"))
 
     stage = {**subject.identity, "continuations": settings, "seed": seed}
-    artifact = bench.stage("continuations", stage, inputs, make, label=subject.label)
-    return _LIST.validate_python(load_json(artifact.file("continuations.json")))
+
+    def load(artifact: Artifact) -> list[Continuation]:
+        return artifact.parsed("continuations.json", _LIST.validate_python)
+
+    return bench.stage("continuations", stage, inputs, make, load, label=subject.label)[1]

@@ -4,20 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from torch import Tensor
 
-from polyseme.activations import site_means
+from polyseme.activations import HarvestConfig, site_means
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
-from polyseme.store import load_json, load_tensors, save_json, save_tensors
-from polyseme.store.files import remove
+from polyseme.store import Artifact, save_json, save_tensors
 from polyseme.studies.bench import Bench
 from polyseme.studies.subject import Subject, Trained, dictionary_name
 from polyseme.studies.tokens import first_windows
 from polyseme.training import HistoryPoint, Job, fit
 
-_HISTORY = TypeAdapter(dict[str, tuple[HistoryPoint, ...]])
-_VERSION = 2
-"""1 steered L0 more slowly, and reached fewer targets."""
+_History = dict[str, tuple[HistoryPoint, ...]]
+_HISTORY = TypeAdapter(_History)
+_SCRATCH = ("checkpoints", "activations")
+_VERSION = 3
+"""1 steered L0 more slowly, and reached fewer targets; 2 rested on held-out tokens, too."""
 MEAN_TOKENS = 50_000
 """Train tokens behind each site's mean vector, which mean ablation puts in a site's place."""
 
@@ -43,7 +45,8 @@ def dictionaries_stage(
         **subject.identity,
         "dictionary": study.dictionary,
         "training": study.training.model_dump(exclude={"checkpoint_seconds"}),
-        "harvest": study.harvest,
+        "harvest": _order(study.harvest),
+        "mean_tokens": MEAN_TOKENS,
         "seeds": study.seeds,
         "target_l0": {names[key]: value for key, value in (target_l0 or {}).items()},
     }
@@ -70,22 +73,25 @@ def dictionaries_stage(
         save_json(folder / "history.json", {t.name: t.history for t in trained})
         for (site, seed), job in zip(keys, trained, strict=True):
             where = {"site": site, "module": str(subject.sites[site]), "seed": seed, "n_tokens": job.n_tokens}
-            metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.key}
+            metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.train_key}
             save_dictionary(folder / names[site, seed], dictionaries[site, seed], metadata)
-        # What only a killed run needs is not part of the artifact.
-        remove(folder / "checkpoints")
-        remove(folder / "activations")
 
-    artifact = bench.stage("dictionaries", config, subject.inputs, make, label=subject.label, version=_VERSION)
-    history = _HISTORY.validate_python(load_json(artifact.file("history.json")))
-    dictionaries: dict[tuple[str, int], Dictionary] = {
-        key: load_dictionary(artifact.path / name) for key, name in names.items()
-    }
+    def load(artifact: Artifact) -> tuple[dict[tuple[str, int], Dictionary], _History, dict[str, Tensor]]:
+        dictionaries: dict[tuple[str, int], Dictionary] = {
+            key: load_dictionary(artifact.file(f"{name}/dictionary.json").parent) for key, name in names.items()
+        }
+        history = artifact.parsed("history.json", _HISTORY.validate_python)
+        return dictionaries, history, artifact.tensors("means.safetensors")
+
+    inputs = {"network": subject.base, "tokens": subject.tokens.train_key}
+    artifact, (dictionaries, history, means) = bench.stage(
+        "dictionaries", config, inputs, make, load, label=subject.label, version=_VERSION, scratch=_SCRATCH
+    )
     targets = {key: (target_l0 or {}).get(key, study.training.target_l0) for key in keys}
     return Trained(
         dictionaries=dictionaries,
         history={key: history[name] for key, name in names.items()},
-        means=load_tensors(artifact.file("means.safetensors")),
+        means=means,
         artifact=artifact,
         target_l0={
             key: target
@@ -93,3 +99,9 @@ def dictionaries_stage(
             if target is not None and getattr(dictionaries[key], "has_coefficient", False)
         },
     )
+
+
+def _order(harvest: HarvestConfig) -> dict[str, object]:
+    """What of the harvest decides the vectors and their order: neither where they are kept, nor what prepares them."""
+    shard_dtype = harvest.shard_dtype if harvest.cache == "disk" else "float32"
+    return {**harvest.model_dump(exclude={"cache", "prefetch"}), "shard_dtype": shard_dtype}

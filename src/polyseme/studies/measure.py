@@ -77,16 +77,15 @@ def readings_stage(
         for name, firings in collector.finish().items():
             firings.save(folder, name)
 
-    artifact = bench.stage("readings", config, inputs, make, label=label or subject.label)
-    sums = {key: load_sums(artifact.path, stem=f"{name}.sums") for key, name in names.items()}
+    def load(artifact: Artifact) -> tuple[dict[tuple[str, int], list[DocumentSums]], dict[tuple[str, int], Firings]]:
+        sums = {key: load_sums(artifact.path, stem=f"{name}.sums") for key, name in names.items()}
+        return sums, {key: Firings.load(artifact.path, name) for key, name in names.items()}
+
+    artifact, (sums, firings) = bench.stage("readings", config, inputs, make, load, label=label or subject.label)
     if label is None:  # a target is about the subject's own tokens
         for key, target in trained.target_l0.items():
             sums[key] = [_against_target(entry, target, names[key], subject.label, bench) for entry in sums[key]]
-    return Readings(
-        sums,
-        {key: Firings.load(artifact.path, name) for key, name in names.items()},
-        artifact,
-    )
+    return Readings(sums, firings, artifact)
 
 
 def _against_target(entry: DocumentSums, target: float, name: str, label: str, bench: Bench) -> DocumentSums:
@@ -121,8 +120,8 @@ def splice_stage(subject: Subject, trained: Trained, bench: Bench) -> Spliced:
     """CE, KL and their recovery with every site patched alone and all patched jointly, for the first seed."""
     study, seed = subject.study, subject.study.seeds[0]
     windows = first_windows(subject.tokens.heldout, study.tokens.splice)
-    config = {**subject.identity, "seed": seed, "splice": study.tokens.splice}
-    inputs = {**subject.inputs, "dictionaries": trained.artifact.key}
+    config = {**subject.identity, "seed": seed}
+    inputs = {"network": subject.base, "heldout": windows.fingerprint, "dictionaries": trained.artifact.key}
 
     def make(folder: Path) -> None:
         network = subject.network
@@ -136,8 +135,11 @@ def splice_stage(subject: Subject, trained: Trained, bench: Bench) -> Spliced:
         named = [_renamed(entry, seed, shown) for entry in sums[str(seed)]]
         save_sums(folder, named, windows.names, stem="splice")
 
-    artifact = bench.stage("splice", config, inputs, make, label=subject.label, version=2)
-    return Spliced(load_sums(artifact.path, stem="splice"), windows, artifact)
+    def load(artifact: Artifact) -> list[DocumentSums]:
+        return load_sums(artifact.path, stem="splice")
+
+    artifact, sums = bench.stage("splice", config, inputs, make, load, label=subject.label, version=2)
+    return Spliced(sums, windows, artifact)
 
 
 def _renamed(entry: DocumentSums, seed: int, shown: Mapping[str, str]) -> DocumentSums:

@@ -43,11 +43,6 @@ class Subject:
         return self._network or self.study.network.build()
 
     @property
-    def inputs(self) -> dict[str, str]:
-        """What every stage of this subject rests on: the network's hash and the tokens' key."""
-        return {"network": self.base, "tokens": self.tokens.key}
-
-    @property
     def identity(self) -> dict[str, object]:
         """The parts of the config that decide what the network computes at which sites."""
         network = self.study.network

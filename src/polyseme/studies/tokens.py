@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polyseme.corpora import (
+    Split,
     Windows,
     load_saved_windows,
     load_windows,
@@ -17,9 +18,17 @@ from polyseme.corpora import (
     unigram_tokens,
 )
 from polyseme.networks import Network
+from polyseme.store import Artifact
 from polyseme.studies.bench import Bench
 from polyseme.studies.check import check_tokens, study_context
 from polyseme.studies.config import StudyConfig, TransformConfig
+
+_VERSION = 3
+"""2 held both sides in one artifact."""
+_PLACES = {"paths", "glob", "name", "subset", "revision", "download"}
+"""Fields of corpora that decide nothing once the corpus's content is known."""
+_OF_A_SIDE = {"train", "heldout", "splice", "train_document_tokens", "heldout_document_tokens", "context", "transform"}
+"""Fields of the tokens' config that are about one side, or about what becomes of both."""
 
 _TRANSFORMS: dict[str, Callable[[Windows, int, int], Windows]] = {
     "shuffle_within_document": lambda windows, _, seed: shuffle_within_document(windows, seed),
@@ -35,12 +44,19 @@ class Tokens:
     Attributes:
         train: windows that dictionaries are trained on.
         heldout: windows of other documents, that everything is measured on.
-        key: of the artifact, with the transform.
+        train_key, heldout_key: hashes of what they hold. Stages rest on these and not on the settings that chose the
+            windows, so that what leads to the same windows leads to the same artifacts.
     """
 
     train: Windows
     heldout: Windows
-    key: str
+    train_key: str
+    heldout_key: str
+
+    @classmethod
+    def of(cls, train: Windows, heldout: Windows) -> "Tokens":
+        """Both sides with their hashes."""
+        return cls(train, heldout, train.fingerprint, heldout.fingerprint)
 
 
 def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
@@ -51,44 +67,62 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
             embed.
     """
     tokenizer: Any = network.tokenizer
-    config = study.tokens
     context = study_context(study, network)
     corpus: Any = study.corpus.build()
-    plain = config.model_copy(update={"transform": None})
-    stage_config = {"corpus": study.corpus, "tokens": plain.model_dump(exclude={"splice"}), "context": context}
     inputs = {"corpus": corpus.fingerprint, "tokenizer": tokenizer_fingerprint(tokenizer)}
+    train, heldout = (_side(split, study, corpus, tokenizer, context, inputs, bench) for split in ("train", "heldout"))
+    check_tokens(network, max(int(side.tokens.max(initial=0)) for side in (train, heldout)), study.network.source)
+    if study.tokens.transform is None:
+        return Tokens.of(train, heldout)
+    vocabulary = min(len(tokenizer), network.vocabulary or len(tokenizer))
+    return Tokens.of(*(transformed(side, study.tokens.transform, vocabulary) for side in (train, heldout)))
+
+
+def _side(
+    split: Split,
+    study: StudyConfig,
+    corpus: Any,
+    tokenizer: Any,
+    context: int,
+    inputs: dict[str, str],
+    bench: Bench,
+) -> Windows:
+    """One side of the corpus, an artifact of its own: a change of the other side leaves it as it is."""
+    config = study.tokens
+    wanted = config.train if split == "train" else config.heldout
+    of_document = config.train_document_tokens if split == "train" else config.heldout_document_tokens
+    stage = {
+        # What the corpus's own fingerprint says is left out: where it lies, and how it got there.
+        "corpus": study.corpus.model_dump(mode="json", exclude=_PLACES),
+        "tokens": config.model_dump(mode="json", exclude=_OF_A_SIDE),
+        "split": split,
+        "n_tokens": wanted,
+        "document_tokens": of_document,
+        "context": context,
+    }
 
     def make(folder: Path) -> None:
-        for side, wanted in (("heldout", config.heldout), ("train", config.train)):
-            progress = bench.reporter.task(f"tokenise {side}", wanted, "tokens")
-            windows = load_windows(
-                corpus,
-                tokenizer,
-                split="heldout" if side == "heldout" else "train",
-                context=context,
-                max_tokens=wanted,
-                document_tokens=config.heldout_document_tokens if side == "heldout" else config.train_document_tokens,
-                heldout_fraction=config.heldout_fraction,
-                seed=config.seed,
-                allow_fewer=config.allow_fewer,
-                special_tokens=config.special_tokens,
-                reporter=bench.reporter,
-            )
-            (folder / side).mkdir(exist_ok=True)
-            save_windows(folder / side, windows)
-            progress.update(windows.n_tokens, windows.n_tokens, f"{len(windows.names):,} documents")
+        progress = bench.reporter.task(f"tokenise {split}", wanted, "tokens")
+        windows = load_windows(
+            corpus,
+            tokenizer,
+            split=split,
+            context=context,
+            max_tokens=wanted,
+            document_tokens=of_document,
+            heldout_fraction=config.heldout_fraction,
+            seed=config.seed,
+            allow_fewer=config.allow_fewer,
+            special_tokens=config.special_tokens,
+            reporter=bench.reporter,
+        )
+        save_windows(folder, windows)
+        progress.update(windows.n_tokens, windows.n_tokens, f"{len(windows.names):,} documents")
 
-    artifact = bench.stage("tokens", stage_config, inputs, make, version=2)
-    train, heldout = (load_saved_windows(artifact.path / side) for side in ("train", "heldout"))
-    check_tokens(network, max(int(side.tokens.max(initial=0)) for side in (train, heldout)), study.network.source)
-    if config.transform is None:
-        return Tokens(train, heldout, artifact.key)
-    vocabulary = min(len(tokenizer), network.vocabulary or len(tokenizer))
-    return Tokens(
-        transformed(train, config.transform, vocabulary),
-        transformed(heldout, config.transform, vocabulary),
-        hashlib.sha256(f"{artifact.key}:{config.transform.fingerprint()}".encode()).hexdigest(),
-    )
+    def load(artifact: Artifact) -> Windows:
+        return load_saved_windows(artifact.path)
+
+    return bench.stage("tokens", stage, inputs, make, load, label=split, version=_VERSION)[1]
 
 
 def transformed(windows: Windows, transform: TransformConfig, vocabulary: int) -> Windows:
@@ -97,10 +131,14 @@ def transformed(windows: Windows, transform: TransformConfig, vocabulary: int) -
 
 
 def first_windows(windows: Windows, n_tokens: int) -> Windows:
-    """The first windows that hold `n_tokens` counted tokens together, whole."""
+    """The first windows that hold `n_tokens` counted tokens together, whole, and the documents in them."""
     counts = (~windows.special).sum(axis=1).cumsum()
     n = min(len(windows), int((counts < n_tokens).sum()) + 1)
-    return Windows(windows.tokens[:n], windows.document[:n], windows.special[:n], windows.names, windows.n_bytes)
+    document = windows.document[:n]
+    n_documents = int(document.max(initial=-1)) + 1
+    return Windows(
+        windows.tokens[:n], document, windows.special[:n], windows.names[:n_documents], windows.n_bytes[:n_documents]
+    )
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

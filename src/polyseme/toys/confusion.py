@@ -24,7 +24,7 @@ from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.diagnosis import ANSWERS, Answer, Diagnosis, DiagnosisConfig, diagnose
 from polyseme.networks import Network, load_network
 from polyseme.networks.reinit import ReinitConfig
-from polyseme.store import Store, save_json
+from polyseme.store import Artifact, Store, save_json
 from polyseme.toys.bit_extraction import BitExtractionToy
 from polyseme.toys.checks import share_interval
 from polyseme.toys.compressed_computation import CompressedComputationToy
@@ -290,8 +290,11 @@ def _kept(kind: Class, config: ConfusionConfig, store: Store | None, reporter: R
 
     identity = {"row": kind.name, **config.model_dump(mode="json", exclude={"rows"})}
     inputs = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
-    found = store.stage("confusion", identity, inputs, make, reporter=reporter)
-    return Row.model_validate(found.json("row.json"))
+
+    def load(artifact: Artifact) -> Row:
+        return artifact.parsed("row.json", Row.model_validate)
+
+    return store.stage("confusion", identity, inputs, make, load, reporter=reporter)[1]
 
 
 def _row(kind: Class, config: ConfusionConfig, reporter: Reporter) -> Row:

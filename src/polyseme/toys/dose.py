@@ -23,7 +23,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.diagnosis import ANSWERS, Answer, DiagnosisConfig, diagnose
-from polyseme.store import Store, save_json
+from polyseme.store import Artifact, Store, save_json
 from polyseme.toys.checks import share_interval
 from polyseme.toys.compressed_computation import CompressedComputationToy
 from polyseme.toys.confusion import CODE, N_SIBLINGS, ROWS
@@ -246,10 +246,12 @@ def dose_response(config: DoseConfig, reporter: Reporter | None = None, *, root:
 
         identity = {"dose": name, **config.model_dump(mode="json", exclude={"doses"})}
         code = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
-        curves.append(
-            Curve.model_validate(store.stage("dose", identity, code, make, reporter=reporter).json("curve.json"))
-        )
+        curves.append(store.stage("dose", identity, code, make, _load_curve, reporter=reporter)[1])
     return curves
+
+
+def _load_curve(artifact: Artifact) -> Curve:
+    return artifact.parsed("curve.json", Curve.model_validate)
 
 
 def _curve(name: str, config: DoseConfig, reporter: Reporter) -> Curve:

@@ -18,7 +18,7 @@ from polyseme.core.config import Config, Count, Seeds, Width
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
-from polyseme.store.files import load_tensors, save_tensors
+from polyseme.store.checkpoints import load_checkpoint, save_checkpoint
 from polyseme.toys.checks import Experiment
 from polyseme.toys.modular_addition_checks import CHECKS, FIGURES
 from polyseme.toys.stack import Draws, History, OptimiserConfig, Parameters, train_stack
@@ -228,7 +228,7 @@ def train(config: ModularAdditionToy, reporter: Reporter | None = None, checkpoi
     def record(step: int) -> None:
         kept[step] = {name: tensor.detach().clone() for name, tensor in parameters.items()}
         if checkpoints is not None:
-            save_tensors(checkpoints / "weights" / f"{step}.safetensors", kept[step])
+            save_checkpoint(checkpoints / "weights", step, kept[step], None, keep=config.optimiser.steps)
 
     history = train_stack(
         parameters,
@@ -242,7 +242,7 @@ def train(config: ModularAdditionToy, reporter: Reporter | None = None, checkpoi
     )
     if checkpoints is not None:
         before = [step for step in history.steps if step not in kept]
-        kept |= {step: load_tensors(checkpoints / "weights" / f"{step}.safetensors") for step in before}
+        kept |= {step: load_checkpoint(checkpoints / "weights", step).tensors for step in before}
     weights = [kept[step] for step in history.steps]
     with torch.no_grad():
         found = [[torch.stack(measured(of, index)) for of in weights] for index in (rows, held)]

@@ -8,7 +8,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import rmtree
 from typing import Annotated
 
 import numpy as np
@@ -27,7 +26,7 @@ from polyseme.dictionaries import ARCHITECTURES, Dictionary
 from polyseme.dictionaries.activation import DictionaryBase
 from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, recovery
 from polyseme.evaluation.stability import matched_cosines
-from polyseme.store import Store, save_json
+from polyseme.store import Artifact, Store, save_json
 from polyseme.toys.checks import mean_interval
 from polyseme.toys.planted_sparse_data import PlantedSparseConfig
 from polyseme.toys.source import source_hash
@@ -288,13 +287,17 @@ def _kept(config: RecoverySweep, seed: int, store: Store | None, reporter: Repor
     def make(folder: Path) -> None:
         scores = _seed(config, seed, reporter, folder / "checkpoints")
         save_json(folder / "scores.json", [[record.model_dump(mode="json") for record in of] for of in scores])
-        rmtree(folder / "checkpoints")
 
     settings = config.model_dump(mode="json")
     del settings["toy"]["seeds"]
     inputs = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
-    found = store.stage("recovery", {**settings, "seed": seed}, inputs, make, reporter=reporter)
-    return TypeAdapter(list[list[MetricRecord]]).validate_python(found.json("scores.json"))
+    records = TypeAdapter(list[list[MetricRecord]])
+
+    def load(artifact: Artifact) -> list[list[MetricRecord]]:
+        return artifact.parsed("scores.json", records.validate_python)
+
+    identity = {**settings, "seed": seed}
+    return store.stage("recovery", identity, inputs, make, load, scratch=("checkpoints",), reporter=reporter)[1]
 
 
 def _seed(config: RecoverySweep, seed: int, reporter: Reporter, checkpoints: Path | None) -> list[list[MetricRecord]]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from polyseme.core.config import Record
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
-from polyseme.store import Store, load_tensors, save_json, save_tensors
+from polyseme.store import Artifact, Store, load_tensors, save_json, save_tensors
 from polyseme.toys import TOYS
 from polyseme.toys.checks import Check, Cost, Experiment
 from polyseme.toys.source import source_hash
@@ -21,6 +20,7 @@ from polyseme.toys.toy import Toy, TrainedToy
 
 SAVED_ROWS = 4_096
 """Rows of its data that are kept with a trained toy."""
+_SCRATCH = ("checkpoints",)
 
 
 class Result(Record):
@@ -107,7 +107,6 @@ def run_experiment(
             checks=checks,
         )
         save_json(folder / "result.json", result.model_dump(mode="json"))
-        rmtree(checkpoints, ignore_errors=True)  # the result is there: nothing is left to go on from
 
     if root is None:
         from tempfile import TemporaryDirectory
@@ -116,12 +115,14 @@ def run_experiment(
             make(Path(folder))
             return Result.model_validate_json((Path(folder) / "result.json").read_bytes())
     identity = {"toy": name, "experiment": experiment.name, "config": dumped}
-    store, inputs = Store(root), {"code": source_hash(type(config).__module__), "torch": torch.__version__}
-    if not resume:
-        store.discard("toy-check", identity, inputs)
-    return Result.model_validate(
-        store.stage("toy-check", identity, inputs, make, reporter=reporter).json("result.json")
-    )
+    inputs = {"code": source_hash(type(config).__module__), "torch": torch.__version__}
+
+    def load(artifact: Artifact) -> Result:
+        return artifact.parsed("result.json", Result.model_validate)
+
+    return Store(root).stage(
+        "toy-check", identity, inputs, make, load, scratch=_SCRATCH, fresh=not resume, reporter=reporter
+    )[1]
 
 
 def save_toy(folder: Path, name: str, config: Toy, toy: TrainedToy) -> None:

@@ -164,7 +164,7 @@ class _Fit:
             reporter.message(f"the checkpoint {where} was written by another version; the training starts again")
             return 0
         if checkpoint.state["identity"] != self.identity:
-            raise InputError(
+            raise DamagedArtifact(
                 "the checkpoints belong to another training",
                 where=str(self.checkpoints),
                 fix="choose another folder, or delete this one",

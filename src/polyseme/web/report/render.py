@@ -1,8 +1,6 @@
 """A study's report as one HTML file: no script, nothing fetched, corpus text escaped and made visible."""
 
 import math
-import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from polyseme import __version__
-from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.interpret import numbers, words
@@ -30,6 +27,7 @@ from polyseme.interpret.report import (
     StudyReport,
     n_judged,
 )
+from polyseme.store import save_text
 from polyseme.web.report import charts, svg
 
 LEVELS = 6
@@ -109,18 +107,7 @@ def write_report(report: StudyReport, path: Path) -> Path:
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(render(report))
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise InputError(
-            f"the report cannot be written ({error.strerror})", where=str(path), fix="free space or name another folder"
-        ) from error
+    save_text(path, render(report))
     return path
 
 
