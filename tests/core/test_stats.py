@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from polyseme.core.stats import (
     benjamini_hochberg,
     bootstrap_documents,
+    least_documents,
     least_together,
     resampling_weights,
     wilson_interval,
@@ -116,3 +117,25 @@ def test_documents_not_tokens_are_resampled() -> None:
         assert interval.high - interval.low == pytest.approx(width, rel=0.45)
     # 95% of 200 is 190; the percentile interval of 40 documents covers a little less.
     assert 177 <= covered <= 199
+
+
+@pytest.mark.parametrize(("level", "least"), [(0.5, 2), (0.9, 5), (0.95, 6), (0.99, 8), (0.999, 11)])
+def test_an_interval_needs_the_documents_that_can_carry_its_level(level: float, least: int) -> None:
+    """From the least to the greatest of n values the median is missed with probability 2 · 2⁻ⁿ."""
+    assert least_documents(level) == least
+    assert 2 * 0.5**least <= 1 - level + 1e-12
+    assert 2 * 0.5 ** (least - 1) > 1 - level + 1e-12 or least == 2
+    for n, known in ((least - 1, False), (least, True)):
+        sums = np.stack([np.ones(n), np.arange(n, dtype=float)], axis=1)
+        value, interval = bootstrap_documents(sums, lambda s: s[..., 1] / s[..., 0], seed=0, level=level)
+        assert value == (n - 1) / 2
+        assert (not math.isnan(interval.low)) == known
+
+
+@given(n=st.integers(1, 12), effect=st.sampled_from([0.0, 1.0, 1e-300]), n_resamples=st.sampled_from([1, 20, 100]))
+@settings(deadline=None, max_examples=40)
+def test_effects_all_alike_never_differ_from_themselves(n: int, effect: float, n_resamples: int) -> None:
+    sums = np.stack([np.ones(n), np.full(n, effect)], axis=1)
+    _, interval = bootstrap_documents(sums, lambda s: s[..., 1] / s[..., 0], seed=0, n_resamples=n_resamples)
+    assert not interval.excludes(effect)
+    assert math.isnan(interval.low) == (n < 6)

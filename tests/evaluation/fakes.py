@@ -123,6 +123,22 @@ def make_windows(n_documents: int = 8, context: int = 10, seed: int = 0, prefix:
     )
 
 
+def fluent_windows(n_documents: int = 8, context: int = 10, seed: int = 0, prefix: int | None = 0) -> Windows:
+    """Documents as `make_windows` has them, of words the fake network expects: there is a loss to recover."""
+    network, rng = FakeNetwork(), np.random.default_rng(seed)
+    encoded: dict[str, list[int]] = {}
+    for i in range(n_documents):
+        words = [0]
+        for _ in range(int(rng.integers(3, 26))):
+            logits = network.run(torch.tensor([words])).logits[0, -1].double()
+            logits[0] = -torch.inf
+            words.append(int(rng.choice(VOCABULARY, p=(2 * logits).softmax(-1).numpy())))
+        encoded[f"doc{i}"] = words[1:]
+    return pack(
+        [(name, name) for name in encoded], lambda texts: [encoded[t] for t in texts], context=context, prefix=prefix
+    )
+
+
 def counted(network: FakeNetwork, windows: Windows, site: Site = SECOND) -> Tensor:
     """Every counted vector of a site, in window order."""
     return network.read(torch.from_numpy(windows.tokens).long(), [site])[site][torch.from_numpy(~windows.special)]

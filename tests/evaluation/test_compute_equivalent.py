@@ -98,3 +98,19 @@ def test_a_useless_ladder_is_refused(ladder: list[Rung]):
 def test_a_shift_needs_the_networks_own_rung():
     with pytest.raises(InputError, match="own size"):
         compute_equivalent(LADDER, patched(4.0), clean=patched(3.0), n_parameters=50_000_000)
+
+
+@pytest.mark.parametrize(("clean", "word"), [(5.1, "harder"), (0.9, "easier")])
+def test_text_unlike_the_ladders_own_has_no_equivalent(clean: float, word: str):
+    """The ladder spans 2 nats; text on which the 10 M model has 5.1 in place of 3.0 is another kind of text."""
+    record = compute_equivalent(
+        LADDER, patched(clean + 0.5, clean + 0.4, clean + 0.6), clean=patched(clean), n_parameters=10_000_000
+    )
+    assert math.isnan(record.value)
+    assert record.interval is None
+    assert record.details["bound"] == "other text"
+    assert record.details["sentence"] == (
+        f"no compute-equivalent with every site patched: this text is {word} than the ladder's by 2.1 nats/token"
+    )
+    near = compute_equivalent(LADDER, patched(5.4), clean=patched(4.9), n_parameters=10_000_000)
+    assert near.value == pytest.approx(10**6.5)

@@ -89,11 +89,11 @@ def test_fvu_equals_the_formula_over_the_whole_split():
 
 
 def test_every_resample_recomputes_its_own_mean():
-    """Two documents far apart: a resample of one document twice has no variance between documents."""
-    y = torch.tensor([[0.0], [1.0], [100.0], [101.0]])
-    record = measure(Constant(torch.tensor([50.5])), y, [0, 0, 1, 1])["fvu"]
-    # Drawn once each: 10 001 / 10 001. One document twice: 2 (50.5² + 49.5²) about its own mean, 4 · ¼.
-    assert record.value == pytest.approx(1)
+    """Two kinds of document far apart: a resample of one kind alone, 1 in 11, has no variance between documents."""
+    y = torch.tensor([[0.0], [1.0]] * 4 + [[100.0], [101.0]] * 2)
+    record = measure(Constant(torch.tensor([50.5])), y, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])["fvu"]
+    # A third of one: (50.5² + 49.5²) / 2 over 100² · 2/9 + ¼. One kind alone: over ¼.
+    assert record.value == pytest.approx((50.5**2 + 49.5**2) / 2 / (100**2 * 2 / 9 + 0.25))
     assert record.interval is not None
     assert record.interval.high == pytest.approx(2 * (50.5**2 + 49.5**2))
 
@@ -177,10 +177,18 @@ def test_dead_and_dense_latents_and_their_histogram():
     assert dead.value == 0.25
     assert dead.details["dead"] == 1
     assert dead.details["density_limit"] == pytest.approx(0.03)
-    # Leaving out the first document kills latents 1 and 2: θ = (.75, .25), and 1.96 √(½ · .125) = .49.
+    # Leaving out the first document kills latents 1 and 2: θ = (.75, .25), and t₁ √(½ · .125) = 12.7 · .25: two
+    # documents say nothing about a share.
     assert dead.interval.method == "jackknife over documents"
     assert dead.interval.low == 0
-    assert dead.interval.high == pytest.approx(0.25 + 1.959964 * math.sqrt(0.5 * 0.125))
+    assert dead.interval.high == 1
+    # Twenty documents, the dead latents of one of them its own: θ is .5 without it and .25 without any other.
+    wide = torch.zeros(100, 4)
+    wide[:, :2], wide[3, 2] = 1, 1
+    many = measure(Flags(4), wide, [i // 5 for i in range(100)])["dead_latents"]
+    assert many.value == 0.25
+    assert many.interval is not None
+    assert many.interval.high == pytest.approx(0.25 + 2.093024 * math.sqrt(19 / 20 * (0.25**2 * 19 / 20)))
     assert dense.value == 0.25
     assert found["l0"].value == pytest.approx(0.61)
     histogram = dense.details["density_histogram"]

@@ -14,17 +14,29 @@ from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.splice import splice, splice_sums
 from polyseme.networks import load_network
-from tests.evaluation.fakes import FIRST, SECOND, WIDTH, Constant, FakeNetwork, Identity, Linear, counted, make_windows
+from tests.evaluation.fakes import (
+    FIRST,
+    SECOND,
+    VOCABULARY,
+    WIDTH,
+    Constant,
+    FakeNetwork,
+    Identity,
+    Linear,
+    counted,
+    fluent_windows,
+    make_windows,
+)
 from tests.tiny import tiny_gpt2
 
-MEANS = {site: counted(FakeNetwork(), make_windows(), site).mean(0) for site in (FIRST, SECOND)}
+MEANS = {site: counted(FakeNetwork(), fluent_windows(), site).mean(0) for site in (FIRST, SECOND)}
 Key = tuple[str, str]
 
 
 def measure(chosen, windows=None, network=None, means=None, **options) -> dict[Key, MetricRecord]:
     """(metric with its ablation, where) to record."""
     found = splice(
-        network or FakeNetwork(), windows or make_windows(), {"s": chosen}, means or MEANS, n_resamples=100, **options
+        network or FakeNetwork(), windows or fluent_windows(), {"s": chosen}, means or MEANS, n_resamples=100, **options
     )
     return {
         (" ".join(filter(None, [r.name, str(r.scope.get("ablation", ""))])), str(r.scope["site"])): r
@@ -72,7 +84,7 @@ def by_hand(network: FakeNetwork, windows: Windows, edits) -> tuple[float, np.nd
 
 @pytest.mark.parametrize("prefix", [0, None])
 def test_every_ce_is_the_one_computed_token_by_token(prefix: int | None):
-    network, windows, dictionary = FakeNetwork(), make_windows(prefix=prefix), Linear()
+    network, windows, dictionary = FakeNetwork(), fluent_windows(prefix=prefix), Linear()
     special = torch.from_numpy(windows.special)
 
     def patch(x: Tensor) -> Tensor:
@@ -120,7 +132,7 @@ def test_one_site_alone_is_its_own_joint():
     for name, site in found:
         if site == "joint" and name != "ce_interaction":
             assert value(found, name) == value(found, name, "first.out")
-    assert network.passes == 4 * len(make_windows())  # clean, zero, mean, patched: joint costs no pass of its own
+    assert network.passes == 4 * len(fluent_windows())  # clean, zero, mean, patched: joint costs no pass of its own
 
 
 def test_the_interaction_is_what_the_single_patches_do_not_explain():
@@ -132,7 +144,7 @@ def test_the_interaction_is_what_the_single_patches_do_not_explain():
 
 
 def test_two_seeds_share_the_clean_and_ablated_passes():
-    network, windows = FakeNetwork(), make_windows(3)
+    network, windows = FakeNetwork(), fluent_windows(3)
     sets = {
         "seed 0": {FIRST: Linear(), SECOND: Linear(seed=1)},
         "seed 1": {FIRST: Linear(seed=2), SECOND: Linear(seed=3)},
@@ -218,3 +230,31 @@ def test_bad_input_is_told_before_any_pass():
     with pytest.raises(InputError, match=r"shape \(5,\).*width 6"):
         measure({FIRST: Identity()}, network=network, means={FIRST: torch.zeros(5)})
     assert network.passes == 0
+
+
+def test_a_network_that_predicts_no_better_than_a_uniform_guess_has_no_loss_to_recover():
+    """Its clean CE is 5.71 nats where ln 20 is 3.00: every ablation helps, and the ratio of two gains says nothing."""
+    found = measure({FIRST: Linear()}, make_windows())
+    for ablation in ("zero", "mean"):
+        record = found[f"ce_recovered {ablation}", "joint"]
+        assert math.isnan(record.value)
+        assert record.interval is not None
+        assert math.isnan(record.interval.low)
+        note = "not measured: the network's own loss of 5.71 nats/token is no better than a uniform guess (ln V = 3)"
+        assert record.details["note"] == f"{note}, so there is no loss to recover"
+        assert record.details["ce_clean"] == found["ce_clean", "joint"].value
+    assert found["ce_clean", "joint"].value > math.log(VOCABULARY)
+
+
+def test_an_ablation_that_costs_nothing_leaves_nothing_to_recover():
+    """A site that always holds its mean, and that nobody reads."""
+
+    class Still(FakeNetwork):
+        def _forward(self, tokens, edits):
+            found = super()._forward(tokens, {site: edit for site, edit in edits.items() if site == SECOND})
+            still = torch.ones_like(found[FIRST])
+            return {**found, FIRST: edits[FIRST](still) if FIRST in edits else still}  # nobody reads it
+
+    found = measure({FIRST: Identity()}, network=Still(), means={FIRST: torch.ones(WIDTH)})
+    note = found["ce_recovered mean", "joint"].details["note"]
+    assert note == "not measured: the ablation costs 0 [0, 0] nats/token, so there is no loss to recover"

@@ -14,7 +14,7 @@ from polyseme.evaluation import METRICS
 from polyseme.evaluation.reconstruction import ReconstructionSums, sweep
 from polyseme.evaluation.splice import splice_sums
 from polyseme.evaluation.sums import DocumentSums, load_sums, save_sums
-from tests.evaluation.fakes import FIRST, SECOND, FakeNetwork, Linear, make_windows
+from tests.evaluation.fakes import FIRST, SECOND, FakeNetwork, Linear, fluent_windows
 from tests.evaluation.test_splice import MEANS
 
 MEAN = DocumentSums(
@@ -29,7 +29,7 @@ MEAN = DocumentSums(
 
 
 def measured() -> list[DocumentSums]:
-    network, windows = FakeNetwork(), make_windows()
+    network, windows = FakeNetwork(), fluent_windows()
     dictionaries = {FIRST: Linear(), SECOND: Linear(seed=1)}
     sums = ReconstructionSums({"d": (SECOND, Linear())}, windows)
     sweep(network, windows, {"d": (SECOND, Linear())}, [sums.see])
@@ -37,16 +37,21 @@ def measured() -> list[DocumentSums]:
 
 
 def test_a_mean_is_the_ratio_of_totals_and_its_interval_that_of_the_documents():
-    record = MEAN.record(seed=3, n_resamples=400)
+    twice = replace(MEAN, sums=np.tile(MEAN.sums, (2, 1)), documents=np.arange(6))
+    record = twice.record(seed=3, n_resamples=400)
     assert record.value == 12 / 8
-    totals = resampled_totals(MEAN.sums, seed=3, n_resamples=400)
+    totals = resampled_totals(twice.sums, seed=3, n_resamples=400)
     low, high = np.quantile(totals[:, 1] / totals[:, 0], [0.025, 0.975])
     assert (record.interval.low, record.interval.high) == pytest.approx((low, high))
-    assert record.details == {"kl": 1.5, "n_documents": 3}
+    assert record.details == {"kl": 1.5, "n_documents": 6}
+    # Three documents have a mean and no interval.
+    few = MEAN.record()
+    assert few.value == 12 / 8
+    assert math.isnan(few.interval.low)
 
 
 def test_saved_sums_give_the_same_records(tmp_path: Path):
-    entries, names = measured(), make_windows().names
+    entries, names = measured(), fluent_windows().names
     save_sums(tmp_path, entries, names)
     loaded = load_sums(tmp_path)
     assert [e.record(n_resamples=50) for e in loaded] == [e.record(n_resamples=50) for e in entries]

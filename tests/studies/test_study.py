@@ -24,9 +24,18 @@ def result(small_network: Path, small_corpus: Path, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def judged(result: polyseme.StudyResult, small_network: Path, small_corpus: Path) -> polyseme.StudyResult:
-    """The same study with thresholds that its few documents and latents can reach."""
-    verdicts = {"min_documents": 2, "margin_fdr": 1.0, "alpha": 0.6}
-    return polyseme.study(small_config(small_network, small_corpus, verdicts=verdicts), root=result.run.path.parent)
+    """A study of more documents, with thresholds that it can reach."""
+    changes: dict[str, Any] = {
+        "verdicts": {"min_documents": 6, "margin_fdr": 1.0, "alpha": 0.6},
+        "tokens": {
+            "train": 4000,
+            "heldout": 700,
+            "heldout_document_tokens": 64,
+            "splice": 400,
+            "heldout_fraction": 0.4,
+        },
+    }
+    return polyseme.study(small_config(small_network, small_corpus, **changes), root=result.run.path.parent)
 
 
 def _metric(result: polyseme.StudyResult, name: str, **scope: Any) -> MetricRecord:
@@ -54,7 +63,10 @@ def test_the_study_ends_in_a_report_with_a_verdict_on_every_latent(result: polys
 def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged: polyseme.StudyResult) -> None:
     table = judged.latents()
     assert len(table) == 2 * 32
-    assert {status for status, n in table.counts.items() if n} >= {"mixed", "insufficient_data"}
+    assert {status for status, n in table.counts.items() if n} >= {
+        "indistinguishable_from_control",
+        "insufficient_data",
+    }
     assert table.counts == judged.verdict_counts
     lines = [json.loads(line) for line in (judged.run.artifacts / "verdicts.jsonl").read_text().splitlines()]
     assert [(v["site"], v["seed"], v["latent"], v["status"], v["missing"]) for v in lines] == [
@@ -96,9 +108,9 @@ def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged
 
 
 def test_a_part_of_the_table_is_asked_for_by_site_and_verdict(judged: polyseme.StudyResult) -> None:
-    some = judged.latents("blocks.1.resid_post", status="mixed")
+    some = judged.latents("blocks.1.resid_post", status="indistinguishable_from_control")
     assert 0 < len(some) < 32
-    assert set(some["status"]) == {"mixed"}
+    assert set(some["status"]) == {"indistinguishable_from_control"}
     assert len(some.where("blocks.0.resid_post")) == 0
     with pytest.raises(InputError, match=r"blocks\.0\.resid_post"):
         judged.latents("blocks.0.resid_pots")
@@ -110,7 +122,9 @@ def test_a_part_of_the_table_is_asked_for_by_site_and_verdict(judged: polyseme.S
 
 def test_the_table_says_what_of_it_is_shown_and_turns_into_a_data_frame(judged: polyseme.StudyResult) -> None:
     table = judged.latents()
-    assert re.match(r"64 latents at 2 sites: .*\d+ mixed, .*\d+ insufficient_data\n", repr(table))
+    assert re.match(
+        r"64 latents at 2 sites: .*\d+ indistinguishable_from_control, \d+ insufficient_data\n", repr(table)
+    )
     assert repr(table).splitlines()[-1].startswith("5 of 64 rows and 9 of ")
     assert repr(table.where("blocks.0.resid_post")).startswith("32 latents at 1 site: ")
     frame = table.to_pandas()

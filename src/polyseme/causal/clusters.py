@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from polyseme.core.stats import resampling_weights
+from polyseme.core.stats import least_documents, resampling_weights
 
 _LATENTS_AT_ONCE = 512
 _FLIPS_AT_ONCE = 8192
@@ -40,10 +40,10 @@ class Clusters:
         count = np.bincount(latent, weights=self.count, minlength=n_latents)
         return total / np.where(count > 0, count, np.nan)[:, None]
 
-    def groups(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(latents, their clusters [latent, document]) of latents that have equally many documents, two at least."""
+    def groups(self, least: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(latents, their clusters [latent, document]) of latents that have equally many documents, `least` or more."""
         n_documents = self.n_documents
-        for n in np.unique(n_documents[n_documents >= 2]):
+        for n in np.unique(n_documents[n_documents >= least]):
             latents = np.flatnonzero(n_documents == n)
             for at in range(0, len(latents), _LATENTS_AT_ONCE):
                 some = latents[at : at + _LATENTS_AT_ONCE]
@@ -72,11 +72,11 @@ def bootstrap_means(
 ) -> Float[np.ndarray, "latent bound"]:
     """Percentile intervals of each latent's mean Σ sums / Σ counts under resampling of its documents.
 
-    NaN for a latent with fewer than two documents.
+    NaN for a latent with fewer than `least_documents`.
     """
     bounds = np.full((len(clusters.start) - 1, 2), np.nan)
     tail = (1 - level) / 2
-    for latents, rows in clusters.groups():
+    for latents, rows in clusters.groups(least_documents(level)):
         weights = resampling_weights(rows.shape[1], seed=seed, n_resamples=n_resamples)
         replicates = (weights @ clusters.sums[rows, quantity].T) / (weights @ clusters.count[rows].T)
         bounds[latents] = np.quantile(replicates, [tail, 1 - tail], axis=0).T

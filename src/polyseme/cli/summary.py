@@ -106,7 +106,10 @@ def _faithfulness(write: _Writer, report: StudyReport) -> None:
     if report.faithfulness is None:
         return
     rows = [*report.faithfulness.single, *([report.faithfulness.joint] if report.faithfulness.joint else [])]
-    table = write.table("Faithfulness (nats/token)", ("clean", "patched", "ΔCE", "95% interval", "recovered"))
+    table = write.table(
+        "Faithfulness (nats/token; recovered: over mean ablation)",
+        ("clean", "patched", "ΔCE", "95% interval", "recovered"),
+    )
     for row in rows:
         cells = (
             "all sites jointly" if row.joint else row.site,
@@ -118,12 +121,18 @@ def _faithfulness(write: _Writer, report: StudyReport) -> None:
         )
         write.row(table, *cells, style="bold" if row.joint else "")
     write.console.print(table)
+    for note in report.faithfulness.notes:
+        write.line(note)
 
 
 def _controls(write: _Writer, report: StudyReport) -> None:
+    for control in report.summary.controls:
+        if control.note:
+            write.line()
+            write.line(f"{control.name}: {control.note}.")
     for name in _SHOWN:
         rows = [c for c in report.comparisons if c.trained.name == name and c.controls and _shown(c)]
-        if not rows:
+        if all(math.isnan(c.trained.value) for c in rows):
             continue
         better = f", {rows[0].trained.better} is better" if rows[0].trained.better != "neither" else ""
         over = " over mean-ablation" if rows[0].trained.scope.get("ablation") else ""

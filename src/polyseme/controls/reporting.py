@@ -14,6 +14,7 @@ from polyseme.controls.study import Findings, Measured, shortfalls_of
 from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.evaluation import DocumentSums, Rung, compute_equivalent, density_histogram, gap
+from polyseme.evaluation.sums import predicts_nothing
 from polyseme.interpret.headlines import headlines
 from polyseme.interpret.report import (
     Chart,
@@ -38,6 +39,8 @@ from polyseme.studies.bench import Bench
 MAX_POINTS = 2000
 _COMPARED = ("fvu", "l0", "cosine", "shrinkage", "dead_latents", "dense_latents")
 _COMPARED_SPLICES = ("ce_clean", "ce_patched", "ce_increase", "ce_recovered", "kl")
+_OF_A_PREDICTION = ("ce_patched", "ce_increase", "ce_recovered", "kl")
+"""Metrics that mean something only of a network that predicts better than a uniform guess."""
 
 
 def report_of(
@@ -118,6 +121,11 @@ def _record(findings: Findings, entry: DocumentSums) -> MetricRecord:
     return entry.record(n_resamples=findings.config.evaluation.n_resamples)
 
 
+def _mute(findings: Findings, control: str) -> str:
+    reason = _predicts_nothing(findings, findings.controls[control])
+    return f"{reason}; what patching does to its losses is neither good nor bad, and is not compared" if reason else ""
+
+
 def _summary(
     findings: Findings, run: Run, started: float, wall_seconds: float, peak_memory_bytes: float
 ) -> StudySummary:
@@ -145,7 +153,9 @@ def _summary(
         context=tokens.heldout.tokens.shape[1],
         seeds=config.seeds,
         controls=tuple(
-            ControlSummary(name=c.name, targets=c.targets, preserves=c.preserves, destroys=c.destroys)
+            ControlSummary(
+                name=c.name, targets=c.targets, preserves=c.preserves, destroys=c.destroys, note=_mute(findings, c.name)
+            )
             for c in config.controls
         ),
         settings=tuple(settings),
@@ -294,13 +304,29 @@ def _faithfulness(findings: Findings) -> Faithfulness:
         )
 
     several = len(config.sites) > 1
+    single, joint = tuple(row(site) for site in config.sites), row("joint") if several else None
     return Faithfulness(
-        single=tuple(row(site) for site in config.sites),
-        joint=row("joint") if several else None,
+        single=single,
+        joint=joint,
+        notes=tuple(_unrecovered([*single, *([joint] if joint else [])])),
         interaction=found("ce_interaction", "joint") if several else None,
         ladder=tuple((f"{rung.n_parameters / 1e6:.2f} M", float(rung.n_parameters), rung.ce) for rung in ladder),
         n_parameters=parameters,
     )
+
+
+def _unrecovered(rows: Sequence[SpliceRow]) -> Iterator[str]:
+    """Why a share of the loss was not recovered at some sites; one sentence for those that share the reason."""
+    where: dict[str, list[str]] = {}
+    for row in rows:
+        for record in (row.recovered_mean, row.recovered_zero):
+            note = str(record.details.get("note", ""))
+            if math.isnan(record.value) and note:
+                place = "all sites jointly" if row.joint else row.site
+                where.setdefault(note, []).append(f"{place} over {record.scope.get('ablation')} ablation")
+    for note, places in where.items():
+        at = "" if len(places) == 2 * len(rows) else f" at {', '.join(places)}"
+        yield f"CE recovered{at} was {note}."
 
 
 def _ladder(findings: Findings) -> tuple[Rung, ...]:
@@ -325,19 +351,33 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
         return out
 
     others = {name: entries(control) for name, control in findings.controls.items()}
+    mute = {name: _predicts_nothing(findings, control) for name, control in findings.controls.items()}
+    own = _predicts_nothing(findings, findings.real)
     for key, real in entries(findings.real).items():
         values: list[ControlValue] = []
         for name, other in others.items():
             difference = gap(real, other[key], n_resamples=findings.config.evaluation.n_resamples)
+            # What patching does to a loss that is no better than a guess is neither good nor bad.
+            note = (own or mute[name]) if key[1] in _OF_A_PREDICTION else ""
+            note = note or str(difference.details.get("note", ""))
             values.append(
                 ControlValue(
                     control=name,
                     record=_record(findings, other[key]),
-                    gap=difference.value,
-                    gap_interval=difference.interval,
+                    gap=math.nan if note else difference.value,
+                    gap_interval=None if note else difference.interval,
+                    note=note,
                 )
             )
         yield Comparison(site=key[0], trained=_record(findings, real), controls=tuple(values))
+
+
+def _predicts_nothing(findings: Findings, measured: Measured) -> str:
+    """Why the losses of a network say nothing; empty where it predicts better than a uniform guess, or no tokens."""
+    entry = next((e for e in measured.spliced.sums if e.name == "ce_clean"), None)
+    if entry is None or not measured.subject.network.causal:
+        return ""
+    return predicts_nothing(entry, n_resamples=findings.config.evaluation.n_resamples)
 
 
 def _limits(findings: Findings) -> Iterator[str]:

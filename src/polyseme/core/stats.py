@@ -18,6 +18,15 @@ _KEPT = 2**21
 """Most numbers that a table of weights may hold to be kept: 16 MiB."""
 
 
+def least_documents(level: float = 0.95) -> int:
+    """The fewest documents that can carry a percentile interval of this level: 6 for 95%.
+
+    The widest interval that resampling n values can give runs from the least to the greatest. The median of what they
+    are drawn from lies outside with probability 2 · 2⁻ⁿ, where all n fall on one side of it.
+    """
+    return max(2, math.ceil(round(1 - math.log2(1 - level), 9)))
+
+
 def bootstrap_documents(
     sums: Float[np.ndarray, "document statistic"],
     finish: Callable[[Float[np.ndarray, "*batch statistic"]], Float[np.ndarray, "*batch"]],
@@ -36,12 +45,12 @@ def bootstrap_documents(
         level: of the interval.
 
     Returns:
-        The value on all documents, and its interval (NaN bounds with fewer than two documents).
+        The value on all documents, and its interval (NaN bounds with fewer than `least_documents`).
     """
     sums = np.asarray(sums, dtype=np.float64)
     value = float(finish(sums.sum(axis=0)))
     n = len(sums)
-    if n < 2:
+    if n < least_documents(level):
         return value, Interval(low=np.nan, high=np.nan, level=level)
     replicates = finish(resampled_totals(sums, seed=seed, n_resamples=n_resamples))
     replicates = replicates[np.isfinite(replicates)]

@@ -27,7 +27,8 @@ def compute_equivalent(
 
     Between rungs log N is linear in CE. Where a larger rung has the higher CE, both are pooled to their mean
     (isotonic regression) and `details.isotonic` says so; of several sizes with one CE the smallest is taken. Beyond
-    the ladder's ends the value is NaN and `details.bound` says on which side. The interval is that of the CE, mapped.
+    the ladder's ends the value is NaN and `details.bound` says on which side; so it is where the tokens are harder (or
+    easier) than the ladder's by more than the whole ladder spans. The interval is that of the CE, mapped.
 
     Args:
         ladder: at least two measured models.
@@ -52,8 +53,10 @@ def compute_equivalent(
         shift = float(np.interp(np.log(n_parameters), np.log(sizes), ces)) - clean.value
     ce = patched.value + shift
     value, bound = _size(ce, sizes, ces)
+    if abs(shift) > ces[0] - ces[-1]:
+        value, bound = math.nan, "other text"
     interval = None
-    if patched.interval is not None:
+    if patched.interval is not None and bound != "other text":
         # A higher CE is a smaller model, so the ends change places.
         low, _ = _size(patched.interval.high + shift, sizes, ces)
         high, _ = _size(patched.interval.low + shift, sizes, ces)
@@ -73,7 +76,7 @@ def compute_equivalent(
             "bound": bound,
             "isotonic": isotonic,
             "ladder": [rung.model_dump(mode="json") for rung in sorted(ladder, key=lambda r: r.n_parameters)],
-            "sentence": _sentence(value, bound, sizes, patched, n_parameters),
+            "sentence": _sentence(value, bound, shift, sizes, patched, n_parameters),
         },
     )
 
@@ -113,11 +116,19 @@ def _size(ce: float, sizes: Float[np.ndarray, " rung"], ces: Float[np.ndarray, "
 
 
 def _sentence(
-    value: float, bound: str | None, sizes: Float[np.ndarray, " rung"], patched: MetricRecord, own: int | None
+    value: float,
+    bound: str | None,
+    shift: float,
+    sizes: Float[np.ndarray, " rung"],
+    patched: MetricRecord,
+    own: int | None,
 ) -> str:
     joint = patched.scope.get("site") == "joint"
     what = "with every site patched" if joint else f"with {patched.scope.get('site', 'its sites')} patched"
     model = f"the {_human(own)} model" if own else "the model"
+    if bound == "other text":
+        harder = "harder" if shift < 0 else "easier"
+        return f"no compute-equivalent {what}: this text is {harder} than the ladder's by {abs(shift):.2g} nats/token"
     if bound == "below the smallest":
         like = f"worse than the smallest plain model measured ({_human(sizes[0])})"
     elif bound == "above the largest":

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
-from polyseme.evaluation.sums import DocumentSums, interval_of
+from polyseme.evaluation.sums import NOT_MEASURED, DocumentSums, interval_of
 
 
 def gap(
@@ -23,6 +23,8 @@ def gap(
 
     Pairing removes the variance the two share (hard documents are hard for both), so that the interval is that of the
     difference itself.
+
+    NaN, with the reason in `details.note`, where either value means nothing.
 
     Args:
         trained: the metric on the network.
@@ -41,6 +43,10 @@ def gap(
             f"{len(control.documents)} of the control, not on the same ones",
             fix="evaluate both on the same held-out windows",
         )
+    for whose, entry in (("the trained network", trained), ("the control", control)):
+        reason = entry.missing(seed=seed, n_resamples=n_resamples)
+        if reason:
+            return _called_gap(trained.recorded(math.nan, NOT_MEASURED, {"note": f"{whose}: {reason}"}), scope)
     split = trained.sums.shape[1]
 
     def difference(totals: Float[np.ndarray, "*batch statistic"]) -> Float[np.ndarray, "*batch"]:

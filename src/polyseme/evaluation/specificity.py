@@ -17,7 +17,7 @@ from polyseme.activations.firings import Firings
 from polyseme.core.config import Config, Resamples
 from polyseme.core.errors import InputError
 from polyseme.core.seeds import derive_seed
-from polyseme.core.stats import resampling_weights
+from polyseme.core.stats import least_documents, resampling_weights
 
 
 class SpecificityConfig(Config):
@@ -224,7 +224,7 @@ class _Match:
         self,
         judged: list[_Side],
         latents: Int[np.ndarray, " latent"],
-        weights: list[Float[np.ndarray, "resample document"]] | None,
+        weights: list[Float[np.ndarray, "resample _"]] | None,
     ) -> _Replicates:
         """Correlation with the match chosen on the opposite half, averaged over both ways, and its replicates."""
         values: list[np.ndarray] = []
@@ -287,7 +287,7 @@ def _margin(found: _Replicates, n_documents: Int[np.ndarray, " latent"], level: 
     n_resamples = len(found.drawn)
     measured = np.isfinite(found.drawn).sum(axis=0)
     # A resample in which the latent never fires has no correlation; while they are few the rest stand for them.
-    enough = np.isfinite(found.value) & (measured >= 0.9 * n_resamples)
+    enough = np.isfinite(found.value) & (measured >= 0.9 * n_resamples) & (n_documents >= least_documents(level))
     ordered = np.sort(found.drawn, axis=0)  # NaN last
     # Percentiles of few documents are too narrow; wider ones are right for a mean of as many (Hesterberg 2015, What
     # teachers should know about the bootstrap, section 5.4: the expanded percentile interval).

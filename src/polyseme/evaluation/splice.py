@@ -1,13 +1,15 @@
 """What the network loses when reconstructions stand in the place of its own vectors: site by site, and all at once.
 
 CE recovered = (CE_ablated − CE_patched) / (CE_ablated − CE_clean), for the zero and the mean ablation, always beside
-the four CEs it is made of. Joint: every site of a set patched in the same forward pass. Interaction = ΔCE(joint) −
+the four CEs it is made of; not measured where the ablation costs nothing or the network predicts no better than a
+uniform guess. Joint: every site of a set patched in the same forward pass. Interaction = ΔCE(joint) −
 Σ ΔCE(single): above 0, errors made at one site are made worse by the next.
 
 Only counted tokens are edited: BOS, separators and padding keep the network's own vectors. CE and KL are taken where
 the next token exists and counts, and belong to the next token's document.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -154,6 +156,7 @@ class _Tally:
 
     windows: Windows
     sums: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict[tuple[str, ...], np.ndarray])
+    vocabulary: int = 0
 
     def __post_init__(self) -> None:
         self.documents = counted_documents(self.windows)
@@ -207,8 +210,8 @@ def _run(
         while start < len(windows):
             chunk = _chunk(windows, slice(start, start + step))
             if chunk.at.any():
-                vocabulary = _measure(network, chunk, sets, means, tally)
-                step = max(1, min(batch_windows, LOGITS_BYTES // (4 * vocabulary * windows.tokens.shape[1])))
+                tally.vocabulary = _measure(network, chunk, sets, means, tally)
+                step = max(1, min(batch_windows, LOGITS_BYTES // (4 * tally.vocabulary * windows.tokens.shape[1])))
             start += len(chunk.inputs)
             progress.update(start)
 
@@ -296,22 +299,27 @@ def _metrics(name: str, sites: Sites, tally: _Tally) -> Iterator[DocumentSums]:
             unit="nats/token",
             better="lower",
             scope={"set": name, "site": where, "n_sites": len(chosen)},
+            parameters={"uniform": math.log(tally.vocabulary)} if tally.vocabulary else {},
         )
         for column in ("ce_clean", "ce_patched", "ce_zero", "ce_mean", "kl"):
             better = "neither" if column in ("ce_zero", "ce_mean") else "lower"
-            yield replace(base, name=column, better=better, parameters=_ratio({column: 1.0}, {"n": 1.0}))
-        increase = _ratio({"ce_patched": 1.0, "ce_clean": -1.0}, {"n": 1.0})
-        yield replace(base, name="ce_increase", parameters=increase)
+            yield replace(base, name=column, better=better, parameters={**base.parameters, **_mean({column: 1.0})})
+        increase = _mean({"ce_patched": 1.0, "ce_clean": -1.0})
+        yield replace(base, name="ce_increase", parameters={**base.parameters, **increase})
         for ablation in ("zero", "mean"):
             yield replace(
                 base,
                 name="ce_recovered",
+                finish="recovered",
                 unit="",
                 better="higher",
                 scope={**base.scope, "ablation": ablation},
-                parameters=_ratio(
-                    {f"ce_{ablation}": 1.0, "ce_patched": -1.0}, {f"ce_{ablation}": 1.0, "ce_clean": -1.0}
-                ),
+                parameters={
+                    **base.parameters,
+                    "numerator": {f"ce_{ablation}": 1.0, "ce_patched": -1.0},
+                    "denominator": {f"ce_{ablation}": 1.0, "ce_clean": -1.0},
+                },
+                version=2,
             )
     yield _interaction(name, sites, tally)
 
@@ -332,9 +340,10 @@ def _interaction(name: str, sites: Sites, tally: _Tally) -> DocumentSums:
         unit="nats/token",
         better="lower",
         scope={"set": name, "site": "joint", "n_sites": len(sites)},
-        parameters=_ratio(weights, {"n": 1.0}),
+        parameters=_mean(weights),
     )
 
 
-def _ratio(numerator: dict[str, float], denominator: dict[str, float]) -> dict[str, Any]:
-    return {"numerator": numerator, "denominator": denominator}
+def _mean(weights: dict[str, float]) -> dict[str, Any]:
+    """Parameters of a mean over tokens."""
+    return {"numerator": weights, "denominator": {"n": 1.0}}

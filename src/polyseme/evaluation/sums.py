@@ -7,7 +7,7 @@ measured on the same documents can be paired with the trained network document b
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from polyseme.core.stats import bootstrap_documents
 from polyseme.store import load_array, load_json, save_array, save_json
 
 Values = Float[np.ndarray, " resample"]
+NOT_MEASURED = Interval(low=math.nan, high=math.nan)
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ class Finish:
         resampling: `bootstrap` over documents, or `jackknife` (leave one document out) where the bootstrap is
             inconsistent because a resample repeats documents and so never sees as many distinct ones.
         bounds: the interval is clipped to these.
+        missing: why there is no value although the sums give a number, from the sums, the seed and the number of
+            resamples; empty where there is one.
     """
 
     value: Callable[[Totals], Values]
     resampling: Literal["bootstrap", "jackknife"] = "bootstrap"
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    missing: "Callable[[DocumentSums, int, int], str] | None" = None
 
 
 def _divide(numerator: Values, denominator: Values) -> Values:
@@ -88,8 +92,50 @@ def _dense_share(totals: Totals) -> Values:
     return (density > totals.parameters["threshold"]).sum(-1) / totals.parameters["n_latents"]
 
 
+def _nothing_to_recover(entry: "DocumentSums", seed: int, n_resamples: int) -> str:
+    """Why a share of the loss that ablation costs means nothing: there is no such loss, or it is lost in its spread.
+
+    The cost must be positive by more than half the width of its interval: the ratio's own interval is bounded where
+    the cost's leaves out 0 (Fieller 1954, Some problems in interval estimation), and of use some way from there.
+    """
+    broken = predicts_nothing(entry, seed=seed, n_resamples=n_resamples)
+    if broken:
+        return f"{broken}, so there is no loss to recover"
+    cost = replace(entry, finish="ratio", parameters={**entry.parameters, **_per_token(entry, "denominator")})
+    value, interval = interval_of(cost.sums, cost.values, "ratio", seed=seed, n_resamples=n_resamples)
+    unsure = not math.isnan(interval.low) and interval.low <= (interval.high - interval.low) / 2
+    if not math.isnan(value) and (value <= 0 or unsure):
+        bounds = "" if math.isnan(interval.low) else f" [{interval.low:.3g}, {interval.high:.3g}]"
+        return f"the ablation costs {value:.3g}{bounds} nats/token, so there is no loss to recover"
+    return ""
+
+
+def _per_token(entry: "DocumentSums", part: str) -> dict[str, Any]:
+    return {"numerator": entry.parameters[part], "denominator": {"n": 1.0}}
+
+
+def predicts_nothing(entry: "DocumentSums", *, seed: int = 0, n_resamples: int = 1000) -> str:
+    """Why losses of this network say nothing: it predicts no better than a uniform guess; empty where it does.
+
+    Args:
+        entry: a metric with a column `ce_clean` and the parameter `uniform`, the loss of a uniform guess.
+        seed: of the resampling.
+        n_resamples: bootstrap replicates.
+    """
+    uniform = entry.parameters.get("uniform")
+    if uniform is None or "ce_clean" not in entry.columns:
+        return ""
+    parameters = {"numerator": {"ce_clean": 1.0}, "denominator": {"n": 1.0}}
+    clean = replace(entry, finish="ratio", parameters=parameters)
+    value, interval = interval_of(clean.sums, clean.values, "ratio", seed=seed, n_resamples=n_resamples)
+    if max(value, -math.inf if math.isnan(interval.high) else interval.high) < uniform or math.isnan(value):
+        return ""
+    return f"the network's own loss of {value:.3g} nats/token is no better than a uniform guess (ln V = {uniform:.3g})"
+
+
 FINISHES: dict[str, Finish] = {
     "ratio": Finish(_ratio),
+    "recovered": Finish(_ratio, missing=_nothing_to_recover),
     "fvu": Finish(_fvu, bounds=(0.0, math.inf)),
     "dead_share": Finish(_dead_share, resampling="jackknife", bounds=(0.0, 1.0)),
     "dense_share": Finish(_dense_share, bounds=(0.0, 1.0)),
@@ -131,9 +177,21 @@ class DocumentSums:
         return FINISHES[self.finish].value(flat).reshape(totals.shape[:-1])
 
     def record(self, *, seed: int = 0, n_resamples: int = 1000) -> MetricRecord:
-        """The metric's value and 95% interval; the same `seed` draws the same documents for every metric."""
+        """The metric's value and 95% interval; the same `seed` draws the same documents for every metric.
+
+        NaN with the reason in `details.note` where the sums give a number that means nothing.
+        """
+        details = {**self._means(), "n_documents": len(self.sums), **self.details}
+        reason = self.missing(seed=seed, n_resamples=n_resamples)
+        if reason:
+            return self.recorded(math.nan, NOT_MEASURED, {**details, "note": f"not measured: {reason}"})
         value, interval = interval_of(self.sums, self.values, self.finish, seed=seed, n_resamples=n_resamples)
-        return self.recorded(value, interval, {**self._means(), "n_documents": len(self.sums), **self.details})
+        return self.recorded(value, interval, details)
+
+    def missing(self, *, seed: int = 0, n_resamples: int = 1000) -> str:
+        """Why there is no value although the sums give a number; empty where there is one."""
+        missing = FINISHES[self.finish].missing
+        return missing(self, seed, n_resamples) if missing else ""
 
     def recorded(self, value: float, interval: Interval, details: dict[str, Any]) -> MetricRecord:
         """A value and its interval as a record of this metric."""
@@ -152,7 +210,7 @@ class DocumentSums:
 
     def _means(self) -> dict[str, float]:
         """The parts of a ratio a token, so that a CE recovered is never seen without its CEs."""
-        if self.finish != "ratio" or "n" not in self.columns:
+        if self.finish not in ("ratio", "recovered") or "n" not in self.columns:
             return {}
         totals = self.sums.sum(0)
         n = totals[self.columns.index("n")]
@@ -170,11 +228,11 @@ def interval_of(
 ) -> tuple[float, Interval]:
     """A value and its 95% interval over documents, by the resampling its finish asks for.
 
-    The jackknife's is θ ± 1.96 × `jackknife_error`, one document left out at a time.
+    The jackknife's is θ ± t × `jackknife_error`, one document left out at a time, t of as many degrees of freedom.
     """
     kind = FINISHES[finish]
     if not len(sums):
-        return math.nan, Interval(low=math.nan, high=math.nan)
+        return math.nan, NOT_MEASURED
     if kind.resampling == "jackknife":
         value, interval = _jackknife(sums, values)
     else:
@@ -189,12 +247,14 @@ def _jackknife(
     sums: Float[np.ndarray, "document *statistic"],
     values: Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]],
 ) -> tuple[float, Interval]:
+    from scipy.special import stdtrit
+
     total = sums.sum(0)
     value, m = float(values(total)), len(sums)
     method = "jackknife over documents"
     if m < 2:
         return value, Interval(low=math.nan, high=math.nan, method=method)
-    reach = 1.959964 * float(jackknife_error(values(total - sums)))
+    reach = float(stdtrit(m - 1, 0.975)) * float(jackknife_error(values(total - sums)))
     return value, Interval(low=value - reach, high=value + reach, method=method)
 
 

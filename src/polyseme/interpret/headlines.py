@@ -38,7 +38,8 @@ def _verdicts(report: StudyReport) -> str:
     else:
         text = f"None of {whole} is supported."
     left_out = report.n_latents - judged
-    return f"{text} {count(left_out)} latents were not judged{_reasons(report)}." if left_out else text
+    were = "latent was" if left_out == 1 else "latents were"
+    return f"{text} {count(left_out)} {were} not judged{_reasons(report)}." if left_out else text
 
 
 def _threshold(report: StudyReport) -> str:

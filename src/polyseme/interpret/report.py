@@ -205,6 +205,8 @@ class ControlValue(Record):
     """Trained less control, in the metric's unit."""
     gap_interval: Interval | None = None
     """Paired over documents where the documents are the same."""
+    note: str = ""
+    """Why the two are not compared, where they are not."""
 
 
 class Comparison(Record):
@@ -224,6 +226,8 @@ class ControlSummary(Record):
     targets: str
     preserves: str
     destroys: str
+    note: str = ""
+    """What must be known to read its numbers: that its network predicts nothing."""
 
 
 class SpliceRow(Record):
@@ -259,6 +263,8 @@ class Faithfulness(Record):
     """The measured ladder: (name, parameters, held-out CE)."""
     n_parameters: Number = float("nan")
     """Of the studied network."""
+    notes: tuple[str, ...] = ()
+    """Why a number was not measured, one sentence each."""
 
 
 class Continuation(Record):

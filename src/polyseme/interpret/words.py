@@ -222,7 +222,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Interval",
-        "95%, percentile bootstrap over documents unless said otherwise: tokens of one document depend on each other.",
+        "95%, percentile bootstrap over documents unless said otherwise: tokens of one document depend on each other. "
+        "None from fewer than six documents: what they span cannot hold a value 95% of the time.",
     ),
     (
         "Not measured",

@@ -297,6 +297,8 @@ def _equivalent(sentence: str) -> str:
 def _reading(comparison: Comparison, value: ControlValue) -> tuple[str, str]:
     """CSS class and words: what the gap's interval says."""
     bounds, better = value.gap_interval, comparison.trained.better
+    if value.note:
+        return "same", "not compared"
     if math.isnan(value.gap) or bounds is None or math.isnan(bounds.low):
         return "same", "no interval"
     if not bounds.excludes(0):
