@@ -172,7 +172,7 @@ def test_damaged_files_are_errors(saved: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config)[:-5])
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match=r"config\.json is damaged"):
         load_network(folder)
     (folder / "config.json").write_text(json.dumps({**config, "n_embd": 32}))
     with pytest.raises(InputError, match=r"cannot be loaded|lacks"):
@@ -226,7 +226,7 @@ def test_an_unknown_device(saved: Path) -> None:
 def test_a_damaged_tokenizer(saved: Path, tmp_path: Path) -> None:
     folder = copied(saved, tmp_path)
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match="tokenizer cannot be read"):
+    with pytest.raises(InputError, match=r"tokenizer\.json is damaged"):
         load_network(folder)
 
 

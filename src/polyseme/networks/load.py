@@ -2,11 +2,10 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +13,9 @@ from torch import nn
 
 from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
+from polyseme.networks.building import build, first_line, read_tokenizer
 from polyseme.networks.families import Family, find_family
+from polyseme.networks.folders import named_files
 from polyseme.networks.fusion import fuse
 from polyseme.networks.hooks import Repeated
 from polyseme.networks.inputs import Inputs
@@ -25,7 +26,6 @@ SHIPPED = ("pylm",)
 """Networks that come with the package."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 class NetworkConfig(Config):
@@ -113,13 +113,16 @@ def load_network(
             module = _sharing(module)
         placed = module if device is None else module.to(_device(device))
     else:
-        place = _device(device or "auto")
-        module, own_tokenizer = _from_files(source, revision, _DTYPES[dtype or "float32"], download)
+        place = _device("auto" if device is None else device)
+        folder = _folder(source, revision, download)
+        module, own_tokenizer = build(folder, _DTYPES[dtype or "float32"], str(folder))
         tokenizer = own_tokenizer if tokenizer is None else tokenizer
         placed = module.to(place)
     if isinstance(tokenizer, (str, Path)):
-        tokenizer = _tokenizer(str(tokenizer), {"local_files_only": True})
-    placed.eval().requires_grad_(False)
+        tokenizer = _given_tokenizer(Path(tokenizer))
+    placed.eval()
+    if placed is not source:
+        placed.requires_grad_(False)
     is_hugging_face = hasattr(placed, "base_model_prefix") and hasattr(getattr(placed, "config", None), "model_type")
     base, family = find_family(placed) if is_hugging_face else ("", None)
     if run is None and not is_hugging_face:
@@ -174,132 +177,92 @@ def _fusible(module: nn.Module, base: str, family: Family | None) -> tuple[list[
 
 
 def _device(name: str) -> torch.device:
+    """The device of that name, tried with a small product.
+
+    Raises:
+        InputError: there is none, or nothing can be computed on it.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        ones = torch.ones(2, 2, device=device)
+        if float((ones @ ones).cpu().sum()) != 8:
+            raise RuntimeError("it computes 2 × 2 products wrongly")
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"The device {name!r} cannot be used: {str(error).splitlines()[0]}", fix="use device = 'auto' or 'cpu'"
+            f"The device {name!r} cannot be used: {line}", where="device", fix="use device = 'auto' or 'cpu'"
         ) from error
 
 
-def _from_files(
-    source: str | Path, revision: str | None, dtype: torch.dtype, download: bool
-) -> tuple[nn.Module, Any | None]:
-    """The module and tokenizer of a folder or hub name."""
-    place, options = _place(source, revision, download)
-    import transformers
+def _given_tokenizer(folder: Path) -> Any:
+    tokenizer = read_tokenizer(folder) if folder.is_dir() else None
+    if tokenizer is None:
+        raise InputError("There is no tokenizer in this folder", where=str(folder), fix="give a folder with one")
+    return tokenizer
 
-    with _errors(str(source), place, download):
-        config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False, **options)
-    make = _model_class(transformers, config)
-    with _errors(str(source), place, download), _no_progress_bar(transformers):
-        module, info = make.from_pretrained(
-            place,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
-    wrong = sorted(str(name) for kind in ("missing_keys", "mismatched_keys") for name in info.get(kind, ()))
-    if wrong:
+
+def _folder(source: str | Path, revision: str | None, download: bool) -> Path:
+    """The folder to load from; that of a hub name is its copy on this machine, made where that is asked for.
+
+    Raises:
+        InputError: there is no such folder or name, or it may not be read.
+    """
+    shipped = str(source) in SHIPPED
+    folder = Path(str(files("polyseme.networks") / str(source))) if shipped else Path(source)
+    try:
+        folder = folder.expanduser()
+        is_folder, exists = folder.is_dir(), folder.exists()
+        if is_folder:
+            next(iter(folder.iterdir()), None)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"The checkpoint lacks {len(wrong)} of the network's tensors, {wrong[0]} for one; they would be random",
-            where=str(source),
-            fix="check that config.json and the weights belong together",
-        )
-    has_tokens = getattr(module, "main_input_name", "input_ids") == "input_ids"
-    return cast(nn.Module, module), _tokenizer(place, options) if has_tokens else None
-
-
-def _place(source: str | Path, revision: str | None, download: bool) -> tuple[str, dict[str, Any]]:
-    """The folder or name to load from, and the options every loader gets."""
-    folder = Path(str(files("polyseme.networks") / str(source))) if source in SHIPPED else Path(source).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError("The folder has no config.json", where=str(folder), fix="give a Hugging Face model folder")
-        if not any(folder.glob("*.safetensors")):
-            pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
-            if pickled:
-                raise InputError(
-                    f"The folder has weights only as a pickle ({pickled[0]}), which can run code when it is read",
-                    where=str(folder),
-                    fix="where you trust it, load it with transformers and call "
-                    "model.save_pretrained(folder), which writes model.safetensors",
-                )
-            raise InputError("The folder has no *.safetensors", where=str(folder), fix="give a folder with weights")
-        return str(folder), {"local_files_only": True}
-    if source in SHIPPED:
+            f"The network folder may not be read: {reason}",
+            where=str(source)[:200],
+            fix="give a folder that you have the right to read",
+        ) from error
+    if is_folder:
+        return folder
+    if shipped:
         raise InputError(f"The network {source} is missing from the package", where=str(folder), fix="reinstall it")
     is_path = isinstance(source, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1
-    if is_path or folder.exists():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
+    if is_path or exists:
+        what = "is a file, not a folder" if exists else "does not exist"
         raise InputError(f"The network folder {what}", where=str(folder), fix="give a Hugging Face model folder")
-    return str(source), {"local_files_only": not download, "revision": revision or "main"}
+    return _hub_folder(str(source), revision, download)
 
 
-def _model_class(transformers: Any, config: Any) -> Any:
-    """The class a config names, as long as it is one of transformers' own models."""
-    for name in getattr(config, "architectures", None) or ():
-        found = getattr(transformers, name, None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
-    mapping = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    return transformers.AutoModelForCausalLM if type(config) in mapping else transformers.AutoModel
+_SMALL = ("config.json", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARIES = ("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
-def _tokenizer(place: str, options: dict[str, Any]) -> Any | None:
-    """The tokenizer of a folder or hub name; None where there is none."""
-    import transformers
+def _hub_folder(name: str, revision: str | None, download: bool) -> Path:
+    """Where a hub name's files lie on this machine; fetched first, these files alone, where that is asked for."""
+    from huggingface_hub import snapshot_download
 
-    folder = Path(place)
-    known = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model")
-    if folder.is_dir() and not any((folder / name).is_file() for name in known):
-        return None
+    options: dict[str, Any] = {"revision": revision or "main", "local_files_only": not download}
     try:
-        return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as error:
-        if not folder.is_dir():
-            return None
-        raise InputError(f"The tokenizer cannot be read: {_first_line(error)}", where=place) from error
-
-
-@contextmanager
-def _errors(source: str, place: str, download: bool) -> Generator[None]:
-    """Turn the loaders' many exceptions into one that says what to do."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        line = _first_line(error)
-        if Path(place).is_dir():
-            fix = "check config.json and the *.safetensors files, and copy the folder again"
-            raise InputError(f"The network cannot be loaded: {line}", where=place, fix=fix) from error
+        place = Path(snapshot_download(name, allow_patterns=[*_SMALL, *_VOCABULARIES], **options))
+        if download:
+            index = place / "model.safetensors.index.json"
+            weights = [path.name for path in named_files(index)] if index.exists() else ["model.safetensors"]
+            place = Path(snapshot_download(name, allow_patterns=weights, **options))
+    except InputError:
+        raise
+    except Exception as error:
         if download:
             fix = "check the name and the connection; only safetensors weights and transformers' own models are loaded"
-            raise InputError(f"The network {source!r} cannot be fetched or loaded: {line}", fix=fix) from error
+            raise InputError(
+                f"The network {name!r} cannot be fetched or loaded: {first_line(error)}", where=name[:200], fix=fix
+            ) from error
         raise InputError(
-            f"There is no folder {source!r}, and no network of that name on this machine",
+            f"There is no folder {name!r}, and no network of that name on this machine",
+            where=name[:200],
             fix="give a folder, or allow a download with download = true (--network.download, download=True)",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextmanager
-def _no_progress_bar(transformers: Any) -> Generator[None]:
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    return place
