@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from polyseme.core.errors import InputError
 from polyseme.corpora.document import Document
 from polyseme.corpora.records import LeftOut
-from polyseme.corpora.special import SpecialTokens, Tokenizer, control_tokens, encode_plainly, frame
+from polyseme.corpora.special import SpecialTokens, Tokenizer, control_tokens, encode_plainly, frame, holds_spaces
 
 _BATCH_DOCUMENTS = 64
 _BATCH_CHARS = 1 << 20
@@ -33,17 +33,20 @@ class Encoded:
         ids: token ids, without anything that packing puts around them.
         special: which of them are control tokens that the document spells out.
         n_bytes: UTF-8 bytes of the text, control tokens left out.
+        spaced: which of them stand after white space that no token holds; None where tokens hold their own.
     """
 
     name: str
     ids: Int[np.ndarray, " token"]
     special: Bool[np.ndarray, " token"]
     n_bytes: int
+    spaced: Bool[np.ndarray, " token"] | None = None
 
     def cut(self, start: int, stop: int) -> "Encoded":
         """Some tokens of the document in a row, with their share of its bytes."""
         share = (stop - start) / max(1, len(self.ids))
-        return Encoded(self.name, self.ids[start:stop], self.special[start:stop], round(self.n_bytes * share))
+        spaced = None if self.spaced is None else self.spaced[start:stop]
+        return Encoded(self.name, self.ids[start:stop], self.special[start:stop], round(self.n_bytes * share), spaced)
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Encoder:
         self.frame = frame(tokenizer)
         self.control = control_tokens(tokenizer)
         self._control_ids = np.array(sorted(self.control.spelling), dtype=np.int32)
+        self._spaces_lost = not holds_spaces(tokenizer)
 
     def encode(self, documents: Iterable[Document], left_out: LeftOut) -> Iterator[tuple[Document, Encoded]]:
         """Each document, as it is read, with its ids; some documents at a time.
@@ -202,7 +206,29 @@ class Encoder:
         for token, n in zip(*np.unique(ids[special], return_counts=True), strict=True):
             size -= int(n) * len(self.control.spelling[int(token)].encode("utf-8", "surrogatepass"))
         places = self._within(ids, special, {*self.frame.opening})
-        return Encoded(document.name, ids[places], special[places], max(0, size))
+        spaced = self._spaced(document.text, len(ids), parse=parse) if self._spaces_lost else None
+        return Encoded(
+            document.name, ids[places], special[places], max(0, size), None if spaced is None else spaced[places]
+        )
+
+    def _spaced(self, text: str, n: int, *, parse: bool) -> Bool[np.ndarray, " token"] | None:
+        """Which tokens stand after white space that is in no token."""
+        offsets = self._offsets(text, parse=parse)
+        if len(offsets) != n:
+            return None
+        spaced, before = np.zeros(n, dtype=bool), 0
+        for i, (start, stop) in enumerate(offsets):
+            spaced[i] = any(c.isspace() for c in text[before:start])
+            before = max(before, stop)
+        return spaced
+
+    def _offsets(self, text: str, *, parse: bool) -> list[tuple[int, int]]:
+        """Each token's first character and the one after its last."""
+        if parse and self._backend is not None:
+            return self._backend.encode(text, add_special_tokens=False).offsets
+        options = {"add_special_tokens": False, "split_special_tokens": not parse, "padding": False}
+        found = self.tokenizer([text], return_offsets_mapping=True, truncation=False, verbose=False, **options)
+        return found["offset_mapping"][0]
 
     def _unknown(self, ids: Int[np.ndarray, " token"], text: str) -> Bool[np.ndarray, " token"]:
         """Tokens that stand for unknown text, where the token for it has another role and `text` does not spell it."""
@@ -238,12 +264,8 @@ class Encoder:
         """Look for characters that no token covers; a tokenizer without offsets is not looked at."""
         if getattr(self.tokenizer, "backend_tokenizer", None) is None:
             return
-        split = self.special_tokens == "text"
-        options = {"add_special_tokens": False, "split_special_tokens": split, "padding": False, "truncation": False}
         covered = bytearray(len(text))
-        for start, stop in self.tokenizer([text], return_offsets_mapping=True, verbose=False, **options)[
-            "offset_mapping"
-        ][0]:
+        for start, stop in self._offsets(text, parse=self.special_tokens == "parse"):
             covered[start:stop] = b"\1" * (stop - start)
         # Marks merge with the letter before them, and many tokenizers leave out control characters on purpose.
         held = [bool(c) for c, char in zip(covered, text, strict=True) if unicodedata.category(char)[0] not in "ZCM"]

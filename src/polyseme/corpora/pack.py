@@ -31,6 +31,7 @@ class Windows:
         names: each document's name.
         n_bytes: UTF-8 bytes of each document that were packed; of the document that a cap cuts short, its share by
             tokens.
+        spaced: True where white space that no token holds stands before a token; None where tokens hold their own.
     """
 
     tokens: Int[np.ndarray, "window context"]
@@ -38,6 +39,7 @@ class Windows:
     special: Bool[np.ndarray, "window context"]
     names: tuple[str, ...]
     n_bytes: Int[np.ndarray, " document"]
+    spaced: Bool[np.ndarray, "window context"] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -51,7 +53,8 @@ class Windows:
     def fingerprint(self) -> str:
         """SHA-256 of the arrays and names."""
         digest = hashlib.sha256(json.dumps([self.names, self.tokens.shape]).encode())
-        for array in (self.tokens, self.document, self.special, self.n_bytes):
+        spaced = () if self.spaced is None else (self.spaced,)
+        for array in (self.tokens, self.document, self.special, self.n_bytes, *spaced):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -60,6 +63,8 @@ def save_windows(folder: Path, windows: Windows) -> None:
     """Write windows as `.npy` files and `windows.json`, each complete or not at all."""
     for name in _ARRAYS:
         save_array(folder / f"{name}.npy", getattr(windows, name))
+    if windows.spaced is not None:
+        save_array(folder / "spaced.npy", windows.spaced)
     save_json(folder / "windows.json", {"names": list(windows.names), "fingerprint": windows.fingerprint})
 
 
@@ -72,6 +77,8 @@ def load_saved_windows(folder: Path) -> Windows:
     try:
         saved = load_json(folder / "windows.json")
         arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
+        if (folder / "spaced.npy").exists():
+            arrays["spaced"] = np.load(folder / "spaced.npy", allow_pickle=False)
         windows = Windows(names=tuple(saved["names"]), **arrays)
         if windows.fingerprint != saved["fingerprint"]:
             raise ValueError("the checksum differs")
@@ -83,7 +90,7 @@ def load_saved_windows(folder: Path) -> Windows:
 
 
 class _Rows:
-    """Rows under construction, held as arrays (nine bytes a token)."""
+    """Rows under construction, held as arrays (ten bytes a token)."""
 
     def __init__(self, context: int, opening: Sequence[int], closing: Sequence[int], pad_id: int):
         self.context, self.opening, self.closing, self.pad_id = context, opening, closing, pad_id
@@ -91,6 +98,7 @@ class _Rows:
         self.tokens: list[np.ndarray] = []
         self.document: list[np.ndarray] = []
         self.special: list[np.ndarray] = []
+        self.spaced: list[np.ndarray] = []
         self.used = 0
         """Places taken in the row being filled, 0 when no row is."""
 
@@ -104,10 +112,12 @@ class _Rows:
             self.tokens.append(np.full(self.context, self.pad_id, dtype=np.int32))
             self.document.append(np.full(self.context, PADDING, dtype=np.int32))
             self.special.append(np.ones(self.context, dtype=bool))
+            self.spaced.append(np.zeros(self.context, dtype=bool))
         self._put(self.opening, document)
 
-    def put(self, ids: np.ndarray, special: np.ndarray, document: int) -> None:
+    def put(self, ids: np.ndarray, special: np.ndarray, spaced: "np.ndarray | bool", document: int) -> None:
         self.special[-1][self.used : self.used + len(ids)] = special
+        self.spaced[-1][self.used : self.used + len(ids)] = spaced
         self._put(ids, document)
 
     def _put(self, ids: "np.ndarray | Sequence[int]", document: int) -> None:
@@ -121,7 +131,7 @@ class _Rows:
         self._put(self.closing, int(self.document[-1][self.used - 1]))
         self.used = 0
         if self.special[-1].all():
-            for rows in (self.tokens, self.document, self.special):
+            for rows in (self.tokens, self.document, self.special, self.spaced):
                 rows.pop()
 
     def stacked(self, rows: list[np.ndarray], dtype: type) -> np.ndarray:
@@ -198,7 +208,7 @@ def pack_encoded(
         )
     names: list[str] = []
     n_bytes: list[int] = []
-    counted, full = 0, False
+    counted, full, spaces_known = 0, False, True
     for document in documents:
         index, at = len(names), 0
         n_ids = len(document.ids)
@@ -206,11 +216,12 @@ def pack_encoded(
             rows.open(index)
             piece = slice(at, at + rows.room)
             special = document.special[piece]
-            rows.put(document.ids[piece], special, index)
+            rows.put(document.ids[piece], special, False if document.spaced is None else document.spaced[piece], index)
             at, counted = at + len(special), counted + int((~special).sum())
             if rows.room <= len(opening):  # at most the next document's opening would fit
                 rows.close()
                 full = max_tokens is not None and counted >= max_tokens
+        spaces_known &= document.spaced is not None
         names.append(document.name)
         n_bytes.append(document.n_bytes if at == n_ids else round(document.n_bytes * at / n_ids))
         if full:
@@ -223,6 +234,7 @@ def pack_encoded(
         special=rows.stacked(rows.special, bool),
         names=tuple(names),
         n_bytes=np.array(n_bytes, dtype=np.int64),
+        spaced=rows.stacked(rows.spaced, bool) if names and spaces_known else None,
     )
 
 

@@ -5,6 +5,7 @@ them is special, and so is a control token that a text spells out (`<|im_start|>
 Every other id that comes out of a text is text, whatever else the tokenizer uses it for.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -104,7 +105,7 @@ def control_tokens(tokenizer: Tokenizer) -> ControlTokens:
     spelling: dict[int, str] = {}
     words: set[int] = set()
     for token, spelt in flagged.items():
-        if _BRACKETED.fullmatch(spelt) or any(unicodedata.category(c) in ("Cc", "Co") for c in spelt):
+        if is_marker(spelt):
             marked = True
         elif _from_plain_text(tokenizer, token, spelt):
             words.add(token)
@@ -114,6 +115,23 @@ def control_tokens(tokenizer: Tokenizer) -> ControlTokens:
         if marked and token not in only_unknown:
             spelling[token] = spelt
     return ControlTokens(spelling, frozenset(words))
+
+
+def is_marker(spelt: str) -> bool:
+    """Whether a token is spelt as only control tokens are: a name in brackets, or with a character for private use."""
+    return bool(_BRACKETED.fullmatch(spelt)) or any(unicodedata.category(c) in ("Cc", "Co") for c in spelt)
+
+
+def holds_spaces(tokenizer: Any) -> bool:
+    """Whether tokens hold the spaces between them (byte-level BPE, SentencePiece), as far as a tokenizer can be asked.
+
+    WordPiece and word-level tokenizers drop them; they are found again from where the tokens stand in the text.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return True
+    decoder = json.dumps(json.loads(backend.to_str()).get("decoder"), ensure_ascii=False)
+    return '"ByteLevel"' in decoder or "▁" in decoder
 
 
 def _from_plain_text(tokenizer: Tokenizer, token: int, spelt: str) -> bool:

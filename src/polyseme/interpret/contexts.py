@@ -196,7 +196,10 @@ class LatentReader:
             document=visible(self.windows.names[int(self.firings.document[row])], limit=160),
             position=int(self.firings.position[row]),
             focus=int(self.firings.position[row]) - start,
-            tokens=self.texts.many(self.windows.tokens[window, start:stop].tolist()),
+            tokens=self.texts.context(
+                self.windows.tokens[window, start:stop].tolist(),
+                None if self.windows.spaced is None else self.windows.spaced[window, start:stop].tolist(),
+            ),
             activations=tuple(float("nan") if r < 0 else column.get(r, 0.0) for r in around),
             loss_effects=_measured_at(around, loss_effects),
             kl_effects=_measured_at(around, kl_effects),

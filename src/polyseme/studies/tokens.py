@@ -137,7 +137,12 @@ def first_windows(windows: Windows, n_tokens: int) -> Windows:
     document = windows.document[:n]
     n_documents = int(document.max(initial=-1)) + 1
     return Windows(
-        windows.tokens[:n], document, windows.special[:n], windows.names[:n_documents], windows.n_bytes[:n_documents]
+        tokens=windows.tokens[:n],
+        document=document,
+        special=windows.special[:n],
+        names=windows.names[:n_documents],
+        n_bytes=windows.n_bytes[:n_documents],
+        spaced=None if windows.spaced is None else windows.spaced[:n],
     )
 
 
