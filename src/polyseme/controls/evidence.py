@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from polyseme.activations.firings import Firings
 from polyseme.causal import CausalConfig, CausalEffects, causal_effects
+from polyseme.core.progress import Reporter
 from polyseme.core.records import MetricRecord
 from polyseme.core.seeds import derive_seed
 from polyseme.evaluation import stability
@@ -95,14 +96,16 @@ def specificity_stage(
     inputs = {"readings": real.artifact.key} | {name: o.artifact.key for name, o in others.items()}
 
     def make(folder: Path) -> None:
-        progress = bench.reporter.task("model-specificity", len(sites), "sites")
-        for done, site in enumerate(sites, start=1):
+        for site in sites:
             found = specificity(
                 real.firings[site, seeds[0]],
                 real.firings[site, seeds[1]],
                 {name: _any_seed(readings, site) for name, readings in others.items()},
                 config=settings,
                 seed=derive_seed(seeds[0], "specificity", site),
+                progress=bench.reporter.task(
+                    f"model-specificity of {site}", real.firings[site, seeds[0]].n_latents, "latents"
+                ),
             )
             at = folder / dictionary_name(site, seeds[0])
             margins = {"recurrence": found.recurrence}
@@ -114,7 +117,6 @@ def specificity_stage(
             save_array(at / "noise.npy", found.noise)
             save_array(at / "n_documents.npy", found.n_documents)
             save_json(at / "controls.json", list(others))
-            progress.update(done)
 
     def load(artifact: Artifact) -> dict[str, Specificity]:
         return {site: _load_specificity(artifact, dictionary_name(site, seeds[0])) for site in sites}
@@ -146,9 +148,14 @@ def stability_stage(
     return bench.stage("stability", stage, {"readings": real.artifact.key}, make, load, label="trained")[1]
 
 
-def token_shares(readings: Readings, sites: tuple[str, ...], seed: int) -> dict[str, TokenShare]:
+def token_shares(readings: Readings, sites: tuple[str, ...], seed: int, reporter: Reporter) -> dict[str, TokenShare]:
     """Token share of every latent of one seed's dictionaries."""
-    return {site: token_share(readings.firings[site, seed], seed=derive_seed(seed, "token", site)) for site in sites}
+    progress = reporter.task("token share", len(sites), "sites")
+    found: dict[str, TokenShare] = {}
+    for site in sites:
+        found[site] = token_share(readings.firings[site, seed], seed=derive_seed(seed, "token", site))
+        progress.update(len(found))
+    return found
 
 
 def _any_seed(readings: Readings, site: str) -> Firings:

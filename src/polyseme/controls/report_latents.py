@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from polyseme.activations.firings import Firings
 from polyseme.controls.study import Findings
+from polyseme.core.progress import Reporter
 from polyseme.core.records import STATUSES, Interval
 from polyseme.interpret.contexts import LatentReader
 from polyseme.interpret.logit_effects import logit_effects
@@ -18,7 +19,7 @@ from polyseme.interpret.telling import Candidate, Telling, most_telling
 from polyseme.interpret.tokens import TokenTexts
 
 
-def latent_reports(findings: Findings) -> tuple[LatentReport, ...]:
+def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport, ...]:
     """At most `shown` latents of each verdict over all sites, in the order of display."""
     seed = findings.config.seeds[0]
     candidates = [
@@ -29,9 +30,12 @@ def latent_reports(findings: Findings) -> tuple[LatentReport, ...]:
     ]
     chosen = most_telling(candidates, findings.config.shown)
     described: dict[tuple[str, int], LatentReport] = {}
+    progress = reporter.task("describe latents", sum(map(len, chosen.values())), "latents")
     for site in findings.verdicts:
         of_site = [t for status in STATUSES for t in chosen.get(status, ()) if t.candidate.site == site]
-        described |= {(site, report.latent): report for report in _describe(findings, site, of_site)}
+        for report in _describe(findings, site, of_site):
+            described[site, report.latent] = report
+            progress.update(len(described))
     return tuple(described[t.candidate.site, t.candidate.latent] for status in STATUSES for t in chosen.get(status, ()))
 
 

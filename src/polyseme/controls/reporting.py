@@ -67,7 +67,7 @@ def report_of(
             )
             for c in findings.continuations
         ),
-        latents=latent_reports(findings),
+        latents=latent_reports(findings, bench.reporter),
         calibration=calibration,
         calibration_missing=uncalibrated,
         provenance=tuple(

@@ -244,7 +244,7 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     """All stages of a study in order, each found or made."""
     plain = config.plain()
     bench.reporter.message(f"study {config.name}: loading {config.network.source}")
-    network = plain.network.build()
+    network = plain.network.build(bench.reporter)
     sites = {name: network.site(name) for name in plain.sites}
     _check_controls(config)
     check_network(plain, network, bench.reporter)
@@ -252,7 +252,9 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     tokens = tokens_stage(plain, network, bench)
     for line in shortfalls_of(config, network, tokens):
         bench.reporter.message(line)
-    real = _measure(Subject(plain, "trained", network.fingerprint, sites, tokens, network), tokens, bench)
+    real = _measure(
+        Subject(plain, "trained", network.hash_weights(bench.reporter), sites, tokens, network), tokens, bench
+    )
     baselines = baselines_stage(real.subject, bench)
     continuations = continuations_stage(real.subject, real.trained, bench)
     effects = causal_stage(real.subject, real.trained, real.readings, plain.seeds[0], config.causal, bench)
@@ -263,16 +265,13 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     specific = specificity_stage(
         real.readings, {name: c.shared for name, c in controls.items()}, plain.sites, plain.seeds, bench
     )
-    shares = token_shares(real.readings, plain.sites, plain.seeds[0])
-    verdicts = {
-        site: judge(
-            real.readings.firings[site, plain.seeds[0]],
-            effects.get(site),
-            specific.get(site),
-            config=config.verdicts,
-        )
-        for site in plain.sites
-    }
+    shares = token_shares(real.readings, plain.sites, plain.seeds[0], bench.reporter)
+    judging = bench.reporter.task("verdicts", len(plain.sites), "sites")
+    verdicts: dict[str, SiteVerdicts] = {}
+    for site in plain.sites:
+        firings = real.readings.firings[site, plain.seeds[0]]
+        verdicts[site] = judge(firings, effects.get(site), specific.get(site), config=config.verdicts)
+        judging.update(len(verdicts))
     stable = stability_stage(real.readings, real.trained, plain.sites, plain.seeds, bench)
     return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)
 
@@ -316,7 +315,7 @@ def _measure_control(
     study = control.apply(plain.model_copy(update={"seeds": plain.seeds[:1]}))
     own = tokens if study.tokens.transform is None else tokens_stage(study, network, bench)
     same = study.network.reinit is None
-    subject = Subject(study, control.name, network.fingerprint, sites, own, network if same else None)
+    subject = Subject(study, control.name, network.fingerprint, sites, own, network if same else None, bench.reporter)
     targets: dict[tuple[str, int], float] | None = None
     if any(getattr(d, "has_coefficient", False) for d in real.trained.dictionaries.values()):
         targets = {

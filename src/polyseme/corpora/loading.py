@@ -2,12 +2,13 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from polyseme.core.errors import InputError
-from polyseme.core.progress import Reporter, Silent
+from polyseme.core.progress import Progress, Reporter, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.corpora.document import Corpus, Document, Split, content_key, split_of
 from polyseme.corpora.encoding import Encoded, Encoder, Tally
@@ -36,6 +37,7 @@ def load_windows(
     allow_fewer: bool = False,
     special_tokens: SpecialTokens = "parse",
     reporter: Reporter | None = None,
+    progress: Progress | None = None,
 ) -> Windows:
     """Take one side of a corpus's split and pack it into windows.
 
@@ -59,6 +61,7 @@ def load_windows(
         special_tokens: what becomes of the tokenizer's control tokens (`<|im_start|>`) where a text spells them out:
             `parse` reads them as such, and they are special; `text` reads them as the plain text they are.
         reporter: receives what was left out, and what is particular about how the text is read.
+        progress: receives how many tokens are made.
 
     Raises:
         InputError: the corpus, or this side of it, is empty or smaller than asked for; the tokenizer fails on a text.
@@ -71,11 +74,18 @@ def load_windows(
     left_out: LeftOut = getattr(corpus, "left_out", None) or LeftOut()
     padding = (tokenizer.pad_token_id, *encoder.frame.opening, tokenizer.eos_token_id, 0)
     budget = None if max_tokens is None else max_tokens * _CHARS_A_TOKEN
+    most = math.inf if max_tokens is None else max_tokens
+
+    def told(done: int) -> None:
+        # All of them are made when the last window is full, which the caller says.
+        if done < most:
+            (progress or Silent()).update(done)
+
     while True:
         selection = _Selection(corpus, split, heldout_fraction, seed, budget, document_tokens)
         tally = Tally()
         windows = pack_encoded(
-            _encoded(selection.documents(), encoder, left_out, tally, document_tokens, seed),
+            _encoded(selection.documents(), encoder, left_out, tally, document_tokens, seed, told),
             context=context,
             opening=encoder.frame.opening,
             closing=encoder.frame.closing,
@@ -103,13 +113,17 @@ def _encoded(
     tally: Tally,
     document_tokens: int | None,
     seed: int,
+    told: Callable[[int], None],
 ) -> Iterator[Encoded]:
     """The documents as they are packed; whatever is taken is counted in `tally`."""
+    done = 0
     for document, encoded in encoder.encode(documents, left_out):
         if document_tokens is not None:
             places = _stretch(range(len(encoded.ids)), document_tokens, document.text, seed)
             encoded = encoded.cut(places.start, places.stop)
         encoder.count(tally, document, encoded)
+        told(done)
+        done += len(encoded.ids)
         yield encoded
 
 

@@ -67,7 +67,9 @@ def diagnose(
         InputError: too few rows, a site with vectors of another shape, or constant, or not finite.
     """
     config, reporter = config or DiagnosisConfig(), reporter or Silent()
-    seen = observe(network, site, inputs, config, siblings=siblings, controls=controls, counted=counted)
+    seen = observe(
+        network, site, inputs, config, siblings=siblings, controls=controls, counted=counted, reporter=reporter
+    )
     table = BLIND_SIGNATURES if seen.written is None else SIGNATURES
     progress = reporter.task("diagnosis", len(table), "signatures")
     evidence: dict[str, Evidence] = {}

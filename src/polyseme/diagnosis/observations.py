@@ -1,6 +1,6 @@
 """What a diagnosis sees: a site's vectors, the variables of its data, the outputs, and what each variable writes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.diagnosis.components import Components, independent_sources
@@ -83,6 +84,7 @@ def observe(
     siblings: Sequence[Network] = (),
     controls: Iterable[Network] = (),
     counted: Bool[Tensor, "row position"] | None = None,
+    reporter: Reporter | None = None,
 ) -> Observations:
     """Read the site, switch every variable of the data off in turn, and keep what changes; see `diagnose`.
 
@@ -115,7 +117,9 @@ def observe(
         inputs, counted = inputs[kept], None if counted is None else counted[kept]
     # Logits of a real vocabulary are not looked at, and a pass of them may not fit the memory.
     vectors, outputs = (
-        _run(network, inputs, place) if _answers(first.logits, 2) else (_read(network, inputs, place), None)
+        _run(network, inputs, place, reporter)
+        if _answers(first.logits, 2)
+        else (_read(network, inputs, place, reporter), None)
     )
     everything, last = _counted(vectors, counted), _rows(vectors)
     if not np.isfinite(everything).all():
@@ -131,7 +135,8 @@ def observe(
     generator = np.random.default_rng(derive_seed(config.seed, "written"))
     written, alike = None, ()
     if variables is not None:
-        written = write(lambda x: _rows(_read(network, x, place)), inputs, variables, last, config, generator)
+        progress = (reporter or Silent()).task("switch variables off", variables.shape[1], "variables")
+        written = write(lambda x: _rows(_read(network, x, place)), inputs, variables, last, config, generator, progress)
     active = int((spread > 1e-6 * spread.max()).sum())
     if written is None and len(everything) < 4 * active:
         raise InputError(
@@ -142,7 +147,7 @@ def observe(
     if written is not None:
         alike = tuple(_sibling(other, place, inputs, variables, written, last.shape[1], config) for other in siblings)
     blind = written is None
-    elsewhere = tuple(_counted(_read(other, inputs, place), counted) for other in controls) if blind else ()
+    elsewhere = tuple(_counted(_read(other, inputs, place, reporter), counted) for other in controls) if blind else ()
     return Observations(
         network=network,
         site=place,
@@ -177,15 +182,24 @@ def parts(inputs: Tensor) -> tuple[Tensor, ...]:
     return inputs.split(max(1, PASS // positions))
 
 
-def _read(network: Network, inputs: Tensor, site: Site) -> Tensor:
-    return torch.cat([network.read(part, [site])[site].to("cpu") for part in parts(inputs)])
+def _read(network: Network, inputs: Tensor, site: Site, reporter: Reporter | None = None) -> Tensor:
+    return torch.cat([network.read(part, [site])[site].to("cpu") for part in _shown(inputs, reporter)])
 
 
-def _run(network: Network, inputs: Tensor, site: Site) -> tuple[Tensor, Array | None]:
+def _shown(inputs: Tensor, reporter: Reporter | None) -> Iterator[Tensor]:
+    """The rows in passes, with their progress."""
+    progress, done = (reporter or Silent()).task("read the site", len(inputs), "rows"), 0
+    for part in parts(inputs):
+        yield part
+        done += len(part)
+        progress.update(done)
+
+
+def _run(network: Network, inputs: Tensor, site: Site, reporter: Reporter | None) -> tuple[Tensor, Array | None]:
     """The site's vectors, and the outputs of each row (of a sequence, those of its last position)."""
     vectors: list[Tensor] = []
     outputs: list[Array] = []
-    for part in parts(inputs):
+    for part in _shown(inputs, reporter):
         got = network.run(part, reads=[site])
         vectors.append(got.reads[site].to("cpu"))
         found = _outputs(got.logits, len(part))

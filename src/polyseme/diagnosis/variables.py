@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from polyseme.core.progress import Progress, Silent
 from polyseme.diagnosis.config import DiagnosisConfig
 
 Array = Float[np.ndarray, "..."]
@@ -99,6 +100,7 @@ def write(
     vectors: Array,
     config: DiagnosisConfig,
     rng: np.random.Generator,
+    progress: Progress | None = None,
 ) -> Written | None:
     """What each variable writes to a site: seen switched off one at a time, or regressed on where they are tokens.
 
@@ -109,12 +111,17 @@ def write(
         vectors: the site's, `[row, d]`.
         config: of the diagnosis.
         rng: draws the rows on which a variable is switched off.
+        progress: receives how many variables are done.
     """
+    progress = progress or Silent()
     if not inputs.is_floating_point():
-        return _regressed(variables, vectors, config, rng)
+        found = _regressed(variables, vectors, config, rng)
+        progress.update(variables.shape[1])
+        return found
     n_contrasts = max(16, min(config.n_contrasts, MAX_CONTRASTS // (variables.shape[1] * vectors.shape[1])))
     changes: list[_Change] = []
     for i in range(variables.shape[1]):
+        progress.update(i)
         rest = resting(variables[:, i])
         away, sign = _pointed(variables[:, i] - rest)
         rows = _some(np.flatnonzero(np.abs(away) > AT_REST), n_contrasts, rng)
@@ -134,6 +141,7 @@ def write(
         # ReLU(x) and ReLU(−x) carry a variable's two signs apart: two features, that never fire together.
         apart = _cosine(parts[0].slope, -parts[1].slope) < 0.5
         changes += parts if apart else [whole]
+    progress.update(variables.shape[1])
     if not changes:
         return None
     directions = np.stack([change.slope for change in changes])

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from polyseme.activations.firings import Firings
 from polyseme.core.config import Config, Resamples
 from polyseme.core.errors import InputError
+from polyseme.core.progress import Progress, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.core.stats import least_documents, resampling_weights
 
@@ -85,6 +86,7 @@ def specificity(
     *,
     config: SpecificityConfig | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Specificity:
     """Model-specificity: max_j corr(f_i, f_j of another seed) − max_j corr(f_i, f_j of a control), cross-fitted.
 
@@ -100,6 +102,7 @@ def specificity(
         controls: name to a dictionary trained alike on each control network.
         config: resamples and memory.
         seed: of the split and the resampling.
+        progress: receives how many latents are done, half of the work being the choice of matches.
 
     Raises:
         InputError: the firings do not lie on the same tokens, or there are fewer than two documents.
@@ -119,8 +122,11 @@ def specificity(
     ]
     judged = [_Side(firings, half) for half in halves]
 
-    others = {"": _Match(judged, other_seed, halves, config.chunk_bytes)}
-    others |= {name: _Match(judged, given, halves, config.chunk_bytes) for name, given in controls.items()}
+    progress = progress or Silent()
+    others: dict[str, _Match] = {}
+    for name, given in {"": other_seed, **controls}.items():
+        others[name] = _Match(judged, given, halves, config.chunk_bytes)
+        progress.update(0.5 * firings.n_latents * len(others) / (1 + len(controls)))
     fired = firing_documents(firings)
     parts: list[dict[str, Margin]] = []
     step = max(1, config.chunk_bytes // (64 * config.n_resamples))
@@ -129,6 +135,7 @@ def specificity(
         drawn = {name: match.correlations(judged, some, weights) for name, match in others.items()}
         margins = {f"margin {name}": drawn[""].minus(drawn[name]) for name in controls}
         parts.append({name: _margin(found, fired[some], config.level) for name, found in (drawn | margins).items()})
+        progress.update(0.5 * firings.n_latents + 0.5 * (int(some[-1]) + 1))
 
     def joined(name: str) -> Margin:
         return Margin(

@@ -13,6 +13,7 @@ from torch import nn
 
 from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter
 from polyseme.networks.building import build, first_line, read_tokenizer
 from polyseme.networks.families import Family, find_family
 from polyseme.networks.folders import named_files
@@ -47,7 +48,7 @@ class NetworkConfig(Config):
     reinit: ReinitConfig | None = None
     """Make the weights random, with chosen statistics kept: a control."""
 
-    def build(self) -> Network:
+    def build(self, reporter: Reporter | None = None) -> Network:
         """Load it; see `load_network`."""
         return load_network(
             self.source,
@@ -57,6 +58,7 @@ class NetworkConfig(Config):
             download=self.download,
             linear=self.linear,
             reinit=self.reinit,
+            reporter=reporter,
         )
 
 
@@ -71,6 +73,7 @@ def load_network(
     download: bool = False,
     linear: Literal["plain", "fused"] = "plain",
     reinit: ReinitConfig | None = None,
+    reporter: Reporter | None = None,
     example_inputs: Inputs | None = None,
     causal: bool | None = None,
     predicts_tokens: bool | None = None,
@@ -93,6 +96,7 @@ def load_network(
         linear: `fused` computes linear maps through oneDNN where that can be had on the CPU, and attention by a loop
             in C (`networks.fusion`).
         reinit: make the weights random, with chosen statistics kept.
+        reporter: receives the progress of that.
         example_inputs: inputs that run, for a module of an unknown kind; site widths are measured on them.
         causal: whether position t sees only positions up to t; by default this is measured where it is asked for, and
             False for a network that reads no tokens.
@@ -131,7 +135,8 @@ def load_network(
         fuse(placed, *_fusible(placed, base, family))
     record = None
     if reinit is not None:
-        record = reinit.build(placed, embeddings=[f"{base}{name}" for name in family.embeddings] if family else ())
+        embeddings = [f"{base}{name}" for name in family.embeddings] if family else ()
+        record = reinit.build(placed, embeddings=embeddings, reporter=reporter)
     network = Network(
         placed,
         run=run,

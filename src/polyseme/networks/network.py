@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.networks import measure
 from polyseme.networks.edits import Edit
@@ -126,6 +127,12 @@ class Network:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over class, config, weights, re-initialisation and fusion; 64 hex digits, computed once."""
+        return self._fingerprint
+
+    def hash_weights(self, reporter: Reporter) -> str:
+        """`fingerprint`, with its progress where it is computed first: large weights take a while."""
+        if self.reinit is None and "_fingerprint" not in self.__dict__:
+            self.__dict__["_fingerprint"] = weights_fingerprint(self.module, reporter)
         return self._fingerprint
 
     @cached_property

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyseme.core.config import Config, Seed
+from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
 from polyseme.networks.weights import weights_fingerprint
 
@@ -36,9 +37,11 @@ class ReinitConfig(Config):
     seed: Seed = 0
     """Each parameter's randomness depends on this and on its name alone."""
 
-    def build(self, module: nn.Module, *, embeddings: Collection[str] = ()) -> "ReinitRecord":
+    def build(
+        self, module: nn.Module, *, embeddings: Collection[str] = (), reporter: Reporter | None = None
+    ) -> "ReinitRecord":
         """Re-initialise `module` in place; see `reinitialise`."""
-        return reinitialise(module, self, embeddings=embeddings)
+        return reinitialise(module, self, embeddings=embeddings, reporter=reporter)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,13 @@ class ReinitRecord:
 
 
 @torch.no_grad()
-def reinitialise(module: nn.Module, config: ReinitConfig, *, embeddings: Collection[str] = ()) -> ReinitRecord:
+def reinitialise(
+    module: nn.Module,
+    config: ReinitConfig,
+    *,
+    embeddings: Collection[str] = (),
+    reporter: Reporter | None = None,
+) -> ReinitRecord:
     """Re-initialise `module`'s weight matrices in place.
 
     Weights that several modules share are drawn once, and stay shared.
@@ -71,8 +80,9 @@ def reinitialise(module: nn.Module, config: ReinitConfig, *, embeddings: Collect
         module: the network.
         config: how.
         embeddings: names of parameters that embed the input, beside the weights of every `nn.Embedding`.
+        reporter: receives how many weights are drawn; a spectrum takes a singular value decomposition of each matrix.
     """
-    source = weights_fingerprint(module)
+    source = weights_fingerprint(module, reporter)
     names: dict[int, list[str]] = {}
     parameters: dict[int, Tensor] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -82,6 +92,8 @@ def reinitialise(module: nn.Module, config: ReinitConfig, *, embeddings: Collect
     embedding |= {key for key, known in names.items() if not set(known).isdisjoint(embeddings)}
     replaced: list[str] = []
     kept: list[str] = []
+    total, done = sum(parameter.numel() for parameter in parameters.values()), 0
+    progress = (reporter or Silent()).task(f"random weights ({config.kind})", total, "weights")
     for key, parameter in parameters.items():
         name = min(names[key])
         is_kept = parameter.dim() < 2 or (config.keep_embeddings and key in embedding)
@@ -89,6 +101,8 @@ def reinitialise(module: nn.Module, config: ReinitConfig, *, embeddings: Collect
         if not is_kept:
             generator = make_generator(config.seed, "reinit", config.kind, name)
             parameter.copy_(_DRAWS[config.kind](_matrix(parameter), generator).reshape(parameter.shape))
+        done += parameter.numel()
+        progress.update(done)
     tied = tuple(sorted(tuple(sorted(known)) for known in names.values() if len(known) > 1))
     return ReinitRecord(config, source, tuple(sorted(replaced)), tuple(sorted(kept)), tied)
 

@@ -7,13 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyseme.core.progress import Reporter, Silent
 from polyseme.networks.fusion import fused_parts
 
 # What a Hugging Face config records beside the network's function: where it came from and what wrote it.
 _INCIDENTAL = ("_name_or_path", "transformers_version", "architectures", "dtype", "use_cache")
 
 
-def weights_fingerprint(module: nn.Module) -> str:
+_SLOW_BYTES = 2**29
+"""Weights that take so long to hash that their progress is shown."""
+
+
+def weights_fingerprint(module: nn.Module, reporter: Reporter | None = None) -> str:
     """SHA-256 (64 hex digits) over class, config, and the name, dtype, shape and bytes of every tensor of the state.
 
     Weights that several modules share are hashed once. The same network gives the same hash on every device; one whose
@@ -28,12 +33,17 @@ def weights_fingerprint(module: nn.Module) -> str:
     header |= dict.fromkeys(fused_parts(module), "fused")
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, default=str).encode())
     seen: dict[tuple[int, int], str] = {}
-    for name, tensor in sorted(module.state_dict().items()):
+    state = module.state_dict()
+    total, done = sum(tensor.nbytes for tensor in state.values()), 0
+    progress = ((reporter if total > _SLOW_BYTES else None) or Silent()).task("hash the weights", total / 1e6, "MB")
+    for name, tensor in sorted(state.items()):
         key = (tensor.data_ptr(), tensor.numel())
         shared = seen.setdefault(key, name) if tensor.numel() else name
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{shared}\n".encode())
         if shared == name:
             digest.update(_bytes(tensor))
+        done += tensor.nbytes
+        progress.update(done / 1e6)
     return digest.hexdigest()
 
 

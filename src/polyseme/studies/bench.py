@@ -73,10 +73,12 @@ class Bench:
             scratch: names of folders that a killed process is resumed from.
         """
         made = False
+        shown = f"{name} ({label})" if label else name
 
         def making(folder: Path) -> None:
             nonlocal made
             made = True
+            self.reporter.message(f"stage {shown}")
             make(folder)
 
         key = self.store.key(name, config, inputs, version=version)
@@ -91,7 +93,6 @@ class Bench:
             fresh=self.fresh and key not in {record.key for record in self.records},
             reporter=self.reporter,
         )
-        shown = f"{name} ({label})" if label else name
         record = StageRecord(shown, artifact.key, tuple(inputs), artifact.seconds, not made)
         self.records.append(record)
         if self.run is not None:

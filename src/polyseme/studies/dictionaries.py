@@ -68,7 +68,7 @@ def dictionaries_stage(
         ]
         trained = fit(jobs, source, study.training, checkpoints=folder / "checkpoints", reporter=bench.reporter)
         few = first_windows(subject.tokens.train, MEAN_TOKENS)
-        means = site_means(network, few, subject.sites)
+        means = site_means(network, few, subject.sites, reporter=bench.reporter)
         save_tensors(folder / "means.safetensors", means)
         save_json(folder / "history.json", {t.name: t.history for t in trained})
         for (site, seed), job in zip(keys, trained, strict=True):

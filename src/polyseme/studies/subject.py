@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
 from polyseme.networks import Network
@@ -28,6 +29,7 @@ class Subject:
         base: fingerprint of the network before any control changed its weights.
         sites: name in the config to the resolved site.
         tokens: what it is trained and measured on.
+        reporter: receives the progress of building the network.
     """
 
     study: StudyConfig
@@ -36,11 +38,12 @@ class Subject:
     sites: dict[str, Site]
     tokens: Tokens
     _network: Network | None = field(default=None, repr=False)
+    reporter: Reporter = field(default_factory=Silent, repr=False)
 
     @cached_property
     def network(self) -> Network:
         """The network, its weights changed where the study is a control on weights."""
-        return self._network or self.study.network.build()
+        return self._network or self.study.network.build(self.reporter)
 
     @property
     def identity(self) -> dict[str, object]:

@@ -115,6 +115,7 @@ def _side(
             allow_fewer=config.allow_fewer,
             special_tokens=config.special_tokens,
             reporter=bench.reporter,
+            progress=progress,
         )
         save_windows(folder, windows)
         progress.update(windows.n_tokens, windows.n_tokens, f"{len(windows.names):,} documents")
