@@ -1,5 +1,6 @@
 """The whole line on a tiny network: it ends in a report, its numbers can be recomputed, and nothing is done twice."""
 
+import io
 import json
 import math
 import re
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import polyseme
+from polyseme.cli.summary import print_summary
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.core.records import MetricRecord
@@ -105,6 +108,37 @@ def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged
     assert f"of {n_judged} judged" in judged.data.headlines[0]
     page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
     assert f"{len(judged.data.latents)} of 64 latents are shown" in page
+
+
+def test_every_selection_of_the_report_says_of_how_many(judged: polyseme.StudyResult) -> None:
+    page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
+    for latent in judged.shown():
+        if latent.contexts:
+            fires = sum(c.activations[c.focus] > 0 for c in latent.contexts)
+            assert f"{fires} of its {latent.n_tokens:,} firings are shown" in page
+        assert len(latent.top_tokens) <= latent.n_listed
+    file = io.StringIO()
+    print_summary(judged.data, console=Console(file=file, width=200))
+    # fvu, l0, cosine, shrinkage, dead and dense; CE clean, patched, increase, recovered twice, KL.
+    assert "2 of 12 metrics that are compared with the controls are shown; the report has all." in file.getvalue()
+
+
+def test_a_network_that_predicts_nothing_is_not_called_better_or_worse(judged: polyseme.StudyResult) -> None:
+    """Every network here is random: ln 300 = 5.70 nats, and none predicts better."""
+    for comparison in judged.data.comparisons:
+        for value in comparison.controls:
+            if comparison.trained.name in ("ce_patched", "ce_increase", "ce_recovered", "kl"):
+                assert math.isnan(value.gap)
+                assert value.gap_interval is None
+                assert "no better than a uniform guess" in value.note
+            else:
+                assert not value.note
+    assert all("is not compared" in control.note for control in judged.data.summary.controls)
+    assert judged.data.faithfulness is not None
+    assert len(judged.data.faithfulness.notes) == 1
+    page = judged.report.read_text()
+    assert page.count("not compared") >= 2
+    assert "CE recovered was not measured: the network&#39;s own loss" in page
 
 
 def test_a_part_of_the_table_is_asked_for_by_site_and_verdict(judged: polyseme.StudyResult) -> None:

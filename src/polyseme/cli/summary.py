@@ -143,6 +143,16 @@ def _controls(write: _Writer, report: StudyReport) -> None:
                 gap = gap_of(value.gap, row.trained), gap_bounds(value.gap_interval, row.trained)
                 write.row(table, f"  on {value.control}", value_of(value.record), *gap)
         write.console.print(table)
+    _of_all(write, report)
+
+
+def _of_all(write: _Writer, report: StudyReport) -> None:
+    """What of the comparisons with the controls stands above."""
+    every = {(c.trained.name, str(c.trained.scope.get("ablation", ""))) for c in report.comparisons if c.controls}
+    shown = {(c.trained.name, str(c.trained.scope.get("ablation", ""))) for c in report.comparisons if _shown(c)}
+    n = sum(name in _SHOWN for name, _ in every & shown)
+    if n < len(every):
+        write.line(f"{n} of {len(every)} metrics that are compared with the controls are shown; the report has all.")
 
 
 def _shown(comparison: Comparison) -> bool:

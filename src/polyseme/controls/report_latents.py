@@ -87,6 +87,7 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             neighbours=(*near[latent], *together[latent]),
             histogram=reader.histogram(latent),
             top_tokens=reader.top_tokens(latent),
+            n_listed=reader.n_listed(latent),
             top_logits=logits[row][0],
             bottom_logits=logits[row][1],
             contexts=reader.contexts(latent, ce, kl if shows_kl else None),

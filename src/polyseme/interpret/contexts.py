@@ -86,6 +86,10 @@ class LatentReader:
             for t, mean in self._token_means(latent)[:n]
         )
 
+    def n_listed(self, latent: int) -> int:
+        """How many tokens `top_tokens` chooses from."""
+        return len(self._token_means(latent))
+
     def contexts(
         self,
         latent: int,

@@ -137,7 +137,9 @@ class LatentReport(Record):
     histogram: Histogram | None = None
     """Of its non-zero activations."""
     top_tokens: tuple[TokenWeight, ...] = ()
-    """Tokens by mean activation."""
+    """The first tokens by mean activation."""
+    n_listed: int = 0
+    """How many tokens could be listed: it fires on them, and they occur often enough."""
     top_logits: tuple[TokenWeight, ...] = ()
     """Highest direct logit effects of its write direction (nothing in between, no final norm)."""
     bottom_logits: tuple[TokenWeight, ...] = ()

@@ -148,6 +148,11 @@ def _level(activation: float, greatest: float) -> int:
     return max(1, min(LEVELS, math.ceil(LEVELS * abs(activation) / greatest)))
 
 
+def _firing_contexts(latent: LatentReport) -> int:
+    """How many of the contexts shown are of tokens where the latent fires."""
+    return sum(context.activations[context.focus] > 0 for context in latent.contexts)
+
+
 def _by_stratum(latent: LatentReport) -> list[tuple[str, list[Context]]]:
     groups = [(STRATUM_NAMES[s], [c for c in latent.contexts if c.stratum == s]) for s in STRATA]
     return [(name, contexts) for name, contexts in groups if contexts]
@@ -354,6 +359,7 @@ def _environment() -> Environment:
         "points_note": _points_note,
         "pieces": pieces,
         "by_stratum": _by_stratum,
+        "firing_contexts": _firing_contexts,
         "effects_of": _effects_of,
         "effect_at": effect_at,
         "tests_of": _tests,
