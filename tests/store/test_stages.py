@@ -13,6 +13,7 @@ import pytest
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.store import Store, files, find_run, list_runs, load_json, save_array, save_json, sha256
+from polyseme.store.locks import lock
 from polyseme.store.stages import Manifest
 from tests.store.listener import Listener
 
@@ -382,3 +383,87 @@ def test_a_root_may_be_a_link_and_its_name_need_not_be_utf8(tmp_path):
 def test_an_unknown_artifact_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no artifact"):
         Store(tmp_path).find("../..", "0" * 64)
+
+
+@pytest.mark.parametrize("place", ["objects", "objects/.locks", "lock", "partial", "inside", "final"])
+def test_nothing_is_written_through_links_among_the_artifacts(tmp_path, place):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").write_text("precious")
+    root = tmp_path / "runs"
+    artifact = stage(Store(root), "harvest", {}, {}, Maker())
+    files.remove(artifact.path)
+    partial = artifact.path.with_name(artifact.path.name + ".partial")
+    where = {
+        "objects": root / "objects",
+        "objects/.locks": root / "objects" / ".locks",
+        "lock": root / "objects" / ".locks" / artifact.path.name,
+        "partial": partial,
+        "inside": partial / "notes",
+        "final": artifact.path,
+    }[place]
+    files.remove(where)
+    where.parent.mkdir(parents=True, exist_ok=True)
+    where.symlink_to(victim / "precious" if place == "lock" else victim)
+    if place in ("partial", "inside", "final"):
+        stage(Store(root), "harvest", {}, {}, Maker(), reporter=Listener())
+    else:
+        with pytest.raises(InputError, match="link") as caught:
+            stage(Store(root), "harvest", {}, {}, Maker())
+        assert caught.value.fix
+    assert [path.name for path in victim.iterdir()] == ["precious"]
+    assert (victim / "precious").read_text() == "precious"
+
+
+def test_what_dead_processes_left_is_swept_and_what_can_be_resumed_stays(tmp_path):
+    objects = tmp_path / "objects"
+    stage(Store(tmp_path), "harvest", {}, {}, Maker())
+    old = time.time() - 31 * 86_400
+    for name, age in (("young", 0), ("old", old), ("held", old)):
+        (objects / f"{name}-0000000000000000.partial").mkdir()
+        (objects / f"{name}-0000000000000000.partial" / "a").write_text("")
+        (objects / ".locks" / f"{name}-0000000000000000").write_text("999999999 somewhere")
+        for path in (objects / f"{name}-0000000000000000.partial").rglob("*"):
+            os.utime(path, (age or time.time(),) * 2)
+        os.utime(objects / f"{name}-0000000000000000.partial", (age or time.time(),) * 2)
+    (objects / ".locks" / "done-0000000000000000").write_text("999999999 somewhere")
+    (objects / ".harvest-0000000000000000.12-ab.tmp").mkdir()
+    (tmp_path / "demo-00000000").mkdir()
+    for name, age in ((".run.json.1-ab.tmp", old), (".run.json.2-ab.tmp", time.time()), (".mine.tmp", old)):
+        (tmp_path / "demo-00000000" / name).write_text("")
+        os.utime(tmp_path / "demo-00000000" / name, (age, age))
+    listener = Listener()
+    with lock(objects / ".locks" / "held-0000000000000000", on_wait=print):
+        stage(Store(tmp_path), "other", {}, {}, Maker(), reporter=listener)
+    left = sorted(path.name for path in objects.iterdir() if not path.name.startswith(("harvest", "other")))
+    assert left == [".locks", "held-0000000000000000.partial", "young-0000000000000000.partial"]
+    assert [path.name for path in (objects / ".locks").iterdir()] == ["young-0000000000000000"]
+    assert sorted(p.name for p in (tmp_path / "demo-00000000").iterdir()) == [".mine.tmp", ".run.json.2-ab.tmp"]
+    assert len(listener.messages) == 1
+    assert "31 days" in listener.messages[0]
+
+
+def test_a_lock_let_go_is_gone_and_a_waiter_gets_a_new_one(tmp_path):
+    path, order = tmp_path / "locks" / "a", []
+
+    def work(name):
+        for _ in range(20):
+            with lock(path, on_wait=lambda _: None):
+                order.append(name)
+                assert path.exists()
+                order.append(name)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order[::2] == order[1::2]  # never two inside at once
+    assert not path.exists()
+
+
+def test_what_is_no_lock_file_is_left_alone(tmp_path):
+    (tmp_path / "a").write_text("my notes")
+    with pytest.raises(InputError, match="no lock file"), lock(tmp_path / "a", on_wait=print):
+        pass
+    assert (tmp_path / "a").read_text() == "my notes"

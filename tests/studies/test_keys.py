@@ -1,0 +1,154 @@
+"""Which stages a changed setting computes again: those that rest on it, and no others."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyseme.activations import HarvestConfig
+from polyseme.controls.study import ControlledStudyConfig, find
+from polyseme.core.progress import Silent
+from polyseme.store import Store
+from polyseme.studies.bench import Bench
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.dictionaries import dictionaries_stage
+from polyseme.studies.subject import Subject
+from polyseme.studies.tokens import Tokens
+from polyseme.training import TrainingConfig
+from polyseme.training.config import LeaveOutConfig
+from tests.studies.small import small_config
+
+BASE: dict[str, Any] = {
+    "sites": ["blocks.1.resid_post"],
+    "tokens": {
+        "train": 1500,
+        "heldout": 500,
+        "splice": 150,
+        "heldout_fraction": 0.4,
+        "context": 16,
+        "heldout_document_tokens": 60,
+    },
+    "training": {"n_tokens": 1024, "batch_size": 128},
+    "controls": [{"kind": "gaussian_reinit"}],
+    "causal": {"n_samples": 3},
+    "evaluation": {"n_resamples": 100, "lookup_tokens": 500, "n_continuations": 0},
+}
+OF_DICTIONARIES = {"dictionaries", "readings", "splice", "causal", "specificity", "stability"}
+OF_HELDOUT = {"tokens (heldout)", "readings", "causal", "specificity", "stability", "baselines"}
+ALL = {"tokens (train)", *OF_DICTIONARIES, *OF_HELDOUT}
+
+CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "what is shown, judged, resampled, kept or bounds the memory": (
+        {
+            "name": "another",
+            "shown": 7,
+            "verdicts": {"alpha": 0.01},
+            "training": {"checkpoint_seconds": 1.0},
+            "harvest": {"cache": "disk", "prefetch": True},
+            "evaluation": {"n_resamples": 200, "batch_windows": 4},
+            "causal": {"tokens_per_pass": 512, "max_ghosts": 64, "logit_bytes": 2**27},
+        },
+        set(),
+    ),
+    "heldout": ({"tokens": {"heldout": 600}}, OF_HELDOUT),
+    "heldout_document_tokens": ({"tokens": {"heldout_document_tokens": 50}}, {*OF_HELDOUT, "splice"}),
+    "splice": ({"tokens": {"splice": 300}}, {"splice"}),
+    "train": ({"tokens": {"train": 1800}}, {"tokens (train)", *OF_DICTIONARIES}),
+    "seed of the tokens": ({"tokens": {"seed": 1}}, ALL),
+    "allow_fewer": ({"tokens": {"allow_fewer": True}}, {"tokens (train)", "tokens (heldout)"}),
+    "k": ({"dictionary": {"k": 5}}, OF_DICTIONARIES),
+    "seeds": ({"seeds": [0, 2]}, OF_DICTIONARIES),
+    "lookup_tokens": ({"evaluation": {"lookup_tokens": 900}}, {"baselines"}),
+    "n_samples": ({"causal": {"n_samples": 4}}, {"causal"}),
+}
+
+
+def config(network: Path, texts: Path, /, **changes: Any) -> ControlledStudyConfig:
+    base = small_config(network, texts, **BASE)
+    for name, value in changes.items():
+        base[name] = {**base.get(name, {}), **value} if isinstance(value, dict) else value
+    return ControlledStudyConfig.model_validate(base)
+
+
+def made(study: ControlledStudyConfig, root: Path) -> set[str]:
+    """Names of the stages of the study itself that were computed, labels aside but for the side of the tokens."""
+    bench = Bench(Store(root), Silent())
+    find(study, bench)
+    new = [record.stage for record in bench.records if not record.reused]
+    return {name if name.startswith("tokens") else name.split(" (")[0] for name in new}
+
+
+@pytest.fixture(scope="module")
+def finished(small_network: Path, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("keys")
+    assert made(config(small_network, small_corpus), root) == ALL
+    return root
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_change_computes_again_what_rests_on_it_and_nothing_else(
+    finished: Path, small_network: Path, small_corpus: Path, change: str
+) -> None:
+    changes, expected = CHANGES[change]
+    assert made(config(small_network, small_corpus, **changes), finished) == expected
+
+
+def test_what_was_moved_or_renamed_is_not_computed_again(
+    finished: Path, small_network: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    network = shutil.copytree(small_network, tmp_path / "network")
+    corpus = shutil.copytree(small_corpus, tmp_path / "texts")
+    assert made(config(network, corpus, corpus={"glob": "*.txt"}), finished) == set()
+
+
+class Stopped(Exception):  # noqa: N818 - a signal: what the key is made of is known
+    def __init__(self, identity: Any):
+        self.identity = identity
+
+
+class Listening(Bench):
+    """A bench that makes nothing and remembers what a stage's key would be made of."""
+
+    def stage(self, name: str, config: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+        raise Stopped(self.store.key(name, config, inputs))
+
+
+def _key(study: StudyConfig, tokens: Tokens, root: Path) -> str:
+    subject = Subject(study, "trained", "network", {"a": study.network.build().site("blocks.0.resid_post")}, tokens)
+    with pytest.raises(Stopped) as caught:
+        dictionaries_stage(subject, Listening(Store(root), Silent()))
+    return caught.value.identity
+
+
+OTHER = {
+    "training": {
+        "n_tokens": 77, "batch_size": 77, "lr": 0.077, "warmup": 0.07, "decay": 0.07, "beta1": 0.7, "beta2": 0.7,
+        "clip": 0.7, "target_l0": 7.0, "sparsity_warmup": 0.07, "dead_after": 77, "checkpoint_seconds": 7.0,
+        "leave_out": LeaveOutConfig(norm=7.0),
+    },
+    "harvest": {
+        "block_tokens": 77, "batch_windows": 7, "cache": "disk", "shard_dtype": "float16", "prefetch": True, "seed": 7,
+    },
+}  # fmt: skip
+DECIDES_NOTHING = {"checkpoint_seconds", "cache", "prefetch", "shard_dtype"}
+"""`shard_dtype` decides where shards are kept; see the last assertion below."""
+
+
+def test_every_field_of_training_and_harvest_is_in_the_key_unless_it_decides_nothing(
+    finished: Path, small_network: Path, small_corpus: Path
+) -> None:
+    base = config(small_network, small_corpus).plain()
+    bench = Bench(Store(finished), Silent())
+    tokens = find(config(small_network, small_corpus), bench).real.subject.tokens
+    before = _key(base, tokens, finished)
+    for part, model in (("training", TrainingConfig), ("harvest", HarvestConfig)):
+        known = set(OTHER[part])
+        missing = set(model.model_fields) - known
+        assert not missing, f"say in OTHER what other value {missing} may have"
+        for name, value in OTHER[part].items():
+            changed = getattr(base, part).model_copy(update={name: value})
+            same = _key(base.model_copy(update={part: changed}), tokens, finished) == before
+            assert same == (name in DECIDES_NOTHING), name
+    halved = base.harvest.model_copy(update={"cache": "disk", "shard_dtype": "float16"})
+    assert _key(base.model_copy(update={"harvest": halved}), tokens, finished) != before
