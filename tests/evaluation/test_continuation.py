@@ -2,12 +2,16 @@
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from polyseme.core.errors import InputError
+from polyseme.corpora import load_windows
 from polyseme.evaluation.continuation import ContinuationConfig, continue_text
+from tests.corpora.test_loading import Memory
+from tests.corpora.tokenizers import MARKERS, byte_bpe
 from tests.evaluation.fakes import FIRST, SECOND, WIDTH, Constant, FakeNetwork, Identity, Linear, make_windows
 
 
@@ -95,3 +99,31 @@ def test_bad_input():
         write({}, SHORT.model_copy(update={"prompt_tokens": 11, "new_tokens": 1}))
     with pytest.raises(InputError, match=r"width 5.*width 6"):
         write({FIRST: Identity(5)})
+
+
+class _Writing(FakeNetwork):
+    """Writes the same text after any prompt."""
+
+    def __init__(self, ids: list[int], n_prompt: int):
+        super().__init__()
+        self._ids, self._n_prompt = ids, n_prompt
+
+    def run(self, inputs, **more):
+        logits = torch.zeros(len(inputs), 400)
+        logits[:, self._ids[inputs.shape[1] - self._n_prompt]] = 1
+        return SimpleNamespace(logits=logits)
+
+
+def test_a_word_that_serves_for_padding_ends_no_text_and_a_control_token_does():
+    tokenizer = byte_bpe()
+    tokenizer.pad_token = "."
+    text = f"a. the river. a stone. yes. and more. so it goes. {MARKERS[0]}user. done"
+    windows = load_windows(Memory([text]), tokenizer, split="train", heldout_fraction=0.0, context=96)
+    written = tokenizer(f". no. it. ends.{MARKERS[1]} not here . . . . . . . . . . .")["input_ids"]
+    config = ContinuationConfig(n_prompts=1, prompt_tokens=5, new_tokens=min(len(written), 60))
+    network = _Writing(written, 5)
+    network.context = None
+    (one,) = continue_text(network, windows, {}, tokenizer=tokenizer, config=config)
+    assert one.clean == f". no. it. ends.{MARKERS[1]}"
+    assert text.startswith(one.prompt)
+    assert one.prompt + one.true == text[: text.index(MARKERS[0])] + MARKERS[0]

@@ -76,6 +76,19 @@ class Frame:
     note: str = ""
 
 
+def ending_ids(tokenizer: Any) -> tuple[set[int], set[int]]:
+    """Ids that end a text when a network writes them, and those of them that a reader is not shown.
+
+    A tokenizer that cannot be asked for more (of a toy) ends with its special tokens and shows none.
+    """
+    if not isinstance(tokenizer, Tokenizer):
+        every: set[int] = set(getattr(tokenizer, "all_special_ids", ()))
+        return every, every
+    around = frame(tokenizer)
+    hidden = {*around.opening, *around.closing}
+    return {*control_tokens(tokenizer).spelling} | hidden, hidden
+
+
 def encode_plainly(tokenizer: Tokenizer, texts: list[str], special_tokens: SpecialTokens) -> list[list[int]]:
     """Token ids of whole texts, nothing added and nothing cut off, whatever the tokenizer was saved with."""
     return tokenizer(

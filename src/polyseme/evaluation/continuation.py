@@ -16,6 +16,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.corpora.special import ending_ids
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.reconstruction import check_width
 from polyseme.evaluation.splice import Edit, Runner, patch_edits
@@ -93,19 +94,18 @@ def continue_text(
     rows = _prompts(windows, config)
     prompt = torch.from_numpy(windows.tokens[rows, : config.prompt_tokens].astype(np.int64))
     counted = torch.from_numpy(~windows.special[rows, : config.prompt_tokens])
-    special = set(windows.tokens[windows.special].tolist()) | set(getattr(tokenizer, "all_special_ids", []))
+    special, hidden = ending_ids(tokenizer)  # not padding's: an ordinary word may serve for it
     progress = (reporter or Silent()).task("text, clean and patched", 2 * config.new_tokens, "tokens")
     clean = _write(network, prompt, counted, {}, special, config)
     progress.update(config.new_tokens)
     patched = _write(network, prompt, counted, dictionaries, special, config)
     progress.update(2 * config.new_tokens)
     start, stop = config.prompt_tokens, config.prompt_tokens + config.new_tokens
-    true = [_until_special(windows.tokens[row, start:stop].tolist(), special) for row in rows]
+    true = [_rest(windows, int(row), start, stop) for row in rows]
     documents = [windows.names[d] for d in windows.document[rows, start - 1]]
-    prompts = [prompt[i][counted[i]].tolist() for i in range(len(rows))]
     return [
-        _side_by_side(tokenizer, *parts, special)
-        for parts in zip(documents, prompts, clean, patched, true, strict=True)
+        _side_by_side(tokenizer, *parts, hidden)
+        for parts in zip(documents, prompt.tolist(), clean, patched, true, strict=True)
     ]
 
 
@@ -178,6 +178,15 @@ def _until_special(tokens: list[int], special: set[int]) -> list[int]:
     return tokens[: end + 1]
 
 
+def _rest(windows: Windows, row: int, start: int, stop: int) -> list[int]:
+    """What follows in the same document, up to its first special token."""
+    same = windows.document[row, start:stop] == windows.document[row, start - 1]
+    goes_on = same & ~windows.special[row, start:stop]
+    n = int(goes_on.argmin()) if not goes_on.all() else len(goes_on)
+    # A control token that the document spells out ends a text as it does where a network writes it.
+    return windows.tokens[row, start : start + n + (n < len(same) and bool(same[n]))].tolist()
+
+
 def _side_by_side(
     tokenizer: Any,
     document: str,
@@ -185,14 +194,14 @@ def _side_by_side(
     clean: list[int],
     patched: list[int],
     true: list[int],
-    special: set[int],
+    hidden: set[int],
 ) -> Continuation:
     same = [a == b for a, b in zip(clean, patched, strict=False)]
     longest = max(len(clean), len(patched))
     diverges = next((i for i, equal in enumerate(same) if not equal), len(same) if len(same) < longest else None)
 
     def text(tokens: list[int]) -> str:
-        return str(tokenizer.decode([token for token in tokens if token not in special]))
+        return str(tokenizer.decode([token for token in tokens if token not in hidden]))
 
     return Continuation(
         document=document,

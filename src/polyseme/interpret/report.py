@@ -323,7 +323,7 @@ class StudySummary(Record):
     n_heldout_tokens: int
     n_heldout_documents: int
     context: int
-    excluded: str = "special tokens: beginning-of-sequence, separators, padding"
+    excluded: str = "special tokens: beginning-of-sequence, separators, padding, control tokens that a text spells out"
     """What is left out of training and of every statistic."""
     seeds: tuple[int, ...]
     controls: tuple[ControlSummary, ...] = ()

@@ -37,4 +37,4 @@ def continuations_stage(subject: Subject, trained: Trained, bench: Bench) -> lis
     def load(artifact: Artifact) -> list[Continuation]:
         return artifact.parsed("continuations.json", _LIST.validate_python)
 
-    return bench.stage("continuations", stage, inputs, make, load, label=subject.label)[1]
+    return bench.stage("continuations", stage, inputs, make, load, label=subject.label, version=2)[1]
