@@ -24,6 +24,7 @@ from polyseme.controls.study import study as run_study
 from polyseme.corpora import load_saved_windows
 from polyseme.store import Store, load_array
 from polyseme.studies import dictionaries as dictionaries_stage
+from polyseme.studies import statistics as statistics_stage
 from polyseme.studies.subject import dictionary_name
 from polyseme.studies.tokens import first_windows
 
@@ -72,7 +73,7 @@ def main() -> None:
     clock = Clock()
     LiveSource.batches = clock.waits("batches", LiveSource.batches)
     dictionaries_stage.fit = clock.call("fit", dictionaries_stage.fit)
-    dictionaries_stage.site_means = clock.call("means", dictionaries_stage.site_means)
+    statistics_stage.site_statistics = clock.call("means", statistics_stage.site_statistics)
     result = run_study(config, root=root, reporter=make_reporter())
     print(
         json.dumps(

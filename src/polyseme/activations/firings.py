@@ -8,9 +8,11 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from scipy.sparse import csc_array, csr_array
+from torch import Tensor
 
+from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading, read_windows
 from polyseme.core.batch import Latents
 from polyseme.core.errors import DamagedArtifact, InputError
@@ -173,17 +175,24 @@ class FiringsCollector:
 
     Args:
         n_latents: dictionary name to its width.
+        trained_on: dictionary name to its site and to what tells the vectors that training left in; at the others its
+            latents do not fire.
     """
 
-    def __init__(self, n_latents: Mapping[str, int]):
-        self._n_latents = dict(n_latents)
+    def __init__(self, n_latents: Mapping[str, int], trained_on: Mapping[str, tuple[Site, Ordinary]] | None = None):
+        self._n_latents, self._trained_on = dict(n_latents), dict(trained_on or {})
         self._entries: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in n_latents}
         self._ids: dict[str, list[np.ndarray]] = {part: [] for part in _IDS}
 
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:
         """Add one batch, in window order."""
         for name in self._n_latents:
-            self._entries[name].append(_entries(latents[name]))
+            found = latents[name]
+            if name in self._trained_on:
+                site, ordinary = self._trained_on[name]
+                kept = ordinary.mask(reading.vectors[site].float(), torch.from_numpy(reading.position))
+                found = _firing_at(found, kept)
+            self._entries[name].append(_entries(found))
         for part in _IDS:
             self._ids[part].append(getattr(reading, part))
 
@@ -194,6 +203,16 @@ class FiringsCollector:
             name: Firings(_matrix(entries, len(joined["token"]), self._n_latents[name]), **joined)
             for name, entries in self._entries.items()
         }
+
+
+def _firing_at(latents: Latents, rows: Bool[Tensor, " batch"]) -> Latents:
+    """The latents of these rows, none of the others."""
+    if bool(rows.all()):
+        return latents
+    rows = rows.to(latents.offsets.device)
+    kept, offsets = rows[latents.rows], torch.zeros_like(latents.offsets)
+    torch.cumsum(latents.offsets.diff() * rows, 0, out=offsets[1:])
+    return Latents(latents.values[kept], latents.indices[kept], offsets, latents.n_latents)
 
 
 def _entries(latents: Latents) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

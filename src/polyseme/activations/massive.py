@@ -9,6 +9,7 @@ that exceeds `FACTOR` medians of it. About c, not about 0, for the same reason a
 nothing. Medians, because a mean or a variance would be the massive vectors' own.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,13 @@ class Ordinary:
         """True where nothing is told apart."""
         return math.isinf(self.limit) and self.positions == 0
 
+    @property
+    def identity(self) -> str:
+        """Differs where another vector is told apart."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.centre.float().cpu().numpy()).data)
+        digest.update(f"{self.limit!r} {self.positions}".encode())
+        return "all" if self.keeps_all else digest.hexdigest()
+
     def mask(self, x: Float[Tensor, "row d"], position: Int[Tensor, " row"]) -> Bool[Tensor, " row"]:
         """Which rows are ordinary; one that is not finite is, so that whoever looks at it next says so."""
         kept = (position >= self.positions).to(x.device)
@@ -101,11 +109,14 @@ class Massive(Record):
         """How many of how many, where, and what they carry; for a site that has some."""
         at = ", ".join(f"{position} ({count})" for position, count in self.positions)
         more = ", …" if sum(count for _, count in self.positions) < self.n_massive else ""
+        most = "" if len(self.positions) == 1 and not more else "most often "
+        tail = (
+            "" if self.apart or self.share < TELLING_SHARE else ", as the end of a long tail and not as a group apart"
+        )
         return (
             f"{self.n_massive:,} of {self.n:,} train vectors are massive: more than {self.factor:g} times the median "
             f"distance from the site's centre (median {self.median:.3g}, largest {self.largest:.3g}), "
-            f"{'' if len(self.positions) == 1 and not more else 'most often '}at position {at}{more}; "
-            f"they carry {self.share:.1%} of the variance"
+            f"{most}at position {at}{more}; they carry {self.share:.1%} of the variance{tail}"
         )
 
 

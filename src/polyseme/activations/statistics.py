@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polyseme.activations.massive import Ordinary, SpreadSums
 from polyseme.activations.reading import Reader, read_windows
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -68,6 +70,8 @@ def site_statistics(
     windows: Windows,
     sites: Mapping[str, Site],
     *,
+    ordinary: Mapping[str, Ordinary] | None = None,
+    spreads: Mapping[str, SpreadSums] | None = None,
     batch_windows: int = 16,
     reporter: Reporter | None = None,
 ) -> dict[str, SiteStatistics]:
@@ -77,6 +81,8 @@ def site_statistics(
         network: what is read.
         windows: the tokens.
         sites: name to site.
+        ordinary: by name of a site, what tells the vectors that are counted; elsewhere all are.
+        spreads: by name of a site, what is shown all its vectors in the same pass.
         batch_windows: windows a forward pass.
         reporter: told how many tokens are done.
 
@@ -90,11 +96,18 @@ def site_statistics(
         if not len(reading):
             continue
         for name, site in sites.items():
-            part = SiteStatistics.of(reading.vectors[site])
+            x = reading.vectors[site]
+            if spreads is not None and name in spreads:
+                spreads[name].see(x, reading.position)
+            if ordinary is not None and name in ordinary:
+                x = x[ordinary[name].mask(x.float(), torch.from_numpy(reading.position))]
+            if not len(x):
+                continue
+            part = SiteStatistics.of(x)
             totals[name] = totals[name].merge(part) if name in totals else part
         done += len(reading)
         progress.update(done)
-    if done == 0:
+    if len(totals) < len(sites):
         raise InputError("the windows hold no token that counts", where="windows", fix="give a larger corpus")
     return totals
 
@@ -104,9 +117,12 @@ def site_means(
     windows: Windows,
     sites: Mapping[str, Site],
     *,
+    ordinary: Mapping[str, Ordinary] | None = None,
     batch_windows: int = 16,
     reporter: Reporter | None = None,
 ) -> dict[str, Float[Tensor, " d"]]:
     """Each site's mean vector in float32, on the CPU: what mean ablation puts in its place."""
-    statistics = site_statistics(network, windows, sites, batch_windows=batch_windows, reporter=reporter)
+    statistics = site_statistics(
+        network, windows, sites, ordinary=ordinary, batch_windows=batch_windows, reporter=reporter
+    )
     return {name: of_site.mean.float() for name, of_site in statistics.items()}

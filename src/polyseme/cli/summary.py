@@ -20,7 +20,7 @@ _COLOURS: dict[Status, str] = {
     "indistinguishable_from_control": "default",
     "insufficient_data": "dim",
 }
-_SHOWN = ("fvu", "ce_recovered")
+_SHOWN = ("fvu", "fvu_ordinary", "ce_recovered")
 """Metrics whose gaps are printed; the report has all of them."""
 _ASCII = str.maketrans({"−": "-", "Δ": "d", "·": "-", "…": "~", "≤": "<=", "‖": "|", "–": "-", "∞": "inf", "’": "'"})
 
@@ -54,6 +54,10 @@ def print_summary(report: StudyReport, *, report_path: Path | None = None, conso
     _verdicts(write, report)
     _faithfulness(write, report)
     _controls(write, report)
+    for dictionary in report.dictionaries:
+        if dictionary.massive:
+            write.line()
+            write.line(f"{dictionary.name}: {dictionary.massive}")
     _stability(write, report)
     if report_path is not None:
         write.line()

@@ -9,6 +9,7 @@ from datetime import datetime
 import numpy as np
 
 from polyseme.controls.report_latents import latent_reports
+from polyseme.controls.report_massive import massive_at
 from polyseme.controls.shipped import shipped_calibration
 from polyseme.controls.study import Findings, Measured, shortfalls_of
 from polyseme.core.records import STATUSES, MetricRecord, Status
@@ -37,7 +38,7 @@ from polyseme.studies.baselines import shipped_ladder
 from polyseme.studies.bench import Bench
 
 MAX_POINTS = 2000
-_COMPARED = ("fvu", "l0", "cosine", "shrinkage", "dead_latents", "dense_latents")
+_COMPARED = ("fvu", "fvu_ordinary", "l0", "cosine", "shrinkage", "shrinkage_ordinary", "dead_latents", "dense_latents")
 _COMPARED_SPLICES = ("ce_clean", "ce_patched", "ce_increase", "ce_recovered", "kl")
 _OF_A_PREDICTION = ("ce_patched", "ce_increase", "ce_recovered", "kl")
 """Metrics that mean something only of a network that predicts better than a uniform guess."""
@@ -186,8 +187,8 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
         seed=seed,
         n_train_tokens=real.trained.history[site, seed][-1].tokens,
         metrics=(
-            *(_record(findings, entry) for entry in real.readings.sums[site, seed]),
-            *(_record(findings, entry) for entry in findings.baselines.sums[site]),
+            *(_record(findings, entry) for entry in _telling(real.readings.sums[site, seed])),
+            *(_record(findings, entry) for entry in _telling(findings.baselines.sums[site])),
             *stable,
         ),
         verdict_counts=counts,
@@ -204,7 +205,13 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
         points=points[:: max(1, -(-len(points) // MAX_POINTS))],
         n_points=len(points),
         effect_unit="nats of expected loss a firing token",
+        massive=massive_at(findings, site),
     )
+
+
+def _telling(entries: Sequence[DocumentSums]) -> Iterator[DocumentSums]:
+    """Without the figures of ordinary vectors where all are, which are figures that stand there already."""
+    return (entry for entry in entries if entry.details.get("left_out") != 0)
 
 
 def _densities(findings: Findings, site: str) -> Iterator[tuple[str, Histogram]]:
@@ -354,6 +361,9 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
     mute = {name: _predicts_nothing(findings, control) for name, control in findings.controls.items()}
     own = _predicts_nothing(findings, findings.real)
     for key, real in entries(findings.real).items():
+        alike = (real, *(other[key] for other in others.values()))
+        if not any(_telling(alike)):
+            continue
         values: list[ControlValue] = []
         for name, other in others.items():
             difference = gap(real, other[key], n_resamples=findings.config.evaluation.n_resamples)

@@ -255,7 +255,7 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     real = _measure(
         Subject(plain, "trained", network.hash_weights(bench.reporter), sites, tokens, network), tokens, bench
     )
-    baselines = baselines_stage(real.subject, bench)
+    baselines = baselines_stage(real.subject, real.trained.statistics, bench)
     continuations = continuations_stage(real.subject, real.trained, bench)
     effects = causal_stage(real.subject, real.trained, real.readings, plain.seeds[0], config.causal, bench)
     controls = {

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
+from polyseme.activations.massive import Ordinary
 from polyseme.core.config import Config, Seed
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -67,6 +68,7 @@ def continue_text(
     windows: Windows,
     dictionaries: Mapping[Site, Reconstructor],
     *,
+    trained_on: Mapping[Site, Ordinary] | None = None,
     tokenizer: Any | None = None,
     config: ContinuationConfig | None = None,
     reporter: Reporter | None = None,
@@ -80,6 +82,7 @@ def continue_text(
         network: a causal language model.
         windows: held-out tokens the prompts are taken from.
         dictionaries: site to dictionary, all patched in the same pass, at every token that is not special.
+        trained_on: what tells the vectors of a site that training left in; the others are not patched.
         tokenizer: the network's own by default.
         config: prompts, length, temperature.
         reporter: told how many tokens are written.
@@ -96,9 +99,9 @@ def continue_text(
     counted = torch.from_numpy(~windows.special[rows, : config.prompt_tokens])
     special, hidden = ending_ids(tokenizer)  # not padding's: an ordinary word may serve for it
     progress = (reporter or Silent()).task("text, clean and patched", 2 * config.new_tokens, "tokens")
-    clean = _write(network, prompt, counted, {}, special, config)
+    clean = _write(network, prompt, counted, {}, {}, special, config)
     progress.update(config.new_tokens)
-    patched = _write(network, prompt, counted, dictionaries, special, config)
+    patched = _write(network, prompt, counted, dictionaries, trained_on or {}, special, config)
     progress.update(2 * config.new_tokens)
     start, stop = config.prompt_tokens, config.prompt_tokens + config.new_tokens
     true = [_rest(windows, int(row), start, stop) for row in rows]
@@ -150,6 +153,7 @@ def _write(
     prompt: Int[Tensor, "prompt token"],
     counted: Tensor,
     dictionaries: Mapping[Site, Reconstructor],
+    trained_on: Mapping[Site, Ordinary],
     special: set[int],
     config: ContinuationConfig,
 ) -> list[list[int]]:
@@ -161,7 +165,7 @@ def _write(
         for _ in range(config.new_tokens):
             last = torch.zeros_like(tokens, dtype=torch.bool)
             last[:, -1] = True
-            edits: dict[Site, Edit] = patch_edits(dictionaries, counted)
+            edits: dict[Site, Edit] = patch_edits(dictionaries, counted, trained_on)
             logits = network.run(tokens, edits=edits, logits_at=last).logits.float().cpu()
             if config.temperature > 0:
                 uniform = torch.rand(logits.shape, generator=generator).clamp(1e-12, 1 - 1e-7)

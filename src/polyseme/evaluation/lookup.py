@@ -6,7 +6,7 @@ held-out ones.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading, read_windows
 from polyseme.core.batch import Latents
 from polyseme.core.config import Config, PassWindows
@@ -45,10 +46,11 @@ class LookupConfig(Config):
         heldout: Windows,
         sites: Sequence[Site],
         *,
+        ordinary: Mapping[Site, Ordinary] | None = None,
         reporter: Reporter | None = None,
     ) -> "Lookup":
         """Learn the tables; see `learn_lookup`."""
-        return learn_lookup(network, train, heldout, sites, config=self, reporter=reporter)
+        return learn_lookup(network, train, heldout, sites, ordinary=ordinary, config=self, reporter=reporter)
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,17 @@ class Lookup:
 
     Attributes:
         keys: of each kind, the held-out keys that may have a row, ascending (`lookup_keys`).
-        counts: of each kind, how often training windows held each key.
+        counts: by site and kind, how many ordinary training vectors had each key.
         tables: by site and kind, the mean vector of each key; rows with count 0 hold the fall-back.
-        means: each site's mean over the training windows: what mean ablation puts in its place.
+        means: each site's mean over the training windows.
+        ordinary: by site, what tells its ordinary vectors, where the tables are of these alone.
     """
 
     keys: dict[Kind, Int[np.ndarray, " key"]]
-    counts: dict[Kind, Int[np.ndarray, " key"]]
+    counts: dict[tuple[Site, Kind], Int[np.ndarray, " key"]]
     tables: dict[tuple[Site, Kind], Float[Tensor, "key d"]]
     means: dict[Site, Float[Tensor, " d"]]
+    ordinary: dict[Site, Ordinary] = field(default_factory=dict[Site, Ordinary])
 
 
 def lookup_keys(windows: Windows, kind: Kind) -> Int[np.ndarray, "window position"]:
@@ -86,19 +90,22 @@ def learn_lookup(
     heldout: Windows,
     sites: Sequence[Site],
     *,
+    ordinary: Mapping[Site, Ordinary] | None = None,
     config: LookupConfig | None = None,
     reporter: Reporter | None = None,
 ) -> Lookup:
     """Mean vectors of tokens and bigrams over the training windows, in one network pass for all sites.
 
     Only keys that the held-out windows will ask for are kept. A token never seen in training falls back on the site's
-    mean, a bigram never seen on its token.
+    mean, a bigram never seen on its token. Vectors that are not ordinary are in no mean: one of them would make its
+    token's row useless for all others.
 
     Args:
         network: read at every site.
         train: windows the tables are learned on.
         heldout: windows they will be scored on (only which tokens occur there is used).
         sites: where.
+        ordinary: what tells the ordinary vectors of a site; elsewhere all are.
         config: bounds.
         reporter: told how many tokens are done.
 
@@ -114,10 +121,9 @@ def learn_lookup(
         "token": np.unique(lookup_keys(heldout, "token")[~heldout.special]),
         "bigram": _shared_bigrams(train, heldout, config.max_bigrams),
     }
-    counts: dict[Kind, np.ndarray] = {}
+    counts = dict[tuple[Site, Kind], np.ndarray]()
     for kind in KINDS:
-        at, known = _find(keys[kind], all_keys[kind][~train.special])
-        counts[kind] = np.bincount(at[known], minlength=len(keys[kind]))
+        counts |= {(site, kind): np.zeros(len(keys[kind]), dtype=np.int64) for site in sites}
     # Bigram tables are the large ones: sums in float32, whose error stays far below that of a mean of so few vectors.
     dtypes: dict[Kind, torch.dtype] = {"token": torch.float64, "bigram": torch.float32}
     sums = {
@@ -126,27 +132,41 @@ def learn_lookup(
         for kind in KINDS
     }
     totals = {site: torch.zeros(network.width(site), dtype=torch.float64) for site in sites}
+    n = dict.fromkeys(totals, 0)
     progress = (reporter or Silent()).task("token and bigram look-up", train.n_tokens, "tokens")
     done = 0
     for reading in read_windows(network, train, sites, batch_windows=config.batch_windows):
-        found = {kind: _find(keys[kind], all_keys[kind][reading.window, reading.position]) for kind in KINDS}
+        found: dict[Kind, tuple[np.ndarray, np.ndarray]] = {
+            kind: _find(keys[kind], all_keys[kind][reading.window, reading.position]) for kind in KINDS
+        }
         for site in totals:
             vectors = reading.vectors[site].cpu()
-            totals[site] += vectors.double().sum(0)
+            kept = _kept(ordinary, site, reading)
+            totals[site] += (vectors if kept.all() else vectors[torch.from_numpy(kept)]).double().sum(0)
+            n[site] += int(kept.sum())
             for kind, (at, known) in found.items():
-                table, rows = sums[site, kind], torch.from_numpy(np.flatnonzero(known))
-                table.index_add_(0, torch.from_numpy(at[known]), vectors[rows].to(table.dtype))
+                table, taken = sums[site, kind], known & kept
+                rows = torch.from_numpy(np.flatnonzero(taken))
+                table.index_add_(0, torch.from_numpy(at[taken]), vectors[rows].to(table.dtype))
+                counts[site, kind] += np.bincount(at[taken], minlength=len(keys[kind]))
         done += len(reading)
         progress.update(done)
-    means = {site: (total / train.n_tokens).float() for site, total in totals.items()}
+    means = {site: (total / max(1, n[site])).float() for site, total in totals.items()}
     tables: dict[tuple[Site, Kind], Tensor] = {}
     for site in totals:
-        tables[site, "token"] = _mean(sums[site, "token"], counts["token"], means[site][None])
+        tables[site, "token"] = _mean(sums[site, "token"], counts[site, "token"], means[site][None])
         token_of, _ = _find(keys["token"], keys["bigram"] % 2**31)
         tables[site, "bigram"] = _mean(
-            sums[site, "bigram"], counts["bigram"], tables[site, "token"][torch.from_numpy(token_of)]
+            sums[site, "bigram"], counts[site, "bigram"], tables[site, "token"][torch.from_numpy(token_of)]
         )
-    return Lookup(keys, counts, tables, means)
+    return Lookup(keys, counts, tables, means, dict(ordinary or {}))
+
+
+def _kept(ordinary: Mapping[Site, Ordinary] | None, site: Site, reading: Reading) -> np.ndarray:
+    """Which of a site's vectors are ordinary."""
+    if ordinary is None or site not in ordinary:
+        return np.ones(len(reading), dtype=bool)
+    return ordinary[site].mask(reading.vectors[site].float(), torch.from_numpy(reading.position)).cpu().numpy()
 
 
 def _shared_bigrams(train: Windows, heldout: Windows, limit: int) -> np.ndarray:
@@ -183,23 +203,27 @@ class LookupSums:
     lookup: Lookup
     windows: Windows
     _sums: dict[tuple[Site, Kind], np.ndarray] = field(default_factory=dict[tuple[Site, Kind], np.ndarray])
+    _ordinary: dict[tuple[Site, Kind], np.ndarray] = field(default_factory=dict[tuple[Site, Kind], np.ndarray])
 
     def __post_init__(self) -> None:
         self._documents = counted_documents(self.windows)
         self._keys: dict[Kind, np.ndarray] = {kind: lookup_keys(self.windows, kind) for kind in KINDS}
-        self._n = dict.fromkeys(KINDS, 0)
+        self._covered = dict.fromkeys(self.lookup.tables, 0)
         for (site, kind), table in self.lookup.tables.items():
             self._sums[site, kind] = np.zeros((len(self._documents), 3 + table.shape[1]))
+            if site in self.lookup.ordinary:
+                self._ordinary[site, kind] = np.zeros_like(self._sums[site, kind])
 
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:  # noqa: ARG002  the visitor's signature
         """Add one batch."""
         rows = np.searchsorted(self._documents, reading.document)
         token, _ = _find(self.lookup.keys["token"], self._keys["token"][reading.window, reading.position])
         bigram, known = _find(self.lookup.keys["bigram"], self._keys["bigram"][reading.window, reading.position])
-        self._n["token"] += int((self.lookup.counts["token"][token] > 0).sum())
-        self._n["bigram"] += int(known.sum())
         for site, mean in self.lookup.means.items():
+            self._covered[site, "token"] += int((self.lookup.counts[site, "token"][token] > 0).sum())
+            self._covered[site, "bigram"] += int((self.lookup.counts[site, "bigram"][bigram[known]] > 0).sum())
             vectors = reading.vectors[site].cpu().double()
+            kept = torch.from_numpy(_kept(self.lookup.ordinary, site, reading))
             shifted = vectors - mean.double()
             by_token = self.lookup.tables[site, "token"][torch.from_numpy(token)]
             by_bigram = by_token
@@ -211,32 +235,44 @@ class LookupSums:
                 error = (vectors - estimate.double()).square().sum(1, keepdim=True)
                 square = shifted.square().sum(1, keepdim=True)
                 statistics = torch.cat([torch.ones_like(error), error, square, shifted], dim=1)
-                out = torch.from_numpy(self._sums[site, kind])  # shares memory: added in place
-                out.index_add_(0, torch.from_numpy(rows), statistics)
+                at = torch.from_numpy(rows)
+                torch.from_numpy(self._sums[site, kind]).index_add_(0, at, statistics)  # shares memory: in place
+                if (site, kind) in self._ordinary:
+                    torch.from_numpy(self._ordinary[site, kind]).index_add_(0, at[kept], statistics[kept])
 
     def finish(self, *, scope: Mapping[str, str | int] | None = None) -> list[DocumentSums]:
         """`fvu_token` and `fvu_bigram` of every site, with the share of held-out tokens whose key training held.
 
+        Where a site's ordinary vectors are told apart, `fvu_token_ordinary` and `fvu_bigram_ordinary` are those of them
+        alone.
+
         Args:
             scope: added to every record's scope.
         """
-        return [
-            DocumentSums(
+        found: list[DocumentSums] = []
+        for (site, kind), sums in self._sums.items():
+            n = int(sums[:, 0].sum())
+            base = DocumentSums(
                 f"fvu_{kind}",
                 "fvu",
                 ("n", "error", "square", "mean"),
                 sums,
                 self._documents,
-                n=int(sums[:, 0].sum()),
+                n=n,
                 better="neither",
                 scope={"site": str(site), "baseline": kind, **(scope or {})},
                 details={
-                    "coverage": self._n[kind] / max(1.0, float(sums[:, 0].sum())),
-                    "keys": int((self.lookup.counts[kind] > 0).sum()),
+                    "coverage": self._covered[site, kind] / max(1, n),
+                    "keys": int((self.lookup.counts[site, kind] > 0).sum()),
                 },
             )
-            for (site, kind), sums in self._sums.items()
-        ]
+            found.append(base)
+            if (site, kind) in self._ordinary:
+                ordinary = self._ordinary[site, kind]
+                kept = int(ordinary[:, 0].sum())
+                apart = {"sums": sums if kept == n else ordinary, "n": kept, "details": {"left_out": n - kept}}
+                found.append(replace(base, name=f"fvu_{kind}_ordinary", **apart))
+        return found
 
 
 def evaluate_lookup(

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from polyseme.activations.firings import check_size, encode_windows
+from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading
 from polyseme.core.batch import Latents
 from polyseme.core.errors import InputError
@@ -88,6 +89,7 @@ def evaluate_reconstruction(
     windows: Windows,
     dictionaries: Mapping[str, tuple[Site, Reconstructor]],
     *,
+    ordinary: Mapping[Site, Ordinary] | None = None,
     batch_windows: int = 16,
     seed: int = 0,
     n_resamples: int = 1000,
@@ -102,6 +104,7 @@ def evaluate_reconstruction(
         network: read at every dictionary's site.
         windows: held-out tokens.
         dictionaries: name to (site, dictionary).
+        ordinary: what tells a site's ordinary vectors, where they are measured apart too.
         batch_windows: windows a forward pass.
         seed: of the bootstrap over documents; share it to pair metrics.
         n_resamples: bootstrap replicates.
@@ -113,7 +116,7 @@ def evaluate_reconstruction(
     Raises:
         InputError: no held-out token, or a dictionary's width is not its site's.
     """
-    sums = ReconstructionSums(dictionaries, windows)
+    sums = ReconstructionSums(dictionaries, windows, ordinary)
     sweep(network, windows, dictionaries, [sums.see], batch_windows=batch_windows, reporter=reporter)
     return {
         name: [entry.record(seed=seed, n_resamples=n_resamples) for entry in entries]
@@ -124,23 +127,42 @@ def evaluate_reconstruction(
 class ReconstructionSums:
     """Accumulates reconstruction statistics per document; a visitor of `sweep`."""
 
-    def __init__(self, dictionaries: Mapping[str, tuple[Site, Reconstructor]], windows: Windows):
+    def __init__(
+        self,
+        dictionaries: Mapping[str, tuple[Site, Reconstructor]],
+        windows: Windows,
+        ordinary: Mapping[Site, Ordinary] | None = None,
+    ):
         """
         Args:
             dictionaries: name to (site, dictionary).
             windows: the windows that will be swept, whole.
+            ordinary: what tells a site's ordinary vectors, where they are measured apart too.
         """
         self._documents, self._n_tokens = counted_documents(windows), windows.n_tokens
         self._dictionaries = dict(dictionaries)
-        self._tallies = {name: _Tally(site, d, len(self._documents)) for name, (site, d) in dictionaries.items()}
+        sites = dict.fromkeys(site for site, _ in dictionaries.values())
+        self._ordinary = {site: ordinary[site] for site in sites if site in ordinary} if ordinary else {}
+        self._kept: dict[Site, list[np.ndarray]] = {site: [] for site in self._ordinary}
+        self._tallies = {
+            name: _Tally(site, d, len(self._documents), self._ordinary.get(site))
+            for name, (site, d) in dictionaries.items()
+        }
 
     @torch.inference_mode()
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:
         """Add one batch: the vectors of every site and the latents of every dictionary."""
-        rows = np.searchsorted(self._documents, reading.document)
+        rows, kept = np.searchsorted(self._documents, reading.document), dict[Site, Tensor]()
+        for site, ordinary in self._ordinary.items():
+            kept[site] = ordinary.mask(reading.vectors[site].float(), torch.from_numpy(reading.position))
+            self._kept[site].append(kept[site].cpu().numpy())
         for name, (site, dictionary) in self._dictionaries.items():
             y = reading.vectors[site].float()
-            self._tallies[name].add(y, dictionary.decode(latents[name]), latents[name], rows)
+            self._tallies[name].add(y, dictionary.decode(latents[name]), latents[name], rows, kept.get(site))
+
+    def ordinary(self, site: Site) -> Bool[np.ndarray, " token"]:
+        """Which of the vectors seen are ordinary, in the order in which they were seen."""
+        return np.concatenate([np.zeros(0, dtype=bool), *self._kept[site]])
 
     def firing_counts(self, name: str) -> Int[np.ndarray, " n_latents"]:
         """On how many vectors each latent of a dictionary fired; divide by n for its density."""
@@ -155,6 +177,8 @@ class ReconstructionSums:
 
         - `fvu` = Σ‖y−ŷ‖² / Σ‖y−ȳ‖², ȳ the mean over the split (recomputed in every resample);
         - `l0`: mean non-zero latents a vector;
+        - `fvu_ordinary`, `shrinkage_ordinary`, where a site's ordinary vectors are measured apart: of these alone,
+          about their own mean; n is how many. The other metrics count every vector once, whatever its size;
         - `cosine`: mean cos(y, ŷ); a zero vector has cosine 0;
         - `norm_ratio` = Σ‖ŷ‖ / Σ‖y‖;
         - `shrinkage` = Σ‖ŷ‖² / Σ ŷ·y: below 1 the reconstruction is too short, whatever its direction
@@ -178,21 +202,21 @@ class _Tally:
 
     COLUMNS = ("n", "error", "square", "l0", "cosine", "norm", "norm_hat", "square_hat", "dot_hat")
 
-    def __init__(self, site: Site, dictionary: Reconstructor, n_documents: int):
-        self.site, self.n_latents = site, dictionary.n_latents
+    def __init__(self, site: Site, dictionary: Reconstructor, n_documents: int, ordinary: Ordinary | None = None):
+        self.site, self.n_latents, self.apart = site, dictionary.n_latents, ordinary is not None
         self.sums = np.zeros((n_documents, len(self.COLUMNS)))
         self.mean = np.zeros((n_documents, dictionary.d_out))
+        self.ordinary_sums, self.ordinary_mean = (np.zeros_like(x) if ordinary else x for x in (self.sums, self.mean))
         self.counts = np.zeros(self.n_latents, dtype=np.int64)
         self.firings: list[tuple[np.ndarray, np.ndarray]] = []  # (document · n_latents + latent, count)
         # Squares are taken about a vector near the mean: Σ‖y‖² − ‖Σy‖²/n would cancel where the mean is large.
-        self.origin: Tensor | None = None
+        self.origin: Tensor | None = None if ordinary is None else ordinary.centre.double()
 
-    def add(self, y: Tensor, y_hat: Tensor, latents: Latents, rows: np.ndarray) -> None:
+    def add(self, y: Tensor, y_hat: Tensor, latents: Latents, rows: np.ndarray, ordinary: Tensor | None = None) -> None:
         if not len(y):
             return
         y, y_hat = y.double(), y_hat.double()
-        if self.origin is None:
-            self.origin = y.mean(0)
+        self.origin = y.mean(0) if self.origin is None else self.origin.to(y.device)
         shifted = y - self.origin
         norm, norm_hat, dot = y.norm(dim=1), y_hat.norm(dim=1), (y * y_hat).sum(1)
         lengths = norm * norm_hat
@@ -214,8 +238,15 @@ class _Tally:
         )
         at = torch.from_numpy(rows).to(y.device)
         n_documents = len(self.sums)
-        self.sums += _by_document(statistics, at, n_documents)
-        self.mean += _by_document(shifted, at, n_documents)
+        sums, mean = _by_document(statistics, at, n_documents), _by_document(shifted, at, n_documents)
+        self.sums += sums
+        self.mean += mean
+        if ordinary is not None:
+            if not bool(ordinary.all()):
+                sums = _by_document(statistics[ordinary], at[ordinary], n_documents)
+                mean = _by_document(shifted[ordinary], at[ordinary], n_documents)
+            self.ordinary_sums += sums
+            self.ordinary_mean += mean
         pairs = (at[latents.rows] * self.n_latents + latents.indices)[fired].cpu().numpy()
         keys, counts = np.unique(pairs, return_counts=True)
         self.firings.append((keys, counts))
@@ -226,6 +257,8 @@ class _Tally:
         fvu = np.concatenate([self._columns("n", "error", "square"), self.mean], axis=1)
         base = DocumentSums("fvu", "fvu", ("n", "error", "square", "mean"), fvu, documents, n, scope=scope)
         yield replace(base, better="lower")
+        if self.apart:
+            yield from self._ordinary(base)
         yield replace(self._ratio(base, "l0", "l0", "n"), unit="latents/token", details={"n_latents": self.n_latents})
         yield replace(self._ratio(base, "cosine", "cosine", "n"), better="higher")
         yield self._ratio(base, "norm_ratio", "norm_hat", "norm")
@@ -234,13 +267,27 @@ class _Tally:
         yield self._dead(base, rows, latents)
         yield self._dense(base, rows, latents, counts)
 
-    def _columns(self, *names: str) -> np.ndarray:
-        return np.ascontiguousarray(self.sums[:, [self.COLUMNS.index(name) for name in names]])
+    def _ordinary(self, base: DocumentSums) -> Iterator[DocumentSums]:
+        """FVU and shrinkage without the vectors that are not ordinary; the same sums where there are none."""
+        n = int(self.ordinary_sums[:, 0].sum())
+        details = {"left_out": base.n - n}
+        sums = base.sums
+        if n < base.n:
+            sums = np.concatenate([self._columns("n", "error", "square", of=self.ordinary_sums), self.ordinary_mean], 1)
+        apart = replace(base, name="fvu_ordinary", sums=sums, n=n, details=details)
+        yield replace(apart, better="lower")
+        yield self._ratio(apart, "shrinkage_ordinary", "square_hat", "dot_hat", of=self.ordinary_sums)
 
-    def _ratio(self, base: DocumentSums, name: str, top: str, bottom: str) -> DocumentSums:
+    def _columns(self, *names: str, of: np.ndarray | None = None) -> np.ndarray:
+        sums = self.sums if of is None else of
+        return np.ascontiguousarray(sums[:, [self.COLUMNS.index(name) for name in names]])
+
+    def _ratio(
+        self, base: DocumentSums, name: str, top: str, bottom: str, *, of: np.ndarray | None = None
+    ) -> DocumentSums:
         columns = tuple(dict.fromkeys(["n", top, bottom]))
         parameters = {"numerator": {top: 1.0}, "denominator": {bottom: 1.0}}
-        sums = self._columns(*columns)
+        sums = self._columns(*columns, of=of)
         return replace(base, name=name, finish="ratio", columns=columns, sums=sums, parameters=parameters)
 
     def _per_document(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,8 +5,9 @@ the four CEs it is made of; not measured where the ablation costs nothing or the
 uniform guess. Joint: every site of a set patched in the same forward pass. Interaction = ΔCE(joint) −
 Σ ΔCE(single): above 0, errors made at one site are made worse by the next.
 
-Only counted tokens are edited: BOS, separators and padding keep the network's own vectors. CE and KL are taken where
-the next token exists and counts, and belong to the next token's document.
+Only counted tokens are edited: BOS, separators and padding keep the network's own vectors, and so do the vectors that
+training left out, as the clean pass tells them. CE and KL are taken where the next token exists and counts, and belong
+to the next token's document.
 """
 
 import math
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -34,6 +36,9 @@ Sites = tuple[Site, ...]
 LOGITS_BYTES = 128 * 2**20
 """Bound on one batch's logits; windows with a large vocabulary are run in smaller batches."""
 EDITED = "counted tokens; special tokens keep the network's own vectors"
+EDITED_IN_PART = f"{EDITED}, and so do those that training left out"
+APART = ("ordinary", "all")
+"""Other choices of the vectors that are patched: those not massive, and all that are counted."""
 
 
 @runtime_checkable
@@ -75,6 +80,8 @@ def splice(
     sets: Mapping[str, Mapping[Site, Reconstructor]],
     means: Mapping[Site, Tensor],
     *,
+    trained_on: Mapping[Site, Ordinary] | None = None,
+    ordinary: Mapping[Site, Ordinary] | None = None,
     batch_windows: int = 8,
     seed: int = 0,
     n_resamples: int = 1000,
@@ -82,7 +89,17 @@ def splice(
     reporter: Reporter | None = None,
 ) -> dict[str, list[MetricRecord]]:
     """The records of `splice_sums`, set by set; arguments and errors are its own."""
-    sums = splice_sums(network, windows, sets, means, batch_windows=batch_windows, scope=scope, reporter=reporter)
+    sums = splice_sums(
+        network,
+        windows,
+        sets,
+        means,
+        trained_on=trained_on,
+        ordinary=ordinary,
+        batch_windows=batch_windows,
+        scope=scope,
+        reporter=reporter,
+    )
     return {
         name: [entry.record(seed=seed, n_resamples=n_resamples) for entry in entries] for name, entries in sums.items()
     }
@@ -94,6 +111,8 @@ def splice_sums(
     sets: Mapping[str, Mapping[Site, Reconstructor]],
     means: Mapping[Site, Tensor],
     *,
+    trained_on: Mapping[Site, Ordinary] | None = None,
+    ordinary: Mapping[Site, Ordinary] | None = None,
     batch_windows: int = 8,
     scope: Mapping[str, str | int] | None = None,
     reporter: Reporter | None = None,
@@ -102,13 +121,17 @@ def splice_sums(
 
     Each set gives, for every site and for `joint`: `ce_clean`, `ce_patched`, `ce_zero`, `ce_mean`, `ce_increase` =
     CE_patched − CE_clean, `ce_recovered` (scope `ablation`: zero, mean), `kl` = KL(clean ‖ patched), and once
-    `ce_interaction`. The clean pass and the ablated ones are run once for all sets.
+    `ce_interaction`. The clean pass and the ablated ones are run once for all sets. Where some of these vectors are not
+    ordinary, `ce_patched_ordinary` and `ce_increase_ordinary` are those of patching the others alone; where training
+    left some out, `ce_patched_all` and `ce_increase_all` are those of patching them too.
 
     Args:
         network: run with edits.
         windows: held-out tokens.
         sets: name of a set (a seed) to its dictionaries by site.
         means: each site's mean vector, measured on training tokens.
+        trained_on: what tells the vectors of a site that the dictionaries' training left in; elsewhere all are.
+        ordinary: what tells a site's ordinary vectors.
         batch_windows: windows a forward pass, at most.
         scope: added to every record's scope.
         reporter: told how many windows are done.
@@ -122,8 +145,10 @@ def splice_sums(
     _check(network, sets, means)
     tally = _Tally(windows)
     if network.predicts_tokens:
-        _run(network, windows, sets, means, tally, batch_windows, reporter or Silent())
-        details: dict[str, Any] = {"edited": EDITED}
+        kinds = {"edited": trained_on or {}, "ordinary": ordinary or {}}
+        _run(network, windows, sets, means, kinds, tally, batch_windows, reporter or Silent())
+        in_part = any(not of_site.keeps_all for of_site in (trained_on or {}).values())
+        details: dict[str, Any] = {"edited": EDITED_IN_PART if in_part else EDITED}
     else:
         details = {"note": "not measured: the network has no next-token prediction"}
     return {
@@ -157,6 +182,8 @@ class _Tally:
     windows: Windows
     sums: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict[tuple[str, ...], np.ndarray])
     vocabulary: int = 0
+    apart: dict[tuple[str, Sites], int] = field(default_factory=dict[tuple[str, Sites], int])
+    """By kind and the sites patched together, how many vectors the kind edits differently; no entry for none."""
 
     def __post_init__(self) -> None:
         self.documents = counted_documents(self.windows)
@@ -185,6 +212,41 @@ class _Chunk:
     document: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Which positions of a chunk are edited at each site, once the clean pass has looked at its vectors."""
+
+    chunk: _Chunk
+    kinds: Mapping[str, Mapping[Site, Ordinary]]
+    found: dict[tuple[str, Site], Tensor] = field(default_factory=dict[tuple[str, Site], Tensor])
+
+    def tells_apart(self, site: Site) -> bool:
+        """True where some vectors of the site may be edited and others not."""
+        return any(site in sites for sites in self.kinds.values())
+
+    def of(self, kind: str, site: Site) -> Bool[Tensor, "window position"]:
+        """The positions that a kind of pass edits: those edited, the ordinary ones among them, or all counted."""
+        if kind == "ordinary":
+            return self.of("edited", site) & self.found.get((kind, site), self.chunk.counted)
+        return self.found.get((kind, site), self.chunk.counted)
+
+    def look(self, site: Site) -> Edit:
+        """An edit that changes nothing."""
+
+        def edit(x: Tensor) -> Tensor:
+            counted = self.chunk.counted
+            vectors = x[counted.to(x.device)].float()
+            position = torch.arange(x.shape[1]).expand(x.shape[:2])[counted]
+            for kind, sites in self.kinds.items():
+                if site in sites:
+                    mask = counted.clone()
+                    mask[counted] = sites[site].mask(vectors, position).cpu()
+                    self.found[kind, site] = mask
+            return x
+
+        return edit
+
+
 def _chunk(windows: Windows, rows: slice) -> _Chunk:
     tokens = torch.from_numpy(windows.tokens[rows].astype(np.int64))
     counted = ~windows.special[rows]
@@ -200,6 +262,7 @@ def _run(
     windows: Windows,
     sets: Mapping[str, Mapping[Site, Reconstructor]],
     means: Mapping[Site, Tensor],
+    kinds: Mapping[str, Mapping[Site, Ordinary]],
     tally: _Tally,
     batch_windows: int,
     reporter: Reporter,
@@ -210,7 +273,7 @@ def _run(
         while start < len(windows):
             chunk = _chunk(windows, slice(start, start + step))
             if chunk.at.any():
-                tally.vocabulary = _measure(network, chunk, sets, means, tally)
+                tally.vocabulary = _measure(network, chunk, sets, means, kinds, tally)
                 step = max(1, min(batch_windows, LOGITS_BYTES // (4 * tally.vocabulary * windows.tokens.shape[1])))
             start += len(chunk.inputs)
             progress.update(start)
@@ -221,6 +284,7 @@ def _measure(
     chunk: _Chunk,
     sets: Mapping[str, Mapping[Site, Reconstructor]],
     means: Mapping[Site, Tensor],
+    kinds: Mapping[str, Mapping[Site, Ordinary]],
     tally: _Tally,
 ) -> int:
     """Every pass over one chunk, what they have in common once; returns the size of the vocabulary."""
@@ -236,20 +300,30 @@ def _measure(
     def ce(log_q: Tensor) -> Tensor:
         return -log_q.gather(1, chunk.target.to(log_q.device)[:, None])[:, 0]
 
-    clean = log_probabilities({})
+    places = _Places(chunk, kinds)
+    looks = {site: places.look(site) for chosen in sets.values() for site in chosen if places.tells_apart(site)}
+    clean = log_probabilities(looks)
     p = clean.exp()
     add(("n",), torch.ones(len(chunk.target)))
     add(("clean",), ce(clean))
     for sites in dict.fromkeys(sites for chosen in sets.values() for sites in _combinations(tuple(chosen))):
         for kind in ("zero", "mean"):
             values = {site: torch.zeros_like(means[site]) if kind == "zero" else means[site] for site in sites}
-            edits = {site: _put(value, chunk.counted) for site, value in values.items()}
+            edits = {site: _put(value, places.of("edited", site)) for site, value in values.items()}
             add(_key(kind, sites=sites), ce(log_probabilities(edits)))
     for name, chosen in sets.items():
         for sites in _combinations(tuple(chosen)):
-            log_q = log_probabilities({site: _patch(chosen[site], chunk.counted) for site in sites})
+            edited = {site: places.of("edited", site) for site in sites}
+            log_q = log_probabilities({site: _patch(chosen[site], edited[site]) for site in sites})
             add(_key("patched", name, sites=sites), ce(log_q))
             add(_key("kl", name, sites=sites), (p * (clean - log_q)).sum(-1))
+            for kind in APART:
+                others = {site: places.of(kind, site) for site in sites}
+                n, apart = sum(int((others[site] ^ edited[site]).sum()) for site in sites), log_q
+                if n:
+                    tally.apart[kind, sites] = tally.apart.get((kind, sites), 0) + n
+                    apart = log_probabilities({site: _patch(chosen[site], others[site]) for site in sites})
+                add(_key(kind, name, sites=sites), ce(apart))
     return clean.shape[-1]
 
 
@@ -259,15 +333,30 @@ def _combinations(sites: Sites) -> list[Sites]:
 
 
 def patch_edits(
-    dictionaries: Mapping[Site, Reconstructor], counted: Bool[Tensor, "window position"]
+    dictionaries: Mapping[Site, Reconstructor],
+    counted: Bool[Tensor, "window position"],
+    trained_on: Mapping[Site, Ordinary] | None = None,
 ) -> dict[Site, Edit]:
-    """Edits that put each dictionary's reconstruction in its site's place, at the counted positions."""
-    return {site: _patch(dictionary, counted) for site, dictionary in dictionaries.items()}
+    """Edits that put each dictionary's reconstruction in its site's place, at the counted positions.
+
+    Args:
+        dictionaries: by site.
+        counted: where vectors may be replaced.
+        trained_on: what tells the vectors of a site that training left in; the others, in the very pass that is edited,
+            stay as they are.
+    """
+    return {site: _patch(d, counted, (trained_on or {}).get(site)) for site, d in dictionaries.items()}
 
 
-def _patch(dictionary: Reconstructor, counted: Bool[Tensor, "window position"]) -> Edit:
+def _patch(
+    dictionary: Reconstructor, counted: Bool[Tensor, "window position"], trained_on: Ordinary | None = None
+) -> Edit:
     def edit(x: Tensor) -> Tensor:
         at, out = counted.to(x.device), x.clone()
+        if trained_on is not None:
+            position = torch.arange(x.shape[1]).expand(x.shape[:2])[counted]
+            at = at.clone()
+            at[counted.to(x.device)] = trained_on.mask(x[counted.to(x.device)].float(), position)
         out[at] = dictionary.decode(dictionary.encode(x[at].float())).to(x.dtype)
         return out
 
@@ -288,11 +377,13 @@ def _metrics(name: str, sites: Sites, tally: _Tally) -> Iterator[DocumentSums]:
     for chosen, where in [*(((site,), str(site)) for site in sites), (sites, "joint")]:
         parts = [("n",), ("clean",), _key("patched", name, sites=chosen)]
         parts += [_key("zero", sites=chosen), _key("mean", sites=chosen), _key("kl", name, sites=chosen)]
+        apart = [kind for kind in APART if (kind, chosen) in tally.apart]
+        parts += [_key(kind, name, sites=chosen) for kind in apart]
         sums = np.stack([tally.of(part) for part in parts], axis=1)
         base = DocumentSums(
             "ce_clean",
             "ratio",
-            _COLUMNS,
+            (*_COLUMNS, *(f"ce_patched_{kind}" for kind in apart)),
             sums,
             tally.documents,
             n=int(sums[:, 0].sum()),
@@ -306,6 +397,12 @@ def _metrics(name: str, sites: Sites, tally: _Tally) -> Iterator[DocumentSums]:
             yield replace(base, name=column, better=better, parameters={**base.parameters, **_mean({column: 1.0})})
         increase = _mean({"ce_patched": 1.0, "ce_clean": -1.0})
         yield replace(base, name="ce_increase", parameters={**base.parameters, **increase})
+        for kind in apart:
+            column, details = f"ce_patched_{kind}", {"patched_differently": tally.apart[kind, chosen]}
+            patched = {**base.parameters, **_mean({column: 1.0})}
+            yield replace(base, name=column, parameters=patched, details=details)
+            increase = {**base.parameters, **_mean({column: 1.0, "ce_clean": -1.0})}
+            yield replace(base, name=f"ce_increase_{kind}", parameters=increase, details=details)
         for ablation in ("zero", "mean"):
             yield replace(
                 base,

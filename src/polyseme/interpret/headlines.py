@@ -136,10 +136,14 @@ def _single_sites(report: StudyReport) -> str:
 
 
 def _scores(comparisons: tuple[Comparison, ...]) -> str:
-    rows = [c for c in comparisons if c.trained.name == "fvu" and not math.isnan(c.trained.value) and c.controls]
+    # Where some vectors are massive, FVU is about them, and the figure without them stands in for it.
+    of_site = {c.site: c for name in ("fvu", "fvu_ordinary") for c in comparisons if c.trained.name == name}
+    rows = [c for c in of_site.values() if not math.isnan(c.trained.value) and c.controls]
     if not rows:
         return ""
     name = metric_name("fvu")
+    if any(row.trained.name == "fvu_ordinary" for row in rows):
+        name += " (of ordinary vectors where some are massive)"
     beaten = [(row, best) for row in rows if (best := _best(row)) is not None and _told(best) and best.gap > 0]
     if beaten:
         row, best = beaten[0]

@@ -195,6 +195,8 @@ class DictionaryReport(Record):
     n_points: int = 0
     """How many latents have both numbers."""
     effect_unit: str = "nats a firing token"
+    massive: str = ""
+    """What is to be said of massive vectors at its site; empty where they decide nothing."""
 
 
 class ControlValue(Record):

@@ -47,6 +47,8 @@ STATUS_MEANINGS: dict[Status, str] = {
 
 METRIC_NAMES: dict[str, str] = {
     "fvu": "FVU",
+    "fvu_ordinary": "FVU, ordinary vectors",
+    "shrinkage_ordinary": "Shrinkage, ordinary vectors",
     "l0": "L0",
     "cosine": "Cosine of y and ŷ",
     "shrinkage": "Shrinkage",
@@ -68,6 +70,12 @@ METRIC_NAMES: dict[str, str] = {
     "observed_loss_effect": "Observed loss effect",
     "fvu_token": "FVU of a token look-up",
     "fvu_bigram": "FVU of a bigram look-up",
+    "fvu_token_ordinary": "FVU of a token look-up, ordinary vectors",
+    "fvu_bigram_ordinary": "FVU of a bigram look-up, ordinary vectors",
+    "ce_patched_ordinary": "CE patched, ordinary vectors",
+    "ce_increase_ordinary": "ΔCE, ordinary vectors",
+    "ce_patched_all": "CE patched, left-out vectors too",
+    "ce_increase_all": "ΔCE, left-out vectors too",
 }
 TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firing_documents": "data"}
 """Tests by one word each."""
@@ -82,7 +90,7 @@ SHOWN_ONLY = frozenset({"observed_loss_effect"})
 """Evidence that no verdict rests on."""
 SHARES = frozenset({"dead_latents", "dense_latents", "stability_shared", "ce_recovered"})
 """Metrics that are shares of something, written as percentages."""
-PRIMARY = frozenset({"fvu", "ce_recovered", "ce_increase", "kl"})
+PRIMARY = frozenset({"fvu", "fvu_ordinary", "ce_recovered", "ce_increase", "kl"})
 """Metrics compared with the controls at once; the others are folded away."""
 
 
@@ -146,6 +154,13 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "FVU",
         "Fraction of variance unexplained: Σ‖y−ŷ‖² / Σ‖y−ȳ‖² over the whole held-out split, ȳ the split's mean. 0 "
         "is perfect, 1 is no better than the mean. Never a mean of batch ratios. Not measured where y does not vary.",
+    ),
+    (
+        "Massive and ordinary vectors",
+        "A vector is massive when its distance from the site's centre, the coordinate-wise median, is more than 10 "
+        "times the median distance (or the factor in training.leave_out.norm), as measured on train tokens. A few of "
+        "them, most often at the start of a window, can carry most of the variance. Figures for ordinary vectors leave "
+        "out massive ones and positions that training leaves out; ȳ is then the mean of the ordinary vectors.",
     ),
     (
         "Token and bigram look-up",

@@ -9,7 +9,7 @@ from typing import Any
 from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, Rung, load_sums, save_sums, sweep
 from polyseme.store import Artifact
 from polyseme.studies.bench import Bench
-from polyseme.studies.subject import Subject
+from polyseme.studies.subject import Statistics, Subject
 from polyseme.studies.tokens import first_windows
 
 
@@ -21,25 +21,27 @@ class Baselines:
     artifact: Artifact
 
 
-def baselines_stage(subject: Subject, bench: Bench) -> Baselines:
+def baselines_stage(subject: Subject, statistics: Statistics, bench: Bench) -> Baselines:
     """Learn the look-up tables on train tokens and score them on the held-out ones."""
     study = subject.study
     train = first_windows(subject.tokens.train, study.evaluation.lookup_tokens)
     settings = LookupConfig(batch_windows=study.evaluation.batch_windows)
     config = {**subject.identity, "lookup": settings.model_dump(exclude={"batch_windows"})}
     inputs = {"network": subject.base, "train": train.fingerprint, "heldout": subject.tokens.heldout_key}
+    inputs["ordinary"] = statistics.ordinary_key
 
     def make(folder: Path) -> None:
         network, heldout = subject.network, subject.tokens.heldout
         sites = list(subject.sites.values())
-        sums = LookupSums(settings.build(network, train, heldout, sites, reporter=bench.reporter), heldout)
+        tables = settings.build(network, train, heldout, sites, ordinary=statistics.ordinary, reporter=bench.reporter)
+        sums = LookupSums(tables, heldout)
         sweep(network, heldout, {}, [sums.see], sites=sites, reporter=bench.reporter)
         save_sums(folder, sums.finish(scope={"study": subject.label}), heldout.names)
 
     def load(artifact: Artifact) -> list[DocumentSums]:
         return load_sums(artifact.path)
 
-    artifact, sums = bench.stage("baselines", config, inputs, make, load, label=subject.label)
+    artifact, sums = bench.stage("baselines", config, inputs, make, load, label=subject.label, version=2)
     by_site = {
         name: [entry for entry in sums if entry.scope["site"] == str(site)] for name, site in subject.sites.items()
     }

@@ -29,7 +29,14 @@ def continuations_stage(subject: Subject, trained: Trained, bench: Bench) -> lis
 
     def make(folder: Path) -> None:
         patched = {subject.sites[name]: d for name, d in on(network.device, trained.of_seed(seed)).items()}
-        found = continue_text(network, subject.tokens.heldout, patched, config=settings, reporter=bench.reporter)
+        found = continue_text(
+            network,
+            subject.tokens.heldout,
+            patched,
+            trained_on=trained.statistics.trained_on,
+            config=settings,
+            reporter=bench.reporter,
+        )
         save_json(folder / "continuations.json", _LIST.dump_python(found, mode="json"))
 
     stage = {**subject.identity, "continuations": settings, "seed": seed}

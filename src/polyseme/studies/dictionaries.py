@@ -7,10 +7,12 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from polyseme.activations import HarvestConfig, site_means
+from polyseme.activations.massive import SAMPLE
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
 from polyseme.store import Artifact, save_json, save_tensors
 from polyseme.studies.bench import Bench
+from polyseme.studies.statistics import statistics_stage
 from polyseme.studies.subject import Subject, Trained, dictionary_name
 from polyseme.studies.tokens import first_windows
 from polyseme.training import HistoryPoint, Job, fit
@@ -20,8 +22,6 @@ _HISTORY = TypeAdapter(_History)
 _SCRATCH = ("checkpoints", "activations")
 _VERSION = 3
 """1 steered L0 more slowly, and reached fewer targets; 2 rested on held-out tokens, too."""
-MEAN_TOKENS = 50_000
-"""Train tokens behind each site's mean vector, which mean ablation puts in a site's place."""
 
 
 def dictionaries_stage(
@@ -39,14 +39,16 @@ def dictionaries_stage(
         Diverged: a training went wrong; the last good checkpoint is kept.
     """
     study = subject.study
+    statistics = statistics_stage(subject, bench)
     keys = [(site, seed) for site in subject.sites for seed in study.seeds]
     names = {key: dictionary_name(*key) for key in keys}
+    left_out = {"trained on": statistics.trained_on_key} if statistics.trained_on_key else {}
     config = {
         **subject.identity,
         "dictionary": study.dictionary,
-        "training": study.training.model_dump(exclude={"checkpoint_seconds"}),
+        "training": study.training.model_dump(exclude={"checkpoint_seconds", "leave_out"}),
         "harvest": _order(study.harvest),
-        "mean_tokens": MEAN_TOKENS,
+        "mean_tokens": SAMPLE,
         "seeds": study.seeds,
         "target_l0": {names[key]: value for key, value in (target_l0 or {}).items()},
     }
@@ -66,9 +68,19 @@ def dictionaries_stage(
             Job(names[site, seed], dictionary, site, site, seed, (target_l0 or {}).get((site, seed)))
             for (site, seed), dictionary in dictionaries.items()
         ]
-        trained = fit(jobs, source, study.training, checkpoints=folder / "checkpoints", reporter=bench.reporter)
-        few = first_windows(subject.tokens.train, MEAN_TOKENS)
-        means = site_means(network, few, subject.sites, reporter=bench.reporter)
+        trained = fit(
+            jobs,
+            source,
+            study.training,
+            checkpoints=folder / "checkpoints",
+            spreads=statistics.spreads,
+            reporter=bench.reporter,
+        )
+        means = statistics.means
+        if left_out:
+            few = first_windows(subject.tokens.train, SAMPLE)
+            kept = {n: statistics.trained_on[s] for n, s in subject.sites.items() if s in statistics.trained_on}
+            means = site_means(network, few, subject.sites, ordinary=kept, reporter=bench.reporter)
         save_tensors(folder / "means.safetensors", means)
         save_json(folder / "history.json", {t.name: t.history for t in trained})
         for (site, seed), job in zip(keys, trained, strict=True):
@@ -83,7 +95,7 @@ def dictionaries_stage(
         history = artifact.parsed("history.json", _HISTORY.validate_python)
         return dictionaries, history, artifact.tensors("means.safetensors")
 
-    inputs = {"network": subject.base, "tokens": subject.tokens.train_key}
+    inputs = {"network": subject.base, "tokens": subject.tokens.train_key, **left_out}
     artifact, (dictionaries, history, means) = bench.stage(
         "dictionaries", config, inputs, make, load, label=subject.label, version=_VERSION, scratch=_SCRATCH
     )
@@ -92,6 +104,7 @@ def dictionaries_stage(
         dictionaries=dictionaries,
         history={key: history[name] for key, name in names.items()},
         means=means,
+        statistics=statistics,
         artifact=artifact,
         target_l0={
             key: target

@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from polyseme.activations.firings import Firings, FiringsCollector
 from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, ReconstructionSums, load_sums, save_sums, splice_sums, sweep
-from polyseme.store import Artifact
+from polyseme.store import Artifact, save_array
 from polyseme.studies.bench import Bench
-from polyseme.studies.subject import Subject, Trained, dictionary_name, on
+from polyseme.studies.subject import Subject, Trained, dictionary_name, file_name, on
 from polyseme.studies.tokens import first_windows
 
 L0_TOLERANCE = 0.1
 """Largest relative distance of the held-out L0 from its target that goes without a note."""
+_Sums = dict[tuple[str, int], list[DocumentSums]]
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Readings:
     Attributes:
         sums: (site name, seed) to its reconstruction metrics.
         firings: (site name, seed) to its latents.
+        left_out: site name to the rows of the firings that the figures of ordinary vectors leave out.
         artifact: where they are kept.
     """
 
     sums: dict[tuple[str, int], list[DocumentSums]]
     firings: dict[tuple[str, int], Firings]
+    left_out: dict[str, Int[np.ndarray, " row"]]
     artifact: Artifact
 
     def alive(self, site: str, seed: int) -> Bool[np.ndarray, " n_latents"]:
@@ -53,7 +56,12 @@ def readings_stage(
     """
     names = {key: dictionary_name(*key) for key in trained.dictionaries}
     config = {**subject.identity, "dictionaries": sorted(names.values())}
-    inputs = {"network": subject.base, "heldout": heldout_key, "dictionaries": trained.artifact.key}
+    inputs = {
+        "network": subject.base,
+        "heldout": heldout_key,
+        "dictionaries": trained.artifact.key,
+        "ordinary": trained.statistics.ordinary_key,
+    }
 
     def make(folder: Path) -> None:
         network = subject.network
@@ -61,8 +69,13 @@ def readings_stage(
             names[key]: (subject.sites[key[0]], dictionary)
             for key, dictionary in on(network.device, trained.dictionaries).items()
         }
-        reconstruction = ReconstructionSums(located, heldout)
-        collector = FiringsCollector({name: dictionary.n_latents for name, (_, dictionary) in located.items()})
+        reconstruction = ReconstructionSums(located, heldout, trained.statistics.ordinary)
+        # A latent does not fire where its dictionary is not meant to be: no verdict rests on what training left out.
+        trained_on = trained.statistics.trained_on
+        collector = FiringsCollector(
+            {name: dictionary.n_latents for name, (_, dictionary) in located.items()},
+            {name: (site, trained_on[site]) for name, (site, _) in located.items() if site in trained_on},
+        )
         sweep(
             network,
             heldout,
@@ -76,16 +89,25 @@ def readings_stage(
             save_sums(folder, reconstruction.finish(scope=scope)[name], heldout.names, stem=f"{name}.sums")
         for name, firings in collector.finish().items():
             firings.save(folder, name)
+        for name, site in subject.sites.items():
+            save_array(folder / _left_out(name), np.flatnonzero(~reconstruction.ordinary(site)))
 
-    def load(artifact: Artifact) -> tuple[dict[tuple[str, int], list[DocumentSums]], dict[tuple[str, int], Firings]]:
+    def load(artifact: Artifact) -> tuple[_Sums, dict[tuple[str, int], Firings], dict[str, np.ndarray]]:
         sums = {key: load_sums(artifact.path, stem=f"{name}.sums") for key, name in names.items()}
-        return sums, {key: Firings.load(artifact.path, name) for key, name in names.items()}
+        firings = {key: Firings.load(artifact.path, name) for key, name in names.items()}
+        return sums, firings, {name: artifact.array(_left_out(name)) for name in subject.sites}
 
-    artifact, (sums, firings) = bench.stage("readings", config, inputs, make, load, label=label or subject.label)
+    artifact, (sums, firings, left_out) = bench.stage(
+        "readings", config, inputs, make, load, label=label or subject.label, version=2
+    )
     if label is None:  # a target is about the subject's own tokens
         for key, target in trained.target_l0.items():
             sums[key] = [_against_target(entry, target, names[key], subject.label, bench) for entry in sums[key]]
-    return Readings(sums, firings, artifact)
+    return Readings(sums, firings, left_out, artifact)
+
+
+def _left_out(site: str) -> str:
+    return f"{file_name(site)}.left_out.npy"
 
 
 def _against_target(entry: DocumentSums, target: float, name: str, label: str, bench: Bench) -> DocumentSums:
@@ -121,7 +143,12 @@ def splice_stage(subject: Subject, trained: Trained, bench: Bench) -> Spliced:
     study, seed = subject.study, subject.study.seeds[0]
     windows = first_windows(subject.tokens.heldout, study.tokens.splice)
     config = {**subject.identity, "seed": seed}
-    inputs = {"network": subject.base, "heldout": windows.fingerprint, "dictionaries": trained.artifact.key}
+    inputs = {
+        "network": subject.base,
+        "heldout": windows.fingerprint,
+        "dictionaries": trained.artifact.key,
+        "ordinary": trained.statistics.ordinary_key,
+    }
 
     def make(folder: Path) -> None:
         network = subject.network
@@ -130,7 +157,14 @@ def splice_stage(subject: Subject, trained: Trained, bench: Bench) -> Spliced:
         patched = {subject.sites[name]: d for name, d in trained.of_seed(seed).items()}
         means = {subject.sites[name]: mean.to(network.device) for name, mean in trained.means.items()}
         sums = splice_sums(
-            network, windows, {str(seed): patched}, means, scope={"study": subject.label}, reporter=bench.reporter
+            network,
+            windows,
+            {str(seed): patched},
+            means,
+            trained_on=trained.statistics.trained_on,
+            ordinary=trained.statistics.ordinary,
+            scope={"study": subject.label},
+            reporter=bench.reporter,
         )
         named = [_renamed(entry, seed, shown) for entry in sums[str(seed)]]
         save_sums(folder, named, windows.names, stem="splice")
@@ -138,7 +172,7 @@ def splice_stage(subject: Subject, trained: Trained, bench: Bench) -> Spliced:
     def load(artifact: Artifact) -> list[DocumentSums]:
         return load_sums(artifact.path, stem="splice")
 
-    artifact, sums = bench.stage("splice", config, inputs, make, load, label=subject.label, version=2)
+    artifact, sums = bench.stage("splice", config, inputs, make, load, label=subject.label, version=3)
     return Spliced(sums, windows, artifact)
 
 

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from polyseme.activations.massive import Ordinary, Spread
+from polyseme.core.config import fingerprint
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
@@ -58,13 +60,46 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """Of a sample of a subject's train vectors.
+
+    Attributes:
+        means: site name to the mean vector.
+        spreads: site name to how far the vectors lie from the site's centre.
+        trained_on: site to what tells the vectors that training leaves in, of the sites where it leaves some out.
+        ordinary: site to what tells the vectors that are not massive, whether training leaves these in or not, and not
+            at positions that it leaves out.
+    """
+
+    means: dict[str, Tensor]
+    spreads: dict[str, Spread]
+    trained_on: dict[Site, Ordinary]
+    ordinary: dict[Site, Ordinary]
+
+    @property
+    def trained_on_key(self) -> str:
+        """Hash of what tells the vectors that training leaves in; empty where it leaves none out."""
+        return fingerprint(_identities(self.trained_on)) if self.trained_on else ""
+
+    @property
+    def ordinary_key(self) -> str:
+        """Hash of what tells the ordinary vectors."""
+        return fingerprint(_identities(self.ordinary))
+
+
+def _identities(by_site: dict[Site, Ordinary]) -> dict[str, str]:
+    return {str(site): ordinary.identity for site, ordinary in by_site.items()}
+
+
+@dataclass(frozen=True)
 class Trained:
     """Every dictionary of a subject.
 
     Attributes:
         dictionaries: (site name, seed) to dictionary.
         history: (site name, seed) to its training curve.
-        means: site name to the mean vector over train tokens.
+        means: site name to the mean vector over train tokens that are trained on.
+        statistics: of the train vectors.
         artifact: where they are kept.
         target_l0: (site name, seed) to the L0 its coefficient was steered to, where it was.
     """
@@ -72,6 +107,7 @@ class Trained:
     dictionaries: dict[tuple[str, int], Dictionary]
     history: dict[tuple[str, int], tuple[HistoryPoint, ...]]
     means: dict[str, Tensor]
+    statistics: Statistics
     artifact: Artifact
     target_l0: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
 
@@ -82,8 +118,12 @@ class Trained:
 
 def dictionary_name(site: str, seed: int) -> str:
     """The name of a dictionary within its study, safe as a file name."""
-    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in site)
-    return f"{safe}-seed{seed}"
+    return f"{file_name(site)}-seed{seed}"
+
+
+def file_name(site: str) -> str:
+    """A site's name, safe as a file name."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in site)
 
 
 def on(device: torch.device, dictionaries: dict[K, Dictionary]) -> dict[K, Dictionary]:
