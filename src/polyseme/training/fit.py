@@ -262,7 +262,7 @@ class _Fit:
         for trainee in self.trainees:
             own = batch.at(trainee.job.x_site, trainee.job.y_site)
             own = self.leaving.kept(trainee.job, _to(own, trainee.device))
-            if step == 0 and len(own.x) < 2:
+            if step == 0 and len(own.x) < min(2, len(batch)):
                 raise InputError(
                     f"leave_out leaves {len(own.x)} of the {len(batch)} vectors of the first batch",
                     where=f"training.leave_out, job {trainee.job.name}",
