@@ -126,7 +126,7 @@ def calibrate(args: list[str]) -> int:
 
     from polyseme.controls.calibration import CalibrationConfig
     from polyseme.controls.calibration import calibrate as run_calibration
-    from polyseme.store import save_json
+    from polyseme.store import check_writable, save_json
 
     default = CalibrationConfig()
 
@@ -140,6 +140,7 @@ def calibrate(args: list[str]) -> int:
             config: what is planted and how it is judged.
             out: where the figures go.
         """
+        check_writable(out)
         report = run_calibration(config, reporter=make_reporter())
         save_json(out, report.model_dump(mode="json"))
         print(report.summary())

@@ -100,7 +100,6 @@ def diagnose(args: list[str]) -> int:
         controls=_controls(subject, config.seed),
         counted=subject.counted,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
     about = {
         "network": source,
         "fingerprint": subject.network.fingerprint,
@@ -255,6 +254,7 @@ def _parsed(
     from polyseme.cli.flags import parse
     from polyseme.diagnosis import DiagnosisConfig
     from polyseme.networks import NetworkConfig
+    from polyseme.store import check_writable
 
     flat = tyro.conf.arg(name="")
     fields: list[tuple[str, Any, Any]] = [
@@ -268,4 +268,5 @@ def _parsed(
     flags: Any = make_dataclass("Flags", fields, frozen=True)
     flags.__doc__ = "Why neurons of a site answer to several features, from the network and its data alone."
     got = parse(flags, args, f"polyseme diagnose {source}", config=(tyro.conf.AvoidSubcommands,))
+    check_writable(got.options.out / "diagnosis.json")
     return got.options, got.config, got.toy if toy is not None else got.network if text else None

@@ -21,6 +21,9 @@ USAGE = """usage: polyseme toys ACTION [ARGUMENTS]
 Every action but list takes the toy's own settings as flags: polyseme toys check NAME --help."""
 
 
+_SUFFIXES = (".svg", ".png", ".pdf")
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Where networks go."""
@@ -128,6 +131,7 @@ def _list(args: list[str]) -> int:
 
 def _train(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
+    from polyseme.store import check_writable
     from polyseme.toys.running import save_toy
 
     got = _named("train", TrainOptions, args)
@@ -135,6 +139,7 @@ def _train(args: list[str]) -> int:
         return 0
     name, config, options = got
     folder = options.out / f"{name}-{config.fingerprint()[:8]}"
+    check_writable(folder / "0" / "toy.json")
     trained = config.train(make_reporter())
     for i, toy in enumerate(trained):
         (folder / str(i)).mkdir(parents=True, exist_ok=True)
@@ -148,6 +153,7 @@ def _train(args: list[str]) -> int:
 
 def _check(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
+    from polyseme.store import check_writable, save_text
     from polyseme.toys import TOYS
     from polyseme.toys.running import Result, chosen, markdown, run_experiment
 
@@ -164,6 +170,8 @@ def _check(args: list[str]) -> int:
             return 0
         name, config, options = got
         jobs = [(name, config, e) for e in chosen(name, options.only, options.cost)]
+    if options.table is not None:
+        check_writable(options.table)
     reporter = make_reporter()
     results: list[Result] = []
     for i, (name, config, experiment) in enumerate(jobs):
@@ -172,8 +180,7 @@ def _check(args: list[str]) -> int:
         results.append(result)
         _print(result)
     if options.table is not None:
-        options.table.parent.mkdir(parents=True, exist_ok=True)
-        options.table.write_text(markdown(results), encoding="utf-8")
+        save_text(options.table, markdown(results))
     outcomes = [c.outcome for r in results for c in r.checks]
     passed, missing = outcomes.count("pass"), outcomes.count("not_measured")
     failed = outcomes.count("fail")
@@ -195,21 +202,23 @@ def _figure(args: list[str]) -> int:
     if which not in figures:
         raise InputError(f"toy {name!r} has no figure {which!r}", where="--which", fix=f"it has {', '.join(figures)}")
     out = options.out or Path(f"{name}-{which}.svg")
+    _check_figure(out)
     _save_figure(figures[which](config, make_reporter()), out)
     return 0
 
 
 def _recovery(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
-    from polyseme.store import save_json
+    from polyseme.store import check_writable, save_json, save_text
     from polyseme.toys.recovery import RecoverySweep, recovery_sweep
     from polyseme.toys.recovery_figures import recovery_figure
 
     options, config = _parsed(RecoveryOptions, RecoverySweep, args, "polyseme toys recovery")
+    for name in ("recovery.json", "recovery.md", "recovery.svg"):
+        check_writable(options.out / name)
     report = recovery_sweep(config, make_reporter(), root=options.root)
-    options.out.mkdir(parents=True, exist_ok=True)
     save_json(options.out / "recovery.json", report.model_dump(mode="json"))
-    (options.out / "recovery.md").write_text(report.markdown(), encoding="utf-8")
+    save_text(options.out / "recovery.md", report.markdown())
     print(report.summary())
     _save_figure(recovery_figure(report), options.out / "recovery.svg")
     return 0
@@ -217,11 +226,12 @@ def _recovery(args: list[str]) -> int:
 
 def _confusion(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
-    from polyseme.store import save_json
+    from polyseme.store import check_writable, save_json, save_text
     from polyseme.toys.confusion import ConfusionConfig, Row, as_markdown, confusion
 
     options, config = _parsed(ConfusionOptions, ConfusionConfig, args, "polyseme toys confusion")
-    options.out.mkdir(parents=True, exist_ok=True)
+    for suffix in ("json", "md"):
+        check_writable(options.out / f"{config.split}.{suffix}")
     rows: list[Row] = []
     reporter = make_reporter()
     for row in confusion(config, reporter, root=options.root):
@@ -229,21 +239,22 @@ def _confusion(args: list[str]) -> int:
         told = ", ".join(f"{answer} {n}" for answer, n in row.answers.most_common())
         reporter.message(f"{row.name}: {told}")
         save_json(options.out / f"{config.split}.json", [r.model_dump(mode="json") for r in rows])
-        (options.out / f"{config.split}.md").write_text(as_markdown(rows), encoding="utf-8")
+        save_text(options.out / f"{config.split}.md", as_markdown(rows))
     print(as_markdown(rows))
     return 0
 
 
 def _dose(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
-    from polyseme.store import save_json
+    from polyseme.store import check_writable, save_json, save_text
     from polyseme.toys.dose import DoseConfig, as_markdown, dose_figure, dose_response
 
     options, config = _parsed(DoseOptions, DoseConfig, args, "polyseme toys dose")
+    for name in ("dose.json", "dose.md", "dose.svg"):
+        check_writable(options.out / name)
     curves = dose_response(config, make_reporter(), root=options.root)
-    options.out.mkdir(parents=True, exist_ok=True)
     save_json(options.out / "dose.json", [curve.model_dump(mode="json") for curve in curves])
-    (options.out / "dose.md").write_text(as_markdown(curves), encoding="utf-8")
+    save_text(options.out / "dose.md", as_markdown(curves))
     print(as_markdown(curves))
     _save_figure(dose_figure(curves), options.out / "dose.svg")
     return 0
@@ -254,12 +265,21 @@ def _of_any(chosen: Callable[..., Any], name: str, only: tuple[str, ...], cost: 
     return [e for e in chosen(name, (), () if only else cost) if not only or e.name in only]
 
 
+def _check_figure(out: Path) -> None:
+    """Refuse, before anything is trained, a file that no figure can be written to."""
+    from polyseme.store import check_writable
+
+    if out.suffix not in _SUFFIXES:
+        raise InputError(f"cannot draw a {out.suffix or 'nameless'} file", where=str(out), fix=", ".join(_SUFFIXES))
+    check_writable(out)
+
+
 def _save_figure(figure: Any, out: Path) -> None:
-    suffixes = (".svg", ".png", ".pdf")
-    if out.suffix not in suffixes:
-        raise InputError(f"cannot draw a {out.suffix or 'nameless'} file", where=str(out), fix=", ".join(suffixes))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, bbox_inches="tight", dpi=160)
+    from polyseme.store import atomic_path
+
+    _check_figure(out)
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, format=out.suffix.removeprefix("."), bbox_inches="tight", dpi=160)
     print(f"drawn: {out}")
 
 

@@ -172,9 +172,11 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: a folder stands there, or the file's folder cannot be made or written.
     """
-    if path.is_dir() and not path.is_symlink():
-        raise InputError("this is a folder, and a file is to be written", where=str(path), fix="give a file's path")
+    if "\0" in str(path):
+        raise InputError("a path holds no NUL", where=repr(str(path)), fix="give a file's path")
     with refusals(path):
+        if path.is_dir() and not path.is_symlink():
+            raise InputError("this is a folder, and a file is to be written", where=str(path), fix="give a file's path")
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = temporary_name(path)
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
