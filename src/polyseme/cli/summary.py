@@ -1,10 +1,10 @@
 """A study's results on a terminal: what stands at the top of the report, in 80 columns."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from polyseme.core.records import STATUSES, Status
@@ -64,6 +64,10 @@ def print_summary(report: StudyReport, *, report_path: Path | None = None, conso
         write.line(f"Report: {report_path}", style="bold", wrap=False)
 
 
+_Row = tuple[str, list[str], str]
+"""A row of a table: its name, its cells and their style."""
+
+
 class _Writer:
     """Prints cleaned text, in ASCII where the terminal knows nothing else."""
 
@@ -80,51 +84,66 @@ class _Writer:
     def line(self, text: str = "", *, style: str = "", wrap: bool = True) -> None:
         self.console.print(self.text(text, style), soft_wrap=not wrap)
 
-    def table(self, title: str, columns: tuple[str, ...]) -> Table:
+    def table(self, title: str, columns: Sequence[tuple[str, str]], rows: Sequence[_Row]) -> None:
+        """Names at the left, numbers in columns at the right; nothing is cut off, however narrow the terminal is.
+
+        A name that is too long for its column stands on a line of its own above its numbers; where not even the
+        columns fit side by side, every number follows the name of its column.
+        """
         self.line()
         self.line(title, style="bold")
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("", overflow="fold")
-        for column in columns:
-            table.add_column(self.text(column), justify="right", no_wrap=True)
-        return table
-
-    def row(self, table: Table, *cells: str, style: str = "") -> None:
-        table.add_row(*(self.text(cell) for cell in cells), style=style)
+        heads = [self.text(name, style or "dim") for name, style in columns]
+        body = [(self.text(name, style), [self.text(cell, style) for cell in cells]) for name, cells, style in rows]
+        widths = [max(text.cell_len for text in column) for column in zip(heads, *(c for _, c in body), strict=True)]
+        room = self.console.width - sum(width + 2 for width in widths)
+        if room < 0:
+            for name, cells in body:
+                pairs = (Text.assemble(head, " ", cell) for head, cell in zip(heads, cells, strict=True))
+                self.console.print(name)
+                self.console.print(Text(", ").join(pairs))
+            return
+        longest = max((name.cell_len for name, _ in body), default=0)
+        left = longest if longest <= room else max((n.cell_len for n, _ in body if n.cell_len <= room), default=0)
+        for name, cells in [(Text(), heads), *body]:
+            if name.cell_len > left:
+                self.console.print(name)
+                name = Text()
+            line = Text.assemble(name, " " * (left - name.cell_len))
+            for cell, width in zip(cells, widths, strict=True):
+                line = Text.assemble(line, " " * (2 + width - cell.cell_len), cell)
+            self.console.print(line, soft_wrap=True)
 
 
 def _verdicts(write: _Writer, report: StudyReport) -> None:
-    table = write.table("Verdicts", ())
-    for status in STATUSES:
-        sign = "" if write.ascii else f"{STATUS_SIGNS[status]} "
-        heading = write.text(f"{sign}{STATUS_SHORT[status]}", _COLOURS[status])
-        table.add_column(heading, justify="right", no_wrap=True)
-    for dictionary in report.dictionaries:
-        write.row(table, dictionary.name, *(count(dictionary.verdict_counts.get(s, 0)) for s in STATUSES))
+    signs = dict.fromkeys(STATUSES, "") if write.ascii else {s: f"{STATUS_SIGNS[s]} " for s in STATUSES}
+    columns = [(f"{signs[s]}{STATUS_SHORT[s]}", _COLOURS[s]) for s in STATUSES]
+    rows: list[_Row] = [
+        (d.name, [count(d.verdict_counts.get(s, 0)) for s in STATUSES], "") for d in report.dictionaries
+    ]
     if len(report.dictionaries) > 1:
-        write.row(table, "all", *(count(report.verdict_counts[s]) for s in STATUSES), style="bold")
-    write.console.print(table)
+        rows.append(("all", [count(report.verdict_counts[s]) for s in STATUSES], "bold"))
+    write.table("Verdicts", columns, rows)
 
 
 def _faithfulness(write: _Writer, report: StudyReport) -> None:
     if report.faithfulness is None:
         return
-    rows = [*report.faithfulness.single, *([report.faithfulness.joint] if report.faithfulness.joint else [])]
-    table = write.table(
-        "Faithfulness (nats/token; recovered: over mean ablation)",
-        ("clean", "patched", "ΔCE", "95% interval", "recovered"),
-    )
-    for row in rows:
-        cells = (
-            "all sites jointly" if row.joint else row.site,
+    found = [*report.faithfulness.single, *([report.faithfulness.joint] if report.faithfulness.joint else [])]
+    measured = [row for row in found if not math.isnan(row.ce_clean.value)]
+    if not measured:
+        return
+    rows: list[_Row] = []
+    for row in measured:
+        cells = [
             short(row.ce_clean.value),
             short(row.ce_patched.value),
             signed(row.delta_ce.value),
             interval(row.delta_ce.interval, sign=True),
             percent(row.recovered_mean.value, 3),
-        )
-        write.row(table, *cells, style="bold" if row.joint else "")
-    write.console.print(table)
+        ]
+        rows.append(("all sites jointly" if row.joint else row.site, cells, "bold" if row.joint else ""))
+    title = "Faithfulness (nats/token; recovered: over mean ablation)"
+    write.table(title, _plain("clean", "patched", "ΔCE", "95% interval", "recovered"), rows)
     for note in report.faithfulness.notes:
         write.line(note)
 
@@ -140,13 +159,15 @@ def _controls(write: _Writer, report: StudyReport) -> None:
             continue
         better = f", {rows[0].trained.better} is better" if rows[0].trained.better != "neither" else ""
         over = " over mean-ablation" if rows[0].trained.scope.get("ablation") else ""
-        table = write.table(f"{metric_name(name)}{over}{better}", ("value", "gap", "95% interval"))
+        lines: list[_Row] = []
         for row in rows:
-            write.row(table, "all sites jointly" if row.site == "joint" else row.site, value_of(row.trained))
+            lines.append(
+                ("all sites jointly" if row.site == "joint" else row.site, [value_of(row.trained), "", ""], "")
+            )
             for value in row.controls:
-                gap = gap_of(value.gap, row.trained), gap_bounds(value.gap_interval, row.trained)
-                write.row(table, f"  on {value.control}", value_of(value.record), *gap)
-        write.console.print(table)
+                gap = [gap_of(value.gap, row.trained), gap_bounds(value.gap_interval, row.trained)]
+                lines.append((f"  on {value.control}", [value_of(value.record), *gap], ""))
+        write.table(f"{metric_name(name)}{over}{better}", _plain("value", "gap", "95% interval"), lines)
     _of_all(write, report)
 
 
@@ -177,9 +198,13 @@ def _stability(write: _Writer, report: StudyReport) -> None:
     ]
     if not records:
         return
-    table = write.table("Stability over seeds", ("", "value", "95% interval", "by chance"))
+    rows: list[_Row] = []
     for label, site, record in records:
         chance = record.details.get("chance")
         known = value_of(record.model_copy(update={"value": float(chance)})) if isinstance(chance, int | float) else "–"
-        write.row(table, site, label, value_of(record), bounds_of(record), known)
-    write.console.print(table)
+        rows.append((site, [label, value_of(record), bounds_of(record), known], ""))
+    write.table("Stability over seeds", _plain("", "value", "95% interval", "by chance"), rows)
+
+
+def _plain(*columns: str) -> list[tuple[str, str]]:
+    return [(column, "") for column in columns]
