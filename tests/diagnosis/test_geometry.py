@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme.diagnosis.components import independent_sources, sparse_dictionary
+from polyseme.diagnosis.config import DiagnosisConfig
 from polyseme.diagnosis.geometry import (
     concentration,
     overlaps,
@@ -130,3 +131,14 @@ def test_independent_sources_and_overcomplete_atoms_are_found():
     one_hot = np.eye(5)[rng.integers(0, 5, 2000)] * rng.uniform(0.5, 1, (2000, 1))
     atoms = sparse_dictionary(one_hot @ PENTAGON, 10, 1, rng)
     assert np.abs(PENTAGON @ atoms.T).max(1).min() > 0.99
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.013, 0.02, 0.5])
+@pytest.mark.parametrize("tests", [1, 2])
+def test_a_null_has_the_draws_that_let_its_test_be_passed(alpha: float, tests: int) -> None:
+    config = DiagnosisConfig(alpha=alpha, n_null=200)
+    for wanted in (50, 100, 5000):
+        draws = config.draws(wanted, tests=tests)
+        assert draws >= wanted
+        assert tests * p_value(1.0, np.zeros(draws), larger=True) <= alpha
+    assert DiagnosisConfig().draws(100, tests=2) == 100  # as before at the default level

@@ -1,6 +1,5 @@
 """The latents worth showing, and what a report says about itself."""
 
-import json
 import math
 from pathlib import Path
 
@@ -65,8 +64,8 @@ def test_mixed_shows_both_kinds_in_turn():
     rows += [candidate(i, "mixed", 0, i, passed="m") for i in (11, 12)]
     found = most_telling(rows, 4)["mixed"]
     assert ids(found) == [3, 12, 2, 11]
-    assert "not specific" in found[0].why
-    assert "no effect" in found[1].why
+    assert "not shown to be specific" in found[0].why
+    assert "not shown to change the predictions" in found[1].why
 
 
 def test_the_control_like_and_the_dense_take_turns_without_repeats():
@@ -103,14 +102,13 @@ def test_a_report_survives_json(tmp_path: Path):
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path, text: str):
     path = tmp_path / "report.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="not a report"):
+    with pytest.raises(InputError, match=r"not a report|not the JSON|not the record"):
         StudyReport.load(path)
 
 
 def test_another_schema_version_is_refused(tmp_path: Path):
     path = tmp_path / "report.json"
-    value = json.loads(bare_report().model_dump_json()) | {"schema_version": 99}
-    path.write_text(json.dumps(value))
+    bare_report(schema_version=99).save(path)
     with pytest.raises(InputError, match="schema version 99"):
         StudyReport.load(path)
 
@@ -194,3 +192,45 @@ def test_headlines_claim_no_difference_where_an_interval_holds_zero():
     assert "no difference is shown from what the sites one at a time add up to" in text
     assert "By FVU alone the trained network cannot be told from every control." in text
     assert "would mislead" not in text
+
+
+def test_an_encoder_is_told_what_could_be_tested():
+    """No causal test, so no verdict; the headline has what model-specificity says."""
+    report = sample_report(per_status=0)
+    dictionaries = tuple(
+        d.model_copy(
+            update={
+                "verdict_counts": {"insufficient_data": 1022},
+                "verdicts_missing": {"no causal effect: the network does not predict the next token": 1022},
+                "n_not_judged": 0,
+                "tests": (("causal_effect", 0, 0), ("model_specificity", 188, 1000)),
+            }
+        )
+        for d in report.dictionaries[:1]
+    )
+    said = headlines(report.model_copy(update={"dictionaries": dictionaries}))
+    assert said[0] == "No latent was judged (no causal effect: the network does not predict the next token)."
+    assert said[1] == (
+        "One test alone says: 188 of 1,000 latents are matched better by another seed's dictionary than by any "
+        "control's, beyond the FDR threshold."
+    )
+    assert "planted" not in " ".join(said)  # no rate of a procedure that was not run
+
+
+def test_a_rate_is_quoted_with_its_controls_and_the_kind_it_is_worst_for():
+    report = sample_report(per_status=0)
+    assert report.calibration is not None
+    rate = report.calibration.false_positive_rate
+    worse = rate.model_copy(update={"value": 0.986, "n": 139, "interval": None})
+    calibration = report.calibration.model_copy(
+        update={"controls": ("gaussian_reinit", "spectrum_reinit"), "by_kind": (("statistics of the input", worse),)}
+    )
+    text = "\n".join(headlines(report.model_copy(update={"calibration": calibration})))
+    assert "with the controls gaussian_reinit, spectrum_reinit calls 3.1%" in text
+    assert "of statistics of the input 99% of 139" in text
+    nobody = calibration.model_copy(update={"counts": (("features", {"insufficient_data": 240}),)})
+    text = "\n".join(headlines(report.model_copy(update={"calibration": nobody})))
+    assert "judges no latent, so its error rates are not known" in text
+    why = {"calibration": None, "calibration_missing": "it differs from the calibrated ones (verdicts.alpha 0.1)"}
+    text = "\n".join(headlines(report.model_copy(update=why)))
+    assert "was not measured: it differs from the calibrated ones (verdicts.alpha 0.1)." in text

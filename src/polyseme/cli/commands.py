@@ -242,6 +242,7 @@ def _row(run: "Run") -> list[str]:
         try:
             found = StudyReport.load(path)
             counts = f"{found.verdict_counts['supported']:,} of {found.n_judged:,} judged"
+            counts += f", {left:,} not" if (left := found.n_latents - found.n_judged) else ""
         except InputError:
             counts = "damaged"
     return [name, status, started, counts, str(run.report) if run.report.is_file() else "–"]

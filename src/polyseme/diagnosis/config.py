@@ -1,5 +1,6 @@
 """What a diagnosis may spend, and where its thresholds stand."""
 
+import math
 from typing import Literal, get_args
 
 from pydantic import Field
@@ -36,7 +37,7 @@ class DiagnosisConfig(Config):
     n_resamples: Resamples = Field(default=100, ge=20)
     """Bootstrap replicates of an interval."""
     n_null: int = Field(default=400, ge=200, le=100_000)
-    """Draws of a null of directions."""
+    """Draws of a null of directions; more are taken where so few could not reach `alpha`."""
     alpha: float = Field(default=0.02, ge=0.01, lt=1)
     """Level of each test against its null."""
     represented: float = Field(default=0.3, gt=0, lt=1)
@@ -48,3 +49,7 @@ class DiagnosisConfig(Config):
     """Share of a neuron's response that one feature must make for the neuron to be called monosemantic."""
     margin: float = Field(default=0.1, gt=0, lt=1)
     """Least gap between two read-outs (R²) that counts."""
+
+    def draws(self, wanted: int, *, tests: int = 1) -> int:
+        """Draws of a null that let a test be passed: with n of them p is 1 / (n + 1) at least, times `tests` tried."""
+        return max(wanted, math.ceil(round(tests / self.alpha, 9)))

@@ -31,7 +31,7 @@ def arrangement(seen: Observations) -> Evidence:
     sets = [written.directions, *(D for D in seen.siblings if np.linalg.norm(D, axis=1).min() > 0)]
     rng = np.random.default_rng(derive_seed(seen.config.seed, "arrangement"))
     n, d = written.directions.shape
-    draws = max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d))))
+    draws = seen.config.draws(max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d)))), tests=2)
     value = np.sum([crowding(D, signs) for D in sets], axis=0)
     nulls: dict[str, Float[np.ndarray, "draw two"]] = {}
     for D in sets:

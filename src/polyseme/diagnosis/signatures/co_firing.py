@@ -37,7 +37,7 @@ def co_firing(seen: Observations) -> Evidence:
     c, (n, d) = overlaps(written.directions, signs), written.directions.shape
     overlapping = bool(c.max() >= 0.2)
     value = float(overlap_co_firing(written.directions, correlations, signs)) if overlapping else 0.0
-    draws = max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d))))
+    draws = seen.config.draws(max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d)))))
     null = overlap_co_firing(rng.standard_normal((draws, n, d)), correlations, signs)
     rows = len(written.values)
     replicates = [0.0] * 2

@@ -28,7 +28,7 @@ def neuron_purity(seen: Observations) -> Evidence:
         reduced = D if width <= _WIDEST else np.linalg.qr(D.T)[1].T
         if reduced.shape[1] > _WIDEST:
             reduced = reduced[:, :_WIDEST]
-        null = purity(reduced @ rotations(seen.config.n_null // 4, reduced.shape[1], rng))
+        null = purity(reduced @ rotations(seen.config.draws(seen.config.n_null // 4), reduced.shape[1], rng))
         mean = float(null.mean())
         p = (1 + int((null >= value).sum())) / (1 + len(null))
     # In one dimension there is nothing to rotate: a single feature there is along the neuron.

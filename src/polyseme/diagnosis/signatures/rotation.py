@@ -25,7 +25,7 @@ def rotation(seen: Observations) -> Evidence:
     rng = np.random.default_rng(derive_seed(seen.config.seed, "rotation"))
     n, d = D.shape
     sets = _directions(seen)
-    draws = max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d))))
+    draws = seen.config.draws(max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d)))))
     null = sum((turned_purity(rng.standard_normal((draws, n, d))) for _ in sets), np.zeros(draws)) / len(sets)
     p = p_value(float(np.mean([turned_purity(other) for other in sets])), null, larger=True)
     return _pure(seen, "rotation", value, interval, null, p, note="null: random directions")
@@ -55,7 +55,8 @@ def variable_rotation(seen: Observations) -> Evidence:
     interval = percentiles(purity(varimax(written.resampled * scale)))
     rng = np.random.default_rng(derive_seed(seen.config.seed, "variable_rotation"))
     sets = _directions(seen)
-    drawn = purity(varimax(rng.standard_normal((max(100, min(seen.config.n_null, (1 << 18) // (n * d))), n, d))))
+    draws = seen.config.draws(max(100, min(seen.config.n_null, (1 << 18) // (n * d))))
+    drawn = purity(varimax(rng.standard_normal((draws, n, d))))
     null = rng.choice(drawn, (seen.config.n_null, len(sets))).mean(1) if len(sets) > 1 else drawn
     p = p_value(float(np.mean([purity(varimax(D * scale)) for D in sets])), null, larger=True)
     return _pure(seen, "variable_rotation", value, interval, null, p, note="null: random neurons")

@@ -55,7 +55,11 @@ def source_purity(seen: Observations) -> Evidence:
     found, rng = seen.components.sources, _rng(seen, "source_purity")
     D = found.directions
     value = float(purity(D))
-    null = purity(D @ rotations(seen.config.n_null // 4, D.shape[1], rng)) if 1 < D.shape[1] <= 256 else np.ones(100)
+    null = (
+        purity(D @ rotations(seen.config.draws(seen.config.n_null // 4), D.shape[1], rng))
+        if 1 < D.shape[1] <= 256
+        else np.ones(100)
+    )
     p, interval = p_value(value, null, larger=True), _refitted(seen, purity, rng)
     return Evidence(
         name="source_purity",
@@ -76,7 +80,7 @@ def source_rotation(seen: Observations) -> Evidence:
     found, rng = seen.components.sources, _rng(seen, "source_rotation")
     D = found.directions
     value = float(turned_purity(D))
-    null = turned_purity(rng.standard_normal((100, *D.shape)))
+    null = turned_purity(rng.standard_normal((seen.config.draws(100), *D.shape)))
     p = p_value(value, null, larger=True)
     interval = _refitted(seen, turned_purity, rng)
     return Evidence(
