@@ -3,13 +3,15 @@
 import io
 import math
 import re
+import time
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from polyseme.cli.progress import EVERY, BarReporter, LineReporter, make_reporter
+from polyseme.cli import progress
+from polyseme.cli.progress import EVERY, SILENCE, BarReporter, LineReporter, make_reporter
 from polyseme.cli.summary import print_summary
 from polyseme.interpret.report import StudyReport
 from tests.report.fixture import KINDS, bare_report, sample_report
@@ -93,6 +95,44 @@ def test_plain_lines_come_at_once_then_every_few_seconds_then_at_the_end():
     assert said[-1] == "training: done in 20 s; loss 0.12"
     task.update(1000)
     assert len(file.getvalue().splitlines()) == len(said)
+
+
+def test_a_long_step_says_that_it_is_at_work():
+    reporter, clock, file = lines()
+    outer = reporter.task("study", 3, "stages")
+    inner = reporter.task("random weights (spectrum)", 4000, "weights")
+    inner.update(1000)
+    clock.now = SILENCE - 1
+    reporter.break_silence()
+    assert len(file.getvalue().splitlines()) == 2
+    clock.now = SILENCE + 45
+    reporter.break_silence()
+    reporter.break_silence()  # once is enough
+    assert file.getvalue().splitlines()[2:] == [
+        "random weights (spectrum): at work for 1 min 05 s, 1000 of 4000 weights",
+    ]
+    inner.update(4000)
+    clock.now += SILENCE + 1
+    reporter.break_silence()
+    assert file.getvalue().splitlines()[-1] == "study: at work for 1 min 26 s, 0 of 3 stages"
+    outer.update(3)
+    clock.now += SILENCE + 1
+    before = file.getvalue()
+    reporter.break_silence()
+    assert file.getvalue() == before
+
+
+def test_silence_is_watched_until_the_reporter_is_closed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "SILENCE", 0.02)
+    file = io.StringIO()
+    reporter = make_reporter(Console(file=file, width=80))
+    reporter.task("one long step", 0)
+    for _ in range(500):
+        if "at work" in file.getvalue():
+            break
+        time.sleep(0.01)
+    assert "one long step: at work for 0.0 s\n" in file.getvalue()
+    reporter.close()
 
 
 def test_what_an_earlier_run_had_done_does_not_count_as_speed():

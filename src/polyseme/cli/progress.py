@@ -1,6 +1,7 @@
 """How far the work is: bars on a terminal, a plain line every few seconds anywhere else."""
 
 import atexit
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -18,6 +19,8 @@ from polyseme.interpret.numbers import duration, short
 
 EVERY = 5.0
 """Seconds between two plain lines of one task."""
+SILENCE = 20.0
+"""Seconds without a plain line after which the task at work says that it is."""
 
 
 class ClosableReporter(Reporter, Protocol):
@@ -31,11 +34,17 @@ class ClosableReporter(Reporter, Protocol):
 def make_reporter(console: Console | None = None) -> ClosableReporter:
     """Bars where the console is a terminal that can move its cursor, plain lines elsewhere; both on standard error."""
     console = console or make_console(stderr=True)
-    return BarReporter(console) if console.is_terminal and not console.is_dumb_terminal else LineReporter(console)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return BarReporter(console)
+    reporter = LineReporter(console)
+    reporter.watch()
+    return reporter
 
 
 class LineReporter:
     """Plain lines: one when a task starts, one at most every `EVERY` seconds, one when it ends.
+
+    A single step may take minutes and has no amount to show: `watch` says after `SILENCE` seconds that it is at work.
 
     Args:
         console: where to write.
@@ -44,16 +53,37 @@ class LineReporter:
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic):
         self._console, self._clock = console, clock
+        self._open: list[_LineTask] = []
+        self._said = clock()
+        self._closed = threading.Event()
 
     def task(self, name: str, total: float, unit: str = "") -> Progress:
         self.message(f"{name} ({short(total)} {unit})" if total else name)
-        return _LineTask(self.message, self._clock, name, total, unit)
+        task = _LineTask(self.message, self._clock, name, total, unit)
+        self._open.append(task)
+        return task
 
     def message(self, text: str) -> None:
+        self._said = self._clock()
         self._console.print(Text(_clean(text)), soft_wrap=True)
 
+    def watch(self) -> None:
+        """Look now and then, in a thread that ends with the program, whether a task has been silent for long."""
+
+        def look() -> None:
+            while not self._closed.wait(SILENCE / 4):
+                self.break_silence()
+
+        threading.Thread(target=look, name="progress", daemon=True).start()
+
+    def break_silence(self) -> None:
+        """Print what the newest unfinished task is doing, where nothing has been printed for `SILENCE` seconds."""
+        self._open = [task for task in self._open if not task.ended]
+        if self._open and self._clock() - self._said >= SILENCE:
+            self.message(self._open[-1].standing())
+
     def close(self) -> None:
-        return
+        self._closed.set()
 
 
 class _LineTask:
@@ -61,17 +91,24 @@ class _LineTask:
         self._say, self._clock, self._name, self._total, self._unit = say, clock, name, total, unit
         self._start = self._last = clock()
         self._first: float | None = None
-        self._ended = False
+        self._done = 0.0
+        self.ended = False
+
+    def standing(self) -> str:
+        """Since when it is at work, and how much of it is done."""
+        amount = f", {short(self._done)} of {short(self._total)} {self._unit}".rstrip() if self._total else ""
+        return f"{self._name}: at work for {duration(self._clock() - self._start)}{amount}"
 
     def update(self, done: float, total: float | None = None, note: str = "") -> None:
         self._total = self._total if total is None else total
+        self._done = done
         if self._first is None:
             self._first = done  # what an earlier run had done says nothing about this one's speed
         now = self._clock()
         ends = done >= self._total
-        if self._ended or (now - self._last < EVERY and not ends):
+        if self.ended or (now - self._last < EVERY and not ends):
             return
-        self._last, self._ended = now, ends
+        self._last, self.ended = now, ends
         seconds = now - self._start
         if ends:
             self._say(_joined(f"{self._name}: done in {duration(seconds)}", note))
