@@ -467,3 +467,35 @@ def test_what_is_no_lock_file_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="no lock file"), lock(tmp_path / "a", on_wait=print):
         pass
     assert (tmp_path / "a").read_text() == "my notes"
+
+
+def test_one_made_afresh_beside_one_that_is_read_disturbs_neither(tmp_path):
+    """`--no-resume` in one process, the same artifact in the hands of another."""
+    reader = Store(tmp_path)
+
+    def load(artifact):
+        return artifact.array("a.npy")
+
+    def making(value):
+        return lambda folder: save_array(folder / "a.npy", np.full(100_000, value))
+
+    first = reader.stage("harvest", {}, {}, making(1), load)[1]
+    listener, second = Listener(), []
+    inside = threading.Event()
+
+    def slow(folder):
+        inside.set()
+        time.sleep(0.5)
+        making(2)(folder)
+
+    other = threading.Thread(
+        target=lambda: second.append(Store(tmp_path).stage("harvest", {}, {}, slow, load, fresh=True)[1])
+    )
+    other.start()
+    assert inside.wait(20)
+    third = reader.stage("harvest", {}, {}, making(3), load, reporter=listener)[1]
+    other.join()
+    assert (first == 1).all()
+    assert (second[0] == 2).all()
+    assert (third == 2).all()
+    assert "waiting" in listener.messages[0]

@@ -263,6 +263,10 @@ def test_a_second_run_makes_nothing_again_and_says_the_same(
     again = polyseme.study(small_config(small_network, small_corpus), root=result.run.path.parent)
     assert again.run.id == result.run.id
     assert all(stage.reused for stage in again.data.provenance)
+    # Time is that of both processes; a stage's is what it took to make.
+    assert again.data.summary.wall_seconds > result.data.summary.wall_seconds
+    assert again.run.seconds >= again.data.summary.wall_seconds
+    assert [s.seconds for s in again.data.provenance] == [s.seconds for s in result.data.provenance]
     assert (result.run.path / "metrics.jsonl").read_bytes() == before
 
 
