@@ -1,6 +1,7 @@
 """JSON Lines: one object a line, one of its fields the text."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, cast
@@ -81,8 +82,9 @@ def _parsed(
         raise InputError("JSON nested too deep", where=where, fix=f"write it flatter, {_SKIP}") from None
     except InputError:
         raise
-    except ValueError as error:  # an integer of more digits than Python reads
-        raise InputError(f"JSON that cannot be read ({error})", where=where, fix=f"correct it, {_SKIP}") from None
+    except ValueError:  # what Python says of an integer of more digits than it reads
+        most = sys.get_int_max_str_digits()
+        raise InputError(f"an integer of more than {most} digits", where=where, fix=f"shorten it, {_SKIP}") from None
 
 
 def _not_json(line: bytes, error: json.JSONDecodeError, where: str, *, first: bool) -> InputError:

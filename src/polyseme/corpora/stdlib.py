@@ -10,6 +10,7 @@ from typing import Literal
 
 from polyseme.core.config import Config
 from polyseme.corpora.document import Document
+from polyseme.corpora.opening import opened
 
 _LEFT_OUT = {"site-packages", "dist-packages", "__pycache__"}
 
@@ -38,18 +39,23 @@ class StdlibCorpus:
         digest = hashlib.sha256()
         for path in self.files:
             digest.update(f"{path.relative_to(self.root).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(hashlib.sha256(_bytes(path)).digest())
         return digest.hexdigest()
 
     def documents(self) -> Iterator[Document]:
         for path in self.files:
             try:
-                text = path.read_bytes().decode("utf-8")
+                text = _bytes(path).decode("utf-8")
             except UnicodeDecodeError:  # the library's own tests hold files in other encodings on purpose
                 continue
             if text.strip():
                 name = path.relative_to(self.root).as_posix()
                 yield Document(name=name, key=f"stdlib:{name}", text=text)
+
+
+def _bytes(path: Path) -> bytes:
+    with opened(path) as file:
+        return file.read()
 
 
 class StdlibCorpusConfig(Config):

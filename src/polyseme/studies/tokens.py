@@ -148,8 +148,15 @@ def first_windows(windows: Windows, n_tokens: int) -> Windows:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """SHA-256 of a tokenizer's vocabulary, rules and special tokens."""
+    """SHA-256 of what decides how a tokenizer reads a corpus: vocabulary, rules, special tokens, chat template."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and (backend.truncation or backend.padding):  # of no effect on how a corpus is read
+        backend = type(backend).from_str(backend.to_str())
+        backend.no_truncation()
+        backend.no_padding()
     rules = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     special = json.dumps({k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())})
-    return hashlib.sha256(f"{rules}\0{special}".encode()).hexdigest()
+    template = getattr(tokenizer, "chat_template", None)
+    declined = getattr(tokenizer, "init_kwargs", {}).get("add_bos_token") is False
+    more = "" if template is None and not declined else f"\0{json.dumps(template)}\0{declined}"
+    return hashlib.sha256(f"{rules}\0{special}{more}".encode()).hexdigest()
