@@ -5,37 +5,90 @@ import sys
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from polyseme.core.config import Config, FilePath
 from polyseme.core.errors import InputError
 
 if TYPE_CHECKING:
+    from polyseme.cli.flags import Group
     from polyseme.store import Run
 
-C = TypeVar("C")
+
+class RootOptions(Config):
+    """Where runs are kept."""
+
+    root: FilePath = Path("runs")
+    """Folder of runs and of the artifacts they share."""
+
+
+class StudyOptions(RootOptions):
+    """Where the run goes, and what it may build on."""
+
+    resume: bool = True
+    """Take finished stages as they are; --no-resume makes every one again."""
+
+
+class SitesOptions(Config):
+    """What is listed."""
+
+    modules: bool = False
+    """List every module path instead of the named sites."""
+    download: bool = False
+    """Fetch a hub name that is not on this machine."""
+
+
+class CalibrateOptions(Config):
+    """Where the figures go."""
+
+    out: FilePath = Path("calibration.json")
+    """A file, JSON."""
 
 
 def study(args: list[str]) -> int:
-    """`polyseme study FILE [flags]`."""
-    _announce("polyseme: starting")
-    from polyseme.controls.study import ControlledStudyConfig
-    from polyseme.studies.files import load_config
+    """`polyseme study [FILE] [flags]`: a study file, flags alone, or flags over a file."""
+    from polyseme.cli.flags import wants_help
 
-    path, rest = positional(args, "FILE", "the study file, TOML", "polyseme study study.toml")
-    default = ControlledStudyConfig() if path is None else load_config(Path(path), ControlledStudyConfig)
-    return _run_study("polyseme study FILE", default, rest)
+    if not wants_help(args):
+        if not args:
+            fix = "for example: polyseme study study.toml, or polyseme study --network.source pylm --seeds 0 1"
+            raise InputError("FILE is missing, and so are flags", where="polyseme study", fix=fix)
+        _announce("polyseme: starting")
+    file, rest = (args[0], args[1:]) if args and (args[0] == "-" or not args[0].startswith("-")) else (None, args)
+    about = (
+        "Run a study: a network and a corpus to latents with evidence beside each of them. FILE is a study file in "
+        "TOML, or - for one on standard input; flags set the same fields, over what the file says or without any file."
+    )
+    return _study(rest, None if file is None else Path(file), "study", "study [FILE] [--FIELD VALUE …]", about)
 
 
 def demo(args: list[str]) -> int:
     """`polyseme demo [flags]`: the study in `demo.toml`, offline."""
-    _announce("polyseme: starting the demo (a few minutes on two cores; nothing is downloaded)")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from polyseme.controls.study import ControlledStudyConfig
-    from polyseme.studies.files import load_config
+    from polyseme.cli.flags import wants_help
 
+    if not wants_help(args):
+        _announce("polyseme: starting the demo (a few minutes on two cores; nothing is downloaded)")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    about = "Run the study that comes with the package, offline; flags set the same fields as those of a study."
     with as_file(files("polyseme.cli").joinpath("demo.toml")) as path:
-        default = load_config(path, ControlledStudyConfig)
-    return _run_study("polyseme demo", default, args)
+        return _study(args, path, "demo", "demo [--FIELD VALUE …]", about)
+
+
+def _study(args: list[str], file: Path | None, command: str, usage: str, about: str) -> int:
+    from polyseme.cli.console import make_console
+    from polyseme.cli.flags import Group, wants_help
+    from polyseme.cli.summary import print_summary
+    from polyseme.controls.study import ControlledStudyConfig
+    from polyseme.controls.study import study as run_study
+    from polyseme.studies.files import read_toml
+
+    given = {} if file is None or (wants_help(args) and command == "study") else read_toml(file)
+    source = "" if file is None else str(file)
+    groups = [Group(StudyOptions), Group(ControlledStudyConfig, given=given, source=source, title="study")]
+    options, config = parsed(args, groups, command, usage, about)
+    result = run_study(config, root=options.root, resume=options.resume, reporter=make_reporter())
+    print_summary(result.data, report_path=result.report, console=make_console())
+    return 0
 
 
 def runs(args: list[str]) -> int:
@@ -45,7 +98,7 @@ def runs(args: list[str]) -> int:
     from polyseme.cli.console import make_console
     from polyseme.store import list_runs
 
-    root = _parse(_Root, args, "polyseme runs", "List the runs of a folder.").root
+    root = _root(args, "runs", "runs [--root PATH]", "List the runs of a folder.")
     found = list_runs(root)
     if not found:
         raise InputError(f"there is no run in {root}", where=str(root), fix="run `polyseme demo`, or give --root")
@@ -66,9 +119,7 @@ def show(args: list[str]) -> int:
 
     meaning = "a run's id or the start of it, a run's folder wherever it lies, or a report.json"
     name, rest = positional(args, "RUN", meaning, "polyseme show demo")
-    root = _parse(_Root, rest, "polyseme show RUN", "Print a run's summary.").root
-    if name is None:
-        return 0
+    root = _root(rest, "show", "show RUN [--root PATH]", "Print a run's summary, and where its report is.")
     path, run = _report_of(root, name)
     if run is not None and not os.path.lexists(path):
         raise InputError(
@@ -108,10 +159,11 @@ def _report_of(root: Path, name: str) -> "tuple[Path, Run | None]":
 
 def sites(args: list[str]) -> int:
     """`polyseme sites NETWORK [--modules] [--download]`."""
+    from polyseme.cli.flags import Group
+
     source, rest = positional(args, "NETWORK", "pylm, a folder, or a hub name", "polyseme sites pylm")
-    options = _parse(_SitesOptions, rest, "polyseme sites NETWORK", "List the sites of a network.")
-    if source is None:
-        return 0
+    about = "List the sites of a network (pylm, a folder, or a hub name) by the names a study takes."
+    (options,) = parsed(rest, [Group(SitesOptions)], "sites", "sites NETWORK [--modules] [--download]", about)
     from polyseme.networks import load_network
 
     network = load_network(source, download=options.download)
@@ -122,104 +174,54 @@ def sites(args: list[str]) -> int:
 
 def calibrate(args: list[str]) -> int:
     """`polyseme calibrate [--out FILE] [flags]`."""
-    import tyro
-
+    from polyseme.cli.flags import Group
     from polyseme.controls.calibration import CalibrationConfig
     from polyseme.controls.calibration import calibrate as run_calibration
     from polyseme.store import check_writable, save_json
 
-    default = CalibrationConfig()
-
-    def main(
-        config: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = default,
-        out: Path = Path("calibration.json"),
-    ) -> int:
-        """Measure how often the verdicts are wrong, on networks whose features are planted.
-
-        Args:
-            config: what is planted and how it is judged.
-            out: where the figures go.
-        """
-        check_writable(out)
-        report = run_calibration(config, reporter=make_reporter())
-        save_json(out, report.model_dump(mode="json"))
-        print(report.summary())
-        print(f"written to {out}")
-        return 0
-
-    return tyro.cli(main, args=args, prog="polyseme calibrate", config=(tyro.conf.OmitArgPrefixes,))
-
-
-class _Root:
-    """Where runs are kept."""
-
-    def __init__(self, root: Path = Path("runs")):
-        """
-        Args:
-            root: folder of runs.
-        """
-        self.root = root
-
-
-class _SitesOptions:
-    """What is listed."""
-
-    def __init__(self, modules: bool = False, download: bool = False):
-        """
-        Args:
-            modules: list every module path instead of the named sites.
-            download: fetch a hub name that is not on this machine.
-        """
-        self.modules, self.download = modules, download
-
-
-def _run_study(prog: str, default: Any, args: list[str]) -> int:
-    import tyro
-    from pydantic import ValidationError
-
-    from polyseme.cli.console import make_console
-    from polyseme.cli.summary import print_summary
-    from polyseme.controls.study import ControlledStudyConfig
-    from polyseme.controls.study import study as run_study
-    from polyseme.core.validation import input_error
-
-    def chosen(
-        config: Annotated[ControlledStudyConfig, tyro.conf.arg(name="")] = default,
-        root: Path = Path("runs"),
-        resume: bool = True,
-    ) -> tuple[ControlledStudyConfig, Path, bool]:
-        """Run a study: a network and a corpus to latents with evidence beside each of them.
-
-        Args:
-            config: the study; flags override its file.
-            root: folder of runs and of the artifacts they share.
-            resume: take finished stages as they are; --no-resume makes every one anew.
-        """
-        return config, root, resume
-
-    try:
-        config, root, resume = tyro.cli(chosen, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,))
-    except ValidationError as error:
-        raise input_error(error, {}, ControlledStudyConfig, where="the flags") from error
-    result = run_study(config, root=root, resume=resume, reporter=make_reporter())
-    print_summary(result.data, report_path=result.report, console=make_console())
+    about = "Measure how often the verdicts are wrong, on networks whose features are planted."
+    groups = [Group(CalibrateOptions), Group(CalibrationConfig, title="calibration")]
+    options, config = parsed(args, groups, "calibrate", "calibrate [--FIELD VALUE …]", about)
+    check_writable(options.out)
+    report = run_calibration(config, reporter=make_reporter())
+    save_json(options.out, report.model_dump(mode="json"))
+    print(report.summary())
+    print(f"written to {options.out}")
     return 0
 
 
-def _parse(options: type[C], args: Sequence[str], prog: str, description: str) -> C:
-    import tyro
+def parsed(args: list[str], groups: "Sequence[Group]", command: str, usage: str, about: str) -> list[Any]:
+    """Flags into the groups' configs.
 
-    return tyro.cli(options, args=args, prog=prog, description=description)
+    Raises:
+        SystemExit: help was asked for, and printed.
+    """
+    from polyseme.cli.flags import parse, wants_help
+    from polyseme.cli.help import show_help
+
+    if wants_help(args):
+        show_help(args, groups, f"polyseme {usage}", about)
+        raise SystemExit(0)
+    return parse(args, groups, f"polyseme {command}")
 
 
-def positional(args: list[str], name: str, meaning: str, example: str) -> tuple[str | None, list[str]]:
-    """The first argument and the rest; None when only help is asked for."""
+def positional(args: list[str], name: str, meaning: str, example: str) -> tuple[str, list[str]]:
+    """The first argument and the rest; "" when it is missing and only help is asked for."""
+    from polyseme.cli.flags import wants_help
+
     if args and not args[0].startswith("-"):
         return args[0], args[1:]
-    if any(a in {"-h", "--help"} for a in args):
-        print(f"{name}: {meaning}, the first argument: {example}\n")
-        return None, args
+    if wants_help(args):
+        return "", args
     raise InputError(f"{name} is missing: {meaning}", where="the first argument", fix=f"for example: {example}")
+
+
+def _root(args: list[str], command: str, usage: str, about: str) -> Path:
+    """The folder of runs that the flags name."""
+    from polyseme.cli.flags import Group
+
+    (options,) = parsed(args, [Group(RootOptions)], command, usage, about)
+    return options.root
 
 
 def _row(run: "Run") -> list[str]:

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from polyseme.cli.flags import Group
+from polyseme.core.config import Config, Count, FilePath, FilePaths, Width
 from polyseme.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,46 +22,42 @@ N_TRAINED = 5
 """Networks of a toy by name that are trained unless its seeds are given: one to diagnose, the others as siblings."""
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Config):
     """What is diagnosed, and where the answer goes."""
 
-    site: str = ""
+    site: str = Field(default="", max_length=512)
     """The site, by name or module path; `polyseme sites NETWORK` lists a real network's."""
-    out: Path = Path("runs/diagnosis")
+    out: FilePath = Path("runs/diagnosis")
     """A folder for `diagnosis.json`."""
 
 
-@dataclass(frozen=True)
-class ToyOptions(Options):
-    """What is diagnosed, and where the answer goes."""
+class ToyOptions(Config):
+    """Which of a toy's networks is diagnosed; they are trained first."""
 
-    index: int = 0
+    index: int = Field(default=0, ge=0, le=10**6)
     """Which of the toy's networks, counted from 0; those of other seeds and the same setting are its siblings."""
-    siblings: int = 8
+    siblings: int = Field(default=8, ge=0, le=1000)
     """Most siblings looked at; without any, `incidental` is not answered."""
 
 
-@dataclass(frozen=True)
-class SavedOptions(Options):
-    """What is diagnosed, and where the answer goes."""
+class SavedOptions(Config):
+    """What stands beside a network of `polyseme toys train`."""
 
-    siblings: int = 8
+    siblings: int = Field(default=8, ge=0, le=1000)
     """Most siblings looked at: networks saved beside this one, of other seeds and the same setting."""
 
 
-@dataclass(frozen=True)
-class TextOptions(Options):
-    """What is diagnosed, and where the answer goes."""
+class TextOptions(Config):
+    """The text that a real network reads."""
 
-    windows: int = 320
+    windows: Width = 320
     """Most windows of text that are read, each one a row of the data."""
-    text: tuple[Path, ...] = ()
+    text: FilePaths = ()
     """Text files, and folders of .txt files, to read whole; by default what pylm was not trained on of the source of
     Python's standard library."""
-    context: int = 64
+    context: int = Field(default=64, ge=2, le=2**20)
     """Tokens a window."""
-    document_tokens: int = 128
+    document_tokens: Count = 128
     """Most tokens of one document: many short stretches tell more than a few long ones."""
 
 
@@ -81,8 +81,8 @@ def diagnose(args: list[str]) -> int:
 
     meaning = f"a folder of `polyseme toys train`, {TOY}NAME, pylm, a folder, or a hub name"
     source, rest = positional(args, "NETWORK", meaning, EXAMPLE)
-    if source is None:
-        return 0
+    if not source:
+        _parsed(rest, "NETWORK", _every_group())
     reporter = make_reporter()
     if source.startswith(TOY):
         options, config, subject = _toy(source.removeprefix(TOY), source, rest, reporter)
@@ -113,29 +113,30 @@ def diagnose(args: list[str]) -> int:
     return 0
 
 
-def _toy(name: str, source: str, args: list[str], reporter: Any) -> tuple[ToyOptions, Any, _Subject]:
+def _toy(name: str, source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _Subject]:
     """A toy by name: trained here, one network diagnosed, the others of its setting its siblings."""
     from polyseme.networks import load_network
     from polyseme.toys.running import toy_type
 
     kind = toy_type(name)
     seeds = kind.model_fields.get("seeds")
-    few = {"seeds": tuple(range(N_TRAINED))} if seeds is not None and len(seeds.default or ()) > N_TRAINED else {}
-    options, config, toy = _parsed(ToyOptions, args, source, toy=(kind, kind(**few)))
+    few = {"seeds": list(range(N_TRAINED))} if seeds is not None and len(seeds.default or ()) > N_TRAINED else {}
+    groups = [Group(ToyOptions, title="a toy by name"), Group(kind, prefix="toy", given=few)]
+    options, config, of_toy, toy = _parsed(args, source, groups)
     _site(load_network(toy.build()), options.site)  # before the training
     networks = toy.train(reporter)
-    if not 0 <= options.index < len(networks):
+    if of_toy.index >= len(networks):
         raise InputError(
-            f"the toy has {len(networks)} networks and none of index {options.index}",
+            f"the toy has {len(networks)} networks and none of index {of_toy.index}",
             where="--index",
             fix=f"give one of 0 to {len(networks) - 1}",
         )
-    chosen = networks[options.index]
+    chosen = networks[of_toy.index]
     if not chosen.trained:
-        raise _untrained(f"{source}, network {options.index}", "train it longer, or take another with --index")
+        raise _untrained(f"{source}, network {of_toy.index}", "train it longer, or take another with --index")
     network = chosen.network()
     alike = [t for t in networks if t.setting == chosen.setting and t.seed != chosen.seed and t.trained]
-    siblings = tuple(t.network() for t in alike[: options.siblings])
+    siblings = tuple(t.network() for t in alike[: of_toy.siblings])
     return options, config, _Subject(network, _drawn(chosen, config), siblings)
 
 
@@ -145,13 +146,13 @@ def _drawn(toy: Any, config: Any) -> "Tensor":
     return toy.draw(config.max_rows, make_generator(config.seed, "diagnose", "inputs")).inputs
 
 
-def _saved(folder: Path, source: str, args: list[str]) -> tuple[SavedOptions, Any, _Subject]:
+def _saved(folder: Path, source: str, args: list[str]) -> tuple[Options, Any, _Subject]:
     """A toy saved by `polyseme toys train`, with the rows of data saved beside it."""
     from polyseme.networks import load_network
     from polyseme.store import load_json
     from polyseme.toys.running import load_toy, saved_inputs
 
-    options, config, _ = _parsed(SavedOptions, args, source)
+    options, config, saved = _parsed(args, source, [Group(SavedOptions, title="a saved toy")])
     about = load_json(folder / "toy.json")
     if not about["trained"]:
         raise _untrained(str(folder), "train it longer, or take another of the networks beside it")
@@ -162,19 +163,21 @@ def _saved(folder: Path, source: str, args: list[str]) -> tuple[SavedOptions, An
     for path in sorted(folder.absolute().parent.glob("*/toy.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
         other = load_json(path)
         same = all(other.get(key) == about[key] for key in ("toy", "config", "setting"))
-        if same and other["seed"] != about["seed"] and other["trained"] and len(siblings) < options.siblings:
+        if same and other["seed"] != about["seed"] and other["trained"] and len(siblings) < saved.siblings:
             siblings.append(load_network(load_toy(path.parent)[0], example_inputs=inputs[:2]))
     return options, config, _Subject(network, inputs, tuple(siblings))
 
 
-def _real(source: str, args: list[str], reporter: Any) -> tuple[TextOptions, Any, _Subject]:
+def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _Subject]:
     """A real network and a corpus: its vectors are looked at without any variables of the data."""
     import torch
 
     from polyseme.corpora import StdlibCorpusConfig, TextCorpusConfig, load_windows
+    from polyseme.networks import NetworkConfig
 
-    options, config, network_config = _parsed(TextOptions, args, source, text=True)
-    corpus: Any = (TextCorpusConfig(paths=options.text) if options.text else StdlibCorpusConfig()).build()
+    groups = [Group(TextOptions, title="text"), Group(NetworkConfig, prefix="network", given={"source": source})]
+    options, config, of_text, network_config = _parsed(args, source, groups)
+    corpus: Any = (TextCorpusConfig(paths=of_text.text) if of_text.text else StdlibCorpusConfig()).build()
     network = network_config.build()
     _site(network, options.site)
     if network.tokenizer is None:
@@ -183,16 +186,16 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[TextOptions, Any
             where=source,
             fix="diagnose it in Python: polyseme.diagnosis.diagnose(network, site, inputs)",
         )
-    most = network.context or options.context
-    if not 2 <= options.context <= most:
+    most = network.context or of_text.context
+    if not 2 <= of_text.context <= most:
         raise InputError(
-            f"a context of {options.context} is not between 2 and the network's {most}",
+            f"a context of {of_text.context} is not between 2 and the network's {most}",
             where="--context",
             fix=f"give {min(64, most)}",
         )
-    if options.windows < config.min_rows:
+    if of_text.windows < config.min_rows:
         raise InputError(
-            f"{options.windows} windows are fewer than the {config.min_rows} rows that a diagnosis needs",
+            f"{of_text.windows} windows are fewer than the {config.min_rows} rows that a diagnosis needs",
             where="--windows",
             fix=f"give at least {config.min_rows}",
         )
@@ -200,18 +203,18 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[TextOptions, Any
         corpus,
         network.tokenizer,
         split="heldout",
-        context=options.context,
-        max_tokens=options.windows * (options.context - 1),
-        document_tokens=options.document_tokens,
+        context=of_text.context,
+        max_tokens=of_text.windows * (of_text.context - 1),
+        document_tokens=of_text.document_tokens,
         # Nothing here is trained on text; but pylm was, on the other nine tenths of the standard library.
-        heldout_fraction=1.0 if options.text else 0.1,
+        heldout_fraction=1.0 if of_text.text else 0.1,
         seed=config.seed,
         allow_fewer=True,
         reporter=reporter,
     )
     if len(windows) < config.min_rows:
         raise InputError(
-            f"the text fills {len(windows)} windows of {options.context} tokens; a diagnosis needs {config.min_rows}",
+            f"the text fills {len(windows)} windows of {of_text.context} tokens; a diagnosis needs {config.min_rows}",
             where="the corpus",
             fix="give more text, a smaller --context, or a larger --document-tokens",
         )
@@ -243,30 +246,31 @@ def _untrained(where: str, fix: str) -> InputError:
     return InputError("the network did not train: its loss is above its known floor", where=where, fix=fix)
 
 
-def _parsed(
-    options: Any, args: list[str], source: str, *, toy: tuple[Any, Any] | None = None, text: bool = False
-) -> tuple[Any, Any, Any]:
-    """Flags into the options, the diagnosis's config, and the toy's config or the network's."""
-    from dataclasses import make_dataclass
-
-    import tyro
-
-    from polyseme.cli.flags import parse
-    from polyseme.diagnosis import DiagnosisConfig
+def _every_group() -> list[Group]:
+    """The flags of every kind of network, for the help without one."""
     from polyseme.networks import NetworkConfig
+
+    return [
+        Group(TextOptions, title="a real network"),
+        Group(NetworkConfig, prefix="network"),
+        Group(ToyOptions, title="a toy by name"),
+        Group(SavedOptions, title="a saved toy"),
+    ]
+
+
+def _parsed(args: list[str], source: str, groups: list[Group]) -> list[Any]:
+    """Flags into the options, the diagnosis's config, and the configs of what is diagnosed."""
+    from polyseme.cli.commands import parsed
+    from polyseme.diagnosis import DiagnosisConfig
     from polyseme.store import check_writable
 
-    flat = tyro.conf.arg(name="")
-    fields: list[tuple[str, Any, Any]] = [
-        ("options", Annotated[options, flat], options()),
-        ("config", Annotated[DiagnosisConfig, flat], DiagnosisConfig()),
-    ]
-    if toy is not None:
-        fields.append(("toy", *toy))
-    if text:
-        fields.append(("network", NetworkConfig, NetworkConfig(source=source)))
-    flags: Any = make_dataclass("Flags", fields, frozen=True)
-    flags.__doc__ = "Why neurons of a site answer to several features, from the network and its data alone."
-    got = parse(flags, args, f"polyseme diagnose {source}", config=(tyro.conf.AvoidSubcommands,))
-    check_writable(got.options.out / "diagnosis.json")
-    return got.options, got.config, got.toy if toy is not None else got.network if text else None
+    about = (
+        "Say why neurons of a site answer to several features, from the network and its data alone. NETWORK is pylm, a "
+        f"folder, a hub name, a folder of `polyseme toys train`, or {TOY}NAME, whose own settings are --toy.FIELD: "
+        f"polyseme diagnose {TOY}superposition --help."
+    )
+    every = [Group(Options), *groups, Group(DiagnosisConfig, title="diagnosis")]
+    usage = f"diagnose {source} --site SITE [--FIELD VALUE …]"
+    options, *rest, config = parsed(args, every, f"diagnose {source}", usage, about)
+    check_writable(options.out / "diagnosis.json")
+    return [options, config, *rest]

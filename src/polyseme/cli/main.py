@@ -93,6 +93,8 @@ def run(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (it failed), 2 (bad input) or 130 (interrupted)."""
     args = list(sys.argv[1:] if argv is None else argv)
     out = out or sys.stdout
+    if args[:1] == ["help"] and args[1:]:
+        args = [args[1], "--help", *args[2:]]
     if not args or args[0] in {"-h", "--help", "help"}:
         print(usage(), file=out)
         return OK if args else USER_ERROR
@@ -114,6 +116,8 @@ def _run(name: str, rest: list[str]) -> int:
     except InputError as error:
         _say("error", error.what, error.where, error.fix)
         return USER_ERROR
+    except SystemExit as stop:  # help was asked for, and printed
+        return stop.code if isinstance(stop.code, int) else FAILED
     except KeyboardInterrupt:
         _say("interrupted", "what was finished is kept", None, "give the same command again to go on from there")
         return INTERRUPTED

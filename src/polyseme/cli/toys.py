@@ -1,10 +1,12 @@
 """`polyseme toys`: networks with known answers, trained, checked and drawn."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+from pydantic import Field
+
+from polyseme.core.config import Config, FilePath, Name
 from polyseme.core.errors import InputError, nearest_names
 
 USAGE = """usage: polyseme toys ACTION [ARGUMENTS]
@@ -24,67 +26,61 @@ Every action but list takes the toy's own settings as flags: polyseme toys check
 _SUFFIXES = (".svg", ".png", ".pdf")
 
 
-@dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(Config):
     """Where networks go."""
 
-    out: Path = Path("runs/toys")
+    out: FilePath = Path("runs/toys")
     """A folder; each network gets one in it."""
 
 
-@dataclass(frozen=True)
-class CheckOptions:
+class CheckOptions(Config):
     """Which checks, and what becomes of their results."""
 
-    only: tuple[str, ...] = ()
+    only: tuple[Name, ...] = Field(default=(), max_length=100)
     """Experiments to run, by name; all by default."""
-    cost: tuple[Literal["fast", "slow", "long"], ...] = ()
+    cost: tuple[Literal["fast", "slow", "long"], ...] = Field(default=(), max_length=3)
     """Costs to run: fast (under a minute on two cores), slow (under ten), long; all by default, fast with --all."""
-    root: Path = Path("runs")
+    root: FilePath = Path("runs")
     """Folder that keeps results, so that a killed run goes on from there."""
     resume: bool = True
     """Take results of the same code and settings as they are; --no-resume measures them again."""
-    table: Path | None = None
+    table: FilePath | None = None
     """Write the results there as Markdown, too."""
 
 
-@dataclass(frozen=True)
-class FigureOptions:
+class FigureOptions(Config):
     """Which figure, and where it goes."""
 
-    which: str | None = None
+    which: Name | None = None
     """A figure by name; the toy's first by default."""
-    out: Path | None = None
+    out: FilePath | None = None
     """A file ending in .svg, .png or .pdf; NAME-FIGURE.svg in the working folder by default."""
 
 
-@dataclass(frozen=True)
-class RecoveryOptions:
+class RecoveryOptions(Config):
     """Where the sweep's figure and figures go."""
 
-    out: Path = Path("runs/toys/recovery")
+    out: FilePath = Path("runs/toys/recovery")
     """A folder for `recovery.json`, `recovery.md` and `recovery.svg`."""
-    root: Path = Path("runs")
+    root: FilePath = Path("runs")
     """Folder that keeps each seed's scores, so that a killed sweep goes on from there."""
 
 
-@dataclass(frozen=True)
-class ConfusionOptions:
+class ConfusionOptions(Config):
     """Where the matrix goes."""
 
-    out: Path = Path("runs/toys/confusion")
+    out: FilePath = Path("runs/toys/confusion")
     """A folder for `SPLIT.json` and `SPLIT.md`."""
-    root: Path = Path("runs")
+    root: FilePath = Path("runs")
     """Folder that keeps each row as it is finished, so that a killed run goes on from there."""
 
 
-@dataclass(frozen=True)
-class DoseOptions:
+class DoseOptions(Config):
     """Where the curves go."""
 
-    out: Path = Path("runs/toys/dose")
+    out: FilePath = Path("runs/toys/dose")
     """A folder for `dose.json`, `dose.md` and `dose.svg`."""
-    root: Path = Path("runs")
+    root: FilePath = Path("runs")
     """Folder that keeps each curve as it is finished, so that a killed run goes on from there."""
 
 
@@ -134,10 +130,7 @@ def _train(args: list[str]) -> int:
     from polyseme.store import check_writable
     from polyseme.toys.running import save_toy
 
-    got = _named("train", TrainOptions, args)
-    if got is None:
-        return 0
-    name, config, options = got
+    name, config, options = _named("train", TrainOptions, args)
     folder = options.out / f"{name}-{config.fingerprint()[:8]}"
     check_writable(folder / "0" / "toy.json")
     trained = config.train(make_reporter())
@@ -159,16 +152,13 @@ def _check(args: list[str]) -> int:
 
     options: CheckOptions
     if "--all" in args:
-        options = _parsed(CheckOptions, None, [a for a in args if a != "--all"], "polyseme toys check --all")[0]
+        options = _parsed(CheckOptions, None, [a for a in args if a != "--all"], "check --all")[0]
         cost = options.cost or ("fast",)
         jobs = [(n, kind(), e) for n, kind in TOYS.items() for e in _of_any(chosen, n, options.only, cost)]
         if not jobs:
             raise InputError("no toy has such an experiment", where="--only", fix="see polyseme toys list")
     else:
-        got = _named("check", CheckOptions, args)
-        if got is None:
-            return 0
-        name, config, options = got
+        name, config, options = _named("check", CheckOptions, args)
         jobs = [(name, config, e) for e in chosen(name, options.only, options.cost)]
     if options.table is not None:
         check_writable(options.table)
@@ -191,10 +181,7 @@ def _check(args: list[str]) -> int:
 def _figure(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
 
-    got = _named("figure", FigureOptions, args)
-    if got is None:
-        return 0
-    name, config, options = got
+    name, config, options = _named("figure", FigureOptions, args)
     figures = type(config).figures
     if not figures:
         raise InputError(f"toy {name!r} has no figure", fix="see polyseme toys list")
@@ -213,7 +200,7 @@ def _recovery(args: list[str]) -> int:
     from polyseme.toys.recovery import RecoverySweep, recovery_sweep
     from polyseme.toys.recovery_figures import recovery_figure
 
-    options, config = _parsed(RecoveryOptions, RecoverySweep, args, "polyseme toys recovery")
+    options, config = _parsed(RecoveryOptions, RecoverySweep, args, "recovery")
     for name in ("recovery.json", "recovery.md", "recovery.svg"):
         check_writable(options.out / name)
     report = recovery_sweep(config, make_reporter(), root=options.root)
@@ -229,7 +216,7 @@ def _confusion(args: list[str]) -> int:
     from polyseme.store import check_writable, save_json, save_text
     from polyseme.toys.confusion import ConfusionConfig, Row, as_markdown, confusion
 
-    options, config = _parsed(ConfusionOptions, ConfusionConfig, args, "polyseme toys confusion")
+    options, config = _parsed(ConfusionOptions, ConfusionConfig, args, "confusion")
     for suffix in ("json", "md"):
         check_writable(options.out / f"{config.split}.{suffix}")
     rows: list[Row] = []
@@ -249,7 +236,7 @@ def _dose(args: list[str]) -> int:
     from polyseme.store import check_writable, save_json, save_text
     from polyseme.toys.dose import DoseConfig, as_markdown, dose_figure, dose_response
 
-    options, config = _parsed(DoseOptions, DoseConfig, args, "polyseme toys dose")
+    options, config = _parsed(DoseOptions, DoseConfig, args, "dose")
     for name in ("dose.json", "dose.md", "dose.svg"):
         check_writable(options.out / name)
     curves = dose_response(config, make_reporter(), root=options.root)
@@ -303,33 +290,28 @@ def _print(result: Any) -> None:
             console.print(f"  {c.name}: {c.note}")
 
 
-def _named(action: str, options: type[Any], args: list[str]) -> tuple[str, Any, Any] | None:
-    """The toy's name, its config and the action's options; None where only help was asked for."""
-    from polyseme.cli.commands import positional
+def _named(action: str, options: type[Config], args: list[str]) -> tuple[str, Any, Any]:
+    """The toy's name, its config and the action's options."""
+    from polyseme.cli.commands import parsed, positional
+    from polyseme.cli.flags import Group
     from polyseme.toys.running import toy_type
 
     name, rest = positional(args, "NAME", "a toy of `polyseme toys list`", f"polyseme toys {action} superposition")
-    if name is None:
-        return None
-    chosen, config = _parsed(options, toy_type(name), rest, f"polyseme toys {action} {name}")
+    kind = toy_type(name) if name else None
+    about = (
+        (kind.__doc__ or "") if kind else f"The toy's own settings follow its name: polyseme toys {action} NAME --help."
+    )
+    groups = [Group(options), *([Group(kind, title=name)] if kind else [])]
+    usage = f"toys {action} {name or 'NAME'} [--FIELD VALUE …]"
+    chosen, config = parsed(rest, groups, f"toys {action} {name}", usage, " ".join(about.split("\n\n")[0].split()))
     return name, config, chosen
 
 
-def _parsed(options: type[Any], config: type[Any] | None, args: list[str], prog: str) -> tuple[Any, Any]:
-    """Flags into the action's options and, where there is one, a config."""
-    import tyro
+def _parsed(options: type[Config], config: type[Config] | None, args: list[str], action: str) -> list[Any]:
+    """Flags into the action's options and, where there is one, its config."""
+    from polyseme.cli.commands import parsed
+    from polyseme.cli.flags import Group
 
-    from polyseme.cli.flags import parse
-
-    if config is None:
-        return parse(options, args, prog), None
-
-    flat = tyro.conf.arg(name="")
-    both: Any = make_dataclass(
-        "Flags",
-        [("options", Annotated[options, flat], options()), ("config", Annotated[config, flat], config())],
-        frozen=True,
-    )
-    both.__doc__ = config.__doc__
-    got = parse(both, args, prog)
-    return got.options, got.config
+    groups = [Group(options), *([Group(config, title=action)] if config else [])]
+    about = " ".join(((config or options).__doc__ or "").split("\n\n")[0].split())
+    return parsed(args, groups, f"toys {action}", f"toys {action} [--FIELD VALUE …]", about)

@@ -41,6 +41,11 @@ class FieldKind:
     types: frozenset[type]
     optional: bool
 
+    @property
+    def is_switch(self) -> bool:
+        """True or false, and nothing else but None."""
+        return len(self.types) == 1 and bool in self.types
+
 
 @cache
 def fields_of(model: Model) -> Mapping[str, FieldKind]:

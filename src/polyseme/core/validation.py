@@ -25,7 +25,7 @@ _MAX_SHOWN = 80
 """Characters of a value or a key in an error."""
 
 
-def validate_config(value: Any, model: type[C], *, where: str, fix: str | None = None) -> C:
+def validate_config(value: Any, model: type[C], *, where: str, fix: str | None = None, prefix: str = "") -> C:
     """Validate a mapping as `model`.
 
     Args:
@@ -33,6 +33,7 @@ def validate_config(value: Any, model: type[C], *, where: str, fix: str | None =
         model: what it should be.
         where: what the mapping is, for the error.
         fix: what helps, where that is not the list of fields.
+        prefix: of the names of its fields, where it is a table in something larger.
 
     Raises:
         InputError: names the keys that do not fit, with the nearest valid names.
@@ -41,8 +42,8 @@ def validate_config(value: Any, model: type[C], *, where: str, fix: str | None =
     try:
         made = model.model_validate(value)
     except ValidationError as error:
-        raise input_error(error, value, model, where=where, fix=fix) from error
-    wrong = next(_booleans(value, made, ()), None)
+        raise input_error(error, value, model, where=where, fix=fix, prefix=prefix) from error
+    wrong = next(_booleans(value, made, (prefix,) if prefix else ()), None)
     if wrong is not None:
         raise InputError(f"{wrong}: must be a number, not true or false", where=where, fix="give the number")
     return made
@@ -84,10 +85,23 @@ def check_size(value: Any, where: str) -> None:
 
 
 def input_error(
-    error: ValidationError, value: Any, model: type[BaseModel], *, where: str, fix: str | None = None
+    error: ValidationError,
+    value: Any,
+    model: type[BaseModel],
+    *,
+    where: str,
+    fix: str | None = None,
+    prefix: str = "",
 ) -> InputError:
     """What pydantic found wrong with `value` as a `model`, in the words a person wrote it in."""
-    problems = {_place(value, problem["loc"]): problem for problem in reversed(error.errors(include_url=False))}
+    problems = {
+        ".".join(filter(None, (prefix, _place(value, problem["loc"])))): problem
+        for problem in reversed(error.errors(include_url=False))
+    }
+    for place, problem in list(problems.items()):
+        # An array whose elements are wrong is also called too short: nothing of it is left.
+        if problem["type"] == "too_short" and any(other.startswith(f"{place}.") for other in problems):
+            del problems[place]
     some = list(reversed(problems.items()))[:MAX_PROBLEMS]
     lines = [_worded(place, problem, value, model) for place, problem in some]
     if len(problems) > len(some):

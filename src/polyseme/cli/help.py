@@ -1,0 +1,207 @@
+"""The help of a command: every field of its configs, of every choice too, in the words of the fields' docstrings."""
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from polyseme.cli.flags import HELP, Group
+from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.fields import FieldKind, Model, fields_of
+
+_NARROWEST, _WIDEST = 40, 120
+_METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """Flags under one heading.
+
+    Attributes:
+        name: of the table, which `--help NAME` asks for.
+        title: the heading.
+        about: what the table is.
+        entries: each flag with its value, and its meaning.
+        level: 1 within a choice, else 0.
+    """
+
+    name: str
+    title: str
+    about: str
+    entries: list[tuple[str, str]]
+    level: int = 0
+
+
+def show_help(args: Sequence[str], groups: Sequence[Group], usage: str, about: str) -> None:
+    """Print the help of a command, or of the one section that is named after `--help`.
+
+    Raises:
+        InputError: there is no such section.
+    """
+    sections = [section for group in groups for section in sections_of(group)]
+    width = min(_WIDEST, max(_NARROWEST, shutil.get_terminal_size((100, 24)).columns))
+    at = next(i for i, word in enumerate(args) if word in HELP) + 1
+    wanted = "" if at == len(args) else args[at].strip("-").replace("_", "-")
+    if not wanted:
+        head = textwrap.wrap(f"usage: {usage}", width, subsequent_indent="       ")
+        print("\n".join([*head, "", *textwrap.wrap(about, width), "", rendered(sections, width)]))
+        return
+    chosen = [section for section in sections if f"{section.name}.".startswith(f"{wanted}.")]
+    if not chosen:
+        names = list(dict.fromkeys(section.name for section in sections))
+        near = ", ".join(nearest_names(wanted, names) or names)
+        raise InputError(f"the help has no section {wanted!r}", where="--help", fix=f"it has {near}")
+    print(rendered(chosen, width))
+
+
+def sections_of(group: Group) -> Iterator[Section]:
+    """A group's flags: its own fields, then each table's, and of a choice each table's own fields apart."""
+    about = _first_line(group.model)
+    yield from _sections(_fields(group.model, group.given), group.prefix, group.prefix or group.title, about)
+
+
+def _fields(model: Model, given: Any) -> dict[str, FieldKind]:
+    """The fields of a config, their defaults what is given already."""
+    known = cast(Mapping[str, Any], given) if isinstance(given, Mapping) else vars(given) if given is not None else {}
+    fields = fields_of(model)
+    return {
+        name: replace(kind, default=known[name], required=False) if name in known else kind
+        for name, kind in fields.items()
+    }
+
+
+def _sections(fields: Mapping[str, FieldKind], prefix: str, name: str, about: str) -> Iterator[Section]:
+    yield Section(name, name, about, [_entry(prefix, kind) for kind in fields.values() if not kind.tables])
+    for kind in fields.values():
+        below = _dotted(prefix, kind.name)
+        if kind.tag:
+            yield from _choice(kind, below)
+        elif kind.tables:
+            line = _first_line(kind.tables[""]) + (" (default: none)" if kind.default is None else "")
+            yield from _sections(_fields(kind.tables[""], kind.default), below, below, line)
+
+
+def _choice(kind: FieldKind, name: str) -> Iterator[Section]:
+    """A choice: how it is made, the fields that every table has, and those of each."""
+    words = ", ".join(kind.tables)
+    if kind.many:
+        first = next(iter(kind.tables))
+        text = f"Any of {words}, or none; with settings as an inline table: '{{{kind.tag} = \"{first}\", seed = 1}}'."
+    else:
+        text = f"One of {words}; the same as --{name}.{kind.tag}."
+    entries = [(f"--{name} WORD{' …' if kind.many else ''}", f"{text} {_default(kind)}")]
+    # What is set of one table is kept by another that has the same field.
+    tables = {word: _fields(table, None if kind.many else kind.default) for word, table in kind.tables.items()}
+    described: dict[tuple[str, str, str], str] = {}
+    everywhere = set.intersection(*({_key(field) for field in table.values()} for table in tables.values()))
+    if not kind.many:
+        shared = [field for field in next(iter(tables.values())).values() if _key(field) in everywhere]
+        entries += [_entry(name, field) for field in shared]
+        described = {_key(field): "" for field in shared}
+    yield Section(name, name, kind.description or "A choice; each has fields of its own.", entries)
+    for word, table in tables.items():
+        lines: list[tuple[str, str]] = []
+        for field in table.values():
+            before = described.setdefault(_key(field), word)
+            if field.name == kind.tag or not before:
+                continue
+            flag, text = _setting(field) if kind.many else _entry(name, field)
+            lines.append((flag, text if before == word else f"As for {before}. {_default(field)}"))
+        yield Section(name, f"{name} = {word}", _first_line(kind.tables[word]), lines, level=1)
+
+
+def _key(kind: FieldKind) -> tuple[str, str, str]:
+    """What two tables' fields have in common when they are one to the reader."""
+    return kind.name, kind.description, _default(kind) if kind.description else str(kind.words)
+
+
+def _dotted(prefix: str, name: str) -> str:
+    return ".".join(filter(None, (prefix, name.replace("_", "-"))))
+
+
+def _entry(prefix: str, kind: FieldKind) -> tuple[str, str]:
+    name = _dotted(prefix, kind.name)
+    if kind.is_switch:
+        head, _, tail = name.rpartition(".")
+        return f"--{name}, --{_dotted(head, f'no-{tail}')}", _text(kind)
+    return f"--{name} {_metavar(kind)}", _text(kind)
+
+
+def _setting(kind: FieldKind) -> tuple[str, str]:
+    """A field of a table in a list, which no flag sets by itself."""
+    metavar = "true|false" if kind.is_switch else _metavar(kind)
+    return f"{kind.name} = {metavar}", _text(kind)
+
+
+def _metavar(kind: FieldKind) -> str:
+    if kind.words:
+        words = "|".join(kind.words)
+    else:
+        words = "|".join(_METAVARS[each] for each in _METAVARS if each in kind.types) or "VALUE"
+        words = words.replace("INT|NUMBER", "NUMBER")
+    return words + ("|none" if kind.optional else "") + (" …" if kind.many else "")
+
+
+def _text(kind: FieldKind) -> str:
+    return f"{kind.description} {_default(kind)}".strip()
+
+
+def _default(kind: FieldKind) -> str:
+    if kind.required:
+        return "(required)"
+    if kind.default == "":
+        return ""
+    return f"(default: {_said(kind.default, kind)})"
+
+
+def _said(value: Any, kind: FieldKind) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, BaseModel):
+        return str(getattr(value, kind.tag))
+    if isinstance(value, Mapping):
+        return str(cast(Mapping[str, Any], value).get(kind.tag, ""))
+    if isinstance(value, int):
+        return f"{value:_}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, tuple | list):
+        items: list[Any] = list(value)  # type: ignore[reportUnknownArgumentType]
+        return " ".join(_said(item, kind) for item in items) if items else "none"
+    return str(value)
+
+
+def _first_line(model: Model) -> str:
+    return " ".join((model.__doc__ or "").split("\n\n")[0].split())
+
+
+def rendered(sections: Sequence[Section], width: int) -> str:
+    """The sections as text of at most `width` columns: flags on the left where there is room for both."""
+    column = 8 if width < 60 else 34 if width < 100 else 44
+    lines: list[str] = []
+    for section in sections:
+        if not section.entries and not section.about:
+            continue
+        margin = "  " * section.level
+        lines += textwrap.wrap(
+            f"{section.title}: {section.about}", width, initial_indent=margin, subsequent_indent=margin + "  "
+        )
+        for flag, text in section.entries:
+            lines += _lines(f"{margin}  {flag}", text, column, width)
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _lines(flag: str, text: str, column: int, width: int) -> Iterator[str]:
+    body = textwrap.wrap(text, max(20, width - column), break_on_hyphens=False) or [""]
+    if len(flag) + 2 <= column:
+        yield f"{flag:<{column}}{body[0]}".rstrip()
+        body = body[1:]
+    else:
+        yield from textwrap.wrap(flag, width, subsequent_indent="      ", break_long_words=False)
+    for line in body:
+        yield " " * column + line
