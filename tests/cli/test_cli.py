@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import polyseme
 from polyseme.cli.main import run
 from tests.studies.small import small_config
 
@@ -56,6 +57,18 @@ def test_a_study_runs_and_is_listed_and_shown(study_file: Path, capsys: pytest.C
         (["stduy"], "study"),
         (["study"], "FILE"),
         (["study", "missing.toml"], "missing.toml"),
+        (["study", "--network.source", "/no/such/network"], "/no/such/network"),
+        (["study", "--root", "x", "study.toml"], "before all flags"),
+        (["study", "-"], "standard input"),
+        (["help", "stduy"], "study"),
+        (["runs", "--rot", "x"], "--root"),
+        (["sites", "pylm", "--module"], "--modules"),
+        (["calibrate", "--verdicts.alpha", "2"], "verdicts.alpha"),
+        (["calibrate", "--n-networks", "0"], "n_networks"),
+        (["toys", "train", "hedging", "--seeds", "1", "-5"], "seeds.1"),
+        (["toys", "train", "hedgin"], "hedging"),
+        (["toys", "trian"], "train"),
+        (["toys", "recovery", "--toy.depth", "1000000"], "toy.depth"),
         (["demo", "--sites"], "sites"),
         (["demo", "--sites", "blocks.0.resid_pots"], "blocks.0.resid_post"),
         (["demo", "--seeds", "1", "1"], "twice"),
@@ -68,6 +81,7 @@ def test_bad_input_exits_2_and_says_what_and_the_fix(
     args: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", None)
     assert run(args) == 2
     error = capsys.readouterr().err
     assert says in error
@@ -108,8 +122,16 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "demo" in out
     assert "study" in out
-    assert run(["--version"]) == 0
+    assert run(["help"]) == 0
+    assert capsys.readouterr().out == out
     assert run([]) == 2
+    assert capsys.readouterr().out == out
+    assert run(["--version"]) == 0
+    version = capsys.readouterr().out
+    assert run(["-V"]) == 0
+    assert capsys.readouterr().out == version == f"{polyseme.__version__}\n"
+    module = subprocess.run([sys.executable, "-m", "polyseme", "--version"], capture_output=True, text=True)
+    assert (module.returncode, module.stdout) == (0, version)
 
 
 @pytest.mark.slow
@@ -137,7 +159,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(study_file: Path) ->
 
 def test_importing_polyseme_is_light_and_does_nothing() -> None:
     code = (
-        "import sys, polyseme; heavy = {'torch', 'transformers', 'scipy', 'rich', 'tyro'} & set(sys.modules);"
+        "import sys, polyseme; heavy = {'torch', 'transformers', 'scipy', 'rich'} & set(sys.modules);"
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

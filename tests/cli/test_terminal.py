@@ -1,18 +1,21 @@
 """What strangers wrote never reaches the terminal as anything but text, whoever prints it."""
 
-import contextlib
 import io
 import logging
 import re
+import subprocess
 import sys
+import tempfile
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
 from polyseme.cli.console import make_console
-from polyseme.cli.main import run
+from polyseme.cli.main import DEBUG, run
 from polyseme.cli.progress import BarReporter
 from polyseme.cli.terminal import CleanStream, clean_streams
 from polyseme.core.text import printable
@@ -40,8 +43,7 @@ RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\
     ],
 )
 def test_names_and_flags_are_shown_and_never_sent(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with contextlib.suppress(SystemExit):  # tyro leaves by itself where a flag is unknown
-        assert run(args) == 2
+    assert run(args) == 2
     said = capsys.readouterr()
     assert said.err
     assert not RAW.search(said.out + said.err)
@@ -67,17 +69,43 @@ def test_what_libraries_print_log_and_warn_is_cleaned(monkeypatch: pytest.Monkey
         assert not RAW.search(said)
 
 
-def test_an_unexpected_error_is_shown_clean_and_fails(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(_: list[str]) -> int:
-        raise RuntimeError(f"tensor {HOSTILE}")
+def _recurse() -> int:
+    return _recurse()
 
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("broken", [lambda _: int(f"tensor {HOSTILE}"), lambda _: _recurse(), lambda _: {}["x"]])
+def test_what_nobody_foresaw_is_one_sentence_and_its_traceback_is_kept(
+    broken: Callable[[list[str]], int],
+    debug: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if debug:
+        monkeypatch.setenv(DEBUG, "1")
     monkeypatch.setitem(sys.modules["polyseme.cli.main"].COMMANDS, "runs", (broken, ""))
     assert run(["runs"]) == 1
     said = capsys.readouterr().err
-    assert "RuntimeError: tensor ␛[31mred" in said
+    assert "error: polyseme failed in a way nobody foresaw (" in said
+    assert "this is a bug in polyseme" in said
+    assert ("Traceback" in said) == debug
     assert not RAW.search(said)
+    if not debug:
+        (kept,) = tmp_path.iterdir()
+        assert "Traceback (most recent call last)" in kept.read_text()
+        assert str(kept) in said
+        assert len(said.splitlines()) == 3
+
+
+@pytest.mark.parametrize("redirect", ["| true", ">&-", "2>&-", ">/dev/full"])
+def test_a_reader_that_is_gone_a_closed_stream_and_a_full_disk_end_quietly(redirect: str) -> None:
+    command = f'"{sys.executable}" -m polyseme --help'
+    done = subprocess.run(["sh", "-c", f"{command} {redirect}"], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.stderr == "" or done.stderr.startswith("error: the disk is full\n")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Which command is meant, and what every command does about errors; each command imports what it needs by itself."""
 
+import os
+import shlex
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TextIO
 
 from polyseme import __version__
 from polyseme.cli.terminal import clean_streams
@@ -13,6 +15,8 @@ from polyseme.core.memory import is_out_of_memory
 from polyseme.core.text import visible
 
 OK, USER_ERROR, FAILED, INTERRUPTED = 0, 2, 1, 130
+DEBUG = "POLYSEME_DEBUG"
+"""Environment variable that has an unforeseen error's traceback printed instead of saved."""
 
 
 def _study(args: list[str]) -> int:
@@ -84,35 +88,27 @@ def usage() -> str:
         "",
         *(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()),
         "",
-        "A killed or interrupted study goes on where it was when the same command is given again.",
+        "A killed or interrupted study is resumed when the same command is given again.",
+        f"Exit status: {OK} done, {FAILED} failed, {USER_ERROR} something given is wrong, {INTERRUPTED} interrupted.",
     ]
     return "\n".join(lines)
 
 
-def run(argv: Sequence[str] | None = None, out: TextIO | None = None) -> int:
+def run(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (it failed), 2 (bad input) or 130 (interrupted)."""
     args = list(sys.argv[1:] if argv is None else argv)
-    out = out or sys.stdout
-    if args[:1] == ["help"] and args[1:]:
-        args = [args[1], "--help", *args[2:]]
-    if not args or args[0] in {"-h", "--help", "help"}:
-        print(usage(), file=out)
-        return OK if args else USER_ERROR
-    if args[0] in {"-V", "--version"}:
-        print(__version__, file=out)
-        return OK
+    if args[:1] == ["help"]:
+        args = [*args[1:2], "--help", *args[2:]]
     with clean_streams():
-        return _run(args[0], args[1:])
+        return _guarded(args)
 
 
-def _run(name: str, rest: list[str]) -> int:
+def _guarded(args: list[str]) -> int:
+    """Run a command; whatever it raises becomes a sentence and an exit status."""
     try:
-        if name not in COMMANDS:
-            near = nearest_names(name, list(COMMANDS)) or list(COMMANDS)
-            raise InputError(f"unknown command {name!r}", fix=f"did you mean {', '.join(near)}? see polyseme --help")
-        # A terminated run is an interrupted one: it writes its checkpoint and its status before it ends.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return COMMANDS[name][0](rest)
+        status = _run(args)
+        sys.stdout.flush()  # the reader of a pipe may be gone, or the disk full
+        return status
     except InputError as error:
         _say("error", error.what, error.where, error.fix)
         return USER_ERROR
@@ -122,6 +118,7 @@ def _run(name: str, rest: list[str]) -> int:
         _say("interrupted", "what was finished is kept", None, "give the same command again to go on from there")
         return INTERRUPTED
     except BrokenPipeError:
+        _forget_output()
         return FAILED
     except OSError as error:
         from polyseme.store.failures import refusal
@@ -130,14 +127,29 @@ def _run(name: str, rest: list[str]) -> int:
         _say("error", refused.what, refused.where, refused.fix)
         return USER_ERROR
     except Exception as error:  # noqa: BLE001  the last one above the terminal
-        if not is_out_of_memory(error):
-            traceback.print_exc()
-            return FAILED
-        fix = (
-            "give it a machine with more, or ask for less at a time: smaller batches, fewer sites, a smaller dictionary"
-        )
-        _say("error", "there is not enough memory", str(error).splitlines()[0] if str(error) else None, fix)
-        return USER_ERROR
+        if is_out_of_memory(error):
+            fix = "use a machine with more, or ask for less at a time: smaller batches, fewer sites, fewer latents"
+            _say("error", "there is not enough memory", str(error).splitlines()[0] if str(error) else None, fix)
+            return USER_ERROR
+        _say_bug(error)
+        return FAILED
+
+
+def _run(args: list[str]) -> int:
+    name = args[0] if args else ""
+    if name in {"", "-h", "--help"}:
+        print(usage())
+        return OK if args else USER_ERROR
+    if name in {"-V", "--version"}:
+        print(__version__)
+        return OK
+    if name not in COMMANDS:
+        near = nearest_names(name, list(COMMANDS)) or list(COMMANDS)
+        what = f"there is no command {name[:80]!r}"
+        raise InputError(what, fix=f"did you mean {', '.join(near)}? see polyseme --help")
+    # A terminated run is an interrupted one: it writes its checkpoint and its status before it ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return COMMANDS[name][0](args[1:])
 
 
 def _say(kind: str, what: str, where: str | None, fix: str | None) -> None:
@@ -148,3 +160,35 @@ def _say(kind: str, what: str, where: str | None, fix: str | None) -> None:
     if fix:
         lines.append(f"  fix:   {visible(fix)}")
     print("\n".join(lines), file=sys.stderr)
+
+
+def _say_bug(error: Exception) -> None:
+    """One sentence for what nobody foresaw; its traceback goes to a file, or to the terminal if that is asked for."""
+    text = "".join(traceback.format_exception(error))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "polyseme" in f.filename]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
+    what = f"polyseme failed in a way nobody foresaw ({type(error).__name__}: {str(error)[:300]})"
+    if os.environ.get(DEBUG):
+        print(text, file=sys.stderr)
+        _say("error", what, where, "this is a bug in polyseme: report it with the traceback above")
+        return
+    try:
+        file, path = tempfile.mkstemp(prefix="polyseme-", suffix=".txt")
+        with open(file, "w", encoding="utf-8", errors="backslashreplace") as out:
+            out.write(f"polyseme {__version__}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n{text}")
+    except OSError:
+        path = ""
+    kept = f"the traceback in {path}" if path else f"what `{DEBUG}=1` prints"
+    fix = f"this is a bug in polyseme: report it with {kept}; finished work is kept, and the same command resumes it"
+    _say("error", what, where, fix)
+
+
+def _forget_output() -> None:
+    """Nobody reads standard output any more: what is left of it goes nowhere, and Python does not complain at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, sys.stdout.fileno())
+    except (OSError, ValueError):  # a stream without a file behind it
+        pass
+    finally:
+        os.close(null)

@@ -1,6 +1,7 @@
 """The edge to the terminal: whatever a command or a library prints, no stranger's control character gets through."""
 
 import io
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -59,4 +60,6 @@ def wrap_streams() -> None:
 
 
 def _clean(stream: Any) -> Any:
+    if stream is None:  # closed by the shell: `>&-`
+        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  it lasts as long as the process
     return stream if isinstance(stream, CleanStream) else CleanStream(stream)

@@ -1,0 +1,5 @@
+"""`python -m polyseme` is `polyseme`."""
+
+from polyseme.cli import main
+
+raise SystemExit(main())
