@@ -125,8 +125,8 @@ def _pairs(args: Sequence[str], table: Mapping[str, Flag], command: str) -> Iter
         at += 1
         if not _is_flag(word):
             fix = (
-                "put what is no flag before all flags, and each value after its own, as in --name VALUE; give a text that "
-                "begins with a dash as --name=VALUE"
+                "put what is no flag before all flags, and each value after its own, as in --name VALUE; "
+                "give a text that begins with a dash as --name=VALUE"
             )
             raise InputError(f"{cut(word)!r} belongs to no flag", where=WHERE, fix=fix)
         name, equals, text = word.partition("=")
