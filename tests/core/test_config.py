@@ -21,8 +21,8 @@ UNBOUNDED: dict[str, str] = {}
 
 def _import_everything() -> None:
     for module in pkgutil.walk_packages(polyseme.__path__, "polyseme."):
-        if ".native._" in module.name or module.name.endswith("triton_kernels"):
-            continue  # libraries that are no modules, and one that needs a GPU's compiler
+        if ".native._" in module.name or module.name.endswith(("triton_kernels", "__main__")):
+            continue  # libraries that are no modules, one that needs a GPU's compiler, and the command itself
         importlib.import_module(module.name)
 
 
