@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from polyseme.core.batch import SiteBatch
 from polyseme.core.errors import Diverged, InputError
+from polyseme.core.progress import Silent
 from polyseme.dictionaries import ARCHITECTURES
 from polyseme.store import latest_checkpoint
 from polyseme.training import Job, TrainingConfig, fit
@@ -216,7 +217,7 @@ def test_divergence_names_the_last_good_checkpoint(tmp_path, what):
     source = Exploding() if what == "overflow" else Hopeless()
     config = SHORT.model_copy(update={"checkpoint_seconds": 0.0})
     with pytest.raises(Diverged, match=r"training diverged.*lower training.lr.*last good checkpoint is .*00000000\d\d"):
-        fit([job()], source, config, checkpoints=tmp_path)
+        fit([job()], source, config, checkpoints=tmp_path, reporter=Silent())
     for tensor in latest_checkpoint(tmp_path).tensors.values():
         assert bool(torch.isfinite(tensor.double()).all())
 
