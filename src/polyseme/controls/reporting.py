@@ -385,9 +385,7 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
 def _predicts_nothing(findings: Findings, measured: Measured) -> str:
     """Why the losses of a network say nothing; empty where it predicts better than a uniform guess, or no tokens."""
     entry = next((e for e in measured.spliced.sums if e.name == "ce_clean"), None)
-    if entry is None or not measured.subject.network.causal:
-        return ""
-    return predicts_nothing(entry, n_resamples=findings.config.evaluation.n_resamples)
+    return predicts_nothing(entry, n_resamples=findings.config.evaluation.n_resamples) if entry else ""
 
 
 def _limits(findings: Findings) -> Iterator[str]:
@@ -403,5 +401,5 @@ def _limits(findings: Findings) -> Iterator[str]:
             f"A causal effect is the mean over at most {config.causal.n_samples} firing tokens of a latent, and counts "
             "the prediction made at that token only: what a latent does for later tokens is not in it."
         )
-    if findings.real.subject.network.causal and not _ladder(findings):
+    if findings.real.subject.network.predicts_tokens and not _ladder(findings):
         yield "There is no measured ladder for this network, so compute-equivalents were not measured."
