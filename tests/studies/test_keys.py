@@ -14,7 +14,6 @@ from polyseme.studies.bench import Bench
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.dictionaries import dictionaries_stage
 from polyseme.studies.subject import Subject
-from polyseme.studies.tokens import Tokens
 from polyseme.training import TrainingConfig
 from polyseme.training.config import LeaveOutConfig
 from tests.studies.small import small_config
@@ -36,7 +35,7 @@ BASE: dict[str, Any] = {
 }
 OF_DICTIONARIES = {"dictionaries", "readings", "splice", "causal", "specificity", "stability"}
 OF_HELDOUT = {"tokens (heldout)", "readings", "causal", "specificity", "stability", "baselines"}
-ALL = {"tokens (train)", *OF_DICTIONARIES, *OF_HELDOUT}
+ALL = {"tokens (train)", "statistics", *OF_DICTIONARIES, *OF_HELDOUT}
 
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "what is shown, judged, resampled, kept or bounds the memory": (
@@ -54,7 +53,7 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "heldout": ({"tokens": {"heldout": 600}}, OF_HELDOUT),
     "heldout_document_tokens": ({"tokens": {"heldout_document_tokens": 50}}, {*OF_HELDOUT, "splice"}),
     "splice": ({"tokens": {"splice": 300}}, {"splice"}),
-    "train": ({"tokens": {"train": 1800}}, {"tokens (train)", *OF_DICTIONARIES}),
+    "train": ({"tokens": {"train": 1800}}, {"tokens (train)", "statistics", "baselines", *OF_DICTIONARIES}),
     "seed of the tokens": ({"tokens": {"seed": 1}}, ALL),
     "allow_fewer": ({"tokens": {"allow_fewer": True}}, {"tokens (train)", "tokens (heldout)"}),
     "k": ({"dictionary": {"k": 5}}, OF_DICTIONARIES),
@@ -108,16 +107,18 @@ class Stopped(Exception):  # noqa: N818 - a signal: what the key is made of is k
 
 
 class Listening(Bench):
-    """A bench that makes nothing and remembers what a stage's key would be made of."""
+    """A bench that trains nothing: it ends with the key that the dictionaries would have."""
 
-    def stage(self, name: str, config: Any, inputs: Any, *_: Any, **__: Any) -> Any:
-        raise Stopped(self.store.key(name, config, inputs))
+    def stage(self, name: str, config: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        if name == "dictionaries":
+            raise Stopped(self.store.key(name, config, inputs))
+        return super().stage(name, config, inputs, *rest, **options)
 
 
-def _key(study: StudyConfig, tokens: Tokens, root: Path) -> str:
-    subject = Subject(study, "trained", "network", {"a": study.network.build().site("blocks.0.resid_post")}, tokens)
+def _key(study: StudyConfig, subject: Subject, root: Path) -> str:
+    changed = Subject(study, "trained", subject.base, subject.sites, subject.tokens, subject.network)
     with pytest.raises(Stopped) as caught:
-        dictionaries_stage(subject, Listening(Store(root), Silent()))
+        dictionaries_stage(changed, Listening(Store(root), Silent()))
     return caught.value.identity
 
 
@@ -125,7 +126,7 @@ OTHER = {
     "training": {
         "n_tokens": 77, "batch_size": 77, "lr": 0.077, "warmup": 0.07, "decay": 0.07, "beta1": 0.7, "beta2": 0.7,
         "clip": 0.7, "target_l0": 7.0, "sparsity_warmup": 0.07, "dead_after": 77, "checkpoint_seconds": 7.0,
-        "leave_out": LeaveOutConfig(norm=7.0),
+        "leave_out": LeaveOutConfig(positions=3),
     },
     "harvest": {
         "block_tokens": 77, "batch_windows": 7, "cache": "disk", "shard_dtype": "float16", "prefetch": True, "seed": 7,
@@ -140,15 +141,15 @@ def test_every_field_of_training_and_harvest_is_in_the_key_unless_it_decides_not
 ) -> None:
     base = config(small_network, small_corpus).plain()
     bench = Bench(Store(finished), Silent())
-    tokens = find(config(small_network, small_corpus), bench).real.subject.tokens
-    before = _key(base, tokens, finished)
+    subject = find(config(small_network, small_corpus), bench).real.subject
+    before = _key(base, subject, finished)
     for part, model in (("training", TrainingConfig), ("harvest", HarvestConfig)):
         known = set(OTHER[part])
         missing = set(model.model_fields) - known
         assert not missing, f"say in OTHER what other value {missing} may have"
         for name, value in OTHER[part].items():
             changed = getattr(base, part).model_copy(update={name: value})
-            same = _key(base.model_copy(update={part: changed}), tokens, finished) == before
+            same = _key(base.model_copy(update={part: changed}), subject, finished) == before
             assert same == (name in DECIDES_NOTHING), name
     halved = base.harvest.model_copy(update={"cache": "disk", "shard_dtype": "float16"})
-    assert _key(base.model_copy(update={"harvest": halved}), tokens, finished) != before
+    assert _key(base.model_copy(update={"harvest": halved}), subject, finished) != before
