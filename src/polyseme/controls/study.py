@@ -35,6 +35,7 @@ from polyseme.studies.continuations import continuations_stage
 from polyseme.studies.dictionaries import dictionaries_stage
 from polyseme.studies.files import load_config
 from polyseme.studies.measure import Readings, Spliced, readings_stage, splice_stage
+from polyseme.studies.price import check_price
 from polyseme.studies.sites import check_sites
 from polyseme.studies.subject import Subject, Trained
 from polyseme.studies.tokens import Tokens, tokens_stage
@@ -252,6 +253,15 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     tokens = tokens_stage(plain, network, bench)
     for line in shortfalls_of(config, network, tokens):
         bench.reporter.message(line)
+    check_price(
+        plain,
+        {name: network.width(site) for name, site in sites.items()},
+        n_documents=len(np.unique(tokens.heldout.document[~tokens.heldout.special])),
+        n_tokens=tokens.train.n_tokens,
+        n_controls=len(config.controls),
+        device=network.device,
+        reporter=bench.reporter,
+    )
     real = _measure(
         Subject(plain, "trained", network.hash_weights(bench.reporter), sites, tokens, network), tokens, bench
     )

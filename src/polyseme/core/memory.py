@@ -1,5 +1,7 @@
 """What a process has held in memory."""
 
+import contextlib
+import math
 import resource
 import sys
 from pathlib import Path
@@ -21,3 +23,23 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # torch's allocator on the CPU raises a RuntimeError that only its words tell from others.
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def available_memory() -> float:
+    """Bytes that this process can still take: of the machine, of its control group and of its address space."""
+    found = [math.inf]
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        found.append(1024.0 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]))
+    groups = Path("/sys/fs/cgroup")
+    for most, held in (
+        (groups / "memory.max", groups / "memory.current"),
+        (groups / "memory/memory.limit_in_bytes", groups / "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # `max`: no limit
+            found.append(float(int(most.read_text()) - int(held.read_text())))
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            found.append(float(limit - pages * resource.getpagesize()))
+    return max(0.0, min(found))
