@@ -164,3 +164,33 @@ def test_importing_polyseme_is_light_and_does_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_sites_of_an_architecture_nobody_listed_are_its_module_paths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.networks.architectures import made
+
+    model = made("opt")
+    model.save_pretrained(tmp_path)
+    passes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        own = type(model).forward
+        patch.setattr(type(model), "forward", lambda self, *a, **k: (passes.append(1), own(self, *a, **k))[1])
+        assert run(["sites", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "OPTForCausalLM has no short names" in err
+    widths = dict(line.split() for line in out.splitlines())
+    assert widths["model.decoder.layers.1"] == "32"
+    assert "lm_head" not in widths  # what the network returns
+    assert "model.decoder.embed_positions" in widths
+    assert len(passes) < 10  # one for all the sites, and a few to know what the network reads
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "vit", "albert"])
+def test_sites_of_any_network_are_listed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.networks.architectures import made
+
+    made(name).save_pretrained(tmp_path)
+    assert run(["sites", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 5

@@ -167,8 +167,20 @@ def sites(args: list[str]) -> int:
     from polyseme.networks import load_network
 
     network = load_network(source, download=options.download)
-    for name in network.site_names(modules=options.modules):
-        print(f"{name:<40} {network.width(name):>6}" if not options.modules else name)
+    names = network.site_names(modules=options.modules)
+    if options.modules:
+        for name in names:
+            print(name)
+        return 0
+    if names:
+        found = network.survey(names)
+        widths = {name: found[network.site(name)].width(network.site(name)) for name in names}
+    else:
+        kind = type(network.module).__name__
+        print(f"{kind} has no short names; these of its modules give one vector a token:", file=sys.stderr)
+        widths = network.module_widths()
+    for name, width in widths.items():
+        print(f"{name:<40} {'–' if width is None else width:>6}")
     return 0
 
 

@@ -114,13 +114,16 @@ def example_inputs(module: nn.Module) -> Inputs:
         InputError: the module is of another kind.
     """
     main = getattr(module, "main_input_name", None)
+    tokens = torch.zeros(1, 2, dtype=torch.int64)
     if main == "input_ids":
-        return torch.zeros(1, 2, dtype=torch.int64)
+        is_encoder_decoder = "decoder_input_ids" in accepted_inputs(module)
+        return {"input_ids": tokens, "decoder_input_ids": tokens} if is_encoder_decoder else tokens
     if main == "pixel_values":
         config: Any = getattr(module, "config", None)
         size = getattr(config, "image_size", 1)
         sides = (size, size) if isinstance(size, int) else tuple(size)
-        return torch.zeros(1, getattr(config, "num_channels", 3), *sides)
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+        return torch.zeros(1, getattr(config, "num_channels", 3), *sides, dtype=dtype)
     raise InputError(
         "The width of a site is not known without a forward pass",
         where=type(module).__name__,

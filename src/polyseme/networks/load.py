@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.networks.building import build, first_line, read_tokenizer
+from polyseme.networks.entry import from_entry_point, is_entry_point
 from polyseme.networks.families import Family, find_family
 from polyseme.networks.folders import named_files
 from polyseme.networks.fusion import fuse
@@ -33,7 +34,9 @@ class NetworkConfig(Config):
     """A network, by name or folder."""
 
     source: Location = "pylm"
-    """`pylm` (the model that comes with polyseme), a folder in the Hugging Face layout, or a hub name."""
+    """`pylm` (the model that comes with polyseme), a folder in the Hugging Face layout, a hub name, or an entry point
+    `package.module:function`, imported as `import package.module` would be; called with no arguments, the function
+    returns a module, or a module and its tokenizer."""
     revision: Name | None = None
     """Branch, tag or commit of a hub name; pin a commit for a study that is to be repeated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -47,6 +50,16 @@ class NetworkConfig(Config):
     a loop in C: faster, and equal to about 1e-6 instead of bit for bit."""
     reinit: ReinitConfig | None = None
     """Make the weights random, with chosen statistics kept: a control."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _named(cls, source: Any) -> Any:
+        if isinstance(source, nn.Module):
+            raise ValueError(
+                "is a module, and a study names its network: write a function that returns it (and its tokenizer) "
+                'and give source = "package.module:function"; to read a module itself, use load_network(module)'
+            )
+        return str(source) if isinstance(source, Path) else source
 
     def build(self, reporter: Reporter | None = None) -> Network:
         """Load it; see `load_network`."""
@@ -83,9 +96,10 @@ def load_network(
     """A network ready to be read and edited, in eval mode.
 
     Args:
-        source: `pylm`, a folder or hub name in the Hugging Face layout, or a module. A module is put in eval mode where
-            it is; a change of its weights (`dtype`, `reinit`) is made on a copy, and one of its code (`linear`) on a
-            copy that shares its weights.
+        source: `pylm`, a folder or hub name in the Hugging Face layout, an entry point `package.module:function`, or a
+            module. A module is put in eval mode, and moved where `device` is given, where it is; a change of its
+            weights (`dtype`, `reinit`) is made on a copy, and one of its code (`linear`) on a copy that shares its
+            weights.
         run: `run(module, inputs)` for a module that is no Hugging Face model, returning a tensor or something with
             one in it; by default `module(inputs)`, and `module(**inputs)` for a dict.
         tokenizer: a tokenizer, or the folder of one; by default the source's own.
@@ -107,8 +121,14 @@ def load_network(
 
     Raises:
         InputError: no such folder or name, weights only as pickles, a damaged or incomplete checkpoint, a custom
-            architecture that needs remote code, an unknown device.
+            architecture that needs remote code, an entry point that cannot be imported or fails, an unknown device.
     """
+    if isinstance(source, str) and is_entry_point(source) and not Path(source).exists():
+        source, own_tokenizer = from_entry_point(source)
+        tokenizer = own_tokenizer if tokenizer is None else tokenizer
+        device = device or "auto"
+        has_dtype = dtype is None or all(p.dtype is _DTYPES[dtype] for p in _floating(source))
+        dtype = None if has_dtype else dtype
     if isinstance(source, nn.Module):
         module = copy.deepcopy(source) if dtype is not None or reinit is not None else source
         if dtype is not None:
@@ -158,6 +178,10 @@ def load_network(
             stacklevel=2,
         )
     return network
+
+
+def _floating(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.is_floating_point()]
 
 
 def _call(module: nn.Module, inputs: Any) -> Any:

@@ -14,6 +14,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.networks import measure
+from polyseme.networks.building import loading
 from polyseme.networks.edits import Edit
 from polyseme.networks.facts import Facts
 from polyseme.networks.families import Family
@@ -228,6 +229,25 @@ class Network:
             self._widths[site] = width_of(seen.shape[-1], site)
         return {site: self._widths[site] for site in wanted}
 
+    def module_widths(self) -> dict[str, int]:
+        """Path and width of every module that gives vectors, one for each token where the network reads tokens.
+
+        Modules that are called several times, and those that give what the network returns, are left out.
+
+        Raises:
+            InputError: inputs that run are not known, and the network came without `example_inputs`.
+        """
+        sites = {name: Site(path=name) for name in self.site_names(modules=True) if name not in self._table.named}
+        tokens = self._facts.few_tokens if self.reads_tokens else None
+        found = self.survey(list(sites.values()))
+        widths: dict[str, int] = {}
+        for name, site in sites.items():
+            seen = found[site]
+            usable = seen.problem(None if tokens is None else tokens.shape) is None and not seen.is_output
+            if usable and (width := seen.width(site)) is not None:
+                widths[name] = width
+        return widths
+
     def survey(
         self, sites: Sequence[str | Site], tokens: Int[Tensor, "batch position"] | None = None
     ) -> dict[Site, Seen]:
@@ -248,7 +268,10 @@ class Network:
         elif self.reads_tokens:
             seen = self._look_at_tokens(set(wanted.values()))
         else:
-            seen = self._look(set(wanted.values()), self._forward(self._example(), None, None), None)
+            forward = self._forward(self._example(), None, None)
+            fix = "pass example_inputs= that run to load_network"
+            with loading("The network does not run on its example inputs", type(self.module).__name__, fix):
+                seen = self._look(set(wanted.values()), forward, None)
         return {site: seen[place] for site, place in wanted.items()}
 
     # Passes

@@ -40,6 +40,12 @@ class Seen:
     is_output: bool = False
     tensor: Callable[[], Tensor | None] = field(default=lambda: None, repr=False)
 
+    def width(self, site: Site) -> int | None:
+        """Length of the vectors of a site at this place; None where something speaks against it."""
+        if self.problem(None) is not None or self.shape is None:
+            return None
+        return width_of(self.shape[-1], site)
+
     def problem(self, tokens: Sequence[int] | None) -> str | None:
         """What speaks against reading vectors there; None where nothing does.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polyseme.activations.massive import Ordinary, Spread
 from polyseme.core.config import fingerprint
+from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
@@ -44,8 +45,22 @@ class Subject:
 
     @cached_property
     def network(self) -> Network:
-        """The network, its weights changed where the study is a control on weights."""
-        return self._network or self.study.network.build(self.reporter)
+        """The network, its weights changed where the study is a control on weights.
+
+        Raises:
+            InputError: it is another network than the one the study began with.
+        """
+        if self._network is not None:
+            return self._network
+        network = self.study.network.build(self.reporter)
+        if (network.fingerprint if network.reinit is None else network.reinit.source) != self.base:
+            raise InputError(
+                "the network is another one each time it is loaded, so a control cannot be made of it",
+                where=self.study.network.source,
+                fix="let the entry point return the same weights every time (seed what is random), and leave the "
+                "network's files alone while a study runs",
+            )
+        return network
 
     @property
     def identity(self) -> dict[str, object]:
