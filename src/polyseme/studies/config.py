@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from polyseme.activations import HarvestConfig
 from polyseme.core.config import Config, Count, Name, PassWindows, Resamples, Seed
 from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
-from polyseme.dictionaries import DictionaryConfig, TopKConfig
+from polyseme.dictionaries import BatchTopKConfig, DictionaryConfig, MatryoshkaConfig, TopKConfig
 from polyseme.networks import NetworkConfig
 from polyseme.training import TrainingConfig
 
@@ -27,9 +27,9 @@ class TokensConfig(Config):
     heldout: Count = 100_000
     """Tokens of held-out documents that everything is measured on."""
     splice: Count = 20_000
-    """The first so many held-out tokens, in whole windows, are also used for splicing, which costs many passes."""
+    """Held-out tokens, from the first on and in whole windows, that splicing is measured on; it costs many passes."""
     train_document_tokens: Count | None = None
-    """At most so many train tokens of one document, a stretch at a random place; None for whole documents."""
+    """Most train tokens of one document, a stretch at a random place; None for whole documents."""
     heldout_document_tokens: Count | None = 512
     """The same for held-out tokens: intervals are over documents, so many short stretches beat a few long ones."""
     context: int | None = Field(default=None, ge=2, le=2**20)
@@ -42,7 +42,7 @@ class TokensConfig(Config):
     """What becomes of the tokenizer's control tokens (`<|im_start|>`, `</s>`) where a document spells them out: `parse`
     reads them as such and counts them in no statistic; `text` reads them as plain text."""
     seed: Seed = 0
-    """Of the order in which documents are sampled."""
+    """Seed for document order."""
     transform: TransformConfig | None = None
     """Set by the controls on data."""
 
@@ -86,4 +86,9 @@ class StudyConfig(Config):
         for what, values in (("sites", self.sites), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"`{what}` names one twice: {list(values)}")
+        dictionary = self.dictionary
+        if isinstance(dictionary, TopKConfig | BatchTopKConfig | MatryoshkaConfig):
+            most = dictionary.n_latents
+            if most is not None and dictionary.k > most:
+                raise ValueError(f"`dictionary.k` is {dictionary.k:g}, and there are {most} latents: lower k")
         return self
