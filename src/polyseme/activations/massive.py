@@ -52,7 +52,7 @@ class Ordinary:
     Attributes:
         centre: of the site's vectors.
         limit: a vector farther from it is massive; infinite where none is.
-        positions: so many positions at the start of a window are not ordinary.
+        positions: number of positions at the start of a window that are not ordinary.
     """
 
     centre: Float[Tensor, " d"]
@@ -156,7 +156,7 @@ class Spread:
 
         Args:
             factor: medians of the distance beyond which a vector is massive; None: none is.
-            positions: so many positions at the start of a window are not ordinary.
+            positions: number of positions at the start of a window that are not ordinary.
         """
         return Ordinary(self.centre, math.inf if factor is None else self.limit(factor), positions)
 

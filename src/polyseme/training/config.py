@@ -12,10 +12,10 @@ class LeaveOutConfig(Config):
     """
 
     norm: float | None = Field(default=None, gt=1, le=1e6)
-    """Leave out massive vectors: those whose distance from the site's centre, its coordinate-wise median, is more than
-    so many times the median distance (10 is a good value). None: none."""
+    """Leave out massive vectors: those farther from the site's centre, its coordinate-wise median, than this factor
+    times the median distance (10 is a good value). None: none."""
     positions: int = Field(default=0, ge=0, le=2**24)
-    """Leave out so many positions at the start of each window, those of special tokens among them."""
+    """Leave out this many positions at the start of each window, those of special tokens included."""
 
 
 class TrainingConfig(Config):
