@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 _CHANNELS_FIRST = (
@@ -38,7 +39,9 @@ class Layout:
     def whole(self, vectors: Tensor, like: Tensor) -> Tensor:
         """The tensor, laid out as `like`, whose vectors these are."""
         inverse = [self.axes.index(axis) for axis in range(len(self.axes))]
-        return vectors.reshape(like.permute(self.axes).shape).permute(inverse)
+        whole = vectors.reshape(like.permute(self.axes).shape).permute(inverse)
+        # In the memory order of `like`: later sums take their terms in the same order, and round alike.
+        return torch.empty_like(like).copy_(whole)
 
 
 def channels_first(n_axes: int) -> Layout:
