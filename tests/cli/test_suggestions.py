@@ -1,0 +1,60 @@
+"""What an error or a help text tells people to type exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import polyseme
+from polyseme.cli import commands, diagnose, toys
+from polyseme.cli.flags import Group, flags_of
+from polyseme.cli.main import COMMANDS
+from polyseme.controls.calibration import CalibrationConfig
+from polyseme.controls.study import ControlledStudyConfig
+from polyseme.core.config import Config
+from polyseme.diagnosis import DiagnosisConfig
+from polyseme.networks import NetworkConfig
+
+OTHERS = {"help", "version", "all", "FIELD", "NAME", "toy.FIELD", "toy.seeds", "table.field"}
+"""Flags that are no field of a config, and words that stand for any."""
+GIT = {"porcelain", "untracked-files"}
+
+
+def _texts() -> list[tuple[str, str]]:
+    """Every string in the source that a person may read, with its file."""
+    found: list[tuple[str, str]] = []
+    for path in Path(polyseme.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append((node.value, path.name))
+    return found
+
+
+def _flags() -> set[str]:
+    options = [
+        kind
+        for module in (commands, diagnose, toys)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Config)
+    ]
+    configs = [ControlledStudyConfig, CalibrationConfig, DiagnosisConfig, *options]
+    tables = [flags_of([Group(kind)]) for kind in configs]
+    return {name for table in [*tables, flags_of([Group(NetworkConfig, prefix="network")])] for name in table}
+
+
+def test_flags_that_texts_name_exist() -> None:
+    known = _flags() | OTHERS | GIT
+    named = {
+        (flag.rstrip("."), file)
+        for text, file in _texts()
+        for flag in re.findall(r"(?<![\w-])--([A-Za-z][\w.-]*)", text)
+    }
+    assert ("root", "commands.py") in named
+    wrong = {(flag, file) for flag, file in named if flag not in known and not flag.startswith("no-")}
+    wrong |= {(f, file) for f, file in named if f.startswith("no-") and f.removeprefix("no-") not in known}
+    assert not wrong
+
+
+def test_commands_that_texts_name_exist() -> None:
+    named = {(word, file) for text, file in _texts() for word in re.findall(r"`polyseme ([a-z]+)", text)}
+    assert ("study", "validation.py") in named
+    assert not {(word, file) for word, file in named if word not in COMMANDS}
