@@ -8,6 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyseme.core import stats
 from polyseme.core.stats import (
     benjamini_hochberg,
     bootstrap_documents,
@@ -139,3 +140,10 @@ def test_effects_all_alike_never_differ_from_themselves(n: int, effect: float, n
     _, interval = bootstrap_documents(sums, lambda s: s[..., 1] / s[..., 0], seed=0, n_resamples=n_resamples)
     assert not interval.excludes(effect)
     assert math.isnan(interval.low) == (n < 6)
+
+
+def test_resamples_drawn_some_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = np.random.default_rng(0).normal(size=(40, 3))
+    whole = stats.resampled_totals(sums, seed=5, n_resamples=101)
+    monkeypatch.setattr(stats, "_AT_ONCE", 7 * 40)
+    np.testing.assert_allclose(stats.resampled_totals(sums, seed=5, n_resamples=101), whole, rtol=1e-12)

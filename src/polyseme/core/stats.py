@@ -16,6 +16,8 @@ from polyseme.core.records import Interval
 
 _KEPT = 2**21
 """Most numbers that a table of weights may hold to be kept: 16 MiB."""
+_AT_ONCE = 2**26
+"""Most numbers that a table of weights may hold at all: 512 MiB."""
 
 
 def least_documents(level: float = 0.95) -> int:
@@ -66,8 +68,11 @@ def resampled_totals(
 ) -> Float[np.ndarray, "resample *statistic"]:
     """Totals over `n_resamples` draws of as many documents as there are, with replacement."""
     sums = np.asarray(sums, dtype=np.float64)
-    weights = resampling_weights(len(sums), seed=seed, n_resamples=n_resamples)
-    return np.tensordot(weights, sums, axes=(1, 0))
+    if len(sums) * n_resamples <= _AT_ONCE:
+        return np.tensordot(resampling_weights(len(sums), seed=seed, n_resamples=n_resamples), sums, axes=(1, 0))
+    rng, step = np.random.default_rng(seed), max(1, _AT_ONCE // len(sums))  # the same draws, some at a time
+    counts = [min(step, n_resamples - at) for at in range(0, n_resamples, step)]
+    return np.concatenate([np.tensordot(_drawn(rng, len(sums), count), sums, axes=(1, 0)) for count in counts])
 
 
 def resampling_weights(n_documents: int, *, seed: int, n_resamples: int) -> Float[np.ndarray, "resample document"]:
@@ -80,10 +85,13 @@ def resampling_weights(n_documents: int, *, seed: int, n_resamples: int) -> Floa
 
 
 def _weights(n_documents: int, seed: int, n_resamples: int) -> Float[np.ndarray, "resample document"]:
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n_resamples).astype(np.float64)
+    weights = _drawn(np.random.default_rng(seed), n_documents, n_resamples)
     weights.flags.writeable = False
     return weights
+
+
+def _drawn(rng: np.random.Generator, n_documents: int, n_resamples: int) -> Float[np.ndarray, "resample document"]:
+    return rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n_resamples).astype(np.float64)
 
 
 _kept_weights = functools.lru_cache(maxsize=2)(_weights)
