@@ -163,6 +163,48 @@ def test_what_an_encoder_cannot_be_measured_on_is_one_sentence_and_no_chart():
     assert any(label.startswith("FVU at") for label in labels)
 
 
+def test_a_test_that_says_nothing_is_neither_passed_nor_failed():
+    full = sample_report(per_status=1)
+    [latent] = [x for x in full.latents if x.verdict.status == "insufficient_data"]
+    evidence = tuple(
+        e.model_copy(update={"passed": False, "made": e.name != "causal_effect"}) for e in latent.verdict.evidence
+    )
+    latent = latent.model_copy(update={"verdict": latent.verdict.model_copy(update={"evidence": evidence})})
+    text = " ".join(Page(render(full.model_copy(update={"latents": (latent,)}))).text.split())
+    assert "– effect" in text
+    assert "✗ effect" not in text
+    assert text.count("– no evidence") == 1
+
+
+@pytest.mark.parametrize(("margin", "beyond"), [(0.0, "does."), (0.05, "does, by at least 0.0500.")])
+def test_without_the_luck_filter_no_threshold_is_said_to_be_its(margin: float, beyond: str):
+    full = sample_report(per_status=1)
+    off = {"margin_fdr": 1.0, "thresholds": (("gaussian_reinit", margin),)}
+    report = full.model_copy(update={"dictionaries": tuple(d.model_copy(update=off) for d in full.dictionaries)})
+    text = " ".join(Page(render(report)).text.split())
+    assert f"than any control's dictionary {beyond}" in text
+    assert "The FDR filter is off" in text
+    assert "more than the luck of training explains" not in text
+    filtered = " ".join(Page(render(full)).text.split())
+    assert "The FDR filter is off" not in filtered
+    assert "more than the luck of training explains" in filtered
+
+
+def test_sentences_of_what_a_study_lacks_are_left_out():
+    full = sample_report(per_status=1)
+    text = " ".join(Page(render(full)).text.split())
+    for sentence in ("the sites taking turns", "Where the causal test sampled the token", "Whiskers are 95% intervals"):
+        assert sentence in text
+    blind = tuple(
+        x.model_copy(
+            update={"contexts": tuple(c.model_copy(update={"loss_effects": (), "kl_effects": ()}) for c in x.contexts)}
+        )
+        for x in full.latents
+    )
+    assert "Where the causal test" not in Page(render(full.model_copy(update={"latents": blind}))).text
+    assert "taking turns" not in Page(render(one_site())).text
+
+
 def test_no_supported_latent_is_said():
     full = sample_report(per_status=1)
     counts = {"mixed": 5}

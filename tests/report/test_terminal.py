@@ -14,7 +14,7 @@ from polyseme.cli import progress
 from polyseme.cli.progress import EVERY, SILENCE, BarReporter, LineReporter, make_reporter
 from polyseme.cli.summary import print_summary
 from polyseme.interpret.report import StudyReport
-from tests.report.fixture import KINDS, bare_report, sample_report
+from tests.report.fixture import KINDS, bare_report, one_site, sample_report
 
 
 def printed(report: StudyReport, *, width: int = 80, terminal: bool = False, encoding: str = "utf-8") -> str:
@@ -36,6 +36,10 @@ def test_the_summary_fits_80_columns_and_says_it_all():
         *("Report: runs/demo/artifacts/report.html", "5 min 18 s"),
     ):
         assert expected in flat, expected
+
+
+def test_with_one_site_nothing_is_printed_twice():
+    assert "all sites jointly" not in printed(one_site())
 
 
 @pytest.mark.parametrize("width", [40, 60, 200])

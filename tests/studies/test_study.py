@@ -99,11 +99,16 @@ def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged
         assert judged.latents(site).counts == dictionary["verdict_counts"]
         missing = judged.latents(site, status="insufficient_data")["missing"].tolist()
         assert {what: missing.count(what) for what in missing} == dictionary["verdicts_missing"]
-    shares = {r.scope["status"]: 0 for r in judged.run.metrics if r.name == "verdict_share"}
-    for r in judged.run.metrics:
-        if r.name == "verdict_share":
-            shares[r.scope["status"]] += r.details["count"]
-    assert shares == judged.verdict_counts
+    shares = {
+        (r.scope["site"], r.scope["seed"], r.scope["study"], r.scope["status"]): r.details["count"]
+        for r in judged.run.metrics
+        if r.name == "verdict_share"
+    }
+    assert shares == {
+        (site, 0, "trained", status): n
+        for site in ("blocks.0.resid_post", "blocks.1.resid_post")
+        for status, n in judged.latents(site).counts.items()
+    }
     n_judged = len(table) - table.counts["insufficient_data"]
     assert f"of {n_judged} judged" in judged.data.headlines[0]
     page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())

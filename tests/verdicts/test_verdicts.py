@@ -184,6 +184,12 @@ def test_a_causal_test_that_no_effect_could_pass_is_no_evidence():
         "its causal effect was sampled in too few documents for any effect to pass"
     }
     assert not few.tests["causal_effect"].made.any()
+    assert {e.name: e.made for e in few.verdicts[0].evidence} == {
+        "causal_effect": False,
+        "model_specificity/one": True,
+        "firing_documents": True,
+        "observed_loss_effect": True,
+    }
     many = judge(firings(n), effects(p, least=1e-4), margins, config=PLAIN)
     assert {verdict.status for verdict in many.verdicts} == {"mixed"}
 
@@ -210,6 +216,10 @@ def test_the_luck_filter_without_a_threshold_is_no_evidence():
     assert {v.status for v in luck.verdicts} == {"insufficient_data"}
     assert {v.missing for v in luck.verdicts} == {"the FDR filter (margin_fdr 0.02) finds no threshold against one"}
     assert not luck.tests["model_specificity"].made.any()
+    assert {(e.name, e.made) for e in luck.verdicts[0].evidence if "specificity" in e.name} == {
+        ("model_specificity/one", False),
+        ("model_specificity/two", False),
+    }
     assert luck.tests["causal_effect"].made.all()
 
 

@@ -128,7 +128,8 @@ def _verdicts(write: _Writer, report: StudyReport) -> None:
 def _faithfulness(write: _Writer, report: StudyReport) -> None:
     if report.faithfulness is None:
         return
-    found = [*report.faithfulness.single, *([report.faithfulness.joint] if report.faithfulness.joint else [])]
+    joint = report.faithfulness.joint if len(report.dictionaries) > 1 else None
+    found = [*report.faithfulness.single, *([joint] if joint else [])]
     measured = [row for row in found if not math.isnan(row.ce_clean.value)]
     if not measured:
         return
@@ -153,8 +154,11 @@ def _controls(write: _Writer, report: StudyReport) -> None:
         if control.note:
             write.line()
             write.line(f"{control.name}: {control.note}.")
+    # Patching the only site is patching every site: what is joint would be the same figures once more.
+    several = len(report.dictionaries) > 1
     for name in _SHOWN:
         rows = [c for c in report.comparisons if c.trained.name == name and c.controls and _shown(c)]
+        rows = [c for c in rows if several or c.site != "joint"]
         if all(math.isnan(c.trained.value) for c in rows):
             continue
         better = f", {rows[0].trained.better} is better" if rows[0].trained.better != "neither" else ""

@@ -8,8 +8,8 @@ from polyseme.controls.reinit import Reinit, WeightControl
 class PermutedWeights(WeightControl):
     """Every weight tensor's entries permuted at random."""
 
-    preserves: ClassVar[str] = "each weight tensor's exact histogram of entries; biases and norms"
-    destroys: ClassVar[str] = "where each entry stands, and so spectra and directions"
+    kept: ClassVar[str] = "each weight tensor's exact histogram of entries; biases and norms"
+    lost: ClassVar[str] = "where each entry stands, and so spectra and directions"
     reinit: ClassVar[Reinit] = "permuted"
 
     kind: Literal["permuted_weights"] = "permuted_weights"

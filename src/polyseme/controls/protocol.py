@@ -12,10 +12,16 @@ class Control(Protocol):
 
     targets: ClassVar[Target]
     """What the null replaces."""
-    preserves: ClassVar[str]
-    """What the null shares with the real study; a result it explains is not the network's doing."""
-    destroys: ClassVar[str]
-    """What the null lacks; only this can explain a gap."""
+
+    @property
+    def preserves(self) -> str:
+        """What the null shares with the real study; a result it explains is not the network's doing."""
+        ...
+
+    @property
+    def destroys(self) -> str:
+        """What the null lacks; only this can explain a gap."""
+        ...
 
     @property
     def kind(self) -> str:

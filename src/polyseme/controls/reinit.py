@@ -14,13 +14,23 @@ class WeightControl(Config):
     """The same study on the network re-initialised; a kind of it says how, what that keeps and what it destroys."""
 
     targets: ClassVar[Target] = "weights"
-    preserves: ClassVar[str]
-    destroys: ClassVar[str]
+    kept: ClassVar[str]
+    lost: ClassVar[str]
     reinit: ClassVar[Reinit]
 
     keep_embeddings: bool = False
     """Keep the input embeddings: a null that still knows which token it reads."""
     seed: Seed = 0
+
+    @property
+    def preserves(self) -> str:
+        if not self.keep_embeddings:
+            return self.kept
+        return f"{self.kept}; the input embeddings as they are, and an unembedding that is tied to them"
+
+    @property
+    def destroys(self) -> str:
+        return f"{self.lost}, except in the input embeddings" if self.keep_embeddings else self.lost
 
     @property
     def name(self) -> str:

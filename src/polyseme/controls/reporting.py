@@ -199,6 +199,7 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
         tests=tuple(
             (name, int(test.passed[test.made].sum()), int(test.made.sum())) for name, test in judged.tests.items()
         ),
+        margin_fdr=findings.config.verdicts.margin_fdr,
         thresholds=tuple(
             (name, value if math.isfinite(value) else math.nan) for name, value in judged.thresholds.items()
         ),

@@ -8,8 +8,8 @@ from polyseme.controls.reinit import Reinit, WeightControl
 class SpectrumReinit(WeightControl):
     """Every weight matrix W = USVᵀ turned into QSRᵀ with Haar-random Q and R."""
 
-    preserves: ClassVar[str] = "each weight matrix's singular values; biases and norms"
-    destroys: ClassVar[str] = "singular directions, and so everything that depends on how layers fit each other"
+    kept: ClassVar[str] = "each weight matrix's singular values; biases and norms"
+    lost: ClassVar[str] = "singular directions, and so everything that depends on how layers fit each other"
     reinit: ClassVar[Reinit] = "spectrum"
 
     kind: Literal["spectrum_reinit"] = "spectrum_reinit"

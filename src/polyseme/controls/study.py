@@ -199,8 +199,8 @@ def study(
     Args:
         config: a config, a mapping of its fields, or the path of a TOML file.
         root: folder of runs and of the artifacts they share.
-        resume: take finished stages as they are; False makes every one anew.
-        reporter: told of progress; silent by default.
+        resume: take finished stages as they are; False computes every one again.
+        reporter: receives the progress; silent by default.
 
     Raises:
         InputError: anything wrong with config, network, corpus or disk, before long work where possible.
@@ -280,7 +280,8 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     verdicts: dict[str, SiteVerdicts] = {}
     for site in plain.sites:
         firings = real.readings.firings[site, plain.seeds[0]]
-        verdicts[site] = judge(firings, effects.get(site), specific.get(site), config=config.verdicts)
+        scope: dict[str, str | int] = {"site": site, "seed": plain.seeds[0], "study": real.subject.label}
+        verdicts[site] = judge(firings, effects.get(site), specific.get(site), config=config.verdicts, scope=scope)
         judging.update(len(verdicts))
     stable = stability_stage(real.readings, real.trained, plain.sites, plain.seeds, bench)
     return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)

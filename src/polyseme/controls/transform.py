@@ -13,11 +13,19 @@ class TokenControl(Config):
     """The same study on transformed tokens; a kind of it says how, what that keeps and what it destroys."""
 
     targets: ClassVar[Target] = "data"
-    preserves: ClassVar[str]
-    destroys: ClassVar[str]
+    kept: ClassVar[str]
+    lost: ClassVar[str]
     transform: ClassVar[Transform]
 
     seed: Seed = 0
+
+    @property
+    def preserves(self) -> str:
+        return self.kept
+
+    @property
+    def destroys(self) -> str:
+        return self.lost
 
     @property
     def name(self) -> str:

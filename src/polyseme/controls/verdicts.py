@@ -169,6 +169,7 @@ def _causal(effects: CausalEffects | None, rare: Reason, config: VerdictConfig) 
     )
     corrected = benjamini_hochberg(p)
     passed = (corrected <= config.alpha) & (effects.kl_low > effects.null_kl)
+    outcome = Outcome(_first([rare, unmeasured, beyond], n_latents), passed)
     evidence = [
         Evidence(
             name="causal_effect",
@@ -180,12 +181,13 @@ def _causal(effects: CausalEffects | None, rare: Reason, config: VerdictConfig) 
             threshold=config.alpha,
             p_corrected=float(corrected[i]),
             passed=bool(passed[i]),
+            made=bool(outcome.made[i]),
             note=f"nats of expected loss, KL(clean ‖ ablated); tokens of {int(effects.n_documents[i])} documents; the "
             "threshold is for the corrected p, and the interval must lie above the null too",
         )
         for i in range(n_latents)
     ]
-    return Outcome(_first([rare, unmeasured, beyond], n_latents), passed), evidence
+    return outcome, evidence
 
 
 def _specific(
@@ -219,6 +221,7 @@ def _specific(
         name: tried & (margin.low > config.margin) & (margin.value >= thresholds[name])
         for name, margin in margins.items()
     }
+    outcome = Outcome(_first([rare, unmeasured, few, luck], n_latents), np.all(list(passed.values()), axis=0))
     evidence = [
         [
             Evidence(
@@ -230,6 +233,7 @@ def _specific(
                 n_unit="documents",
                 threshold=thresholds[name],
                 passed=bool(passed[name][i]),
+                made=bool(outcome.made[i]),
                 note=f"best match: another seed {specificity.recurrence.value[i]:.3f}, the control "
                 f"{specificity.controls[name].value[i]:.3f}",
             )
@@ -237,8 +241,7 @@ def _specific(
         ]
         for name, margin in margins.items()
     ]
-    missing = _first([rare, unmeasured, few, luck], n_latents)
-    return Outcome(missing, np.all(list(passed.values()), axis=0)), evidence, thresholds
+    return outcome, evidence, thresholds
 
 
 def least_selected(q: float) -> float:

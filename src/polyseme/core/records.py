@@ -76,6 +76,8 @@ class Evidence(Record):
     p_corrected: Number = math.nan
     """Benjamini–Hochberg corrected p-value, where the test has one."""
     passed: bool
+    made: bool = True
+    """False where the test could not be made, or no result could have passed it: not having passed says nothing."""
     note: str = ""
 
 

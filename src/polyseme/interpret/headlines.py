@@ -44,8 +44,11 @@ def _verdicts(report: StudyReport) -> str:
 
 def _threshold(report: StudyReport) -> str:
     """That a margin must exceed more than 0, where it must."""
-    above = [t for d in report.dictionaries for _, t in d.thresholds if t > 0]
-    return ", by at least the FDR threshold" if above else ""
+    above = [(t, d.margin_fdr) for d in report.dictionaries for _, t in d.thresholds if t > 0]
+    if not above:
+        return ""
+    unfiltered = [t for t, share in above if share >= 1]
+    return f", by at least {short(max(unfiltered))}" if unfiltered else ", by at least the FDR threshold"
 
 
 def _reasons(report: StudyReport) -> str:
@@ -71,7 +74,12 @@ def _tests(report: StudyReport) -> str:
         for name, n_passed, n_made in dictionary.tests:
             passed[name] += n_passed
             made[name] += n_made
-    said = [f"{count(passed[name])} of {count(n)} latents {TEST_MEANINGS[name]}" for name, n in made.items() if n > 0]
+    beyond = {"model_specificity": _threshold(report)}
+    said = [
+        f"{count(passed[name])} of {count(n)} latents {TEST_MEANINGS[name]}{beyond.get(name, '')}"
+        for name, n in made.items()
+        if n > 0
+    ]
     return f"One test alone says: {'; '.join(said)}." if said else ""
 
 

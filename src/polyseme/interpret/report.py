@@ -182,6 +182,8 @@ class DictionaryReport(Record):
     """Further latents, of which nothing was asked."""
     tests: tuple[tuple[str, int, int], ...] = ()
     """(`causal_effect`, latents that passed, latents it says something of), likewise `model_specificity`."""
+    margin_fdr: Number = float("nan")
+    """The share of false discoveries that the thresholds allow; 1 where they are `verdicts.margin` alone."""
     thresholds: tuple[tuple[str, Number], ...] = ()
     """(control, the least model-specificity that passes against it); NaN where the FDR filter found none."""
     density: tuple[tuple[str, Histogram], ...] = ()

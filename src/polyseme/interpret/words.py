@@ -81,9 +81,7 @@ TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firin
 """Tests by one word each."""
 TEST_MEANINGS = {
     "causal_effect": "change the predictions more than a random direction of equal norm does",
-    "model_specificity": (
-        "are matched better by another seed's dictionary than by any control's, beyond the FDR threshold"
-    ),
+    "model_specificity": "are matched better by another seed's dictionary than by any control's",
 }
 """What latents do that pass a test."""
 SHOWN_ONLY = frozenset({"observed_loss_effect"})
@@ -220,10 +218,12 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "FDR threshold",
-        "The least model-specificity that passes, for each dictionary and control: the smallest t at which "
+        "The least model-specificity that passes, for each dictionary and control: verdicts.margin, or the smallest t "
+        "above it at which "
         "(1 + latents at or below −t) / (latents at or above t) is at most verdicts.margin_fdr (0.02 unless set). "
         "What lies below 0 is there by luck, so it tells how much above 0 is, too. At 0.02 at least fifty latents must "
-        "reach t. Where no t will do, the test says nothing about the dictionary, and no latent of it is judged.",
+        "reach t. Where no t will do, the test says nothing about the dictionary, and no latent of it is judged. "
+        "At 1 the threshold is verdicts.margin, and nothing tells how much of what lies above it is luck.",
     ),
     (
         "Token share ε²",

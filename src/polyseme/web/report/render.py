@@ -94,6 +94,8 @@ def render(report: StudyReport) -> str:
             splice_missing="" if rows else _why_no_splice(report),
             latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
             opened=_opened(report),
+            bounded=any(words.bounds_of(record) for row in rows for record in _records(row)),
+            unfiltered=any(d.margin_fdr >= 1 for d in report.dictionaries),
             shown_effects={name for latent in report.latents for name in _effects_of(latent)},
             sites=[d.name for d in report.dictionaries],
             version=__version__,
@@ -164,8 +166,11 @@ def _opened(report: StudyReport) -> int:
     return next((i for i, status in enumerate(STATUSES) if status in shown), 0)
 
 
-def _tests(latent: LatentReport) -> list[tuple[bool, str, str]]:
-    """Whether each kind of test was passed, its short name and every figure: those against several controls are one."""
+def _tests(latent: LatentReport) -> list[tuple[bool | None, str, str]]:
+    """Whether each kind of test was passed, its short name and every figure: those against several controls are one.
+
+    None instead of False where a test says nothing.
+    """
     groups: dict[str, list[Evidence]] = {}
     for item in latent.verdict.evidence:
         if item.name in words.SHOWN_ONLY:
@@ -173,7 +178,7 @@ def _tests(latent: LatentReport) -> list[tuple[bool, str, str]]:
         groups.setdefault(item.name.partition("/")[0], []).append(item)
     return [
         (
-            all(item.passed for item in items),
+            all(item.passed for item in items) if all(item.made for item in items) else None,
             words.TEST_NAMES.get(name) or words.metric_name(name).lower(),
             "; ".join(
                 f"{words.metric_name(item.name)} {numbers.short(item.effect)} {numbers.interval(item.interval)}".strip()
