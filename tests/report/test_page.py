@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyseme.controls import CONTROLS
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval
 from polyseme.interpret.report import Context, Histogram, StudyReport
@@ -20,7 +21,7 @@ from polyseme.web.report.render import pieces
 from polyseme.web.report.svg import SHAPES, Frame, Scale, legend, nice_ticks, tag, tick_labels
 from tests.report.fixture import HOSTILE, bare_report, encoder, one_site, sample_report
 
-VOID = {"meta", "link", "input", "br", "img"}
+VOID = {"meta", "link", "input", "br", "img", "wbr"}
 
 
 class Page(HTMLParser):
@@ -203,6 +204,24 @@ def test_sentences_of_what_a_study_lacks_are_left_out():
     )
     assert "Where the causal test" not in Page(render(full.model_copy(update={"latents": blind}))).text
     assert "taking turns" not in Page(render(one_site())).text
+
+
+@pytest.mark.parametrize("threshold", [math.nan, 0.1])
+def test_an_encoder_without_a_threshold_says_that_specificity_says_nothing(threshold: float):
+    full = encoder()
+    none = {"tests": (("model_specificity", 0, 0),), "thresholds": (("spectrum", threshold),)}
+    report = full.model_copy(update={"dictionaries": tuple(d.model_copy(update=none) for d in full.dictionaries)})
+    said = "Model-specificity says nothing either: the FDR filter finds no threshold against spectrum."
+    assert (said in Page(render(report)).text) == math.isnan(threshold)
+
+
+def test_every_shipped_control_has_its_own_line():
+    n = sum(2 if "keep_embeddings" in control.model_fields else 1 for control in CONTROLS)
+    classes = [charts.control_class(i) for i in range(n)]
+    assert len(set(classes)) == n
+    css = render(bare_report())
+    for i in range(n):
+        assert css.count(f"--c{i}:#") == 2  # in light and in dark
 
 
 def test_no_supported_latent_is_said():

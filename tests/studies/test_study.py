@@ -115,6 +115,18 @@ def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged
     assert f"{len(judged.data.latents)} of 64 latents are shown" in page
 
 
+def test_text_that_was_asked_for_and_not_continued_is_said(
+    judged: polyseme.StudyResult, small_network: Path, small_corpus: Path
+) -> None:
+    config = small_config(small_network, small_corpus, name="asked")
+    config["evaluation"] = {**config["evaluation"], "n_continuations": 2}
+    asked = polyseme.study(config, root=judged.run.path.parent)
+    why = "No text was continued: windows of 32 tokens are shorter than a prompt of 48 tokens with 40 new ones."
+    assert asked.data.continuations == ()
+    assert why in asked.data.limits
+    assert not [line for line in judged.data.limits if "continued" in line]
+
+
 def test_every_selection_of_the_report_says_of_how_many(judged: polyseme.StudyResult) -> None:
     page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
     for latent in judged.shown():

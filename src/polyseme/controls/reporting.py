@@ -36,6 +36,7 @@ from polyseme.interpret.report import (
 from polyseme.store import Run, save_lines, save_record
 from polyseme.studies.baselines import shipped_ladder
 from polyseme.studies.bench import Bench
+from polyseme.studies.continuations import NEW_TOKENS, PROMPT_TOKENS
 
 MAX_POINTS = 2000
 _COMPARED = ("fvu", "fvu_ordinary", "l0", "cosine", "shrinkage", "shrinkage_ordinary", "dead_latents", "dense_latents")
@@ -402,5 +403,12 @@ def _limits(findings: Findings) -> Iterator[str]:
             f"A causal effect is the mean over at most {config.causal.n_samples} firing tokens of a latent, and counts "
             "the prediction made at that token only: what a latent does for later tokens is not in it."
         )
+    if config.evaluation.n_continuations and findings.real.subject.network.predicts_tokens:
+        context = findings.real.subject.tokens.heldout.tokens.shape[1]
+        if context < PROMPT_TOKENS + NEW_TOKENS:
+            yield (
+                f"No text was continued: windows of {context} tokens are shorter than a prompt of {PROMPT_TOKENS} "
+                f"tokens with {NEW_TOKENS} new ones."
+            )
     if findings.real.subject.network.predicts_tokens and not _ladder(findings):
         yield "There is no measured ladder for this network, so compute-equivalents were not measured."

@@ -80,7 +80,14 @@ def _tests(report: StudyReport) -> str:
         for name, n in made.items()
         if n > 0
     ]
-    return f"One test alone says: {'; '.join(said)}." if said else ""
+    if said:
+        return f"One test alone says: {'; '.join(said)}."
+    # Where the causal test is what most latents lack, nothing else says that the other one found nothing to go by.
+    without = sorted({name for d in report.dictionaries for name, t in d.thresholds if math.isnan(t)})
+    known = any("FDR filter" in what for d in report.dictionaries for what in d.verdicts_missing)
+    if known or not without:
+        return ""
+    return f"Model-specificity says nothing either: the FDR filter finds no threshold against {', '.join(without)}."
 
 
 def _calibration(report: StudyReport) -> str:
@@ -151,7 +158,7 @@ def _scores(comparisons: tuple[Comparison, ...]) -> str:
         return ""
     name = metric_name("fvu")
     if any(row.trained.name == "fvu_ordinary" for row in rows):
-        name += " (of ordinary vectors where some are massive)"
+        name += " of ordinary vectors"
     beaten = [(row, best) for row in rows if (best := _best(row)) is not None and _told(best) and best.gap > 0]
     if beaten:
         row, best = beaten[0]

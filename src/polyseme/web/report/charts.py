@@ -37,8 +37,8 @@ _SPLICED = (
 
 
 def control_class(index: int) -> str:
-    """CSS class of the index-th control."""
-    return f"{NULL} c{index % 5}"
+    """CSS class of the index-th control: as many as the shipped ones, with embeddings kept and without."""
+    return f"{NULL} c{index % 8}"
 
 
 def dots(comparison: Comparison) -> Markup | None:

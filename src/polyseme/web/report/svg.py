@@ -301,7 +301,9 @@ def chart(label: str, *content: Markup, x: str = "", y: str = "", class_: str = 
 
 def strip(name: str, plot: Frame, class_: str = "") -> Markup:
     """A row of a chart: a name beside its plot, or above it where there is no room."""
-    return tag("div", tag("bdi", name, class_="row-name"), plot.svg(), class_=f"strip {class_}".strip())
+    # A long name breaks after an underscore before it breaks within a word.
+    words = [part for word in name.split("_") for part in (word, Markup("_<wbr>"))][:-1]
+    return tag("div", tag("bdi", *words, class_="row-name"), plot.svg(), class_=f"strip {class_}".strip())
 
 
 def tick_labels(ticks: Sequence[float], *, log: bool = False) -> list[str]:
