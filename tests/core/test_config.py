@@ -82,6 +82,18 @@ def test_every_field_has_bounds(kind: type[Config]) -> None:
     assert not found, f"without bounds: {found}"
 
 
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+def test_of_two_bounds_the_tighter_one_holds(kind: type[Config]) -> None:
+    """`Width = Field(ge=2)` loses its 2 to the `ge=1` of `Width`; `Annotated[Width, Field(ge=2)]` keeps it."""
+    properties = kind.model_json_schema()["properties"]
+    bounds = {"ge": ("minimum", max), "le": ("maximum", min), "min_length": ("minItems", max)}
+    for name, info in kind.model_fields.items():
+        for bound, (key, tighter) in bounds.items():
+            declared = [value for part in info.metadata if (value := getattr(part, bound, None)) is not None]
+            if len(declared) > 1:
+                assert properties[name][key] == tighter(declared), f"{kind.__name__}.{name}: {bound}"
+
+
 @pytest.mark.parametrize("kind", BUILT, ids=lambda kind: kind.__name__)
 def test_defaults_are_in_range_and_numbers_are_finite(kind: type[Config]) -> None:
     schema = kind.model_json_schema()

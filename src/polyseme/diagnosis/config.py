@@ -1,7 +1,7 @@
 """What a diagnosis may spend, and where its thresholds stand."""
 
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -34,7 +34,7 @@ class DiagnosisConfig(Config):
     """Fewer rows than this are refused; so are, where the data have no variables, fewer than four vectors a neuron."""
     n_contrasts: int = Field(default=512, ge=16, le=2**20)
     """Most rows on which each input variable is switched off to see what it writes; fewer at a wide site."""
-    n_resamples: Resamples = Field(default=100, ge=20)
+    n_resamples: Annotated[Resamples, Field(ge=20)] = 100
     """Bootstrap replicates of an interval."""
     n_null: int = Field(default=400, ge=200, le=100_000)
     """Draws of a null of directions; more are taken where so few could not reach `alpha`."""

@@ -1,6 +1,6 @@
 """The config of one study: a network, a corpus, the sites, a dictionary and how it is trained and judged."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -50,7 +50,7 @@ class TokensConfig(Config):
 class EvaluationConfig(Config):
     """What is measured besides reconstruction and splicing."""
 
-    n_resamples: Resamples = Field(default=1000, ge=100)
+    n_resamples: Annotated[Resamples, Field(ge=100)] = 1000
     """Bootstrap resamples of documents behind each interval."""
     lookup_tokens: Count = 200_000
     """Train tokens that the token and bigram look-up tables are learned on."""

@@ -20,7 +20,7 @@ Chanin et al. 2024, A is for absorption; Chanin et al. 2025, Feature hedging.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class AbsorptionToy(Config):
     """Generations under the root."""
     penalty: float = Field(default=3e-2, gt=0, le=1e6)
     """Of the L1 norm, in the data's own units."""
-    seeds: Seeds = Field(default=(0, 1, 2, 3, 4), min_length=2)
+    seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining(steps=1_000)
 
     experiments: ClassVar[tuple[Experiment, ...]]

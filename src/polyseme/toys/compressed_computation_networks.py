@@ -7,6 +7,7 @@ comes from the mixing M. Bhagat et al. 2025.
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
@@ -44,7 +45,7 @@ class CompressedComputation(nn.Module):
 class CompressedComputationConfig(Config):
     """Networks of several mixings and seeds."""
 
-    n_features: Width = Field(default=100, ge=2)
+    n_features: Annotated[Width, Field(ge=2)] = 100
     n_hidden: Width = 50
     mixing: tuple[Strength, ...] = Field(default=(0.0, 0.01, 0.02, 0.03), min_length=1, max_length=1000)
     """Standard deviation σ of M's entries (symmetric, zero diagonal); a random embedding of width D gives 1/√D."""
@@ -52,7 +53,7 @@ class CompressedComputationConfig(Config):
     """Probability p that a feature is on, at a value of U[−1, 1]."""
     d_embed: Width = 1_000
     """Width of the embedding in the experiment that compares with the residual MLP."""
-    seeds: Seeds = Field(default=(0, 1, 2, 3), min_length=2)
+    seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3)
     batch: Width = 1024
     optimiser: OptimiserConfig = OptimiserConfig(steps=10_000, lr=3e-3, weight_decay=0.0, schedule="cosine")
 

@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,14 +57,14 @@ class HedgingToy(Config):
     title: ClassVar[str] = "hedging: one latent for two features"
     paper: ClassVar[str] = PAPER
 
-    d: Width = Field(default=50, ge=2)
+    d: Annotated[Width, Field(ge=2)] = 50
     p: float = Field(default=0.25, gt=0, lt=1)
     """How often the parent is on."""
     q: float = Field(default=0.2, gt=0, lt=1)
     """How often the child is on where its parent is; in the independent variant, how often it is on."""
     penalty: float = Field(default=1e-3, gt=0, le=1e6)
     """Of the L1 norm, in the data's own units, for the statement about its limit 0."""
-    seeds: Seeds = Field(default=(0, 1, 2, 3, 4), min_length=2)
+    seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining()
 
     experiments: ClassVar[tuple[Experiment, ...]]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -104,7 +104,7 @@ class AttentionOnly(nn.Module):
 class GeneralConfig(Config):
     """What the experiment `general` trains with; vocabulary, length and seeds are the toy's."""
 
-    d_model: Width = Field(default=64, ge=2, multiple_of=2)
+    d_model: Annotated[Width, Field(ge=2, multiple_of=2)] = 64
     """Width."""
     batch: Width = 32
     """Sequences a step."""
@@ -119,11 +119,11 @@ class InductionToy(Config):
     experiments: ClassVar[tuple[Experiment, ...]] = CHECKS
     figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = FIGURES
 
-    vocabulary: Width = Field(default=128, ge=4)
+    vocabulary: Annotated[Width, Field(ge=4)] = 128
     """Ordinary tokens."""
     length: int = Field(default=64, ge=5, le=2**20)
     """Tokens of a sequence, BOS and the last S included."""
-    d_model: Width = Field(default=16, ge=2)
+    d_model: Annotated[Width, Field(ge=2)] = 16
     """Width, even."""
     n_layers: Literal[1, 2] = 2
     trigger: Literal["special", "any", "every"] = "special"

@@ -1,7 +1,7 @@
 """Networks and data of the probe and steering toy: features in a plane, read off or predicted from."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class ProbeSteeringConfig(Config):
     """Probability that a feature is on; its value is then 1."""
     n_samples: Width = 500_000
     """Rows the sampled directions are fitted to."""
-    n_windows: Width = Field(default=500, ge=2)
+    n_windows: Annotated[Width, Field(ge=2)] = 500
     """Windows of 65 tokens that causal effects are measured on."""
     seeds: Seeds = (0, 1, 2)
     """Of the samples."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -59,7 +59,7 @@ class ScalingToy(Config):
 
     d: Width = 8
     width: Width = 32
-    n_classes: Width = Field(default=10, ge=2)
+    n_classes: Annotated[Width, Field(ge=2)] = 10
     noise: float = Field(default=0.5, gt=0, le=1e6)
     """Standard deviation around a class's centre; the centres are N(0, 1)."""
     biases: tuple[bool, ...] = Field(default=(False, True), min_length=1, max_length=2)

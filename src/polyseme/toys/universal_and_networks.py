@@ -7,6 +7,7 @@ the neurons whose set has both. Nothing is trained. Vaintrob, Mendel & Hänni 20
 import math
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,7 +60,7 @@ class UniversalAndConfig(Config):
     """Gates in each layer of a chained circuit."""
     depth: int = Field(default=8, ge=2, le=1000)
     """Layers of a chained circuit."""
-    seeds: Seeds = Field(default=tuple(range(32)), min_length=2)
+    seeds: Annotated[Seeds, Field(min_length=2)] = tuple(range(32))
 
     @model_validator(mode="after")
     def _fits(self) -> "UniversalAndConfig":

@@ -24,7 +24,7 @@ Chanin & Garriga-Alonso 2025, Sparse but wrong.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class WrongL0Toy(Config):
     title: ClassVar[str] = "dictionaries of the wrong L0"
     paper: ClassVar[str] = PAPER
 
-    n_features: Width = Field(default=5, ge=3)
+    n_features: Annotated[Width, Field(ge=3)] = 5
     d: Width = 20
     p: float = Field(default=0.4, gt=0, lt=1)
     """How often each feature is on."""
@@ -80,7 +80,7 @@ class WrongL0Toy(Config):
     """Values are 1 plus this times a uniform number in ±√3, so that it is their standard deviation."""
     low: float = Field(default=0.9, gt=0, lt=1)
     """The k that is too small, as a share of the true L0."""
-    seeds: Seeds = Field(default=(0, 1, 2, 3, 4), min_length=2)
+    seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining(steps=600, batch=2048)
 
     experiments: ClassVar[tuple[Experiment, ...]]
