@@ -21,7 +21,13 @@ except ImportError:  # run as a script, to build in place
 
 PACKAGE = Path("src/polyseme")
 FOLDER = PACKAGE / "native"
-SOURCES = ("dictionaries/kernels.c", "dictionaries/int8.c", "networks/attention.c", "toys/mersenne.c")
+SOURCES = (
+    "dictionaries/kernels.c",
+    "dictionaries/int8.c",
+    "networks/attention.c",
+    "toys/mersenne.c",
+    "native/denormals.c",
+)
 # What may change the last bits of a sum, but none of the rules for NaN and infinity.
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 FLAGS += ("-fassociative-math", "-ffp-contract=fast")

@@ -20,6 +20,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import LatentEncoder
+from polyseme.native.shield import shielded
 from polyseme.store import load_json, save_array, save_json
 
 _IDS = ("token", "document", "window", "position")
@@ -96,6 +97,7 @@ class Firings:
         return cls(matrix, parts["token"], parts["document"], parts["window"], parts["position"])
 
 
+@shielded
 def collect_firings(
     network: Reader,
     windows: Windows,

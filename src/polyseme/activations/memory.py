@@ -13,6 +13,7 @@ from polyseme.activations.source import Rows, cut_batches
 from polyseme.core.batch import SiteBatch
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
+from polyseme.native.shield import shielded
 
 
 class TensorSource:
@@ -29,6 +30,7 @@ class TensorSource:
         InputError: no rows, or tensors that differ in length.
     """
 
+    @shielded
     def __init__(
         self,
         acts: Mapping[str, Float[Tensor, "_ _"]],
@@ -40,10 +42,11 @@ class TensorSource:
     ):
         lengths = {name: len(tensor) for name, tensor in acts.items()}
         n = next(iter(lengths.values()), 0)
-        zeros = torch.zeros(n, dtype=torch.int64)
+        device = next((tensor.device for tensor in acts.values()), None)
+        zeros = torch.zeros(n, dtype=torch.int64, device=device)
         ids = {
             "token": zeros if token is None else token,
-            "document": torch.arange(n) if document is None else document,
+            "document": torch.arange(n, device=device) if document is None else document,
             "position": zeros if position is None else position,
         }
         lengths |= {name: len(tensor) for name, tensor in ids.items()}

@@ -89,4 +89,5 @@ class Schedule:
 
     def permutation(self, block: Block) -> Int[Tensor, " row"]:
         """The order in which a block's tokens come."""
-        return torch.randperm(block.n_rows, generator=make_generator(self.seed, "tokens", block.epoch, block.index))
+        generator = make_generator(self.seed, "tokens", block.epoch, block.index)
+        return torch.randperm(block.n_rows, generator=generator, device="cpu")

@@ -61,7 +61,7 @@ class Rows:
     @classmethod
     def empty(cls, n_rows: int, widths: Mapping[str, int], device: torch.device) -> "Rows":
         """Room for `n_rows` rows."""
-        acts = {site: torch.empty(n_rows, width, device=device) for site, width in widths.items()}
+        acts = {site: torch.empty(n_rows, width, dtype=torch.float32, device=device) for site, width in widths.items()}
         return cls(acts, torch.empty(3, n_rows, dtype=torch.int64, device=device))
 
     def gather(self, index: Int[Tensor, " row"]) -> SiteBatch:

@@ -13,6 +13,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.native.shield import shielded
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class SiteStatistics:
         )
 
 
+@shielded
 def site_statistics(
     network: Reader,
     windows: Windows,
@@ -112,6 +114,7 @@ def site_statistics(
     return totals
 
 
+@shielded
 def site_means(
     network: Reader,
     windows: Windows,

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.errors import InputError
+from polyseme.native.shield import shielded
 
 DEPENDENT = 1e-8
 """A reader whose part outside the span of the others is below this share of its squared length depends on them."""
@@ -39,6 +40,7 @@ class Probe:
         return x @ self.directions.mT + self.bias
 
 
+@shielded
 def duals(features: Float[Tensor, "feature d"]) -> Float[Tensor, "feature d"]:
     """Vectors g_i with g_i · f_j = δ_ij: the rows of (F⁺)ᵀ.
 
@@ -54,6 +56,7 @@ def duals(features: Float[Tensor, "feature d"]) -> Float[Tensor, "feature d"]:
     return torch.linalg.pinv(_wide(features, "features")).mT.to(features.dtype)
 
 
+@shielded
 def surgical_steering(readers: Float[Tensor, "feature d"]) -> Float[Tensor, "feature d"]:
     """Vectors v_i whose addition changes read-off i by 1 and no other: v_i · r_j = δ_ij, the duals of the readers.
 
@@ -81,6 +84,7 @@ def surgical_steering(readers: Float[Tensor, "feature d"]) -> Float[Tensor, "fea
     return inverse.mT.to(readers.dtype)
 
 
+@shielded
 def leaks(
     readers: Float[Tensor, "feature d"], steering: Float[Tensor, "feature d"]
 ) -> Float[Tensor, "steered feature"]:
@@ -96,6 +100,7 @@ def leaks(
     return (changed / changed.diagonal()[:, None]).to(readers.dtype)
 
 
+@shielded
 def optimal_probe(
     features: Float[Tensor, "feature d"],
     covariance: Float[Tensor, "_ _"] | None = None,
@@ -129,6 +134,7 @@ def optimal_probe(
     return Probe(*(x.to(features.dtype) for x in (probe, bias, explained)))
 
 
+@shielded
 def linear_probe(x: Float[Tensor, "row d"], values: Float[Tensor, "_ feature"]) -> Probe:
     """The same probe, fitted to rows by least squares with an intercept; R² is of these rows.
 
@@ -157,6 +163,7 @@ def linear_probe(x: Float[Tensor, "row d"], values: Float[Tensor, "_ feature"]) 
     return Probe(*(t.to(x.dtype) for t in (probe, mean_z - probe @ mean_x, explained)))
 
 
+@shielded
 def difference_of_means(x: Float[Tensor, "row d"], on: Bool[Tensor, "_ feature"]) -> Float[Tensor, "feature d"]:
     """E[a | i on] − E[a | i off]: (E[z_i | on] − E[z_i | off]) f_i where the features are independent of each other.
 

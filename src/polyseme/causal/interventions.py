@@ -165,8 +165,8 @@ def ghost_mask(context: int, position: Int[Tensor, "batch ghost"]) -> Float[Tens
     seen[:, context:, :context] = key < position[..., None]
     ghost = torch.arange(context, total, device=position.device)
     seen[:, ghost, ghost] = True
-    blocked = torch.full((), torch.finfo(torch.float32).min, device=position.device)
-    return torch.where(seen, torch.zeros((), device=position.device), blocked)[:, None]
+    blocked = torch.full((), torch.finfo(torch.float32).min, dtype=torch.float32, device=position.device)
+    return torch.where(seen, torch.zeros((), dtype=torch.float32, device=position.device), blocked)[:, None]
 
 
 def _rows(network: Network, windows: Windows, site: Site, one: Interventions, tokens_per_pass: int) -> Outcome:

@@ -25,6 +25,7 @@ from polyseme.core.stats import wilson_interval
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import TopKConfig
 from polyseme.evaluation.specificity import specificity
+from polyseme.native.shield import shielded
 from polyseme.networks import Network, ReinitConfig, load_network
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.tokens import transformed
@@ -159,6 +160,7 @@ class CalibrationReport(Record):
         return "\n".join(p.summary() for p in self.procedures if len(p.controls) in (1, most))
 
 
+@shielded
 def calibrate(config: CalibrationConfig | None = None, reporter: Reporter | None = None) -> CalibrationReport:
     """Run causal effects, model-specificity and verdicts on networks whose features are planted.
 
@@ -323,7 +325,9 @@ def _oracle(planted: _Planted, seed: int) -> _Dictionaries:
     generator = torch.Generator().manual_seed(derive_seed(seed, "directions"))
     true = planted.module.directions
     # Cosine to the truth about .95.
-    told = torch.nn.functional.normalize(true + 0.33 * torch.randn(true.shape, generator=generator) / D**0.5, dim=1)
+    told = torch.nn.functional.normalize(
+        true + 0.33 * torch.randn(true.shape, generator=generator, dtype=torch.float32) / D**0.5, dim=1
+    )
     return _Directions(told), made[0], made[1], {PLANTED: made[2]}
 
 

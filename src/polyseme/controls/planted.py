@@ -69,11 +69,11 @@ class PlantedNetwork(nn.Module):
         of = {k: torch.from_numpy(kind == k) for k in KINDS}
         # Sets of about 20% × 20% of the tokens, or 5% for a variable of the token alone: equally sparse.
         here = torch.where(of["input"], 0.05, 0.2)
-        in_set = torch.rand(vocabulary, n, generator=g) < here
-        strength = 0.5 + torch.rand(vocabulary, n, generator=g)
-        before = (torch.rand(vocabulary, n, generator=g) < 0.2) | of["input"]
-        directions = nn.functional.normalize(torch.randn(n, d, generator=g), dim=1)
-        unseen = torch.linalg.qr(torch.randn(d, d, generator=g)).Q[:, : d // 4]
+        in_set = torch.rand(vocabulary, n, generator=g, dtype=torch.float32) < here
+        strength = 0.5 + torch.rand(vocabulary, n, generator=g, dtype=torch.float32)
+        before = (torch.rand(vocabulary, n, generator=g, dtype=torch.float32) < 0.2) | of["input"]
+        directions = nn.functional.normalize(torch.randn(n, d, generator=g, dtype=torch.float32), dim=1)
+        unseen = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float32)).Q[:, : d // 4]
         # Everything read lies outside a quarter of the space; hidden variables are written inside it.
         outside = directions - directions @ unseen @ unseen.T
         inside = directions @ unseen @ unseen.T
@@ -82,12 +82,12 @@ class PlantedNetwork(nn.Module):
         self.now = nn.Parameter(in_set * strength)
         self.previous = nn.Parameter(before.float())
         self.directions = nn.Parameter(nn.functional.normalize(directions, dim=1))
-        self.background = nn.Parameter(0.3 * torch.randn(vocabulary, d, generator=g) / d**0.5)
+        self.background = nn.Parameter(0.3 * torch.randn(vocabulary, d, generator=g, dtype=torch.float32) / d**0.5)
         self.site = nn.Identity()
         self.read = (of["feature"] | of["input"]).nonzero()[:, 0]
-        likes = torch.rand(len(self.read), vocabulary, generator=g) < 0.1
-        self.effect = nn.Parameter(likes * (1 + 4 * torch.rand(len(self.read), 1, generator=g)))
-        self.bias = nn.Parameter(0.5 * torch.randn(vocabulary, generator=g))
+        likes = torch.rand(len(self.read), vocabulary, generator=g, dtype=torch.float32) < 0.1
+        self.effect = nn.Parameter(likes * (1 + 4 * torch.rand(len(self.read), 1, generator=g, dtype=torch.float32)))
+        self.bias = nn.Parameter(0.5 * torch.randn(vocabulary, generator=g, dtype=torch.float32))
         if shared is not None:
             with torch.no_grad():
                 self.now[:, of["input"]] = shared.now[:, of["input"]]
@@ -116,8 +116,8 @@ class PlantedNetwork(nn.Module):
         """
         g = make_generator(seed, "planted text")
         document = torch.arange(n_documents).repeat_interleave(windows_each)
-        taste = topic * torch.randn(n_documents, len(self.bias), generator=g)[document]
-        tokens = torch.full((len(document), context), BOS)
+        taste = topic * torch.randn(n_documents, len(self.bias), generator=g, dtype=torch.float32)[document]
+        tokens = torch.full((len(document), context), BOS, dtype=torch.int64)
         for t in range(1, context):
             logits = self(tokens[:, max(0, t - 2) : t])[:, -1] + taste
             tokens[:, t] = torch.multinomial(logits.softmax(-1), 1, generator=g)[:, 0]

@@ -25,6 +25,7 @@ from polyseme.evaluation import Continuation
 from polyseme.evaluation.specificity import Specificity
 from polyseme.evaluation.token_share import TokenShare
 from polyseme.interpret.report import LatentReport, StudyReport
+from polyseme.native.shield import shielded
 from polyseme.networks import Network
 from polyseme.store import Run, Store
 from polyseme.studies.baselines import Baselines, baselines_stage
@@ -187,6 +188,7 @@ class StudyResult:
         return describe(self.findings, site, index)
 
 
+@shielded
 def study(
     config: ControlledStudyConfig | Mapping[str, Any] | str | Path,
     *,

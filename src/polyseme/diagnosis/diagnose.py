@@ -13,6 +13,7 @@ from polyseme.diagnosis.config import Answer, DiagnosisConfig
 from polyseme.diagnosis.decide import decide
 from polyseme.diagnosis.observations import Sampler, observe
 from polyseme.diagnosis.signatures import BLIND_SIGNATURES, SIGNATURES
+from polyseme.native.shield import shielded
 from polyseme.networks import Network
 
 
@@ -35,6 +36,7 @@ class Diagnosis(Record):
         return next(line for line in self.evidence if line.name == name)
 
 
+@shielded
 def diagnose(
     network: Network,
     site: str | Site,

@@ -7,58 +7,55 @@ alone, block by block of the decoder, where rows have many entries; and sums of 
 `kernels`, `entries` and `selection` ask `usable` and go by torch's operations otherwise.
 """
 
-import ctypes
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polyseme.native import POINTER, SIZE, loaded, run
+from polyseme.core.errors import InputError
+from polyseme.native import POINTER, SIZE, loaded
+from polyseme.native.loops import Loop, check_offsets, check_places
 
 _STRIDE = 64
 """Columns between two looks at how many places a row has left (`kernels.c`)."""
 
 
-class _Above(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("tile", "bias", "bounds")),
-        *(("n", SIZE), ("first", ctypes.c_int32)),
-        *((name, POINTER) for name in ("counts", "starts", "values", "latents")),
-    )
-
-
-class _Gather(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("values", "latents", "starts", "counts")),
-        *(("blocks", SIZE), ("rows", SIZE)),
-        *((name, POINTER) for name in ("offsets", "out_values", "out_latents")),
-    )
-
-
-class _Top(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("tile", "bias")),
-        *(("n", SIZE), ("first", ctypes.c_int32), ("k", SIZE), ("room", SIZE)),
-        *((name, POINTER) for name in ("values", "latents", "counts", "bounds")),
-    )
-
-
-class _Bags(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("weight", "indices", "order", "offsets", "values", "goal", "out", "dots")),
-        ("d", SIZE),
-    )
-
-
-class _Nonzero(ctypes.Structure):
-    _fields_ = tuple((name, POINTER) for name in ("values", "offsets", "counts", "starts", "kept"))
-
-
-class _Dots(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("weight", "indices", "offsets", "g", "dots", "next")),
-        *((name, SIZE) for name in ("n", "d", "block")),
-    )
+_ABOVE = Loop(
+    "polyseme_above",
+    "rows",
+    "tile:f32[rows,n] bias:f32[n] bounds:f32[n] n:i64 first:i32 counts:i64[rows]? starts:i64[rows]? values:f32[found]? "
+    "latents:i32[found]?",
+)
+_GATHER = Loop(
+    "polyseme_gather",
+    "rows",
+    "values:f32[places] latents:i32[places] starts:i64[blocks*rows] counts:i64[blocks*rows] blocks:i64 rows:i64 "
+    "offsets:i64[rows] out_values:f32[found] out_latents:i32[found]",
+)
+_TOP = (
+    "tile:f32[rows,n]? bias:f32[n]? n:i64 first:i32 k:i64 room:i64 values:f32[rows,room] latents:i32[rows,room] "
+    "counts:i32[rows] bounds:f32[rows]"
+)
+_TAKE = Loop("polyseme_top_k_take", "rows", _TOP.replace("?", ""))
+_FINISH = Loop("polyseme_top_k_finish", "rows", _TOP)
+_BAGS = (
+    "weight:f32[n,d] indices:i32[entries] order:i32[places]? offsets:i32[bags+1] values:f32[entries] goal:f32[bags,d]? "
+    "out:f32[bags,d] dots:f32[entries]? d:i64"
+)
+_SUM = Loop("polyseme_sum_bags", "bags", _BAGS)
+_RESIDUAL = Loop("polyseme_residual_and_dot", "bags", _BAGS.replace("goal:f32[bags,d]?", "goal:f32[bags,d]"))
+_NONZERO = Loop(
+    "polyseme_nonzero",
+    "bags",
+    "values:f32[entries] offsets:i32[bags+1] counts:i64[bags]? starts:i64[bags+1]? kept:i32[found]?",
+)
+_DOT = Loop(
+    "polyseme_dot",
+    "bags",
+    "weight:f32[n,d] indices:i32[entries] offsets:i32[bags+1] g:f32[bags,d] dots:f32[entries] next:i64[bags] n:i64 "
+    "d:i64 block:i64",
+)
+# Of the function that works on no rows: it is called by itself, and checked as if it were a loop.
+_SORT = Loop("polyseme_sort_by_latent", "n", "latents:i32[entries] starts:i32[n+1] order:i32[entries]")
 
 
 class TopK:
@@ -75,10 +72,10 @@ class TopK:
     def __init__(self, rows: int, k: int):
         self._k = k
         self._room = self.places(k)
-        self._values = torch.empty(rows, self._room)
-        self._latents = torch.empty(rows, self._room, dtype=torch.int32)
-        self._counts = torch.zeros(rows, dtype=torch.int32)
-        self._bounds = torch.zeros(rows)
+        self._values = torch.empty(rows, self._room, dtype=torch.float32, device="cpu")
+        self._latents = torch.empty(rows, self._room, dtype=torch.int32, device="cpu")
+        self._counts = torch.zeros(rows, dtype=torch.int32, device="cpu")
+        self._bounds = torch.zeros(rows, dtype=torch.float32, device="cpu")
 
     @staticmethod
     def places(k: int) -> int:
@@ -87,14 +84,17 @@ class TopK:
 
     def take(self, rows: slice, tile: Float[Tensor, "rows block"], bias: Float[Tensor, " block"], first: int) -> None:
         """The products of `rows` with a block of latents, the first of which is `first`; blocks come in order."""
-        state = (t[rows] for t in (self._values, self._latents, self._counts, self._bounds))
         n, width = tile.shape
-        run("polyseme_top_k_take", n, _Top, tile, bias, width, first, self._k, self._room, *state)
+        _TAKE(n, tile=tile, bias=bias, n=width, first=first, **self._state(rows))
+
+    def _state(self, rows: slice) -> dict[str, Tensor | float | None]:
+        values, latents, counts, bounds = (t[rows] for t in (self._values, self._latents, self._counts, self._bounds))
+        state: dict[str, Tensor | float | None] = {"values": values, "latents": latents, "counts": counts}
+        return {"bounds": bounds, "k": self._k, "room": self._room, **state}
 
     def finish(self) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
         """Values, latents (ascending in a row, the first of equals) and entries a row, when all blocks were taken."""
-        n, state = len(self._counts), (self._values, self._latents, self._counts, self._bounds)
-        run("polyseme_top_k_finish", n, _Top, None, None, 0, 0, self._k, self._room, *state)
+        _FINISH(len(self._counts), n=0, first=0, **self._state(slice(None)))
         return packed(self._values, self._latents, self._counts.to(torch.int64))
 
 
@@ -122,13 +122,14 @@ class Above:
     ) -> None:
         """The products of the next rows with a block of latents, the first of which is `first`."""
         n, width = tile.shape
-        counts = torch.empty(n, dtype=torch.int64)
-        run("polyseme_above", n, _Above, tile, bias, bounds, width, first, counts, None, None, None)
+        counts = torch.empty(n, dtype=torch.int64, device="cpu")
+        block: dict[str, Tensor | float | None] = {"tile": tile, "bias": bias, "bounds": bounds, "n": width}
+        _ABOVE(n, **block, first=first, counts=counts)
         ends = counts.cumsum(0)
         total = int(ends[-1])
-        values, latents = torch.empty(total), torch.empty(total, dtype=torch.int32)
+        values, latents = (torch.empty(total, dtype=dtype, device="cpu") for dtype in (torch.float32, torch.int32))
         if total:
-            run("polyseme_above", n, _Above, tile, bias, bounds, width, first, None, ends - counts, values, latents)
+            _ABOVE(n, **block, first=first, starts=ends - counts, values=values, latents=latents)
         self._values.append(values)
         self._latents.append(latents)
         self._counts.append(counts)
@@ -152,7 +153,8 @@ def packed(
     rows, places = values.shape
     values, latents = values.view(-1), latents.view(-1)
     if int(counts.sum()) < len(values):
-        values, latents = gathered(values, latents, torch.arange(0, rows * places, places), counts, counts)
+        starts = torch.arange(0, rows * places, places, dtype=torch.int64, device="cpu")
+        values, latents = gathered(values, latents, starts, counts, counts)
     return values, latents, counts
 
 
@@ -171,9 +173,18 @@ def gathered(
         a_row: entries of each row, the sum of its counts.
     """
     rows, ends = len(a_row), a_row.cumsum(0)
-    found, where = values.new_empty(int(ends[-1])), latents.new_empty(int(ends[-1]))
-    fields = (values, latents, starts, counts, len(counts) // rows, rows, ends - a_row, found, where)
-    run("polyseme_gather", rows, _Gather, *fields)
+    blocks = len(counts) // max(1, rows)
+    is_whole = len(counts) == blocks * rows and bool((counts.view(blocks, rows).sum(0) == a_row).all())
+    is_inside = len(counts) == 0 or int(torch.minimum(starts.min(), counts.min())) >= 0
+    if not (is_whole and is_inside) or (len(counts) and int((starts + counts).max()) > len(values)):
+        raise InputError("pieces are not all among the entries", where="gathered", fix="give pieces of these entries")
+    n_found = int(ends[-1]) if rows else 0
+    found = torch.empty(n_found, dtype=torch.float32, device="cpu")
+    where = torch.empty(n_found, dtype=torch.int32, device="cpu")
+    pieces: dict[str, Tensor | float | None] = {"values": values, "latents": latents, "starts": starts}
+    offsets = ends - a_row
+    out: dict[str, Tensor | float | None] = {"offsets": offsets, "out_values": found, "out_latents": where}
+    _GATHER(rows, **pieces, counts=counts, blocks=blocks, rows=rows, **out)
     return found, where
 
 
@@ -181,14 +192,15 @@ def nonzero(
     values: Float[Tensor, " entry"], offsets: Int[Tensor, " bag_plus_1"]
 ) -> tuple[Int[Tensor, " kept"], Int[Tensor, " bag_plus_1"]]:
     """Which entries are not zero, and where each bag's begin among them, and the end."""
-    assert offsets.dtype == torch.int32
     bags = len(offsets) - 1
-    counts, starts = torch.empty(bags, dtype=torch.int64), torch.zeros(bags + 1, dtype=torch.int64)
-    run("polyseme_nonzero", bags, _Nonzero, values, offsets, counts, None, None)
+    check_offsets("nonzero", offsets, len(values))
+    counts = torch.empty(bags, dtype=torch.int64, device="cpu")
+    starts = torch.zeros(bags + 1, dtype=torch.int64, device="cpu")
+    _NONZERO(bags, values=values, offsets=offsets, counts=counts)
     torch.cumsum(counts, 0, out=starts[1:])
-    kept = torch.empty(int(starts[-1]), dtype=torch.int32)
+    kept = torch.empty(int(starts[-1]), dtype=torch.int32, device="cpu")
     if len(kept):
-        run("polyseme_nonzero", bags, _Nonzero, values, offsets, None, starts, kept)
+        _NONZERO(bags, values=values, offsets=offsets, starts=starts, kept=kept)
     return kept, starts
 
 
@@ -196,8 +208,10 @@ def sort_by_latent(
     latents: Int[Tensor, " entry"], n_latents: int
 ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " n_latents_plus_1"]]:
     """The entries sorted by latent (stable), and where each latent's begin; all int32."""
-    assert latents.dtype == torch.int32
-    order, starts = torch.empty_like(latents), torch.zeros(n_latents + 1, dtype=torch.int32)
+    order = torch.empty(len(latents), dtype=torch.int32, device="cpu")
+    starts = torch.zeros(n_latents + 1, dtype=torch.int32, device="cpu")
+    _SORT.check(n_latents, {"latents": latents, "starts": starts, "order": order})
+    check_places("sort_by_latent", latents, n_latents)
     pointers = (POINTER(t.data_ptr()) for t in (starts, order))
     sort = loaded().polyseme_sort_by_latent
     sort(POINTER(latents.data_ptr()), SIZE(len(latents)), SIZE(n_latents), *pointers)
@@ -220,10 +234,12 @@ def sum_bags(
         out: overwritten.
         order: the entries as the bags have them, where that is not their own order.
     """
-    assert indices.dtype == offsets.dtype == torch.int32
-    assert order is None or order.dtype == torch.int32
     n, d = out.shape
-    run("polyseme_sum_bags", n, _Bags, weight, indices, order, offsets, values, None, out, None, d)
+    entries: dict[str, Tensor | float | None] = {"weight": weight, "indices": indices, "order": order, "values": values}
+    _check_entries("sum_bags", indices, offsets, len(weight), len(indices) if order is None else len(order))
+    if order is not None:
+        check_places("sum_bags", order, len(indices))
+    _SUM(n, **entries, offsets=offsets, out=out, d=d)
 
 
 def residual_and_dot(
@@ -235,10 +251,11 @@ def residual_and_dot(
     residual: Float[Tensor, "bag d"],
 ) -> Float[Tensor, " entry"]:
     """r = Σ values × weight[indices] − goal of each bag into `residual`, and ⟨r, weight[index]⟩ of each entry."""
-    assert indices.dtype == offsets.dtype == torch.int32
-    dots = torch.empty_like(values)
+    dots = torch.empty(len(values), dtype=torch.float32, device="cpu")
     n, d = goal.shape
-    run("polyseme_residual_and_dot", n, _Bags, weight, indices, None, offsets, values, goal, residual, dots, d)
+    entries: dict[str, Tensor | float | None] = {"weight": weight, "indices": indices, "offsets": offsets}
+    _check_entries("residual_and_dot", indices, offsets, len(weight), len(indices))
+    _RESIDUAL(n, **entries, values=values, goal=goal, out=residual, dots=dots, d=d)
     return dots
 
 
@@ -250,7 +267,15 @@ def dot(
     block: int,
 ) -> Float[Tensor, " entry"]:
     """⟨g[bag], weight[index]⟩ of each entry, `block` rows of the weight after the other; indices ascend in a bag."""
-    assert indices.dtype == offsets.dtype == torch.int32
-    dots, following = g.new_empty(len(indices)), offsets[:-1].to(torch.int64)
-    run("polyseme_dot", len(g), _Dots, weight, indices, offsets, g, dots, following, *weight.shape, block)
+    dots, following = torch.empty(len(indices), dtype=torch.float32, device="cpu"), offsets[:-1].to(torch.int64)
+    (n, d), entries = weight.shape, {"weight": weight, "indices": indices, "offsets": offsets}
+    _check_entries("dot", indices, offsets, n, len(indices))
+    if block < 1:
+        raise InputError(f"blocks of {block} rows", where="dot", fix="give at least one")
+    _DOT(len(g), **entries, g=g, dots=dots, next=following, n=n, d=d, block=block)
     return dots
+
+
+def _check_entries(where: str, indices: Tensor, offsets: Tensor, n: int, places: int) -> None:
+    check_places(where, indices, n)
+    check_offsets(where, offsets, places)

@@ -34,6 +34,7 @@ from polyseme.dictionaries.pieces import pieces
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
 from polyseme.dictionaries.workspace import room
+from polyseme.native.shield import shielded
 
 
 @final
@@ -52,6 +53,7 @@ class SparseDictionary:
         InputError: for a tied transcoder.
     """
 
+    @shielded
     def __init__(
         self,
         config: DictionaryBase,
@@ -116,6 +118,7 @@ class SparseDictionary:
         """Every parameter and buffer, live; copy into them in place to restore."""
         return {**self.weights(), **self._activation.carried, **self._buffers}
 
+    @shielded
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
         """The active latents of raw vectors, in units in which a write direction has norm 1.
@@ -134,6 +137,7 @@ class SparseDictionary:
             torch.cumsum(counts, 0, out=offsets[1:])
         return Latents(values * self._gain()[indices], indices, offsets.to(torch.int64), self.n_latents)
 
+    @shielded
     @torch.no_grad()
     def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
         """The raw vectors that latents stand for: Σ z_i × write_directions[i] + bias.
@@ -172,6 +176,7 @@ class SparseDictionary:
         """True once it has taken a centre and scale; a folded dictionary has none of its own."""
         return any(bool((t != (1 if name.startswith("scale") else 0)).any()) for name, t in self._buffers.items())
 
+    @shielded
     @torch.no_grad()
     def initialise(self, batch: Batch) -> None:
         """Take centre and scale of inputs and targets from the first batch.
@@ -207,6 +212,7 @@ class SparseDictionary:
             )
         return centre, scale
 
+    @shielded
     @torch.no_grad()
     def accumulate(
         self,
@@ -273,6 +279,7 @@ class SparseDictionary:
         l0 = fired.sum().to(goal.dtype) / len(goal)
         return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
 
+    @shielded
     @torch.no_grad()
     def after_step(self) -> None:
         """Renormalise decoder rows, where the architecture keeps them at norm 1, and take in what the step found."""
@@ -281,6 +288,7 @@ class SparseDictionary:
             W_dec = self._parameters["W_dec"]
             W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_(min=torch.finfo(W_dec.dtype).tiny))
 
+    @shielded
     @torch.no_grad()
     def folded(self) -> "SparseDictionary":
         """A copy that takes raw activations with no normalisation of its own, and whose decoder rows have norm 1.

@@ -16,7 +16,6 @@ are scaled by powers of two first, which changes no product. A row with more can
 proven, and its caller encodes it in float32. `int8.c` is the loop.
 """
 
-import ctypes
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -25,7 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme import native
-from polyseme.native import POINTER, SIZE
+from polyseme.core.errors import InputError
+from polyseme.native.loops import Loop
 
 _WIDE = 32
 """Latents of a panel (`int8.c`)."""
@@ -36,6 +36,9 @@ _TALL, _UNIT = 12, 384
 _CACHED_BYTES = 2**19
 """Of a unit's rows: half of a second-level cache."""
 
+MOST_COLUMNS = 2**16
+"""Of a product, whose sums of bytes then fit 32 bits."""
+
 _MOST_ROOM = 2**23
 """Places of a row (`int8.c`)."""
 
@@ -43,23 +46,19 @@ LARGEST = 1e15
 """Of a vector's length: beyond it products might overflow (`int8.c`)."""
 
 
-class _Pack(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("weight", "columns", "bias")),
-        *((name, SIZE) for name in ("n", "d", "depth")),
-        *((name, POINTER) for name in ("packed", "steps", "roundings", "lengths", "raised")),
-    )
-
-
-class _Find(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("x", "columns", "weight", "bias")),
-        *((name, POINTER) for name in ("packed", "steps", "roundings", "lengths", "raised", "bounds")),
-        *((name, SIZE) for name in ("n", "d", "depth")),
-        *((name, ctypes.c_float) for name in ("large_rounding", "large_length")),
-        *((name, SIZE) for name in ("k", "room", "run")),
-        *((name, POINTER) for name in ("values", "latents", "counts", "scored")),
-    )
+_PACK = Loop(
+    "polyseme_int8_pack",
+    "panels",
+    "weight:f32[n,d] columns:f32[d] bias:f32[n] n:i64 d:i64 depth:i64 packed:u8[panels*depth*32] steps:f32[panels*32] "
+    "roundings:f32[panels*32] lengths:f32[panels*32] raised:f32[panels*32]",
+)
+_FIND = Loop(
+    "polyseme_int8_find",
+    "rows",
+    "x:f32[rows,d] columns:f32[d] weight:f32[n,d] bias:f32[n] packed:u8[bytes] steps:f32[padded] roundings:f32[padded] "
+    "lengths:f32[padded] raised:f32[padded] bounds:f32[padded]? n:i64 d:i64 depth:i64 large_rounding:f32 "
+    "large_length:f32 k:i64 room:i64 run:i64 values:f32[rows,k] latents:i32[rows,k] counts:i64[rows] scored:i64[rows]",
+)
 
 
 class Found(NamedTuple):
@@ -100,14 +99,17 @@ class Int8:
     def __init__(self, x: Float[Tensor, "batch d"], weight: Float[Tensor, "n d"], bias: Float[Tensor, " n"]):
         self._weight, self._bias = weight, bias
         self._n, self._d = weight.shape
+        if not 0 < self._d <= MOST_COLUMNS:
+            raise InputError(f"{self._d} columns", where="Int8", fix=f"use float32 for more than {MOST_COLUMNS}")
         self._depth, panels = -(-self._d // 4) * 4, -(-self._n // _WIDE)
+        self._shape = {"n": self._n, "d": self._d, "depth": self._depth}
         scale = self._columns(x)
         self._inverse = scale.reciprocal()
-        self._packed = torch.empty(panels * self._depth * _WIDE, dtype=torch.uint8)
-        self._norms = torch.empty(4, panels * _WIDE)  # steps, roundings, lengths, raised biases
-        shape = (self._n, self._d, self._depth)
-        native.run("polyseme_int8_pack", panels, _Pack, weight, scale, bias, *shape, self._packed, *self._norms)
-        roundings, lengths = (norms[: self._n] for norms in self._norms[1:3])
+        packed = torch.empty(panels * self._depth * _WIDE, dtype=torch.uint8, device="cpu")
+        norms = torch.empty(4, panels * _WIDE, dtype=torch.float32, device="cpu")
+        self._packed = dict(zip(("steps", "roundings", "lengths", "raised"), norms, strict=True)) | {"packed": packed}
+        _PACK(panels, weight=weight, columns=scale, bias=bias, **self._shape, **self._packed)
+        roundings, lengths = norms[1, : self._n], norms[2, : self._n]
         some = slice(None, None, max(1, self._n // 1024))
         # For bars, that shall be low enough for nearly all rows; nothing is proven by them.
         self._large = tuple(float(norms[some].quantile(0.95)) for norms in (roundings, lengths + roundings))
@@ -126,7 +128,7 @@ class Int8:
             rows, n, d: of the product.
             k: of `top_k`; None for `above`, whose share only its rows can show.
         """
-        worth = rows >= 256 and n >= 2048 and 64 <= d <= 2**16
+        worth = rows >= 256 and n >= 2048 and 64 <= d <= MOST_COLUMNS
         if worth and k is not None:
             worth = candidates(n, d, k) <= 0.035 * n
         return worth and bool(native.loaded().polyseme_int8_supported())
@@ -149,16 +151,31 @@ class Int8:
 
     def above(self, x: Float[Tensor, "rows d"], bounds: Float[Tensor, " n"], room: int) -> Found:
         """All pre-activations above their latents' bounds; a row with more than `room` is not proven."""
-        padded = bounds.new_zeros(self._norms.shape[1])
+        padded = bounds.new_zeros(len(self._packed["steps"]))
         padded[: self._n] = bounds
         return self._find(x, room + 2 * _WIDE, room + 2 * _WIDE, padded)
 
     def _find(self, x: Float[Tensor, "rows d"], k: int, room: int, bounds: Tensor | None) -> Found:
-        values, latents = torch.empty(len(x), k), torch.empty(len(x), k, dtype=torch.int32)
-        counts, scored = torch.empty(2, len(x), dtype=torch.int64)
-        encoder = (x, self._inverse, self._weight, self._bias, self._packed, *self._norms, bounds)
-        shape = (self._n, self._d, self._depth, *self._large, k, min(room, _MOST_ROOM), self._run(len(x)))
-        native.run("polyseme_int8_find", len(x), _Find, *encoder, *shape, values, latents, counts, scored)
+        rows, room = len(x), min(room, _MOST_ROOM)
+        values, latents = (torch.empty(rows, k, dtype=t, device="cpu") for t in (torch.float32, torch.int32))
+        counts, scored = torch.empty(2, rows, dtype=torch.int64, device="cpu")
+        assert bounds is None or k >= room, "a row keeps what it has room for"
+        _FIND(
+            rows,
+            x=x,
+            columns=self._inverse,
+            weight=self._weight,
+            bias=self._bias,
+            bounds=bounds,
+            **self._packed,
+            **self._shape,
+            large_rounding=self._large[0],
+            large_length=self._large[1],
+            k=k,
+            room=room,
+            run=self._run(rows),
+            **Found(values, latents, counts, scored)._asdict(),
+        )
         return Found(values, latents, counts, scored)
 
     def _run(self, rows: int) -> int:

@@ -68,7 +68,7 @@ class ReLU(Activation):
 
     def finish(self, step: Step, /) -> None:
         weight, W_dec = step.coefficient * step.per_row, step.W_dec
-        totals = torch.as_tensor(step.totals).to(W_dec)
+        totals = torch.as_tensor(step.totals, dtype=W_dec.dtype, device=W_dec.device)
         if self.unit_norm:
             step.sparsity = step.sparsity + weight * totals.sum()
             return

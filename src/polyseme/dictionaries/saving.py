@@ -11,6 +11,7 @@ from torch import Tensor
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.dictionaries.activation import DictionaryBase
 from polyseme.dictionaries.engine import SparseDictionary
+from polyseme.native.shield import shielded
 from polyseme.store import load_json, load_tensors, save_json, save_tensors
 
 SCHEMA = 1
@@ -18,6 +19,7 @@ _KIND = "polyseme dictionary"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+@shielded
 def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -> None:
     """Write a dictionary; see `polyseme.dictionaries.save_dictionary`."""
     folded = dictionary.folded()
@@ -35,6 +37,7 @@ def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -
     save_json(folder / "dictionary.json", record)
 
 
+@shielded
 def load(folder: Path, parse: Callable[[Any], DictionaryBase], device: torch.device | str) -> SparseDictionary:
     """Read a dictionary, `parse` making its config; see `polyseme.dictionaries.load_dictionary`."""
     record = read_record(folder)

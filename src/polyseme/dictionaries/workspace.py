@@ -25,10 +25,10 @@ def keeping() -> Generator[None]:
 
 
 def room(name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor of that shape; `keeping`, it overwrites the last one of that name."""
+    """An uninitialised, contiguous tensor of that shape; `keeping`, it overwrites the last one of that name."""
     buffers = _kept.get()
     if buffers is None:
-        return torch.empty_like(like, dtype=dtype)
+        return torch.empty(like.shape, dtype=dtype, device=like.device)
     n_bytes, key = like.numel() * dtype.itemsize, (name, like.device)
     if key not in buffers or buffers[key].nbytes < n_bytes:
         buffers.pop(key, None)

@@ -21,6 +21,7 @@ from polyseme.corpora.special import ending_ids
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.reconstruction import check_width
 from polyseme.evaluation.splice import Edit, Runner, patch_edits
+from polyseme.native.shield import shielded
 
 
 class ContinuationConfig(Config):
@@ -63,6 +64,7 @@ class Continuation:
     agreement: float
 
 
+@shielded
 def continue_text(
     network: Runner,
     windows: Windows,
@@ -168,7 +170,7 @@ def _write(
             edits: dict[Site, Edit] = patch_edits(dictionaries, counted, trained_on)
             logits = network.run(tokens, edits=edits, logits_at=last).logits.float().cpu()
             if config.temperature > 0:
-                uniform = torch.rand(logits.shape, generator=generator).clamp(1e-12, 1 - 1e-7)
+                uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float32).clamp(1e-12, 1 - 1e-7)
                 logits = logits / config.temperature - (-uniform.log()).log()
             chosen = logits.argmax(-1, keepdim=True)
             tokens = torch.cat([tokens, chosen], dim=1)

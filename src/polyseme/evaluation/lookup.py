@@ -26,6 +26,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.reconstruction import counted_documents, sweep
 from polyseme.evaluation.sums import DocumentSums
+from polyseme.native.shield import shielded
 
 Kind = Literal["token", "bigram"]
 KINDS: tuple[Kind, ...] = ("token", "bigram")
@@ -84,6 +85,7 @@ def lookup_keys(windows: Windows, kind: Kind) -> Int[np.ndarray, "window positio
     return (before + 1) * 2**31 + tokens
 
 
+@shielded
 def learn_lookup(
     network: Reader,
     train: Windows,
@@ -275,6 +277,7 @@ class LookupSums:
         return found
 
 
+@shielded
 def evaluate_lookup(
     network: Reader,
     heldout: Windows,

@@ -23,6 +23,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.sums import DocumentSums
+from polyseme.native.shield import shielded
 
 DENSE = 0.1
 """A latent that fires on more than this share of the vectors is called dense."""
@@ -52,6 +53,7 @@ def check_width(network: Reader, name: str, site: Site, dictionary: Reconstructo
     check_size(network, name, site, "writes", dictionary.d_out)
 
 
+@shielded
 def sweep(
     network: Reader,
     windows: Windows,
@@ -84,6 +86,7 @@ def sweep(
                 visitor(reading, latents)
 
 
+@shielded
 def evaluate_reconstruction(
     network: Reader,
     windows: Windows,

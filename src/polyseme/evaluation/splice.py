@@ -29,6 +29,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.reconstruction import Reconstructor, check_width, counted_documents
 from polyseme.evaluation.sums import DocumentSums
+from polyseme.native.shield import shielded
 from polyseme.networks import Prefix
 
 Edit = Callable[[Tensor], Tensor]
@@ -74,6 +75,7 @@ class Runner(Reader, Protocol):
         ...
 
 
+@shielded
 def splice(
     network: Runner,
     windows: Windows,
@@ -105,6 +107,7 @@ def splice(
     }
 
 
+@shielded
 def splice_sums(
     network: Runner,
     windows: Windows,
@@ -304,7 +307,7 @@ def _measure(
     looks = {site: places.look(site) for chosen in sets.values() for site in chosen if places.tells_apart(site)}
     clean = log_probabilities(looks)
     p = clean.exp()
-    add(("n",), torch.ones(len(chunk.target)))
+    add(("n",), torch.ones(len(chunk.target), dtype=torch.float32))
     add(("clean",), ce(clean))
     for sites in dict.fromkeys(sites for chosen in sets.values() for sites in _combinations(tuple(chosen))):
         for kind in ("zero", "mean"):

@@ -12,6 +12,7 @@ from torch import Tensor
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.native.shield import shielded
 
 EXACT = 4096
 """Up to this many directions a side the matching is exact (Hungarian); above, greedy."""
@@ -21,6 +22,7 @@ SHARED = 0.7
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
+@shielded
 def matched_cosines(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "m d_b"],
@@ -62,6 +64,7 @@ def matched_cosines(
     return np.clip(cosines[rows, columns].astype(np.float64), -1.0, 1.0), "hungarian"
 
 
+@shielded
 def stability(
     a: Float[Tensor, "n d"],
     b: Float[Tensor, "m d_b"],
@@ -113,6 +116,7 @@ def stability(
     return records
 
 
+@shielded
 def mcc(
     directions: Float[Tensor, "n_latents d"],
     truth: Float[Tensor, "n_features d_truth"],
@@ -147,21 +151,24 @@ def mcc(
     return _record("mcc", cosines, details, seed, n_resamples, scope)
 
 
+@shielded
 @lru_cache(maxsize=32)
 def random_matched_cosines(n: int, m: int, d: int, *, seed: int) -> Float[np.ndarray, " pair"]:
     """Matched cosines of n and m independent random unit directions in d dimensions: the null of `stability`.
 
     All of them are alive, which makes the null slightly too high, never too low, for dictionaries with dead latents.
     """
-    a = torch.randn(n, d, generator=make_generator(seed, "random directions", "a"))
-    b = torch.randn(m, d, generator=make_generator(seed, "random directions", "b"))
+    a = torch.randn(n, d, generator=make_generator(seed, "random directions", "a"), dtype=torch.float32)
+    b = torch.randn(m, d, generator=make_generator(seed, "random directions", "b"), dtype=torch.float32)
     cosines, _ = matched_cosines(a, b)
     cosines.flags.writeable = False
     return cosines
 
 
 def _random_against(n: int, truth: Float[Tensor, "n_features d_truth"], seed: int) -> Float[np.ndarray, " pair"]:
-    random = torch.randn(n, truth.shape[1], generator=make_generator(seed, "random directions", "a"))
+    random = torch.randn(
+        n, truth.shape[1], generator=make_generator(seed, "random directions", "a"), dtype=torch.float32
+    )
     return matched_cosines(random.to(truth.device), truth, absolute=True)[0]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.heads.patterns import Pattern
+from polyseme.native.shield import shielded
 from polyseme.networks import Network
 
 
@@ -62,6 +63,7 @@ LAYOUTS = {
 }
 
 
+@shielded
 def head_maps(network: Network) -> list[Maps]:
     """The value and output maps of every layer.
 
@@ -89,6 +91,7 @@ def head_maps(network: Network) -> list[Maps]:
     return [Maps(W_V.float(), W_O.float(), W_O.new_ones(W_O.shape[2])) for W_V, W_O in cut]
 
 
+@shielded
 def copying_scores(network: Network) -> Float[Tensor, "layer head"]:
     """Σλ / Σ|λ| over the eigenvalues of each head's full OV circuit W_E W_V W_O W_U; 1 for a head that only copies.
 

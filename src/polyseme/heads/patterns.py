@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
+from polyseme.native.shield import shielded
 from polyseme.networks import Edit, Network
 
 
@@ -20,6 +21,7 @@ class Pattern(nn.Identity):
     """
 
 
+@shielded
 def attention_patterns(
     network: Network, tokens: Int[Tensor, "batch position"], *, edits: Mapping[str, Edit] | None = None
 ) -> Float[Tensor, "layer batch head query key"]:

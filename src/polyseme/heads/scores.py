@@ -13,6 +13,7 @@ from polyseme.core.records import MetricRecord
 from polyseme.core.stats import bootstrap_documents
 from polyseme.heads.circuits import copying_scores
 from polyseme.heads.patterns import attention_patterns
+from polyseme.native.shield import shielded
 from polyseme.networks import Network
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -31,6 +32,7 @@ class HeadScoresConfig(Config):
     seed: Seed = 0
 
 
+@shielded
 def repeated_sequences(config: HeadScoresConfig, vocabulary: int) -> Int[Tensor, "sequence position"]:
     """Random tokens, then the same tokens again, after BOS where there is one.
 
@@ -42,15 +44,17 @@ def repeated_sequences(config: HeadScoresConfig, vocabulary: int) -> Int[Tensor,
         raise InputError(f"ids {low} to {high} are not in a vocabulary of {vocabulary}", where="vocabulary")
     g = torch.Generator().manual_seed(config.seed)
     half = torch.randint(low, high, (config.n_sequences, config.length), generator=g)
-    opening = [] if config.bos is None else [torch.full((config.n_sequences, 1), config.bos)]
+    opening = [] if config.bos is None else [torch.full((config.n_sequences, 1), config.bos, dtype=torch.int64)]
     return torch.cat([*opening, half, half], dim=1)
 
 
+@shielded
 def previous_token(patterns: Float[Tensor, "*batch query key"]) -> Float[Tensor, "*batch"]:
     """Mean attention from position i to i − 1, over i ≥ 1."""
     return patterns.diagonal(offset=-1, dim1=-2, dim2=-1).mean(-1)
 
 
+@shielded
 def prefix_matching(patterns: Float[Tensor, "*batch query key"], length: int) -> Float[Tensor, "*batch"]:
     """Mean attention, over the second half of a repeated sequence, to the token after the same token's first time.
 
@@ -64,6 +68,7 @@ def prefix_matching(patterns: Float[Tensor, "*batch query key"], length: int) ->
     return patterns.diagonal(offset=1 - length, dim1=-2, dim2=-1)[..., -length:].mean(-1)
 
 
+@shielded
 def head_scores(network: Network, config: HeadScoresConfig | None = None) -> list[MetricRecord]:
     """Previous-token, prefix-matching and copying score of every head, with bootstrap intervals over sequences.
 

@@ -1,9 +1,9 @@
 """Loops in C, where they were built (`hatch_build.py`): their library, and torch's threads to run them.
 
 What they compute stands beside the Python that calls them (`dictionaries.compiled`, `networks.attention`,
-`toys.streams`); everything works without them by torch's operations. The library is built when the package is, once
-for each level of vector instructions. It starts no threads: it borrows the pool that torch itself uses, by the function
-that compiled OpenMP code calls.
+`toys.streams`), by `loops.Loop` alone; everything works without them by torch's operations. The library is built when
+the package is, once for each level of vector instructions. It starts no threads: it borrows the pool that torch itself
+uses, by the function that compiled OpenMP code calls.
 """
 
 import ctypes
@@ -71,10 +71,13 @@ def usable(*tensors: Tensor) -> bool:
     return torch.get_num_threads() == 1 or _fork() is not None
 
 
-def run(name: str, n: int, args: type[ctypes.Structure], *fields: Tensor | float | None) -> None:
-    """Call a function of the library on `n` rows."""
-    assert all(not isinstance(field, Tensor) or field.is_contiguous() for field in fields)
-    values = (field.data_ptr() if isinstance(field, Tensor) else field for field in fields)
-    pool = _Pool(_fork() or 0, torch.get_num_threads())
-    function = getattr(loaded(), name)
-    function(ctypes.byref(pool), ctypes.byref(args(*values)), SIZE(n))
+def pool() -> ctypes.Structure:
+    """Torch's threads, as the functions of the library take them (`pool.h`)."""
+    return _Pool(_fork() or 0, torch.get_num_threads())
+
+
+def keep_denormals() -> None:
+    """Let no thread of the pool take denormal numbers for 0: what was started by a thread that did does so for good."""
+    keep = getattr(loaded(), "polyseme_keep_denormals", None)
+    if keep is not None:
+        keep(ctypes.byref(pool()))

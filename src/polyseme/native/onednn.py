@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from polyseme.native.shield import shielded
+
 LEAST_ROWS, MOST_ROWS = 16, 2**16
 """Of a product: fewer are padded with zeros, more are cut."""
 
@@ -22,6 +24,7 @@ _Linear = Callable[..., Tensor]
 
 
 @functools.cache
+@shielded
 def operation(dtype: torch.dtype) -> _Linear | None:
     """x Wᵀ + b for x `[*batch, d]`, W `[n, d]` (of any strides) and b `[n]`, with a non-linearity in its epilogue.
 

@@ -6,7 +6,6 @@ multiplied. Sums are in float32, for bfloat16 networks too. What comes out for a
 in the batch nor on the number of threads.
 """
 
-import ctypes
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from polyseme import native
-from polyseme.native import POINTER, SIZE
+from polyseme.native.loops import Loop
 
 UNITS_A_THREAD = 4
 """Units of work there are for each thread, at least: where there are few heads the queries of each are split (and its
@@ -23,13 +22,13 @@ keys and values packed once for each part)."""
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-class _Attention(ctypes.Structure):
-    _fields_ = (
-        *((name, POINTER) for name in ("q", "k", "v", "out", "strides")),
-        *((name, SIZE) for name in ("heads", "group", "queries", "keys", "d", "parts", "causal", "bf16")),
-        ("scale", ctypes.c_float),
-        ("failed", POINTER),
-    )
+_ATTENTION = Loop(
+    "polyseme_attention",
+    "batch*heads*parts",
+    "q:f32|bf16[batch,heads,queries,d]~ k:f32|bf16[batch,kv_heads,keys,d]~ v:f32|bf16[batch,kv_heads,keys,d]~ "
+    "out:f32|bf16[batch,queries,heads,d] strides:i64[9] heads:i64 group:i64 queries:i64 keys:i64 d:i64 parts:i64 "
+    "causal:i64 bf16:i64 scale:f32 failed:i32[1]",
+)
 
 
 def available() -> bool:
@@ -68,16 +67,25 @@ def attend(
         return None
     parts = min(queries, max(1, -(-UNITS_A_THREAD * torch.get_num_threads() // (batch * heads))))
     out = query.new_empty(batch, queries, heads, d)
-    strides = torch.tensor([stride for x in tensors for stride in x.stride()[:3]])
-    failed = torch.zeros(1, dtype=torch.int32)
-    native.run(
-        "polyseme_attention",
+    strides = [stride for x in tensors for stride in x.stride()[:3]]
+    failed = torch.zeros(1, dtype=torch.int32, device="cpu")
+    _ATTENTION(
         batch * heads * parts,
-        _Attention,
-        *(x.data_ptr() for x in tensors),
-        *(out, strides, heads, heads // kv_heads, queries, keys, d, parts, is_causal, query.dtype == torch.bfloat16),
-        d**-0.5 if scale is None else scale,
-        failed,
+        q=query,
+        k=key,
+        v=value,
+        out=out,
+        strides=torch.tensor(strides, dtype=torch.int64, device="cpu"),
+        heads=heads,
+        group=heads // kv_heads,
+        queries=queries,
+        keys=keys,
+        d=d,
+        parts=parts,
+        causal=int(is_causal),
+        bf16=int(query.dtype == torch.bfloat16),
+        scale=d**-0.5 if scale is None else scale,
+        failed=failed,
     )
     if failed.item():
         raise MemoryError(f"no room for a head's {keys} keys and values of {d} numbers")

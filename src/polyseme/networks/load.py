@@ -14,6 +14,7 @@ from torch import nn
 from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
+from polyseme.native.shield import shielded
 from polyseme.networks.building import build, first_line, read_tokenizer
 from polyseme.networks.entry import from_entry_point, is_entry_point
 from polyseme.networks.families import Family, find_family
@@ -75,6 +76,7 @@ class NetworkConfig(Config):
         )
 
 
+@shielded
 def load_network(
     source: str | Path | nn.Module,
     *,
@@ -217,7 +219,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type == "meta":
             raise RuntimeError("it holds no numbers")
-        ones = torch.ones(2, 2, device=device)
+        ones = torch.ones(2, 2, dtype=torch.float32, device=device)
         if float((ones @ ones).cpu().sum()) != 8:
             raise RuntimeError("it computes 2 × 2 products wrongly")
         return device

@@ -180,7 +180,7 @@ def looks_ahead(
     for length, cuts in _windows(context):
         for _ in range(2 if length <= SHORT else 1):
             base, other = draw(1, length), draw(len(cuts), length)
-            alike = torch.arange(length)[None, :] < torch.tensor(cuts)[:, None]
+            alike = torch.arange(length)[None, :] < torch.tensor(cuts, dtype=torch.int64)[:, None]
             changed = torch.where(alike.to(base.device), base, other)
             half = len(cuts) // 2
             tokens = torch.cat([base, base, changed[:half], base, changed[half:], base])
@@ -217,7 +217,7 @@ def _compare(
     None for a network that does not run on these rows.
     """
     n_rows, length = tokens.shape
-    before = torch.arange(length)[None, :] < torch.tensor(list(cuts))[:, None]
+    before = torch.arange(length)[None, :] < torch.tensor(list(cuts), dtype=torch.int64)[:, None]
     found: list[tuple[torch.dtype, _Compared]] = []
 
     def compare(value: Tensor) -> None:
@@ -289,7 +289,8 @@ def drawing(vocabulary: int, avoid: frozenset[int], device: torch.device) -> Cal
         device: where they are put.
     """
     generator = make_generator(0, "measure")
-    known = torch.tensor([i for i in range(min(vocabulary, 4096)) if i not in avoid] or list(range(vocabulary)))
+    ids = [i for i in range(min(vocabulary, 4096)) if i not in avoid] or list(range(vocabulary))
+    known = torch.tensor(ids, dtype=torch.int64)
 
     def draw(rows: int, positions: int) -> Tensor:
         return known[torch.randint(len(known), (rows, positions), generator=generator)].to(device)

@@ -13,6 +13,7 @@ from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.networks import measure
 from polyseme.networks.building import loading
 from polyseme.networks.edits import Edit
@@ -276,6 +277,7 @@ class Network:
 
     # Passes
 
+    @shielded
     def read(
         self,
         inputs: Inputs,
@@ -310,6 +312,7 @@ class Network:
             passing.run(forward, stop=once or self._repeated == "first")
         return {site: passing.values[site] for site in reads}
 
+    @shielded
     def run(
         self,
         inputs: Inputs,
@@ -359,6 +362,7 @@ class Network:
                     handle.remove()
         return Output(logits, passing.values)
 
+    @shielded
     def prefix(
         self,
         inputs: Inputs,
@@ -419,6 +423,7 @@ class Network:
         site = self._table.named.get("final_norm")
         return None if site is None else self.module.get_submodule(site.path)
 
+    @shielded
     @torch.inference_mode()
     def unembed(self, vectors: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """Logits of vectors of the last residual stream: final norm, head, and the soft cap where there is one.

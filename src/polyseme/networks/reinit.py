@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from polyseme.core.config import Config, Seed
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
+from polyseme.native.shield import shielded
 from polyseme.networks.weights import weights_fingerprint
 
 
@@ -64,6 +65,7 @@ class ReinitRecord:
     tied: tuple[tuple[str, ...], ...]
 
 
+@shielded
 @torch.no_grad()
 def reinitialise(
     module: nn.Module,

@@ -7,6 +7,7 @@ import torch
 
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys import absolute_value_checks as checks
 from polyseme.toys.absolute_value_networks import PAPER, AbsoluteValueConfig, AbsoluteValueNetwork, inputs, train
 from polyseme.toys.checks import Experiment
@@ -30,11 +31,13 @@ class AbsoluteValueToy(AbsoluteValueConfig):
         "density": checks.over_density,
     }
 
+    @shielded
     def build(self) -> AbsoluteValueNetwork:
         """An untrained network."""
         n, m = self.n_features, self.n_hidden
         return AbsoluteValueNetwork(torch.zeros(m, n), torch.zeros(n, m), torch.zeros(n))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every density with every seed, as one stack."""
         stack = train(self, reporter)

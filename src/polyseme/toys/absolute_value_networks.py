@@ -17,6 +17,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.neurons import MONOSEMANTIC, monosemantic
 from polyseme.toys.stack import Draws, History, OptimiserConfig, train_stack
 from polyseme.toys.toy import Cause
@@ -155,6 +156,7 @@ def outputs(
     return torch.relu(torch.baddbmm(b[:, None], torch.relu(x @ W_in.mT), W_out.mT))
 
 
+@shielded
 def train(config: AbsoluteValueConfig, reporter: Reporter) -> Trained:
     """Train every density with every seed at once, and score each feature on fresh data."""
     settings = [(p, seed) for p in config.density for seed in config.seeds]

@@ -34,6 +34,7 @@ from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.dictionaries import ReLUConfig, SparseDictionary
 from polyseme.evaluation.recovery import Answers, FeatureTruth
 from polyseme.evaluation.recovery import absorption as absorbed_children
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, Source, check, mean_interval, not_measured
 from polyseme.toys.exact import (
     ShortTraining,
@@ -105,10 +106,12 @@ class AbsorptionToy(Config):
         """The parent of each feature, generation by generation; −1 for the root."""
         return [-1, *((child - 1) // self.branching for child in range(1, self.n_features))]
 
+    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [planted(self.n_features, self.d, seed, self._draw, {"depth": self.depth}) for seed in self.seeds]

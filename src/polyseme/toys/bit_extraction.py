@@ -24,6 +24,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.diagnosis import DiagnosisConfig, diagnose
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, check, not_measured, share_interval
 from polyseme.toys.figures import panels
 from polyseme.toys.toy import Sample, TrainedToy, Truth
@@ -89,10 +90,12 @@ class BitExtractionToy(Config):
         """Width of the input."""
         return self.row_bits + self.column_bits
 
+    @shielded
     def build(self) -> LookUp:
         """A network of that shape, its weights not set."""
         return LookUp([self.n_bits, *(len(layer) for layer in wiring(self, np.zeros(self.n_rows))[:-1])])
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """One network a seed, wired by hand."""
         names = (*(f"bit {i}" for i in range(self.n_bits)), "label")

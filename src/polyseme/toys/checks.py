@@ -12,6 +12,7 @@ from polyseme.core.config import Record
 from polyseme.core.records import Interval, Number
 from polyseme.core.stats import wilson_interval
 from polyseme.evaluation import intervals
+from polyseme.native.shield import shielded
 
 Source = Literal["published", "second-hand", "derived", "computed", "proposed"]
 """Where a reference comes from: the primary text; a summary of it; algebra; a numerical check; a threshold of ours."""
@@ -106,3 +107,6 @@ class Experiment:
     about: str
     run: Callable[..., Sequence[Check]]
     resumable: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run", shielded(self.run))

@@ -7,6 +7,7 @@ import torch
 
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys import compressed_computation_checks as checks
 from polyseme.toys.checks import Experiment
 from polyseme.toys.compressed_computation_networks import (
@@ -38,12 +39,14 @@ class CompressedComputationToy(CompressedComputationConfig):
         "mixing": checks.loss_over_mixing,
     }
 
+    @shielded
     def build(self) -> CompressedComputation:
         """An untrained network."""
         return CompressedComputation(
             torch.zeros(self.n_hidden, self.n_features), torch.zeros(self.n_features, self.n_hidden)
         )
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every mixing with every seed, as one stack."""
         stack = train(self, reporter)

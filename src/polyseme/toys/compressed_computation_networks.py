@@ -18,6 +18,7 @@ from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.stack import Draws, History, OptimiserConfig, train_stack
 
 PAPER = "Bhagat et al. 2025, Compressed Computation is (probably) not Computation in Superposition"
@@ -147,6 +148,7 @@ class Trained:
         return self.loss < self.ceilings
 
 
+@shielded
 def train(config: CompressedComputationConfig, reporter: Reporter, *, one_hot: bool = False) -> Trained:
     """Train every mixing with every seed at once.
 

@@ -25,6 +25,7 @@ from polyseme.core.config import Config, Seeds, Share, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_measured, share_interval
 from polyseme.toys.neurons import MONOSEMANTIC, largest_share
 from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
@@ -55,11 +56,13 @@ class CorrelatedPairsToy(Config):
     batch: Width = 512
     optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=5e-3, schedule="cosine")
 
+    @shielded
     def build(self) -> ReluOutput:
         """An untrained network."""
         n = 2 * self.n_pairs
         return self._module(torch.zeros(self.n_hidden, n), torch.zeros(n))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every correlation with every seed, as one stack."""
         stack = train(self, reporter)
@@ -139,6 +142,7 @@ class Stack:
     loss: Tensor
 
 
+@shielded
 def train(config: CorrelatedPairsToy, reporter: Reporter) -> Stack:
     """Train every correlation with every seed at once."""
     settings = [(rho, seed) for rho in config.rho for seed in config.seeds]

@@ -20,6 +20,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_measured
 from polyseme.toys.figures import panels
 from polyseme.toys.geometry import dimensionality, gaps
@@ -86,11 +87,13 @@ class DatapointFeaturesToy(Config):
             raise ValueError(f"{self.n_hidden} hidden dimensions for {self.n_features} features leave nothing to share")
         return self
 
+    @shielded
     def build(self) -> TiedRelu:
         """An untrained network."""
         zeros = torch.zeros(self.n_hidden, self.n_features)
         return TiedRelu(zeros, zeros[0])
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every number of examples with every seed."""
         names = tuple(f"x{i}" for i in range(self.n_features))
@@ -162,6 +165,7 @@ def examples(config: DatapointFeaturesToy, draws: Draws, n: int) -> Float[Tensor
     return torch.nn.functional.normalize(x, dim=-1)
 
 
+@shielded
 def train(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Run]:
     """Train every number of examples and every seed, in as few stacks as the shapes allow.
 

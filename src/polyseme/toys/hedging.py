@@ -29,6 +29,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import ReLUConfig
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_measured
 from polyseme.toys.exact import (
     ShortTraining,
@@ -70,10 +71,12 @@ class HedgingToy(Config):
     experiments: ClassVar[tuple[Experiment, ...]]
     figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
+    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(2, self.d))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [self.instance(seed) for seed in self.seeds]

@@ -20,6 +20,7 @@ from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, Source, check, mean_interval, not_measured
 from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
 from polyseme.toys.toy import Sample, TrainedToy, Truth
@@ -70,10 +71,12 @@ class IncidentalToy(Config):
             )
         return self
 
+    @shielded
     def build(self) -> TiedAutoencoder:
         """An untrained network."""
         return TiedAutoencoder(torch.zeros(self.n_features, self.n_neurons))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         W, losses = train(self, reporter)
@@ -136,6 +139,7 @@ def loss_of(W: Float[Tensor, "instance feature neuron"], l1: float) -> Float[Ten
     return apply(W, l1)
 
 
+@shielded
 def train(
     config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None
 ) -> tuple[Float[Tensor, "instance feature neuron"], Float[Tensor, " instance"]]:

@@ -23,6 +23,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.heads import Pattern
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Experiment
 from polyseme.toys.induction_checks import CHECKS, FIGURES
 from polyseme.toys.stack import Draws, OptimiserConfig, Parameters, train_stack
@@ -158,10 +159,12 @@ class InductionToy(Config):
         """BOS, the ordinary tokens and the special S."""
         return self.vocabulary + 2
 
+    @shielded
     def build(self) -> AttentionOnly:
         """An untrained network."""
         return AttentionOnly(self)
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         run = train(self, reporter)
@@ -302,6 +305,7 @@ def _mapped(x: Float[Tensor, "instance row position d"], weight: Float[Tensor, "
     return (x.flatten(1, 2) @ weight.mT).unflatten(1, x.shape[1:3])
 
 
+@shielded
 def train(config: InductionToy, reporter: Reporter) -> Run:
     """Train every seed at once on what is asked; the accuracy is measured on sequences of their own."""
     seeds = [derive_seed(seed, "induction", config.n_layers) for seed in config.seeds]

@@ -21,6 +21,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, Source, check, not_measured, share_interval
 from polyseme.toys.neurons import MONOSEMANTIC, largest_share
 from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
@@ -81,10 +82,12 @@ class MissedSolutionToy(Config):
         """Outputs: pairs of inputs, or inputs."""
         return self.n * (self.n - 1) // 2 if self.task == "and" else self.n
 
+    @shielded
     def build(self) -> Perceptron:
         """An untrained network."""
         return Perceptron(self.n, self.n_neurons, self.n_out)
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         stack = train(self, reporter)
@@ -165,6 +168,7 @@ class Stack:
         return module
 
 
+@shielded
 def train(config: MissedSolutionToy, reporter: Reporter) -> Stack:
     """Train every seed at once."""
     seeds = [derive_seed(seed, "missed_solution", config.task) for seed in config.seeds]

@@ -18,6 +18,7 @@ from polyseme.core.config import Config, Count, Seeds, Width
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.store.checkpoints import load_checkpoint, save_checkpoint
 from polyseme.toys.checks import Experiment
 from polyseme.toys.modular_addition_checks import CHECKS, FIGURES
@@ -119,10 +120,12 @@ class ModularAdditionToy(Config):
             raise ValueError(f"d_model {self.d_model} does not divide into {self.n_heads} heads")
         return self
 
+    @shielded
     def build(self) -> Transformer:
         """An untrained network."""
         return Transformer({name: tensor[0] for name, tensor in initial(self, self.seeds[:1]).items()})
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         run = train(self, reporter)
@@ -197,6 +200,7 @@ def all_pairs(config: ModularAdditionToy) -> tuple[Int[Tensor, " pair"], Int[Ten
     return pair // config.p, pair % config.p
 
 
+@shielded
 def train(config: ModularAdditionToy, reporter: Reporter | None = None, checkpoints: Path | None = None) -> Run:
     """Train every seed at once, full batch.
 

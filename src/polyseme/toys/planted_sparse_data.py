@@ -19,6 +19,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.toy import Sample, TrainedToy, Truth
 
 SITE = Site(path="mixture")
@@ -83,10 +84,12 @@ class PlantedSparseConfig(Config):
             raise ValueError(f"l0 of {self.l0:g} is out of reach: with every frequency at its highest it is {most:.3g}")
         return self
 
+    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [self.instance(seed) for seed in self.seeds]

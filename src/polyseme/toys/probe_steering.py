@@ -12,6 +12,7 @@ import torch
 
 from polyseme.causal.directions import duals, optimal_probe
 from polyseme.core.progress import Reporter
+from polyseme.native.shield import shielded
 from polyseme.toys import probe_steering_checks as checks
 from polyseme.toys.checks import Experiment
 from polyseme.toys.figures import panels
@@ -35,11 +36,13 @@ class ProbeSteeringToy(ProbeSteeringConfig):
     )
     figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
+    @shielded
     def build(self) -> ReadOff:
         """The pair's network."""
         rows = features(self, "pair")
         return ReadOff(rows, rows)
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The pair and the polygon for each seed, made, not trained."""
         toys: list[TrainedToy] = []

@@ -18,6 +18,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, check, not_measured, share_interval
 from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
 from polyseme.toys.toy import Sample, TrainedToy, Truth
@@ -58,10 +59,12 @@ class ProductToy(Config):
     batch: Width = 256
     optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=1e-2, schedule="cosine", weight_decay=0.0)
 
+    @shielded
     def build(self) -> Product:
         """An untrained network."""
         return Product(self.n_neurons)
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         stack = train(self, reporter)
@@ -124,6 +127,7 @@ class Stack:
         return module
 
 
+@shielded
 def train(config: ProductToy, reporter: Reporter) -> Stack:
     """Train every seed at once."""
     seeds = [derive_seed(seed, "product") for seed in config.seeds]

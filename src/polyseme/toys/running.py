@@ -12,6 +12,7 @@ from polyseme.core.config import Record
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
+from polyseme.native.shield import shielded
 from polyseme.store import Artifact, Store, load_tensors, save_json, save_tensors
 from polyseme.toys import TOYS
 from polyseme.toys.checks import Check, Cost, Experiment
@@ -69,6 +70,7 @@ def chosen(name: str, experiments: Sequence[str] = (), costs: Sequence[Cost] = (
     return [e for e in of_toy.values() if not costs or e.cost in costs]
 
 
+@shielded
 def run_experiment(
     name: str,
     config: Toy,
@@ -125,6 +127,7 @@ def run_experiment(
     )[1]
 
 
+@shielded
 def save_toy(folder: Path, name: str, config: Toy, toy: TrainedToy) -> None:
     """Write one trained network as `model.safetensors` and `toy.json`, and rows of its data as `data.safetensors`.
 
@@ -138,6 +141,7 @@ def save_toy(folder: Path, name: str, config: Toy, toy: TrainedToy) -> None:
     save_json(folder / "toy.json", {**about, "loss": toy.loss, "trained": toy.trained})
 
 
+@shielded
 def load_toy(folder: Path) -> tuple[nn.Module, Toy]:
     """A saved toy's network and its config.
 

@@ -20,6 +20,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.networks import load_network
 from polyseme.networks.edits import Edit
 from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_measured
@@ -67,10 +68,12 @@ class ScalingToy(Config):
     batch: Width = 128
     optimiser: OptimiserConfig = OptimiserConfig(steps=1_000, lr=5e-3, schedule="cosine")
 
+    @shielded
     def build(self) -> Classifier:
         """An untrained network."""
         return Classifier(self.d, self.width, self.n_classes)
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """With and without biases and every seed, as one stack."""
         stack = train(self, reporter)
@@ -145,6 +148,7 @@ def clusters(
     return centre + config.noise * draws.normal(n, config.d), label
 
 
+@shielded
 def train(config: ScalingToy, reporter: Reporter) -> Stack:
     """Train with and without biases and every seed at once."""
     settings = [(biases, seed) for biases in config.biases for seed in config.seeds]

@@ -20,6 +20,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.networks import load_network
 from polyseme.networks.edits import Edit
 from polyseme.toys.checks import Check, Experiment, Source, check, mean_interval, not_measured, share_interval
@@ -78,10 +79,12 @@ class SkipTrigramToy(Config):
         """Blank, A, B, C and the fillers."""
         return FILLER + self.n_kinds
 
+    @shielded
     def build(self) -> SkipTrigram:
         """An untrained head."""
         return SkipTrigram(self.n_tokens)
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """The hand-built head, then the trained ones."""
         toys = [self._toy(hand_built(self).float(), {"made": "by hand"}, 0, 0.0, 0.0)]
@@ -158,6 +161,7 @@ class Stack:
         return module
 
 
+@shielded
 def train(config: SkipTrigramToy, reporter: Reporter) -> Stack:
     """Train every seed at once, on the answer's distribution rather than on draws of it."""
     seeds, n = [derive_seed(seed, "skip_trigram") for seed in config.seeds], config.n_tokens

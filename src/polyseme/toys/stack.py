@@ -20,7 +20,7 @@ from polyseme.core.config import Config, Count
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
-from polyseme.toys.streams import Streams
+from polyseme.toys.streams import Streams, agrees
 
 Parameters = Mapping[str, Tensor]
 BLOCK_BYTES = 512 * 1024
@@ -67,7 +67,7 @@ class Draws:
     def uniform(self, *shape: int) -> Float[Tensor, "instance ..."]:
         """U[0, 1)."""
         out = torch.empty(len(self), *shape, dtype=torch.float32)
-        if out.numel() and native.usable(out):
+        if out.numel() and native.usable(out) and agrees():
             return self._streams.uniform(out)
         self._streams.release()
         for row, generator in zip(out, self._generators, strict=True):
@@ -85,7 +85,7 @@ class Draws:
     def sparse_uniform(self, p: Float[Tensor, " instance"], *shape: int) -> Float[Tensor, "instance ..."]:
         """U[0, 1) with probability p, else 0: of one uniform draw u, u < p is the mask and u / p the value."""
         out = torch.empty(len(self), *shape, dtype=torch.float32)
-        if out.numel() and native.usable(out, p):
+        if out.numel() and native.usable(out, p) and agrees():
             return self._streams.uniform(out, p)
         u = self.uniform(*shape)
         together = max(1, BLOCK_BYTES * len(u) // max(1, u.nbytes))

@@ -5,15 +5,14 @@ those of `torch.Generator`, which every figure of the zoo was drawn with: a stre
 whatever it is drawn together with.
 """
 
-import ctypes
+import functools
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polyseme import native
-from polyseme.native import POINTER, SIZE
+from polyseme.native.loops import Loop, check_places
 
 _WORDS = 624
 _LEFT, _NEXT, _STATE = 8, 16, 24
@@ -21,8 +20,24 @@ _LEFT, _NEXT, _STATE = 8, 16, 24
 int64), and where the state begins: 624 words, each in eight bytes."""
 
 
-class _Uniform(ctypes.Structure):
-    _fields_ = (("states", POINTER), ("positions", POINTER), ("p", POINTER), ("count", SIZE), ("out", POINTER))
+_UNIFORM = Loop(
+    "polyseme_uniform",
+    "streams",
+    "states:i32[streams,624] positions:i64[streams] p:f32[streams]? count:i64 out:f32[streams,count]",
+)
+
+
+@functools.cache
+def agrees() -> bool:
+    """Whether the loop draws what torch draws: tried out across a renewal of the state, and after a `get_state`."""
+    one, other = (torch.Generator(device="cpu").manual_seed(5) for _ in range(2))
+    torch.rand(3, generator=one, dtype=torch.float32, device="cpu")
+    torch.rand(3, generator=other, dtype=torch.float32, device="cpu")
+    streams = Streams([one])
+    drawn = streams.uniform(torch.empty(1, 2 * _WORDS, dtype=torch.float32, device="cpu"))
+    streams.release()
+    wanted = torch.rand(2 * _WORDS, generator=other, dtype=torch.float32, device="cpu")
+    return torch.equal(drawn[0], wanted) and torch.equal(one.get_state(), other.get_state())
 
 
 class Streams:
@@ -34,8 +49,8 @@ class Streams:
 
     def __init__(self, generators: Sequence[torch.Generator]):
         self._generators = generators
-        self._states = torch.empty(len(generators), _WORDS, dtype=torch.int32)
-        self._positions = torch.empty(len(generators), dtype=torch.int64)
+        self._states = torch.empty(len(generators), _WORDS, dtype=torch.int32, device="cpu")
+        self._positions = torch.empty(len(generators), dtype=torch.int64, device="cpu")
         self._owned = False
 
     def uniform(
@@ -45,8 +60,10 @@ class Streams:
         if not self._owned:
             self._acquire()
         p = None if p is None else p.to(torch.float32).contiguous()
-        count = out[0].numel()
-        native.run("polyseme_uniform", len(out), _Uniform, self._states, self._positions, p, count, out)
+        whole = out.view(len(out), -1)
+        state = {"states": self._states, "positions": self._positions}
+        check_places("uniform", self._positions, _WORDS + 1)
+        _UNIFORM(len(out), **state, p=p, count=whole.shape[1], out=whole)
         return out
 
     def _acquire(self) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys import superposition_checks as checks
 from polyseme.toys import superposition_figures as drawn
 from polyseme.toys import superposition_sweeps as sweeps
@@ -45,11 +46,13 @@ class SuperpositionToy(SuperpositionConfig):
         "phases": drawn.phases,
     }
 
+    @shielded
     def build(self) -> ReluOutput:
         """An untrained network."""
         zeros = torch.zeros(self.n_hidden, self.n_features)
         return ReluOutput(zeros, zeros[0], privileged=self.basis == "relu")
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every network, as one stack."""
         stack = train(self, reporter)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.native.shield import shielded
 from polyseme.toys.stack import Draws, History, OptimiserConfig, train_stack
 from polyseme.toys.tied import tied_loss
 from polyseme.toys.toy import Cause
@@ -242,6 +243,7 @@ def initial(config: SuperpositionConfig) -> tuple[Tensor, Tensor, tuple[Setting,
     return W, torch.zeros(len(settings), config.n_features), settings, seeds
 
 
+@shielded
 def train(config: SuperpositionConfig, reporter: Reporter, *, name: str = "networks") -> Stack:
     """Train every network of a config at once."""
     W, b, settings, seeds = initial(config)

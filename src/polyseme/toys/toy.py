@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.networks import Network, load_network
 from polyseme.toys.checks import Experiment
 
@@ -81,16 +82,21 @@ class TrainedToy:
     loss: float
     ceiling: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "draw", shielded(self.draw))
+
     @property
     def trained(self) -> bool:
         """Whether the loss is under the ceiling; False for one that diverged."""
         return self.loss <= self.ceiling
 
+    @shielded
     def network(self) -> Network:
         """The network as every other part of polyseme takes it."""
         example = self.draw(2, torch.Generator().manual_seed(0)).inputs
         return load_network(self.module, example_inputs=example)
 
+    @shielded
     @torch.no_grad()
     def activations(self, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "row d"], Sample]:
         """The site's vectors of `n` rows of data, flat over positions, and the sample they come from."""

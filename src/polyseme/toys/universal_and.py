@@ -7,6 +7,7 @@ import torch
 
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
+from polyseme.native.shield import shielded
 from polyseme.toys import universal_and_checks as checks
 from polyseme.toys import universal_and_circuits as chain
 from polyseme.toys import universal_and_noise as noise
@@ -48,10 +49,12 @@ class UniversalAndToy(UniversalAndConfig):
         "survival": chain.survival_over_depth,
     }
 
+    @shielded
     def build(self) -> UniversalAnd:
         """A network without any connection, to load a saved one into."""
         return UniversalAnd(torch.zeros(self.n_neurons, self.n_features))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """The networks of all seeds; they are made, not trained."""
         first, second = pairs(self.n_features)

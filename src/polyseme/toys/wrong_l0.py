@@ -36,6 +36,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import BatchTopKConfig, SparseDictionary
+from polyseme.native.shield import shielded
 from polyseme.toys.checks import Check, Experiment, check, mean_interval, not_measured, share_interval
 from polyseme.toys.exact import (
     ShortTraining,
@@ -97,10 +98,12 @@ class WrongL0Toy(Config):
         """The true one."""
         return self.n_features * self.p
 
+    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
+    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [planted(self.n_features, self.d, seed, self._draw, {"p": self.p}) for seed in self.seeds]

@@ -23,6 +23,7 @@ from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, Diverged, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.dictionaries.workspace import keeping
+from polyseme.native.shield import shielded
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller
@@ -37,6 +38,7 @@ _STATE_VERSION = 3
 _SECONDS_BETWEEN_UPDATES = 0.2
 
 
+@shielded
 def fit(
     jobs: Sequence[Job],
     source: ActivationSource,

@@ -33,7 +33,9 @@ def cosines(
 
 def random_cosines(n_latents: int, truth: Float[Tensor, "feature d"], *, seed: int) -> Cosines:
     """`cosines` of as many random directions: the chance level of every metric of directions."""
-    random = torch.randn(n_latents, truth.shape[1], generator=make_generator(seed, "random directions", "a"))
+    random = torch.randn(
+        n_latents, truth.shape[1], generator=make_generator(seed, "random directions", "a"), dtype=torch.float32
+    )
     return cosines(random, truth.cpu())
 
 
