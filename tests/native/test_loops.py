@@ -65,8 +65,9 @@ def test_every_function_of_the_library_is_written_down():
         pointers = [
             n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute) and n.attr == "data_ptr"
         ]
-        allowed = ("native/loops.py", "dictionaries/compiled.py", "dictionaries/kernels.py", "store/files.py")
-        assert not pointers or str(path.relative_to(root)) in allowed or path.parts[-2] == "networks", path
+        # Elsewhere it names a tensor's memory, and nothing reads there.
+        names = ("native/loops.py", "dictionaries/compiled.py", "dictionaries/kernels.py", "store/arrays.py")
+        assert not pointers or str(path.relative_to(root)) in names or path.parts[-2] == "networks", path
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

@@ -274,7 +274,7 @@ def test_progress_is_shown_in_tokens_with_a_note():
             pytest.fail(text)
 
     reporter = Shown()
-    fit([job()], Planted(), SHORT, reporter=reporter)
+    fit([job()], Planted(), SHORT, spreads={}, reporter=reporter)
     assert reporter.tasks == [("training", 1280, "tokens")]
     done, note = reporter.updates[-1]
     assert done == 1280

@@ -199,7 +199,7 @@ def test_an_interrupt_while_saving_leaves_the_checkpoint_before_it(tmp_path, mon
             raise KeyboardInterrupt
         return save_tensors(*args, **kwargs)
 
-    monkeypatch.setattr("polyseme.store.files.save_tensors", interrupted)
+    monkeypatch.setattr("polyseme.store.checkpoints.save_tensors", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(two_jobs(), Planted(), CONFIG.model_copy(update={"checkpoint_seconds": 0.0}), checkpoints=tmp_path)
     monkeypatch.undo()
