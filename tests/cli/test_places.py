@@ -192,3 +192,12 @@ def test_a_result_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> N
     save_json(tmp_path / "out.json", 1)
     assert (tmp_path / "victim").read_text() == "precious"
     assert json.loads((tmp_path / "out.json").read_text()) == 1
+
+
+def test_the_id_of_a_run_is_not_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    made = Run.open(tmp_path, "a-rather-long-name-of-a-run", {"a": 1})
+    assert run(["runs", "--root", str(tmp_path)]) == 0
+    assert made.id in capsys.readouterr().out

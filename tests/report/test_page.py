@@ -224,6 +224,14 @@ def test_every_shipped_control_has_its_own_line():
         assert css.count(f"--c{i}:#") == 2  # in light and in dark
 
 
+def test_one_supported_latent_is_one():
+    full = sample_report(per_status=1)
+    counts = [{"supported": 1, "mixed": 4}, *[{"mixed": 5}] * (len(full.dictionaries) - 1)]
+    changed = [d.model_copy(update={"verdict_counts": c}) for d, c in zip(full.dictionaries, counts, strict=True)]
+    text = Page(render(full.model_copy(update={"dictionaries": tuple(changed)}))).text
+    assert "1 of 15 judged latents (6.7%) is supported: removing it changes" in text
+
+
 def test_no_supported_latent_is_said():
     full = sample_report(per_status=1)
     counts = {"mixed": 5}

@@ -127,6 +127,18 @@ def test_text_that_was_asked_for_and_not_continued_is_said(
     assert not [line for line in judged.data.limits if "continued" in line]
 
 
+def test_one_held_out_document_is_refused_before_anything_is_trained(
+    small_network: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    tokens = {"train": 3000, "heldout": 60, "splice": 60, "heldout_fraction": 0.3}
+    config = small_config(small_network, small_corpus, tokens=tokens)
+    with pytest.raises(InputError, match=r"of one document.*heldout_document_tokens"):
+        polyseme.study(config, root=tmp_path)
+    assert not list((tmp_path / "objects").glob("dictionaries-*"))
+    alone = polyseme.study({**config, "controls": []}, root=tmp_path)
+    assert alone.verdict_counts["insufficient_data"] == 64
+
+
 def test_every_selection_of_the_report_says_of_how_many(judged: polyseme.StudyResult) -> None:
     page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
     for latent in judged.shown():

@@ -102,12 +102,15 @@ def runs(args: list[str]) -> int:
     found = list_runs(root)
     if not found:
         raise InputError(f"there is no run in {root}", where=str(root), fix="run `polyseme demo`, or give --root")
+    rows, console = [_row(run) for run in found], make_console()
     table = Table(box=None, pad_edge=False)
+    # An id is copied: it is broken only where it would leave the other columns no room.
+    longest = min(max(len(row[0]) for row in rows), console.width // 2)
     for column in ("run", "status", "started", "supported", "report"):
-        table.add_column(column, overflow="fold")
-    for run in found:
-        table.add_row(*_row(run))
-    make_console().print(table)
+        table.add_column(column, overflow="fold", min_width=longest if column == "run" else None)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
     return 0
 
 

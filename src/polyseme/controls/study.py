@@ -253,12 +253,13 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     check_network(plain, network, bench.reporter)
     check_sites(plain, network, sites, study_context(plain, network))
     tokens = tokens_stage(plain, network, bench)
+    _check_documents(config, tokens)
     for line in shortfalls_of(config, network, tokens):
         bench.reporter.message(line)
     check_price(
         plain,
         {name: network.width(site) for name, site in sites.items()},
-        n_documents=len(np.unique(tokens.heldout.document[~tokens.heldout.special])),
+        n_documents=_heldout_documents(tokens),
         n_tokens=tokens.train.n_tokens,
         n_controls=len(config.controls),
         device=network.device,
@@ -295,7 +296,7 @@ def shortfalls_of(config: ControlledStudyConfig, network: Network, tokens: Token
         config.causal,
         config.verdicts,
         [config.dictionary.width(network.width(network.site(name))) for name in config.sites],
-        n_documents=len(np.unique(tokens.heldout.document[~tokens.heldout.special])),
+        n_documents=_heldout_documents(tokens),
         predicts=network.predicts_tokens,
         compared=config.compares,
     )
@@ -339,6 +340,21 @@ def _measure_control(
     measured = _measure(subject, tokens, bench, targets)
     subject.forget_network()
     return measured
+
+
+def _heldout_documents(tokens: Tokens) -> int:
+    return len(np.unique(tokens.heldout.document[~tokens.heldout.special]))
+
+
+def _check_documents(config: ControlledStudyConfig, tokens: Tokens) -> None:
+    """Matches are chosen on one half of the held-out documents and measured on the other."""
+    if config.compares and _heldout_documents(tokens) < 2:
+        raise InputError(
+            "the held-out tokens are of one document, and model-specificity needs at least two",
+            where="tokens.heldout",
+            fix="raise tokens.heldout, set tokens.heldout_document_tokens to take less of each document, or leave out "
+            "the controls",
+        )
 
 
 def _check_controls(config: ControlledStudyConfig) -> None:

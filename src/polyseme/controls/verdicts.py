@@ -114,7 +114,9 @@ def judge(
             "the causal effects, the margins and the firings are not about the same latents",
             fix="measure them all on the same dictionary",
         )
-    rare = (f"fired in fewer than {config.min_documents} held-out documents", n_documents < config.min_documents)
+    least = config.min_documents
+    few = f"fired in fewer than {least:,} held-out documents" if least > 1 else "fired in no held-out document"
+    rare = (few, n_documents < least)
     causal, causal_evidence = _causal(effects, rare, config)
     specific, specific_evidence, thresholds = _specific(specificity, rare, config)
     # What the whole study lacks comes before what a latent lacks.

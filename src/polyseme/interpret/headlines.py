@@ -32,9 +32,12 @@ def _verdicts(report: StudyReport) -> str:
         return f"No latent was judged{_reasons(report)}."
     whole = f"{count(judged)} judged latents"
     if supported:
-        text = f"{count(supported)} of {whole} ({percent(supported / judged)}) are supported: removing them changes "
+        are, them = ("is", "it") if supported == 1 else ("are", "them")
+        text = (
+            f"{count(supported)} of {whole} ({percent(supported / judged)}) {are} supported: removing {them} changes "
+        )
         text += "the predictions more than removing a random direction of equal norm does, and another seed's "
-        text += f"dictionary matches them better than any control's dictionary does{_threshold(report)}."
+        text += f"dictionary matches {them} better than any control's dictionary does{_threshold(report)}."
     else:
         text = f"None of {whole} is supported."
     left_out = report.n_latents - judged
