@@ -305,4 +305,6 @@ def test_a_value_given_as_a_config_is_checked_like_any(tmp_path: Path) -> None:
 def test_unknown_sections_are_refused_without_printing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError):
         show_help(["--help", "x" * 5_000], [Group(RootOptions)], "polyseme x", "about")
+    with pytest.raises(InputError, match=r"the sections are options, network, .*, verdicts"):
+        show_help(["--help", "dictionaries"], [Group(RootOptions), Group(ControlledStudyConfig)], "polyseme x", "about")
     assert capsys.readouterr().out == ""

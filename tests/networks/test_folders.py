@@ -355,3 +355,20 @@ def test_a_callers_module_keeps_its_gradients() -> None:
     unembedding = network.unembedding()
     assert unembedding is not None
     assert not unembedding.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"n_positions": 16},
+            r"transformer\.wpe\.weight is \(32, 16\) in the checkpoint, and \(16, 16\) in the network",
+        ),
+        ({"vocab_size": 299}, r"transformer\.wte\.weight is \(300, 16\) in the checkpoint, and \(299, 16\)"),
+        ({"n_layer": 3}, r"lacks 12 of the network's tensors, transformer\.h\.2"),
+    ],
+)
+def test_weights_that_do_not_fit_the_config_are_named(folder: Path, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        load_network(configured(folder, **changes))
+    assert "ignore_mismatched_sizes" not in str(error.value)

@@ -53,8 +53,11 @@ def show_help(args: Sequence[str], groups: Sequence[Group], usage: str, about: s
     chosen = [section for section in sections if f"{section.name}.".startswith(f"{wanted}.")]
     if not chosen:
         names = list(dict.fromkeys(section.name for section in sections))
-        near = ", ".join(nearest_names(wanted, names) or names)
-        raise InputError(f"the help has no section {wanted!r}", where="--help", fix=f"it has {near}")
+        near = nearest_names(wanted, names)
+        perhaps = f"did you mean {', '.join(near)}? " if near else ""
+        raise InputError(
+            f"the help has no section {wanted!r}", where="--help", fix=f"{perhaps}the sections are {', '.join(names)}"
+        )
     print(rendered(chosen, width))
 
 

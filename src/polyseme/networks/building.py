@@ -41,12 +41,26 @@ def build(folder: Path, dtype: torch.dtype, where: str) -> tuple[nn.Module, Any 
         make = _model_class(transformers, config, cleaned, where)
         _check_size(make, config, weights, where)
         module, info = make.from_pretrained(
-            None, config=config, state_dict=weights, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
-    wrong = sorted(str(name) for kind in ("missing_keys", "mismatched_keys") for name in info.get(kind, ()))
-    if wrong:
+    others = sorted((str(name), tuple(has), tuple(wants)) for name, has, wants in info.get("mismatched_keys", ()))
+    if others:
+        name, has, wants = others[0]
         raise InputError(
-            f"The checkpoint lacks {len(wrong)} of the network's tensors, {wrong[0]} for one; they would be random",
+            f"The tensor {name} is {has} in the checkpoint, and {wants} in the network that config.json describes",
+            where=where,
+            fix="check that config.json and the weights belong together",
+        )
+    lacking = sorted(map(str, info.get("missing_keys", ())))
+    if lacking:
+        raise InputError(
+            f"The checkpoint lacks {len(lacking)} of the network's tensors, {lacking[0]} for one; they would be random",
             where=where,
             fix="check that config.json and the weights belong together",
         )

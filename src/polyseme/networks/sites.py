@@ -98,13 +98,17 @@ class SiteTable:
         return site
 
     def _unknown(self, name: str) -> InputError:
-        near = nearest_names(name, [*self._sites, *sorted(self._paths)])
-        blocks = f" (it has blocks 0 to {self.n_blocks - 1})" if self.n_blocks else ""
+        is_short = not self._sites and name.startswith(("blocks.", "embed", "unembed", "ln_final"))
+        near = [] if is_short else nearest_names(name, [*self._sites, *sorted(self._paths)])
+        if is_short:
+            more = ": its architecture has no short names, only module paths"
+        else:
+            more = f" (it has blocks 0 to {self.n_blocks - 1})" if self.n_blocks else ""
         perhaps = f"perhaps {', '.join(near)}; " if near else ""
         return InputError(
-            f"This network has no site {name!r}{blocks}",
+            f"This network has no site {name!r}{more}",
             where=self._where,
-            fix=f"{perhaps}network.site_names(modules=True) lists every name",
+            fix=f"{perhaps}`polyseme sites NETWORK` lists them, and network.site_names(modules=True) in Python",
         )
 
     def _expand(self, templates: Mapping[str, str]) -> dict[str, str]:
