@@ -60,6 +60,17 @@ def test_an_effect_whose_interval_reaches_down_to_its_null_is_not_enough() -> No
     assert [verdict.status for verdict in judged.verdicts] == ["supported", "mixed"]
 
 
+def test_an_observed_loss_is_judged_by_its_own_interval_and_null():
+    noisy = effects([0.0001, 0.0001])
+    noisy.null[:] = [0.04, 0.06]  # of ΔCE, whose interval is 0.05 to 0.15
+    judged = judge(firings([30, 30]), noisy, specific([30, 30], one=[0.5, 0.5]), config=PLAIN, statistic="ce")
+    assert [verdict.status for verdict in judged.verdicts] == ["supported", "mixed"]
+    [[test], [other]] = ([e for e in v.evidence if "effect" in e.name] for v in judged.verdicts)
+    assert (test.name, test.null, other.null) == ("causal_effect", 0.04, 0.06)
+    assert "CE(ablated) − CE(clean)" in test.note
+    assert "KL" not in test.note
+
+
 def test_the_rule():
     n = [30, 30, 30, 30, 19, 30, 30]
     judged = judge(

@@ -262,7 +262,7 @@ def _judge(config: CalibrationConfig, planted: _Planted, mode: Mode, i: int) -> 
             controls={name: found.controls[name] for name in some},
             margins={name: found.margins[name] for name in some},
         )
-        judged = judge(firings, effects, specific, config=config.verdicts)
+        judged = judge(firings, effects, specific, config=config.verdicts, statistic=config.causal.statistic)
         statuses: list[Status] = [verdict.status for verdict in judged.verdicts]
         best: list[Status | None] = [
             _best([statuses[j] for j in np.flatnonzero(variable == v)]) for v in range(len(planted.module.kinds))

@@ -27,8 +27,9 @@ class LatentTable:
     - `site`, `seed`, `latent`: which one; `status`: its verdict; `missing`: with `insufficient_data`, why it has none.
     - `density`, `n_tokens`, `n_documents`: held-out vectors, tokens and documents where it fires.
     - `effect`, `effect_low`, `effect_high`, `null`: KL(clean ‖ ablated) in nats a firing token, its 95% interval, and
-      that of a random direction of equal norm; `p`, `p_corrected`: that the effect is above its null, alone and
-      corrected over the dictionary; `n_samples`, `n_sampled_documents`: what it rests on.
+      that of a random direction of equal norm; `p`, `p_corrected`: that the effect (with
+      `causal.statistic = "ce"` the `loss_effect`) is above its null, alone and corrected over the dictionary;
+      `n_samples`, `n_sampled_documents`: what it rests on.
     - `loss_effect`, `loss_effect_low`, `loss_effect_high`, `loss_null`: the same for the loss of the actual next token.
     - `causal_passed`, `specific_passed`: the two tests; False where one was not made.
     - `recurrence`: correlation with the best match in another seed's dictionary.

@@ -39,6 +39,8 @@ from polyseme.studies.bench import Bench
 from polyseme.studies.continuations import NEW_TOKENS, PROMPT_TOKENS
 
 MAX_POINTS = 2000
+_LOSSES = {"kl": "expected", "ce": "observed"}
+"""The loss that the causal test is made on."""
 _COMPARED = ("fvu", "fvu_ordinary", "l0", "cosine", "shrinkage", "shrinkage_ordinary", "dead_latents", "dense_latents")
 _COMPARED_SPLICES = ("ce_clean", "ce_patched", "ce_increase", "ce_recovered", "kl")
 _OF_A_PREDICTION = ("ce_patched", "ce_increase", "ce_recovered", "kl")
@@ -206,7 +208,7 @@ def _dictionary(findings: Findings, site: str) -> DictionaryReport:
         ),
         points=points[:: max(1, -(-len(points) // MAX_POINTS))],
         n_points=len(points),
-        effect_unit="nats of expected loss a firing token",
+        effect_unit=f"nats of {_LOSSES[findings.config.causal.statistic]} loss a firing token",
         massive=massive_at(findings, site),
     )
 
@@ -271,7 +273,9 @@ def _points(findings: Findings, site: str) -> tuple[LatentPoint, ...]:
     effects, specific = findings.effects.get(site), findings.specificity.get(site)
     if effects is None or specific is None:
         return ()
-    effect, margin = effects.kl - effects.null_kl, specific.smallest.value
+    expected = findings.config.causal.statistic == "kl"
+    effect = effects.kl - effects.null_kl if expected else effects.effect - effects.null
+    margin = specific.smallest.value
     return tuple(
         LatentPoint(latent=i, effect=float(effect[i]), margin=float(margin[i]), status=verdict.status)
         for i, verdict in enumerate(findings.verdicts[site].verdicts)

@@ -284,7 +284,14 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     for site in plain.sites:
         firings = real.readings.firings[site, plain.seeds[0]]
         scope: dict[str, str | int] = {"site": site, "seed": plain.seeds[0], "study": real.subject.label}
-        verdicts[site] = judge(firings, effects.get(site), specific.get(site), config=config.verdicts, scope=scope)
+        verdicts[site] = judge(
+            firings,
+            effects.get(site),
+            specific.get(site),
+            config=config.verdicts,
+            statistic=config.causal.statistic,
+            scope=scope,
+        )
         judging.update(len(verdicts))
     stable = stability_stage(real.readings, real.trained, plain.sites, plain.seeds, bench)
     return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)

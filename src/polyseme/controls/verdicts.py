@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -79,14 +80,16 @@ def judge(
     specificity: Specificity | None,
     *,
     config: VerdictConfig | None = None,
+    statistic: Literal["kl", "ce"] = "kl",
     scope: dict[str, str | int] | None = None,
 ) -> SiteVerdicts:
     """A verdict on every latent of a dictionary, with all the evidence it rests on.
 
     Two tests. Causal: ablating it moves the predictions more than an equal-norm random direction does, in expected
-    loss (KL): p ≤ alpha after Benjamini–Hochberg over the latents that the test is made on, and the effect's interval
-    lies above the null. Specific: for every control the margin's interval lies above `margin`, and the margin is at
-    least the control's `mirror_threshold`, found on the latents that the test is made on. Then
+    loss (KL; with `statistic="ce"` in observed loss): p ≤ alpha after Benjamini–Hochberg over the latents that the
+    test is made on, and the effect's interval lies above the null. Specific: for every control the margin's interval
+    lies above `margin`, and the margin is at least the control's `mirror_threshold`, found on the latents that the test
+    is made on. Then
 
     - supported: both tests pass;
     - mixed: exactly one does;
@@ -100,6 +103,7 @@ def judge(
         effects: their causal effects; None where the network predicts nothing, or none were asked for.
         specificity: their recurrence and margins; None without a second seed or a control.
         config: thresholds.
+        statistic: what the effects' p-values are of: the expected loss, or the observed one.
         scope: what the records say they were measured on.
 
     Raises:
@@ -117,7 +121,7 @@ def judge(
     least = config.min_documents
     few = f"fired in fewer than {least:,} held-out documents" if least > 1 else "fired in no held-out document"
     rare = (few, n_documents < least)
-    causal, causal_evidence = _causal(effects, rare, config)
+    causal, causal_evidence = _causal(effects, rare, config, statistic)
     specific, specific_evidence, thresholds = _specific(specificity, rare, config)
     # What the whole study lacks comes before what a latent lacks.
     whole = NO_PREDICTION if effects is None else "" if margins else NO_CONTROL
@@ -137,7 +141,7 @@ def judge(
                 threshold=config.min_documents,
                 passed=bool(n >= config.min_documents),
             ),
-            *([_observed(effects, i)] if effects else []),
+            *([_observed(effects, i)] if effects and statistic == "kl" else []),
         )
         verdicts.append(Verdict(status="insufficient_data" if missing else status, evidence=evidence, missing=missing))
     tests = {"causal_effect": causal, "model_specificity": specific}
@@ -157,7 +161,9 @@ def _first(reasons: Sequence[Reason], n_latents: int) -> Shaped[np.ndarray, " la
     return missing
 
 
-def _causal(effects: CausalEffects | None, rare: Reason, config: VerdictConfig) -> tuple[Outcome, list[Evidence]]:
+def _causal(
+    effects: CausalEffects | None, rare: Reason, config: VerdictConfig, statistic: Literal["kl", "ce"]
+) -> tuple[Outcome, list[Evidence]]:
     n_latents = len(rare[1])
     if effects is None:
         return Outcome(_first([(NO_PREDICTION, np.asarray(True))], n_latents), np.zeros(n_latents, dtype=bool)), []
@@ -170,21 +176,26 @@ def _causal(effects: CausalEffects | None, rare: Reason, config: VerdictConfig) 
         ~within_reach(p, effects.least_p, alpha=config.alpha),
     )
     corrected = benjamini_hochberg(p)
-    passed = (corrected <= config.alpha) & (effects.kl_low > effects.null_kl)
+    what, value, low, high, null = (
+        ("expected loss, KL(clean ‖ ablated)", effects.kl, effects.kl_low, effects.kl_high, effects.null_kl)
+        if statistic == "kl"
+        else ("observed loss, CE(ablated) − CE(clean)", effects.effect, effects.low, effects.high, effects.null)
+    )
+    passed = (corrected <= config.alpha) & (low > null)
     outcome = Outcome(_first([rare, unmeasured, beyond], n_latents), passed)
     evidence = [
         Evidence(
             name="causal_effect",
-            effect=float(effects.kl[i]),
-            interval=Interval(low=float(effects.kl_low[i]), high=float(effects.kl_high[i])),
-            null=float(effects.null_kl[i]),
+            effect=float(value[i]),
+            interval=Interval(low=float(low[i]), high=float(high[i])),
+            null=float(null[i]),
             n=int(effects.n_tokens[i]),
             n_unit="tokens",
             threshold=config.alpha,
             p_corrected=float(corrected[i]),
             passed=bool(passed[i]),
             made=bool(outcome.made[i]),
-            note=f"nats of expected loss, KL(clean ‖ ablated); tokens of {int(effects.n_documents[i])} documents; the "
+            note=f"nats of {what}; tokens of {int(effects.n_documents[i])} documents; the "
             "threshold is for the corrected p, and the interval must lie above the null too",
         )
         for i in range(n_latents)

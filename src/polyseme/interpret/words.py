@@ -201,7 +201,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Mean, over at most causal.n_samples of a latent's firing tokens, of what subtracting fᵢdᵢ there does to the "
         "prediction made there, by full forward passes: KL(clean ‖ ablated), which is the rise of the loss expected "
         "under the network's own predictions, and beside it the observed CE(x − fᵢdᵢ) − CE(x) of the actual next "
-        "token, a far noisier reading. Null: a random direction of equal norm at the same tokens.",
+        "token, a far noisier reading. The test is made on the first (on the second with causal.statistic = ce). "
+        "Null: a random direction of equal norm at the same tokens.",
     ),
     (
         "p corrected",
