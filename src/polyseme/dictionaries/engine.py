@@ -34,6 +34,7 @@ from polyseme.dictionaries.pieces import pieces
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.dictionaries.selection import Encoder
 from polyseme.dictionaries.workspace import room
+from polyseme.native.loops import check_offsets, check_places
 from polyseme.native.shield import shielded
 
 
@@ -124,9 +125,21 @@ class SparseDictionary:
         """The active latents of raw vectors, in units in which a write direction has norm 1.
 
         Raises:
-            InputError: when the vectors are not as wide as the dictionary.
+            InputError: when the vectors are not as wide as the dictionary, or one of them is not finite: none of its
+                latents is active or inactive, so it is named instead.
         """
-        encoder = self._encoder(self._normalised(x, "in"))
+        u = self._normalised(x, "in")
+        # A sum is finite only where all its terms are; finite terms whose sum overflows are looked at one by one.
+        if not bool(torch.isfinite(u.sum())):
+            bad = (~torch.isfinite(u)).any(dim=1).nonzero().view(-1)
+            if len(bad):
+                which = f"{len(bad)} of {len(x)} vectors, row {int(bad[0])} the first"
+                raise InputError(
+                    f"{which}, hold NaN, infinities or numbers too large",
+                    where="encode",
+                    fix="leave those rows out, x[torch.isfinite(x).all(1)], or read the network in float32",
+                )
+        encoder = self._encoder(u)
         entries = self._activation.select(encoder, training=False)
         assert entries is not None, "an inference selection is always sparse"
         values, indices, offsets = self._activation.values(entries, encoder.bias), entries.indices, entries.offsets
@@ -140,10 +153,11 @@ class SparseDictionary:
     @shielded
     @torch.no_grad()
     def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
-        """The raw vectors that latents stand for: Σ z_i × write_directions[i] + bias.
+        """The raw vectors that latents stand for: Σ z_i × write_directions[i] + bias; a row with an entry that is not
+        finite is not finite, and changes no other.
 
         Raises:
-            InputError: when the latents are another dictionary's.
+            InputError: when the latents are another dictionary's, or no latents.
         """
         if z.n_latents != self.n_latents:
             raise InputError(
@@ -151,8 +165,16 @@ class SparseDictionary:
                 where="decode",
                 fix="decode latents with the dictionary that encoded them",
             )
-        W_dec, indices = self._parameters["W_dec"], z.indices.to(torch.int32)
-        values = z.values.to(W_dec.dtype)
+        if z.values.shape != z.indices.shape or z.values.dim() != 1 or z.offsets.dim() != 1:
+            raise InputError(
+                f"{list(z.values.shape)} values for {list(z.indices.shape)} indices",
+                where="decode",
+                fix="give each entry a value and a latent",
+            )
+        check_places("decode, latents", z.indices, self.n_latents)
+        check_offsets("decode, offsets", z.offsets, len(z.indices))
+        W_dec, indices = self._parameters["W_dec"], z.indices.to(torch.int32).contiguous()
+        values = z.values.to(W_dec.dtype).contiguous()
         if not self._activation.unit_norm:
             values = values / self._norms()[indices]
         bias = self._buffers["scale_out"] * self._parameters["b_dec"] + self._buffers["centre_out"]

@@ -1,6 +1,7 @@
 """A dictionary on disk: `dictionary.json` (what it is) and `dictionary.safetensors` (weights for raw activations)."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.dictionaries.activation import DictionaryBase
 from polyseme.dictionaries.engine import SparseDictionary
 from polyseme.native.shield import shielded
-from polyseme.store import load_json, load_tensors, save_json, save_tensors
+from polyseme.store import load_json, load_tensors, save_json, save_tensors, sha256
 
 SCHEMA = 1
+LARGEST = 1e15
+"""Of a weight: beyond it products overflow."""
 _KIND = "polyseme dictionary"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -32,6 +35,7 @@ def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -
         "d_in": dictionary.d_in,
         "d_out": dictionary.d_out if dictionary.is_transcoder else None,
         "dtype": str(tensors["b_dec"].dtype).removeprefix("torch."),
+        "sha256": sha256(folder / "dictionary.safetensors"),
         "metadata": metadata,
     }
     save_json(folder / "dictionary.json", record)
@@ -51,8 +55,12 @@ def load(folder: Path, parse: Callable[[Any], DictionaryBase], device: torch.dev
         if not isinstance(width, int) or width < 1:
             raise DamagedArtifact(f"a width of {width!r}", where=str(where), fix="save it again")
     path = folder / "dictionary.safetensors"
+    _check_sum(path, record.get("sha256"))
     tensors = load_tensors(path)
     n_latents = config.width(d_in)
+    k = config.model_dump().get("k")
+    if k is not None and k > n_latents:
+        raise DamagedArtifact(f"k = {k} of {n_latents} latents", where=str(where), fix="save the dictionary again")
     # Checked against the file before anything is built, so that a false record cannot ask for all the memory.
     _expect(path, "W_dec", tensors.get("W_dec"), (n_latents, d_out or d_in), dtype)
     dictionary = config.build(d_in, d_out, seed=None, device=device, dtype=dtype)
@@ -62,7 +70,42 @@ def load(folder: Path, parse: Callable[[Any], DictionaryBase], device: torch.dev
     for name, weight in weights.items():
         _expect(path, name, tensors.get(name), tuple(weight.shape), dtype)
         weight.copy_(tensors[name])
+    if problem := _impossible(weights):
+        raise DamagedArtifact(problem, where=str(path), fix="save the dictionary again, from weights that are sound")
     return dictionary
+
+
+def _check_sum(path: Path, wanted: object) -> None:
+    if wanted is None:
+        warnings.warn(
+            f"{path} was saved without a checksum, so that damage to its numbers would not show; save it again",
+            stacklevel=5,
+        )
+    elif not path.is_file():
+        raise DamagedArtifact("the weights are missing", where=str(path), fix="save the dictionary again")
+    elif sha256(path) != wanted:
+        raise DamagedArtifact("the weights fail their checksum", where=str(path), fix="copy or save them again")
+
+
+def _impossible(weights: Mapping[str, Tensor]) -> str | None:
+    """What no dictionary that was saved here can hold; None where there is nothing."""
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            return f"tensor {name} holds NaN or infinities"
+        if tensor.numel() and float(tensor.abs().max()) > LARGEST:
+            return f"tensor {name} holds numbers beyond {LARGEST:g}"
+    norms = torch.linalg.vector_norm(weights["W_dec"].double(), dim=1)
+    wrong = ((norms - 1).abs() > 1e-2) & (norms > 0)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        return f"row {row} of W_dec has norm {float(norms[row]):.3g}, not 1"
+    for name in ("log_threshold", "r_mag"):
+        if name in weights and float(weights[name].abs().max()) > 80:
+            return f"tensor {name} holds logarithms of numbers beyond any activation"
+    threshold = weights.get("threshold")
+    if threshold is not None and float(threshold) < 0 and float(threshold) != -1:
+        return f"the threshold is {float(threshold):.3g}"
+    return None
 
 
 def read_record(folder: Path) -> dict[str, Any]:

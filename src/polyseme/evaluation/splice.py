@@ -360,7 +360,16 @@ def _patch(
             position = torch.arange(x.shape[1]).expand(x.shape[:2])[counted]
             at = at.clone()
             at[counted.to(x.device)] = trained_on.mask(x[counted.to(x.device)].float(), position)
-        out[at] = dictionary.decode(dictionary.encode(x[at].float())).to(x.dtype)
+        vectors = x[at].float()
+        sound = torch.isfinite(vectors).all(dim=1)
+        if bool(sound.all()):
+            out[at] = dictionary.decode(dictionary.encode(vectors)).to(x.dtype)
+            return out
+        # What an edit before this one has made overflow has no reconstruction: its loss is not measured.
+        made = torch.full((len(vectors), dictionary.d_out), torch.nan, dtype=torch.float32, device=x.device)
+        if bool(sound.any()):
+            made[sound] = dictionary.decode(dictionary.encode(vectors[sound])).to(made)
+        out[at] = made.to(x.dtype)
         return out
 
     return edit
