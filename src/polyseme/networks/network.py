@@ -249,6 +249,7 @@ class Network:
                 widths[name] = width
         return widths
 
+    @shielded
     def survey(
         self, sites: Sequence[str | Site], tokens: Int[Tensor, "batch position"] | None = None
     ) -> dict[Site, Seen]:
