@@ -129,3 +129,16 @@ def test_the_table_shows_what_failed_and_why() -> None:
     text = markdown([result])
     assert "| x | 1 ± 0.1 | derived | 1 [0.95, 1.05] | 3 networks | pass |" in text
     assert "**superposition, y**: twice as much" in text
+
+
+def test_a_saved_toy_with_weights_that_are_not_finite_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    config = toy_type("probe_steering")()
+    save_toy(tmp_path, "probe_steering", config, config.train(Silent())[0])
+    load_toy(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="holds NaN or infinities"):
+        load_toy(tmp_path)

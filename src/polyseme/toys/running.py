@@ -1,6 +1,5 @@
 """Running toys: checks with their results kept, trained networks on disk, and the table of what was found."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
 from polyseme.native.shield import shielded
-from polyseme.store import Artifact, Store, load_tensors, save_json, save_tensors
+from polyseme.store import Artifact, Store, load_json, load_tensors, save_json, save_tensors
 from polyseme.toys import TOYS
 from polyseme.toys.checks import Check, Cost, Experiment
 from polyseme.toys.source import source_hash
@@ -146,18 +145,21 @@ def load_toy(folder: Path) -> tuple[nn.Module, Toy]:
     """A saved toy's network and its config.
 
     Raises:
-        InputError: the folder holds no toy, or one of another version.
+        InputError: the folder holds no toy, one of another version, or one whose weights are not finite.
     """
     from pydantic import ValidationError
-    from safetensors.torch import load_file
 
     try:
-        about: dict[str, Any] = json.loads((folder / "toy.json").read_bytes())
+        about: dict[str, Any] = load_json(folder / "toy.json")
         kind: Any = toy_type(about["toy"])
         config: Toy = kind.model_validate(about["config"])
         module = config.build()
-        module.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, ValidationError) as error:
+        tensors = load_tensors(folder / "model.safetensors")
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"tensor {name} holds NaN or infinities")
+        module.load_state_dict(tensors)
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, ValidationError) as error:
         raise InputError(
             f"this is not a saved toy ({error})", where=str(folder), fix="train it again with `polyseme toys train`"
         ) from error
