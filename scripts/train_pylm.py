@@ -109,7 +109,9 @@ def windows(out: Path, split: str) -> Windows:
         return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     packed = pack(documents(split), encode, context=CONTEXT, prefix=tokenizer.bos_token_id)
-    np.savez(cache, **{k: np.array(v) for k, v in vars(packed).items()})
+    whole = cache.with_suffix(".new.npz")  # an interrupt while it is written leaves no half of it under its name
+    np.savez(whole, **{k: np.array(v) for k, v in vars(packed).items()})
+    os.replace(whole, cache)
     return packed
 
 
