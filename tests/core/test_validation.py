@@ -50,7 +50,7 @@ class Nameless:
         ({None: 2}, "the key none is not a string"),
         ({("a", "b"): 2}, "the key a tuple is not a string"),
         ({"network": {1: 2}}, "the key 1 is not a string"),
-        ({"network": {"source": nn.Linear(2, 2)}}, "network.source: must be a valid string"),
+        ({"network": {"source": nn.Linear(2, 2)}}, "network.source: is a module, and a study names its network"),
         ({"network": nn.Linear(2, 2)}, "network: must be"),
         ({"network": Nameless()}, "network: must be"),
         ({"training": {"lr": math.nan}}, "training.lr: must be a finite number (given: nan)"),
