@@ -76,9 +76,9 @@ class Nameless:
         ({"dictionary": {"architecture": "topk", "n_latents": 8, "k": 9}}, "`dictionary.k` is 9"),
         ({"dictionary": {"architecture": "batch_topk", "n_latents": 8, "k": 8.5}}, "`dictionary.k` is 8.5"),
         ({"dictionary": {"architecture": "matryoshka", "n_latents": 8, "k": 9}}, "`dictionary.k` is 9"),
-        (None, "must be a valid dictionary"),
-        ([("name", "a")], "must be a valid dictionary"),
-        (5, "must be a valid dictionary"),
+        (None, "must be a table of fields"),
+        ([("name", "a")], "must be a table of fields"),
+        (5, "must be a table of fields"),
     ],
 )
 def test_a_bad_mapping_is_one_sentence(value: Any, says: str) -> None:

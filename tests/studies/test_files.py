@@ -101,8 +101,8 @@ def test_what_is_nested_deeply_is_refused_in_little_memory(text: str, tmp_path: 
         # Other types.
         ("name = 1979-05-27", "name: must be a valid string"),
         ("shown = 07:32:00", "shown: must be a valid integer"),
-        ("sites = 'blocks.0.resid_post'", "sites: must be a valid tuple"),
-        ("sites = {a = 1}", "sites: must be a valid tuple"),
+        ("sites = 'blocks.0.resid_post'", "sites: must be a list"),
+        ("sites = {a = 1}", "sites: must be a list"),
         ("network = 3", "network: must be"),
         ("[name]\nx = 1", "name: must be a valid string"),
         ("[[network]]\nsource = 'pylm'", "network: must be"),

@@ -19,7 +19,7 @@ class InputError(ValueError):
         if where:
             parts.append(f"Where: {where}.")
         if fix:
-            parts.append(f"Fix: {fix}{'' if fix.endswith('.') else '.'}")
+            parts.append(f"Fix: {fix}{'' if fix.endswith(('.', '?')) else '.'}")
         super().__init__(" ".join(parts))
 
 

@@ -21,6 +21,15 @@ MAX_TEXT = 100_000
 """Characters of one string."""
 MAX_PROBLEMS = 6
 """Problems an error names; the others are counted."""
+_TABLE = "must be a table of fields (in Python a mapping)"
+_KINDS = {
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": _TABLE,
+    "model_type": _TABLE,
+    "model_attributes_type": _TABLE,
+}
+"""What pydantic says in Python's terms, in those of a study file."""
 _MAX_SHOWN = 80
 """Characters of a value or a key in an error."""
 
@@ -150,7 +159,8 @@ def _worded(place: str, problem: Mapping[str, Any], value: Any, model: type[Base
             hint = f"nearest: {near[0]}; " if near else ""
             return f"{place}.{discriminator}: there is no {cut(str(tag))!r} ({hint}one of {', '.join(tags)})"
         case _:
-            said = cut(str(problem["msg"]).removeprefix("Value error, "), 300).replace("Input should be", "must be")
+            said = _KINDS.get(problem["type"]) or cut(str(problem["msg"]).removeprefix("Value error, "), 300)
+            said = said.replace("Input should be", "must be")
             scalar = isinstance(given, str | int | float) or given is None
             return f"{place}: {said}".removeprefix(": ") + (f" (given: {shown(given)})" if scalar else "")
 
