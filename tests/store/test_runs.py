@@ -128,6 +128,9 @@ def test_runs_are_looked_up_and_never_joined(tmp_path):
     assert find_run(runs, first.id).path == first.path
     assert find_run(runs, "oth").path == other.path
     assert find_run(runs, second.id[:10]).path == second.path
+    longer = opened(runs, "other-bare", {"a": 1})
+    assert find_run(runs, "other").path == other.path  # its name, though another's begins with it
+    assert find_run(runs, "other-b").path == longer.path
     with pytest.raises(InputError, match=f"start of 2 runs.*{min(first.id, second.id)}"):
         find_run(runs, "demo")
     with pytest.raises(InputError, match=f"did you mean .*{other.id}"):

@@ -64,6 +64,7 @@ LAYOUTS = {
 
 
 @shielded
+@torch.no_grad()
 def head_maps(network: Network) -> list[Maps]:
     """The value and output maps of every layer.
 
@@ -92,6 +93,7 @@ def head_maps(network: Network) -> list[Maps]:
 
 
 @shielded
+@torch.no_grad()
 def copying_scores(network: Network) -> Float[Tensor, "layer head"]:
     """Σλ / Σ|λ| over the eigenvalues of each head's full OV circuit W_E W_V W_O W_U; 1 for a head that only copies.
 

@@ -367,7 +367,9 @@ def _is_run(path: Path) -> bool:
 
 
 def find_run(runs: Path, text: str) -> Run:
-    """The run with this id, or whose id alone starts with `text`; looked up in the listing, never joined to a path.
+    """The run of this id, of this study's name, or whose id starts with `text`, if it is the only one.
+
+    It is looked up in the listing and never joined to a path.
 
     Raises:
         InputError: none (with the nearest ids) or several.
@@ -375,6 +377,7 @@ def find_run(runs: Path, text: str) -> Run:
     known = [(run.id, run) for run in list_runs(runs)]
     named = {name: run for run_id, run in known for name in (run_id, run.path.name)}
     exact = [run for _, run in known if run.path.name == text] or [run for run_id, run in known if run_id == text]
+    exact = exact or [run for run_id, run in known if run_id.rpartition("-")[0] == text]
     if len(exact) == 1:
         return exact[0]
     starting = {run.path: run for name, run in named.items() if text and name.startswith(text)}

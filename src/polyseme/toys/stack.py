@@ -32,7 +32,7 @@ class OptimiserConfig(Config):
     """AdamW and its schedule."""
 
     steps: Count = 10_000
-    lr: float = Field(default=1e-3, ge=0, le=10)
+    lr: float = Field(default=1e-3, ge=0, le=1e6)
     weight_decay: float = Field(default=0.01, ge=0, le=1e3)
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     warmup: int = Field(default=0, ge=0, le=10**12)
