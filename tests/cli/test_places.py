@@ -1,5 +1,6 @@
 """Places that cannot be, may not be written, or were moved: one sentence before any work, or the right answer."""
 
+import importlib
 import json
 import os
 import shutil
@@ -30,6 +31,11 @@ def as_nobody(work: Callable[[], int]) -> int:
     """The exit status of the work done by a user whom permissions bind."""
     if os.getuid() != 0:
         return work()
+    # Before the user changes: root's own installation of Python may not be readable for others.
+    for name in ("polyseme.cli.commands", "polyseme.cli.console", "polyseme.cli.summary", "polyseme.controls.study"):
+        importlib.import_module(name)
+    for name in ("colorsys", "rich.table", "tomllib"):
+        importlib.import_module(name)
     child = os.fork()
     if child == 0:
         status = 99

@@ -212,7 +212,7 @@ def test_an_encoder_is_told_what_could_be_tested():
     assert said[0] == "No latent was judged (no causal effect: the network does not predict the next token)."
     assert said[1] == (
         "One test alone says: 188 of 1,000 latents are matched better by another seed's dictionary than by any "
-        "control's, beyond the FDR threshold."
+        "control's, by at least the FDR threshold."
     )
     assert "planted" not in " ".join(said)  # no rate of a procedure that was not run
 

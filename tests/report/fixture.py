@@ -442,6 +442,8 @@ def bare_report(**changes: object) -> StudyReport:
             "stability": None,
             "training": (),
             "points": (),
+            "thresholds": (),
+            "tests": (),
         }
     )
     bare: dict[str, object] = {
