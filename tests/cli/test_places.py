@@ -34,7 +34,7 @@ def as_nobody(work: Callable[[], int]) -> int:
     # Before the user changes: root's own installation of Python may not be readable for others.
     for name in ("polyseme.cli.commands", "polyseme.cli.console", "polyseme.cli.summary", "polyseme.controls.study"):
         importlib.import_module(name)
-    for name in ("colorsys", "rich.table", "tomllib"):
+    for name in ("colorsys", "encodings.utf_8_sig", "importlib.readers", "rich.table", "tomllib"):
         importlib.import_module(name)
     child = os.fork()
     if child == 0:
