@@ -18,14 +18,6 @@ from tests import tiny
 from tests.networks.architectures import made
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gpt2")
-    tiny.tiny_gpt2().save_pretrained(folder)
-    tiny.tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "network"))

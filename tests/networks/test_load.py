@@ -16,14 +16,6 @@ from tests import tiny
 TOKENS = torch.arange(1, 15).reshape(2, 7)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gpt2")
-    tiny.tiny_gpt2().save_pretrained(folder)
-    tiny.tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
 def copied(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target / "copy"))
 

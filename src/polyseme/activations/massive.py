@@ -27,7 +27,7 @@ FACTOR = 10.0
 MOST = 0.05
 """Where a larger share of the vectors lies beyond, they are no exceptions, and none is massive."""
 TELLING_SHARE = 0.1
-"""Share of the variance from which massive vectors are told."""
+"""Share of the variance from which massive vectors are reported."""
 CENTRE_ROWS = 2048
 """Vectors that the centre is taken from, the first of the sample."""
 SAMPLE = 50_000
@@ -61,7 +61,7 @@ class Ordinary:
 
     @property
     def keeps_all(self) -> bool:
-        """True where nothing is told apart."""
+        """True where every vector is ordinary."""
         return math.isinf(self.limit) and self.positions == 0
 
     @property
@@ -92,7 +92,7 @@ class Massive(Record):
     share: Number
     """Their share of Σ‖x − c‖²."""
     median: Number
-    """Of the distances that are not 0."""
+    """Median of the distances that are not 0."""
     largest: Number
     positions: tuple[tuple[int, int], ...] = ()
     """Positions in the window at which most of them stand, and how many stand there."""
