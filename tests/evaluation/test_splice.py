@@ -240,8 +240,9 @@ def test_a_network_that_predicts_no_better_than_a_uniform_guess_has_no_loss_to_r
         assert math.isnan(record.value)
         assert record.interval is not None
         assert math.isnan(record.interval.low)
-        note = "not measured: the network's own loss of 5.71 nats/token is no better than a uniform guess (ln V = 3)"
-        assert record.details["note"] == f"{note}, so there is no loss to recover"
+        note = record.details["note"]
+        assert note.startswith("not measured: the network's own loss of 5.71 [")
+        assert note.endswith("is no better than a uniform guess (ln V = 3.00 nats), so there is no loss to recover")
         assert record.details["ce_clean"] == found["ce_clean", "joint"].value
     assert found["ce_clean", "joint"].value > math.log(VOCABULARY)
 
@@ -257,4 +258,4 @@ def test_an_ablation_that_costs_nothing_leaves_nothing_to_recover():
 
     found = measure({FIRST: Identity()}, network=Still(), means={FIRST: torch.ones(WIDTH)})
     note = found["ce_recovered mean", "joint"].details["note"]
-    assert note == "not measured: the ablation costs 0 [0, 0] nats/token, so there is no loss to recover"
+    assert note == "not measured: the ablation costs 0.00 [0.00, 0.00] nats/token, so there is no loss to recover"

@@ -137,6 +137,11 @@ def test_one_held_out_document_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "objects").glob("dictionaries-*"))
     alone = polyseme.study({**config, "controls": []}, root=tmp_path)
     assert alone.verdict_counts["insufficient_data"] == 64
+    faithfulness = alone.data.faithfulness
+    assert faithfulness is not None
+    bounds, recovered = faithfulness.notes
+    assert bounds.startswith("These losses are of 1 held-out document, too few for intervals (6 are needed)")
+    assert "(1 document, too few for an interval) is no" in recovered
 
 
 def test_every_selection_of_the_report_says_of_how_many(judged: polyseme.StudyResult) -> None:
@@ -165,6 +170,7 @@ def test_a_network_that_predicts_nothing_is_not_called_better_or_worse(judged: p
     assert all("is not compared" in control.note for control in judged.data.summary.controls)
     assert judged.data.faithfulness is not None
     assert len(judged.data.faithfulness.notes) == 1
+    assert "too few" not in judged.data.faithfulness.notes[0]
     page = judged.report.read_text()
     assert page.count("not compared") >= 2
     assert "CE recovered was not measured: the network&#39;s own loss" in page

@@ -13,6 +13,7 @@ from polyseme.controls.report_massive import massive_at
 from polyseme.controls.shipped import shipped_calibration
 from polyseme.controls.study import Findings, Measured, shortfalls_of
 from polyseme.core.records import STATUSES, MetricRecord, Status
+from polyseme.core.stats import least_documents
 from polyseme.core.text import visible
 from polyseme.evaluation import DocumentSums, Rung, compute_equivalent, density_histogram, gap
 from polyseme.evaluation.sums import predicts_nothing
@@ -321,11 +322,21 @@ def _faithfulness(findings: Findings) -> Faithfulness:
     return Faithfulness(
         single=single,
         joint=joint,
-        notes=tuple(_unrecovered([*single, *([joint] if joint else [])])),
+        notes=(*_unbounded(single), *_unrecovered([*single, *([joint] if joint else [])])),
         interaction=found("ce_interaction", "joint") if several else None,
         ladder=tuple((f"{rung.n_parameters / 1e6:.2f} M", float(rung.n_parameters), rung.ce) for rung in ladder),
         n_parameters=parameters,
     )
+
+
+def _unbounded(rows: Sequence[SpliceRow]) -> Iterator[str]:
+    """That losses have no intervals where there are too few documents for any."""
+    n = max((int(row.ce_clean.details.get("n_documents", 0)) for row in rows), default=0)
+    if 0 < n < least_documents():
+        yield (
+            f"These losses are of {n} held-out document{'s' if n > 1 else ''}, too few for intervals "
+            f"({least_documents()} are needed): how far they depend on the choice of documents is not known."
+        )
 
 
 def _unrecovered(rows: Sequence[SpliceRow]) -> Iterator[str]:

@@ -16,11 +16,13 @@ from jaxtyping import Float, Int
 
 from polyseme.core.errors import DamagedArtifact
 from polyseme.core.records import Better, Interval, MetricRecord
-from polyseme.core.stats import bootstrap_documents
+from polyseme.core.stats import bootstrap_documents, least_documents
 from polyseme.store import load_array, load_json, save_array, save_json
 
 Values = Float[np.ndarray, " resample"]
 NOT_MEASURED = Interval(low=math.nan, high=math.nan)
+NEGLIGIBLE = 0.01
+"""A loss without an interval differs from another one where the difference is more than this share of it."""
 
 
 @dataclass(frozen=True)
@@ -97,40 +99,75 @@ def _nothing_to_recover(entry: "DocumentSums", seed: int, n_resamples: int) -> s
 
     The cost must be positive by more than half the width of its interval: the ratio's own interval is bounded where
     the cost's leaves out 0 (Fieller 1954, Some problems in interval estimation), and of use some way from there.
+    With too few documents for an interval, the cost must be positive in every one of them, and their mean cost more
+    than `NEGLIGIBLE` times the network's own loss.
     """
     broken = predicts_nothing(entry, seed=seed, n_resamples=n_resamples)
     if broken:
         return f"{broken}, so there is no loss to recover"
-    cost = replace(entry, finish="ratio", parameters={**entry.parameters, **_per_token(entry, "denominator")})
+    cost = replace(
+        entry, finish="ratio", parameters={**entry.parameters, **_per_token(entry.parameters["denominator"])}
+    )
     value, interval = interval_of(cost.sums, cost.values, "ratio", seed=seed, n_resamples=n_resamples)
-    unsure = not math.isnan(interval.low) and interval.low <= (interval.high - interval.low) / 2
-    if not math.isnan(value) and (value <= 0 or unsure):
-        bounds = "" if math.isnan(interval.low) else f" [{interval.low:.3g}, {interval.high:.3g}]"
-        return f"the ablation costs {value:.3g}{bounds} nats/token, so there is no loss to recover"
-    return ""
+    costs = f"the ablation costs {_nats(entry, value, interval)}"
+    if value <= 0 or interval.low <= (interval.high - interval.low) / 2:
+        return f"{costs}, so there is no loss to recover"
+    if math.isnan(value) or len(entry.sums) >= least_documents():
+        return ""
+    own = _own_loss(entry, seed=seed, n_resamples=n_resamples)
+    if own is not None and value <= NEGLIGIBLE * own[0]:
+        return f"{costs}, at most {NEGLIGIBLE:.0%} of the network's own {own[0]:.2f}, so no loss to recover is shown"
+    free = int((cost.values(cost.sums) <= 0).sum())
+    return f"{costs}, and nothing in {free} of them, so no loss to recover is shown" if free else ""
 
 
-def _per_token(entry: "DocumentSums", part: str) -> dict[str, Any]:
-    return {"numerator": entry.parameters[part], "denominator": {"n": 1.0}}
+def _per_token(weights: Mapping[str, float]) -> dict[str, Any]:
+    return {"numerator": weights, "denominator": {"n": 1.0}}
 
 
 def predicts_nothing(entry: "DocumentSums", *, seed: int = 0, n_resamples: int = 1000) -> str:
     """Why losses of this network say nothing: it predicts no better than a uniform guess; empty where it does.
 
+    The upper end of its loss's interval must lie below ln V; with too few documents for an interval, the loss itself
+    must, by more than `NEGLIGIBLE` times ln V.
+
     Args:
-        entry: a metric with a column `ce_clean` and the parameter `uniform`, the loss of a uniform guess.
+        entry: a metric with a column `ce_clean` and the parameter `uniform`, the loss ln V of a uniform guess.
         seed: of the resampling.
         n_resamples: bootstrap replicates.
     """
     uniform = entry.parameters.get("uniform")
-    if uniform is None or "ce_clean" not in entry.columns:
+    own = _own_loss(entry, seed=seed, n_resamples=n_resamples)
+    if uniform is None or own is None:
         return ""
-    parameters = {"numerator": {"ce_clean": 1.0}, "denominator": {"n": 1.0}}
-    clean = replace(entry, finish="ratio", parameters=parameters)
-    value, interval = interval_of(clean.sums, clean.values, "ratio", seed=seed, n_resamples=n_resamples)
-    if max(value, -math.inf if math.isnan(interval.high) else interval.high) < uniform or math.isnan(value):
+    value, interval = own
+    highest = value + NEGLIGIBLE * uniform if math.isnan(interval.high) else max(value, interval.high)
+    if highest < uniform or math.isnan(value):
         return ""
-    return f"the network's own loss of {value:.3g} nats/token is no better than a uniform guess (ln V = {uniform:.3g})"
+    better = "no better" if value >= uniform else "not shown to be better"
+    loss = f"the network's own loss of {_nats(entry, value, interval)}"
+    return f"{loss} is {better} than a uniform guess (ln V = {uniform:.2f} nats)"
+
+
+def _own_loss(entry: "DocumentSums", *, seed: int, n_resamples: int) -> tuple[float, Interval] | None:
+    """The loss of the unedited network per token; None where the entry does not hold it."""
+    if "ce_clean" not in entry.columns:
+        return None
+    clean = replace(entry, finish="ratio", parameters=_per_token({"ce_clean": 1.0}))
+    return interval_of(clean.sums, clean.values, "ratio", seed=seed, n_resamples=n_resamples)
+
+
+def _nats(entry: "DocumentSums", value: float, interval: Interval) -> str:
+    """A mean loss with its interval, or with the reason why it has none."""
+
+    def written(x: float) -> str:
+        return (f"{x:.2f}" if x == 0 or abs(x) >= 0.1 else f"{x:.2g}").replace("-", "−")
+
+    n = len(entry.sums)
+    if n < least_documents():
+        return f"{written(value)} nats/token ({n} document{'s' if n > 1 else ''}, too few for an interval)"
+    bounds = "" if math.isnan(interval.low) else f" [{written(interval.low)}, {written(interval.high)}]"
+    return f"{written(value)}{bounds} nats/token"
 
 
 FINISHES: dict[str, Finish] = {

@@ -270,7 +270,7 @@ class Faithfulness(Record):
     n_parameters: Number = float("nan")
     """Of the studied network."""
     notes: tuple[str, ...] = ()
-    """Why a number was not measured, one sentence each."""
+    """Why a number, or its interval, was not measured; one sentence each."""
 
 
 class Continuation(Record):
