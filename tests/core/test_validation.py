@@ -73,9 +73,18 @@ class Nameless:
         ),
         ({"controls": [{"kind": "gausian"}]}, "controls.0.kind: there is no 'gausian' (nearest: gaussian_reinit;"),
         ({"network": {"reinit": {"kind": "spectrum", "sed": 1}}}, "'network.reinit.sed' (nearest: seed"),
-        ({"dictionary": {"architecture": "topk", "n_latents": 8, "k": 9}}, "`dictionary.k` is 9"),
-        ({"dictionary": {"architecture": "batch_topk", "n_latents": 8, "k": 8.5}}, "`dictionary.k` is 8.5"),
-        ({"dictionary": {"architecture": "matryoshka", "n_latents": 8, "k": 9}}, "`dictionary.k` is 9"),
+        (
+            {"dictionary": {"architecture": "topk", "n_latents": 8, "k": 9}},
+            "8 latents cannot keep k = 9 of them active: set k to 8 or less",
+        ),
+        (
+            {"dictionary": {"architecture": "batch_topk", "n_latents": 8, "k": 8.5}},
+            "8 latents cannot keep k = 8.5 of them active",
+        ),
+        (
+            {"dictionary": {"architecture": "matryoshka", "n_latents": 8, "k": 9}},
+            "8 latents cannot keep k = 9 of them active: set k to 8 or less",
+        ),
         (None, "must be a table of fields"),
         ([("name", "a")], "must be a table of fields"),
         (5, "must be a table of fields"),

@@ -73,7 +73,33 @@ def test_the_table_holds_every_architecture():
         MatryoshkaConfig(prefixes=(0.5, 0.25, 1.0))
     with pytest.raises(ValidationError):
         TopKConfig(k=0)
-    assert TopKConfig(expansion=4).build(6, seed=0).n_latents == 24
+    assert TopKConfig(expansion=4, k=8).build(6, seed=0).n_latents == 24
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_sparsity_is_set_by_k_or_bought_with_a_penalty(name):
+    config = ARCHITECTURES[name]
+    by_k = "k" in config.model_fields
+    assert by_k != ("coefficient" in config.model_fields)
+    made = config.model_validate({"n_latents": 8, **({"k": 3} if by_k else {"coefficient": 0.25})})
+    for each in (made, made.build(5, seed=0)):
+        assert (each.active_latents, each.penalty) == ((3, None) if by_k else (None, 0.25))
+        assert each.has_coefficient != by_k
+
+
+@pytest.mark.parametrize("size", [{"n_latents": 10}, {"expansion": 2}])
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_no_dictionary_is_built_to_keep_more_latents_than_it_has(name, size):
+    config = ARCHITECTURES[name]
+    if "k" not in config.model_fields:
+        assert config.model_validate(size).build(5, seed=0).n_latents == 10
+        return
+    assert config.model_validate({**size, "k": 10}).build(5, seed=0).n_latents == 10
+    for seed in (0, None):
+        with pytest.raises(InputError, match="10 latents cannot keep k = 11 of them active") as caught:
+            config.model_validate({**size, "k": 11}).build(5, seed=seed)
+        assert caught.value.where == "dictionary.k"
+        assert "10 or less" in (caught.value.fix or "")
 
 
 @pytest.mark.parametrize(("name", "port"), ALL)
@@ -288,7 +314,7 @@ def test_the_same_seed_and_data_give_the_same_bits_also_after_restoring_tensors(
 
 
 @settings(max_examples=15, deadline=None)
-@given(k=st.integers(1, 40), rows=st.integers(1, 20), seed=st.integers(0, 99))
+@given(k=st.integers(1, 32), rows=st.integers(1, 20), seed=st.integers(0, 99))
 def test_topk_has_at_most_k_and_batch_topk_k_on_average(k, rows, seed):
     x = vectors(rows, 6, seed)
     z = TopKConfig(n_latents=32, k=k).build(6, seed=seed).encode(x)

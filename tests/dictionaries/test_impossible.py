@@ -114,7 +114,7 @@ def test_weights_that_no_training_makes_are_refused(name, change, message, tmp_p
 def test_more_active_latents_than_there_are_is_refused(name, tmp_path):
     save_dictionary(tmp_path, of(name))
     changed(tmp_path, lambda _: None, config={"k": 33})
-    with pytest.raises(DamagedArtifact, match="k = 33 of 32 latents"):
+    with pytest.raises(DamagedArtifact, match="32 latents cannot keep k = 33 of them active"):
         load_dictionary(tmp_path)
     changed(tmp_path, lambda _: None, config={"k": 10**12})
     with pytest.raises(DamagedArtifact):

@@ -11,9 +11,16 @@ from polyseme.controls.gaussian import GaussianReinit
 from polyseme.controls.planted import NON_FEATURES, Counts, PlantedNetwork
 from polyseme.controls.shipped import shipped_calibration, shipped_report
 from polyseme.controls.verdicts import VerdictConfig
+from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES
+from polyseme.core.validation import validate_config
 
 COUNTS = Counts(feature=6, hidden=4, bystander=3, input=4)
+
+
+def test_more_active_latents_than_there_are_is_refused_before_anything_is_planted():
+    with pytest.raises(InputError, match="8 latents cannot keep k = 9 of them active"):
+        validate_config({"n_latents": 8, "k": 9}, CalibrationConfig, where="here")
 
 
 def planted(seed=0, **given):

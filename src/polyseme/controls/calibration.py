@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -66,6 +66,16 @@ class CalibrationConfig(Config):
     seed: Seed = 0
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
+
+    @model_validator(mode="after")
+    def _k_possible(self) -> "CalibrationConfig":
+        self.dictionary.width(D)
+        return self
+
+    @property
+    def dictionary(self) -> TopKConfig:
+        """What is trained on every planted network and control."""
+        return TopKConfig(n_latents=self.n_latents, k=self.k)
 
     @property
     def counts(self) -> Counts:
@@ -284,7 +294,7 @@ def _trained(config: CalibrationConfig, planted: _Planted, seed: int) -> _Dictio
         vectors = network.read(tokens, [SITE])[SITE][~torch.from_numpy(windows.special)]
         source = TensorSource({"site": vectors}, seed=derive_seed(seed, "order"))
         jobs = [
-            Job(name, TopKConfig(n_latents=config.n_latents, k=config.k).build(D, seed=s), "site", "site", s)
+            Job(name, config.dictionary.build(D, seed=s), "site", "site", s)
             for name in names
             for s in [derive_seed(seed, "dictionary", name)]
         ]

@@ -338,7 +338,7 @@ def _measure_control(
     same = study.network.reinit is None
     subject = Subject(study, control.name, network.fingerprint, sites, own, network if same else None, bench.reporter)
     targets: dict[tuple[str, int], float] | None = None
-    if any(getattr(d, "has_coefficient", False) for d in real.trained.dictionaries.values()):
+    if plain.dictionary.has_coefficient:
         targets = {
             (site, seed): next(s for s in real.readings.sums[site, seed] if s.name == "l0").record().value
             for site in plain.sites

@@ -159,7 +159,9 @@ def _worded(place: str, problem: Mapping[str, Any], value: Any, model: type[Base
             hint = f"nearest: {near[0]}; " if near else ""
             return f"{place}.{discriminator}: there is no {cut(str(tag))!r} ({hint}one of {', '.join(tags)})"
         case _:
-            said = _KINDS.get(problem["type"]) or cut(str(problem["msg"]).removeprefix("Value error, "), 300)
+            error = context.get("error")
+            message = f"{error.what}: {error.fix}" if isinstance(error, InputError) else str(problem["msg"])
+            said = _KINDS.get(problem["type"]) or cut(message.removeprefix("Value error, "), 300)
             said = said.replace("Input should be", "must be")
             scalar = isinstance(given, str | int | float) or given is None
             return f"{place}: {said}".removeprefix(": ") + (f" (given: {shown(given)})" if scalar else "")

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Config, Strength, Width
+from polyseme.core.errors import InputError
 from polyseme.dictionaries.entries import Codes, Gradients, SparseEntries
 from polyseme.dictionaries.selection import Encoder
 
@@ -36,6 +37,21 @@ class DictionaryBase(Config):
         """True when the encoder is the decoder's transpose."""
         return False
 
+    @property
+    def active_latents(self) -> float | None:
+        """k, where it sets how many latents of a vector are active; None where a penalty does."""
+        return None
+
+    @property
+    def penalty(self) -> float | None:
+        """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
+        return None
+
+    @property
+    def has_coefficient(self) -> bool:
+        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
+        return self.penalty is not None
+
     @abstractmethod
     def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> "Activation":
         """The architecture itself, with its own parameters at their start.
@@ -46,8 +62,19 @@ class DictionaryBase(Config):
         """
 
     def width(self, d_in: int) -> int:
-        """Number of latents for inputs of width `d_in`."""
-        return self.n_latents or self.expansion * d_in
+        """Number of latents for inputs of width `d_in`.
+
+        Raises:
+            InputError: k is more than that.
+        """
+        n_latents, k = self.n_latents or self.expansion * d_in, self.active_latents
+        if k is not None and k > n_latents:
+            raise InputError(
+                f"a dictionary of {n_latents:,} latents cannot keep k = {k:g} of them active",
+                where="dictionary.k",
+                fix=f"set k to {n_latents:,} or less, or take more latents",
+            )
+        return n_latents
 
     def build(
         self,
@@ -67,7 +94,7 @@ class DictionaryBase(Config):
             device, dtype: of every tensor.
 
         Raises:
-            InputError: for a tied transcoder.
+            InputError: for a tied transcoder, or a k above the number of latents.
         """
         from polyseme.dictionaries.engine import SparseDictionary  # the engine builds on this module
 
@@ -126,8 +153,8 @@ class Activation(ABC):
 
     unit_norm: bool
     """Decoder rows have norm 1: their gradients are projected, the rows renormalised after a step."""
-    has_coefficient: bool
-    """Sparsity is bought with a penalty."""
+    by_threshold: bool
+    """An entry is chosen by its own value alone, so that a batch's rows may be asked about some at a time."""
     k_aux: int | None
     """AuxK's latents per vector (None: half of d_out); 0 where a dead latent has no positive pre-activation to use."""
     aux_coefficient: float

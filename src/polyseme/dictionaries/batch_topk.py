@@ -21,6 +21,10 @@ class BatchTopKConfig(RevivedBase):
     k: Width | Annotated[float, Field(gt=0, le=2**24)] = 32
     """Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
 
+    @property
+    def active_latents(self) -> float:
+        return self.k
+
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "BatchTopK":
         return BatchTopK(self.k, zeros.new_tensor(-1.0), k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
 
@@ -42,7 +46,7 @@ class BatchTopK(Activation):
     """
 
     unit_norm = True
-    has_coefficient = False
+    by_threshold = False
     decay = 0.95
 
     def __init__(

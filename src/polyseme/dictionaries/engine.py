@@ -51,7 +51,7 @@ class SparseDictionary:
         device, dtype: of every tensor.
 
     Raises:
-        InputError: for a tied transcoder.
+        InputError: for a tied transcoder, or a k above the number of latents.
     """
 
     @shielded
@@ -105,7 +105,17 @@ class SparseDictionary:
     @property
     def has_coefficient(self) -> bool:
         """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
-        return self._activation.has_coefficient
+        return self.config.has_coefficient
+
+    @property
+    def active_latents(self) -> float | None:
+        """k, where it sets how many latents of a vector are active; None where a penalty does."""
+        return self.config.active_latents
+
+    @property
+    def penalty(self) -> float | None:
+        """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
+        return self.config.penalty
 
     def parameters(self) -> dict[str, Tensor]:
         """The trained tensors, live."""

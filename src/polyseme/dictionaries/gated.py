@@ -21,6 +21,10 @@ class GatedConfig(DictionaryBase):
     coefficient: Strength = 1.0
     """Of the L1 penalty on the gate; what a target L0 steers."""
 
+    @property
+    def penalty(self) -> float:
+        return self.coefficient
+
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "Gated":
         return Gated(torch.zeros_like(zeros), torch.zeros_like(zeros))
 
@@ -42,7 +46,7 @@ class Gated(Activation):
     """
 
     unit_norm = True
-    has_coefficient = True
+    by_threshold = True
     k_aux: int | None = 0
     aux_coefficient = 0.0
 

@@ -28,6 +28,10 @@ class JumpReLUConfig(RevivedBase):
     """Width of the kernel that estimates the thresholds' gradients, in standard deviations of the data along a
     direction."""
 
+    @property
+    def penalty(self) -> float:
+        return self.coefficient
+
     def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> "JumpReLU":
         return JumpReLU(self, torch.full_like(zeros, math.log(self.threshold * spread)))
 
@@ -48,7 +52,7 @@ class JumpReLU(Activation):
     """
 
     unit_norm = True
-    has_coefficient = True
+    by_threshold = True
 
     def __init__(self, config: JumpReLUConfig, log_threshold: Tensor):
         self.k_aux, self.aux_coefficient, self._bandwidth = config.k_aux, config.aux_coefficient, config.bandwidth

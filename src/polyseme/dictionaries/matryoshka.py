@@ -34,6 +34,10 @@ class MatryoshkaConfig(RevivedBase):
     )
     """Shares of the latents that make up each nested dictionary, ascending, the last 1."""
 
+    @property
+    def active_latents(self) -> float:
+        return self.k
+
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> BatchTopK:
         """BatchTopK's selection; the loss is the mean over prefixes m of ‖v − b_dec − Σ_{j<m} f_j W_dec_j‖².
 

@@ -27,7 +27,7 @@ def pieces(encoder: Encoder, activation: Activation) -> Iterator[tuple[slice, Sp
         most, least, of_a_block, of_a_tile = 2**62, n_rows, n_rows, n_rows
     waiting: list[SparseEntries] = []
     begun = end = 0  # of the rows of those, and of all rows that are done
-    n_asked = least if activation.has_coefficient else n_rows
+    n_asked = least if activation.by_threshold else n_rows
     while end < n_rows:
         start, end = end, min(n_rows, end + n_asked)
         part = encoder.rows(slice(start, end))

@@ -74,6 +74,21 @@ class Dictionary(Reconstructor, Protocol):
     @property
     def config(self) -> Config: ...
 
+    @property
+    def has_coefficient(self) -> bool:
+        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
+        ...
+
+    @property
+    def active_latents(self) -> float | None:
+        """k, where it sets how many latents of a vector are active; None where a penalty does."""
+        ...
+
+    @property
+    def penalty(self) -> float | None:
+        """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
+        ...
+
     def reconstruct(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
         """decode(encode(x))."""
         ...
@@ -98,11 +113,6 @@ class Dictionary(Reconstructor, Protocol):
 @runtime_checkable
 class Trainable(Dictionary, Protocol):
     """A dictionary that writes its own gradients; any torch optimiser over `parameters()` moves it."""
-
-    @property
-    def has_coefficient(self) -> bool:
-        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
-        ...
 
     @property
     def is_initialised(self) -> bool:

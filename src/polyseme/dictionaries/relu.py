@@ -27,6 +27,10 @@ class ReLUConfig(DictionaryBase):
     def tied(self) -> bool:
         return self.tie_weights
 
+    @property
+    def penalty(self) -> float:
+        return self.coefficient
+
     def activation(self, _zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "ReLU":
         return ReLU(unit_norm=self.tie_weights)
 
@@ -45,7 +49,7 @@ class ReLU(Activation):
         unit_norm: decoder rows are constrained (tied).
     """
 
-    has_coefficient = True
+    by_threshold = True
     k_aux: int | None = 0
     aux_coefficient = 0.0
 

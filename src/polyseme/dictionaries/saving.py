@@ -57,10 +57,10 @@ def load(folder: Path, parse: Callable[[Any], DictionaryBase], device: torch.dev
     path = folder / "dictionary.safetensors"
     _check_sum(path, record.get("sha256"))
     tensors = load_tensors(path)
-    n_latents = config.width(d_in)
-    k = config.model_dump().get("k")
-    if k is not None and k > n_latents:
-        raise DamagedArtifact(f"k = {k} of {n_latents} latents", where=str(where), fix="save the dictionary again")
+    try:
+        n_latents = config.width(d_in)
+    except InputError as error:
+        raise DamagedArtifact(error.what, where=str(where), fix="save the dictionary again") from None
     # Checked against the file before anything is built, so that a false record cannot ask for all the memory.
     _expect(path, "W_dec", tensors.get("W_dec"), (n_latents, d_out or d_in), dtype)
     dictionary = config.build(d_in, d_out, seed=None, device=device, dtype=dtype)

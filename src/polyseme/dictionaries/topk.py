@@ -23,6 +23,10 @@ class TopKConfig(RevivedBase):
     each vector that float32 would choose the same and computes what it chose in float32; fp32 does without; bf16 does
     the same with products of bfloat16, where the processor has those."""
 
+    @property
+    def active_latents(self) -> float:
+        return self.k
+
     def activation(self, _zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "TopK":
         return TopK(self)
 
@@ -35,7 +39,7 @@ class TopK(Activation):
     """
 
     unit_norm = True
-    has_coefficient = False
+    by_threshold = False
 
     def __init__(self, config: TopKConfig):
         self._k, self.k_aux, self.aux_coefficient = config.k, config.k_aux, config.aux_coefficient

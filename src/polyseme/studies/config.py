@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from polyseme.activations import HarvestConfig
 from polyseme.core.config import Config, Count, Name, PassWindows, Resamples, Seed
 from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
-from polyseme.dictionaries import BatchTopKConfig, DictionaryConfig, MatryoshkaConfig, TopKConfig
+from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
 from polyseme.training import TrainingConfig
 
@@ -86,9 +86,6 @@ class StudyConfig(Config):
         for what, values in (("sites", self.sites), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"`{what}` names one twice: {list(values)}")
-        dictionary = self.dictionary
-        if isinstance(dictionary, TopKConfig | BatchTopKConfig | MatryoshkaConfig):
-            most = dictionary.n_latents
-            if most is not None and dictionary.k > most:
-                raise ValueError(f"`dictionary.k` is {dictionary.k:g}, and there are {most} latents: lower k")
+        if self.dictionary.n_latents is not None:  # without it the network's width decides
+            self.dictionary.width(0)
         return self

@@ -107,9 +107,7 @@ def dictionaries_stage(
         statistics=statistics,
         artifact=artifact,
         target_l0={
-            key: target
-            for key, target in targets.items()
-            if target is not None and getattr(dictionaries[key], "has_coefficient", False)
+            key: target for key, target in targets.items() if target is not None and dictionaries[key].has_coefficient
         },
     )
 

@@ -55,7 +55,7 @@ def price(study: StudyConfig, widths: dict[str, int], *, n_documents: int, n_tok
     seeds, width = len(study.seeds), float(sum(widths.values()))
     batch = study.training.batch_size * 8 * width * _FLOAT * seeds
     buffer = study.harvest.block_tokens * width * _FLOAT * (2 if study.harvest.prefetches else 1)
-    l0 = study.training.target_l0 or float(getattr(study.dictionary, "k", _UNKNOWN_L0))
+    l0 = study.training.target_l0 or study.dictionary.active_latents or _UNKNOWN_L0
     n_dictionaries = seeds + n_controls
     firings = study.tokens.heldout * l0 * 24.0 * len(widths) * n_dictionaries
     sums = n_documents * max(latents.values()) * 8.0 * 2 * (2 + n_controls) if n_controls and seeds > 1 else 0.0

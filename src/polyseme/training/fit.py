@@ -104,7 +104,7 @@ def _check_untrained(jobs: Sequence[Job]) -> None:
 def _trainee(job: Job, plan: Plan, config: TrainingConfig) -> Trainee:
     target = target_of(job, config) if job.dictionary.has_coefficient else None
     # In a dictionary's own units (mean squared norm = width) a coefficient near 1 is in range for any data.
-    coefficient = float(getattr(job.dictionary.config, "coefficient", 1.0))
+    coefficient = 1.0 if job.dictionary.penalty is None else job.dictionary.penalty
     peak = config.lr or auto_learning_rate(job.dictionary.n_latents, plan.n_steps)
     approach = max(1, 2 * plan.sparsity_warmup)
     return Trainee(job, plan, peak, L0Controller(coefficient, target, lr=peak, approach=approach))

@@ -88,10 +88,10 @@ def _check_target(job: Job, target: float | None) -> None:
             where=where,
             fix="choose one above 0, far below n_latents",
         )
-    k = getattr(job.dictionary.config, "k", None)
-    if not job.dictionary.has_coefficient and k is not None and k != target:
+    k = job.dictionary.active_latents
+    if k is not None and k != target:
         raise InputError(
-            f"the dictionary keeps k={k} latents, the target L0 is {target:g}",
+            f"the dictionary keeps k={k:g} latents, the target L0 is {target:g}",
             where=where,
             fix=f"set k to {target:g}, or leave target_l0 out",
         )
