@@ -70,6 +70,15 @@ DAMAGE = {
     "missing": lambda p: p.unlink(),
     "one bit": lambda p: p.write_bytes(p.read_bytes()[:-5] + bytes([p.read_bytes()[-5] ^ 4]) + p.read_bytes()[-4:]),
 }
+
+
+def _full_folder(path):
+    path.unlink()
+    path.mkdir()
+    (path / "x").write_text("x")
+
+
+DAMAGE["a folder with a file"] = _full_folder
 FILES = ("shard-00001.site0.npy", "shard-00001.site1.npy", "shard-00001.ids.npy", "shard-00001.json")
 
 
@@ -79,7 +88,7 @@ def test_a_damaged_shard_is_made_again_from_the_network(tmp_path, name, damage):
     harvest(tmp_path)
     before = contents(tmp_path)
     DAMAGE[damage](tmp_path / name)
-    if (tmp_path / name).exists() and name.endswith(".json"):
+    if (tmp_path / name).is_file() and name.endswith(".json"):
         (tmp_path / name).write_text('{"harvest": 1')
     said: list[str] = []
 
@@ -127,6 +136,15 @@ def test_harvesting_again_mends_what_is_missing_and_only_that(tmp_path):
     assert_good(harvest(tmp_path, network))
     assert network.windows_read <= 6  # one block
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["harvest.json", *FILES])
+def test_a_folder_where_a_file_of_the_harvest_should_be_gives_way(tmp_path, name):
+    harvest(tmp_path)
+    before = contents(tmp_path)
+    _full_folder(tmp_path / name)
+    assert_good(harvest(tmp_path))
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", '{"version": 1, "extra": 2}'])

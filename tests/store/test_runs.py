@@ -326,9 +326,12 @@ def test_folders_of_a_run_that_are_links_are_refused(tmp_path):
     with pytest.raises(InputError, match="link"):
         Run.open(tmp_path / "runs", "demo", CONFIG)
     run.path.rename(tmp_path / "moved")
-    run.path.symlink_to(tmp_path / "victim")
-    with pytest.raises(InputError, match="link"):
-        Run.open(tmp_path / "runs", "demo", CONFIG)
+    for target in ("victim", "nowhere"):
+        run.path.symlink_to(tmp_path / target)
+        with pytest.raises(InputError, match="link"):
+            Run.open(tmp_path / "runs", "demo", CONFIG)
+        run.path.unlink()
+    assert not (tmp_path / "nowhere").exists()
     assert list((tmp_path / "victim").iterdir()) == []
 
 

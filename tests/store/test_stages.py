@@ -142,6 +142,21 @@ def test_a_damaged_artifact_is_made_again_and_the_user_is_told(tmp_path, damage,
     assert [path.name for path in (tmp_path / "objects").iterdir()] == [again.path.name, ".locks"]
 
 
+@pytest.mark.parametrize("damage", list(DAMAGE))
+@pytest.mark.parametrize("name", [".work.json", "manifest.json", "shard-0.npy", "notes"])
+def test_a_partial_folder_with_anything_in_it_is_resumed(tmp_path, name, damage):
+    with pytest.raises(RuntimeError):
+        stage(Store(tmp_path), "harvest", {}, {}, Maker(die_after=2))
+    (partial,) = (tmp_path / "objects").glob("*.partial")
+    if name == "notes":
+        files.remove(partial / name)
+    (partial / name).write_text("0123456789")
+    DAMAGE[damage](partial / name)
+    artifact = stage(Store(tmp_path), "harvest", {}, {}, Maker(), reporter=Listener())
+    assert sorted(artifact.records) == ["shard-0.npy", "shard-1.npy", "shard-2.npy", "sub/index.json"]
+    np.testing.assert_array_equal(artifact.array("shard-0.npy"), np.zeros(10))
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema_version": 1}'])
 def test_a_damaged_manifest_is_never_trusted(tmp_path, text):
     artifact = stage(Store(tmp_path), "harvest", {}, {}, Maker())

@@ -249,10 +249,11 @@ class _Shards:
         return None
 
     def make(self, live: LiveSource, block: Block, rows: Rows, advance: Callable[[int], None] | None = None) -> None:
-        """Harvest a block of the first epoch and write its files, the record last."""
-        remove(self._record_path(block.index))
-        live.load(block, rows, advance)
+        """Harvest a block of the first epoch and write its files, the record last; what stands there goes first."""
         *names, ids = self._names(block.index)
+        for path in (self._record_path(block.index), *(self.folder / name for name in (*names, ids))):
+            remove(path)
+        live.load(block, rows, advance)
         for name, (site, vectors) in zip(names, rows.acts.items(), strict=True):
             with np.errstate(over="ignore"):
                 array = vectors[: block.n_rows].cpu().numpy().astype(self.record.dtype, copy=False)
@@ -311,6 +312,7 @@ def _claim(folder: Path, record: HarvestRecord) -> None:
     try:
         found = _read_record(folder)
     except DamagedArtifact:  # a new folder, or one whose shards say themselves what they are of
+        remove(folder / _HARVEST)
         save_record(folder / _HARVEST, record)
     else:
         _same(folder, found, record)

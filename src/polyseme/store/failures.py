@@ -126,7 +126,9 @@ def own_folder(path: Path) -> None:
         InputError: it is a link, which could lead anywhere, or no folder, or cannot be made.
     """
     with refusals(path):
-        path.mkdir(parents=True, exist_ok=True)
+        # `mkdir` calls a link that leads nowhere a file.
+        if not path.is_symlink():
+            path.mkdir(parents=True, exist_ok=True)
         mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         raise refusal(OSError(errno.ELOOP, ""), path)

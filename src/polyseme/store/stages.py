@@ -351,7 +351,8 @@ class _Making:
         own_folder(self.partial)
         try:
             for path in list(self.partial.iterdir()):
-                if path.name == _WORK or (path.name in self.scratch and _is_folder(path)):
+                is_folder = _is_folder(path)
+                if (path.name == _WORK and not is_folder) or (path.name in self.scratch and is_folder):
                     continue
                 files.remove(path)
             files.remove_temporaries(self.partial)
