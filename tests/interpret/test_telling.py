@@ -65,7 +65,7 @@ def test_mixed_shows_both_kinds_in_turn():
     found = most_telling(rows, 4)["mixed"]
     assert ids(found) == [3, 12, 2, 11]
     assert "not shown to be specific" in found[0].why
-    assert "not shown to change the predictions" in found[1].why
+    assert "not shown to have a causal effect" in found[1].why
 
 
 def test_the_control_like_and_the_dense_take_turns_without_repeats():

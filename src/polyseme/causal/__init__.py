@@ -9,12 +9,14 @@ from polyseme.causal.directions import (
     optimal_probe,
     surgical_steering,
 )
-from polyseme.causal.effect import CausalConfig, CausalEffects, causal_effects
+from polyseme.causal.effect import CausalConfig, CausalEffects, Effect, Statistic, causal_effects
 
 __all__ = [
     "CausalConfig",
     "CausalEffects",
+    "Effect",
     "Probe",
+    "Statistic",
     "causal_effects",
     "difference_of_means",
     "duals",

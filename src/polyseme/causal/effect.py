@@ -37,12 +37,16 @@ class Writer(Protocol):
     def write_directions(self) -> Float[Tensor, "n_latents d_out"]: ...
 
 
+Statistic = Literal["kl", "ce"]
+"""KL(clean ‖ ablated) of the predictions, or ΔCE of the actual next tokens."""
+
+
 class CausalConfig(Config):
     """How causal effects are measured."""
 
     n_samples: int = Field(default=64, ge=0, le=10**6)
     """Most firing tokens a latent, spread over its documents; each costs two interventions (effect and null)."""
-    statistic: Literal["kl", "ce"] = "kl"
+    statistic: Statistic = "kl"
     """What p compares with the null: the expected loss under the clean predictions, or the loss of the actual token."""
     n_flips: int = Field(default=9999, ge=1, le=10**7)
     """Least number of random sign flips behind a p-value. A wide dictionary gets 40 a latent, so that a single latent
@@ -65,6 +69,24 @@ class CausalConfig(Config):
     def smallest_p(self, n_latents: int) -> float:
         """The smallest p-value that a latent can have with this many samples, each in a document of its own."""
         return float(smallest_p(np.array(self.n_samples), n_flips=self.flips(n_latents)))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One reading of the causal effect of every latent of one dictionary, in nats.
+
+    Attributes:
+        value: mean over the sampled firing tokens.
+        low, high: its 95% interval by bootstrap over documents.
+        null: the same mean for a random direction of equal norm.
+        samples: what ablating the latent did at each sampled token.
+    """
+
+    value: Float[np.ndarray, " latent"]
+    low: Float[np.ndarray, " latent"]
+    high: Float[np.ndarray, " latent"]
+    null: Float[np.ndarray, " latent"]
+    samples: Float[np.ndarray, " sample"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +131,12 @@ class CausalEffects:
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under its name, for saving; `CausalEffects(**arrays)` gives the object back."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def of(self, statistic: Statistic) -> Effect:
+        """The effect by KL(clean ‖ ablated) of the predictions, or by ΔCE of the actual next tokens."""
+        if statistic == "kl":
+            return Effect(self.kl, self.kl_low, self.kl_high, self.null_kl, self.sample_kl)
+        return Effect(self.effect, self.low, self.high, self.null, self.sample_ce)
 
     def at_tokens(self, latent: int) -> tuple[dict[int, float], dict[int, float]]:
         """ΔCE and KL of ablating one latent at each token sampled for it: row of the firings to nats."""

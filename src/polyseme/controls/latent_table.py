@@ -5,8 +5,9 @@ from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
+from polyseme.causal import Effect
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.records import STATUSES, Status
 
@@ -26,11 +27,12 @@ class LatentTable:
 
     - `site`, `seed`, `latent`: which one; `status`: its verdict; `missing`: with `insufficient_data`, why it has none.
     - `density`, `n_tokens`, `n_documents`: held-out vectors, tokens and documents where it fires.
-    - `effect`, `effect_low`, `effect_high`, `null`: KL(clean ‖ ablated) in nats a firing token, its 95% interval, and
-      that of a random direction of equal norm; `p`, `p_corrected`: that the effect (with
-      `causal.statistic = "ce"` the `loss_effect`) is above its null, alone and corrected over the dictionary;
+    - `effect`, `effect_low`, `effect_high`, `null`: the causal effect that is tested, in nats a firing token, its 95%
+      interval, and that of a random direction of equal norm: the `kl_…` columns, or with `causal.statistic = "ce"` the
+      `loss_…` columns; `p`, `p_corrected`: that the effect is above its null, alone and corrected over the dictionary;
       `n_samples`, `n_sampled_documents`: what it rests on.
-    - `loss_effect`, `loss_effect_low`, `loss_effect_high`, `loss_null`: the same for the loss of the actual next token.
+    - `kl_effect`, `kl_effect_low`, `kl_effect_high`, `kl_null`: the effect by KL(clean ‖ ablated) of the predictions.
+    - `loss_effect`, `loss_effect_low`, `loss_effect_high`, `loss_null`: the effect by ΔCE of the actual next tokens.
     - `causal_passed`, `specific_passed`: the two tests; False where one was not made.
     - `recurrence`: correlation with the best match in another seed's dictionary.
     - `margin`: the least model-specificity over the controls; and for each control `margin_<control>` with its
@@ -128,18 +130,13 @@ def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
     absent = np.full(n, np.nan)
     fired = np.diff(firings.columns.indptr).astype(np.int64)
     causal: dict[str, np.ndarray] = {
-        "effect": effects.kl if effects else absent,
-        "effect_low": effects.kl_low if effects else absent,
-        "effect_high": effects.kl_high if effects else absent,
-        "null": effects.null_kl if effects else absent,
+        **_effect("", effects.of(findings.config.causal.statistic) if effects else None, absent),
         "p": effects.p if effects else absent,
         "p_corrected": judged.p_corrected,
         "n_samples": effects.n_tokens if effects else np.zeros(n, dtype=np.int64),
         "n_sampled_documents": effects.n_documents if effects else np.zeros(n, dtype=np.int64),
-        "loss_effect": effects.effect if effects else absent,
-        "loss_effect_low": effects.low if effects else absent,
-        "loss_effect_high": effects.high if effects else absent,
-        "loss_null": effects.null if effects else absent,
+        **_effect("kl_", effects.of("kl") if effects else None, absent),
+        **_effect("loss_", effects.of("ce") if effects else None, absent),
         "causal_passed": judged.tests["causal_effect"].passed,
     }
     specificity: dict[str, np.ndarray] = {
@@ -171,4 +168,15 @@ def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
         "token_share": share.value,
         "token_share_low": share.low,
         "token_share_high": share.high,
+    }
+
+
+def _effect(
+    prefix: str, effect: Effect | None, absent: Float[np.ndarray, " latent"]
+) -> dict[str, Float[np.ndarray, " latent"]]:
+    return {
+        f"{prefix}effect": effect.value if effect else absent,
+        f"{prefix}effect_low": effect.low if effect else absent,
+        f"{prefix}effect_high": effect.high if effect else absent,
+        f"{prefix}null": effect.null if effect else absent,
     }

@@ -13,6 +13,7 @@ MATERIAL = 0.1
 """Relative difference of FVU with and without them from which it is said."""
 MOSTLY = 0.5
 """Share of a latent's Σf², or of its summed causal effect, from which it rests on them."""
+_SUMMED = {"kl": "causal effect (KL)", "ce": "absolute causal effect (|ΔCE|)"}
 
 
 def massive_at(findings: Findings, site: str) -> str:
@@ -64,7 +65,8 @@ def _resting(findings: Findings, site: str) -> list[str]:
     supported = np.array([verdict.status == "supported" for verdict in verdicts])
     said = f"{count(int(active.sum()))} latents have more than half of their squared activation there"
     if site in findings.effects:
-        said += f", {count(int(effective.sum()))} more than half of their summed causal effect"
+        what = _SUMMED[findings.config.causal.statistic]
+        said += f", {count(int(effective.sum()))} more than half of their summed {what}"
     n = int(((active | effective) & supported).sum())
     return [f"{said}; {count(n)} of the {count(int(supported.sum()))} supported latents are among them"]
 
@@ -72,15 +74,16 @@ def _resting(findings: Findings, site: str) -> list[str]:
 def latents_resting_on(
     findings: Findings, site: str, seed: int
 ) -> tuple[Bool[np.ndarray, " n_latents"], Bool[np.ndarray, " n_latents"]]:
-    """Latents of which more than half of Σf², and of the summed causal effect at the sampled tokens, is at vectors that
-    are not ordinary."""
+    """Latents with more than half of Σf² at vectors that are not ordinary, and latents with more than half of their
+    causal effect there: Σ KL over the sampled tokens, or Σ |ΔCE| with `causal.statistic = "ce"`."""
     firings, rows = findings.real.readings.firings[site, seed], findings.real.readings.left_out[site]
     squares = firings.matrix.power(2)
     total, there = (np.asarray(m.sum(axis=0), dtype=np.float64).ravel() for m in (squares, squares[rows]))
     effective = np.zeros(firings.n_latents, dtype=bool)
     if site in findings.effects:
         effects = findings.effects[site]
-        sizes, at = np.abs(effects.sample_kl.astype(np.float64)), np.isin(effects.sample_row, rows)
+        samples = effects.of(findings.config.causal.statistic).samples
+        sizes, at = np.abs(samples.astype(np.float64)), np.isin(effects.sample_row, rows)
         whole, part = (
             np.bincount(effects.sample_latent, weights=weights, minlength=firings.n_latents)
             for weights in (sizes, sizes * at)

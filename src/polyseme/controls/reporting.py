@@ -58,6 +58,7 @@ def report_of(
         title=findings.config.name,
         run=run.id,
         summary=_summary(findings, run, started, wall_seconds, peak_memory_bytes),
+        statistic=config.causal.statistic,
         dictionaries=tuple(_dictionary(findings, site) for site in findings.config.sites),
         faithfulness=_faithfulness(findings),
         comparisons=tuple(_comparisons(findings)),
@@ -274,8 +275,8 @@ def _points(findings: Findings, site: str) -> tuple[LatentPoint, ...]:
     effects, specific = findings.effects.get(site), findings.specificity.get(site)
     if effects is None or specific is None:
         return ()
-    expected = findings.config.causal.statistic == "kl"
-    effect = effects.kl - effects.null_kl if expected else effects.effect - effects.null
+    tested = effects.of(findings.config.causal.statistic)
+    effect = tested.value - tested.null
     margin = specific.smallest.value
     return tuple(
         LatentPoint(latent=i, effect=float(effect[i]), margin=float(margin[i]), status=verdict.status)

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 
 from polyseme.activations.firings import Firings
-from polyseme.causal import CausalEffects
+from polyseme.causal import CausalEffects, Statistic
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
@@ -19,6 +18,8 @@ from polyseme.evaluation.specificity import Specificity, firing_documents
 
 NO_PREDICTION = "no causal effect: the network does not predict the next token"
 NO_CONTROL = "no model-specificity: the study has no control, or no second seed"
+
+_LOSSES = {"kl": "expected loss, KL(clean ‖ ablated)", "ce": "observed loss, CE(ablated) − CE(clean)"}
 
 
 class VerdictConfig(Config):
@@ -80,7 +81,7 @@ def judge(
     specificity: Specificity | None,
     *,
     config: VerdictConfig | None = None,
-    statistic: Literal["kl", "ce"] = "kl",
+    statistic: Statistic = "kl",
     scope: dict[str, str | int] | None = None,
 ) -> SiteVerdicts:
     """A verdict on every latent of a dictionary, with all the evidence it rests on.
@@ -162,7 +163,7 @@ def _first(reasons: Sequence[Reason], n_latents: int) -> Shaped[np.ndarray, " la
 
 
 def _causal(
-    effects: CausalEffects | None, rare: Reason, config: VerdictConfig, statistic: Literal["kl", "ce"]
+    effects: CausalEffects | None, rare: Reason, config: VerdictConfig, statistic: Statistic
 ) -> tuple[Outcome, list[Evidence]]:
     n_latents = len(rare[1])
     if effects is None:
@@ -176,19 +177,15 @@ def _causal(
         ~within_reach(p, effects.least_p, alpha=config.alpha),
     )
     corrected = benjamini_hochberg(p)
-    what, value, low, high, null = (
-        ("expected loss, KL(clean ‖ ablated)", effects.kl, effects.kl_low, effects.kl_high, effects.null_kl)
-        if statistic == "kl"
-        else ("observed loss, CE(ablated) − CE(clean)", effects.effect, effects.low, effects.high, effects.null)
-    )
-    passed = (corrected <= config.alpha) & (low > null)
+    effect, what = effects.of(statistic), _LOSSES[statistic]
+    passed = (corrected <= config.alpha) & (effect.low > effect.null)
     outcome = Outcome(_first([rare, unmeasured, beyond], n_latents), passed)
     evidence = [
         Evidence(
             name="causal_effect",
-            effect=float(value[i]),
-            interval=Interval(low=float(low[i]), high=float(high[i])),
-            null=float(null[i]),
+            effect=float(effect.value[i]),
+            interval=Interval(low=float(effect.low[i]), high=float(effect.high[i])),
+            null=float(effect.null[i]),
             n=int(effects.n_tokens[i]),
             n_unit="tokens",
             threshold=config.alpha,

@@ -6,7 +6,7 @@ from collections import Counter
 from polyseme.core.records import MetricRecord
 from polyseme.interpret.numbers import count, interval, percent, short, signed
 from polyseme.interpret.report import Comparison, ControlValue, SpliceRow, StudyReport, n_judged
-from polyseme.interpret.words import TEST_MEANINGS, metric_name
+from polyseme.interpret.words import EFFECT_MEANINGS, SPECIFIC_MEANING, metric_name
 
 MOST_REASONS = 4
 
@@ -33,10 +33,11 @@ def _verdicts(report: StudyReport) -> str:
     whole = f"{count(judged)} judged latents"
     if supported:
         are, them = ("is", "it") if supported == 1 else ("are", "them")
+        does, what = EFFECT_MEANINGS[report.statistic]
         text = (
-            f"{count(supported)} of {whole} ({percent(supported / judged)}) {are} supported: removing {them} changes "
+            f"{count(supported)} of {whole} ({percent(supported / judged)}) {are} supported: removing {them} {does}s "
         )
-        text += "the predictions more than removing a random direction of equal norm does, and another seed's "
+        text += f"{what} more than removing a random direction of equal norm does, and another seed's "
         text += f"dictionary matches {them} better than any control's dictionary does{_threshold(report)}."
     else:
         text = f"None of {whole} is supported."
@@ -77,12 +78,12 @@ def _tests(report: StudyReport) -> str:
         for name, n_passed, n_made in dictionary.tests:
             passed[name] += n_passed
             made[name] += n_made
-    beyond = {"model_specificity": _threshold(report)}
-    said = [
-        f"{count(passed[name])} of {count(n)} latents {TEST_MEANINGS[name]}{beyond.get(name, '')}"
-        for name, n in made.items()
-        if n > 0
-    ]
+    does = " ".join(EFFECT_MEANINGS[report.statistic])
+    meanings = {
+        "causal_effect": f"{does} more than a random direction of equal norm does",
+        "model_specificity": f"{SPECIFIC_MEANING}{_threshold(report)}",
+    }
+    said = [f"{count(passed[name])} of {count(n)} latents {meanings[name]}" for name, n in made.items() if n > 0]
     if said:
         return f"One test alone says: {'; '.join(said)}."
     # Where the causal test is what most latents lack, nothing else says that the other one found nothing to go by.

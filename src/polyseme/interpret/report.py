@@ -359,6 +359,8 @@ class StudyReport(Record):
     run: str
     """Its run id."""
     summary: StudySummary
+    statistic: Literal["kl", "ce"] = "kl"
+    """What the causal test is made on: KL(clean ‖ ablated) of the predictions, or ΔCE of the actual next tokens."""
     headlines: tuple[str, ...] = ()
     """Sentences at the top; empty: made from the numbers by `polyseme.interpret.headlines.headlines`."""
     dictionaries: tuple[DictionaryReport, ...]

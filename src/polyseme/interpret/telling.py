@@ -78,8 +78,8 @@ def _ranked(status: Status, group: list[Candidate]) -> list[Telling]:
         others = [c for c in group if _passed(c, EFFECT) == _passed(c, SPECIFICITY)]
         return _in_turn(
             [
-                _told(matters, lambda c: -_strength(c, EFFECT), "changes the predictions, not shown to be specific"),
-                _told(specific, lambda c: -_strength(c, SPECIFICITY), "specific, not shown to change the predictions"),
+                _told(matters, lambda c: -_strength(c, EFFECT), "has a causal effect, not shown to be specific"),
+                _told(specific, lambda c: -_strength(c, SPECIFICITY), "specific, not shown to have a causal effect"),
                 _told(others, lambda c: -_strength(c, EFFECT), "its tests disagree"),
             ]
         )

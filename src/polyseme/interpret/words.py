@@ -25,18 +25,19 @@ STATUS_SIGNS: dict[Status, str] = {
 }
 STATUS_MEANINGS: dict[Status, str] = {
     "supported": (
-        "Both tests pass. Causal: removing it changes the predictions more than removing a random direction of equal "
-        "norm does (p corrected over the dictionary's latents by Benjamini–Hochberg, and the effect's interval above "
-        "the mean of the random directions). Specific: against every control, the interval of its model-specificity "
-        "lies above 0 (or verdicts.margin), and the model-specificity reaches the FDR threshold."
+        "Both tests pass. Causal: removing it changes the predictions (with causal.statistic = ce: raises the loss of "
+        "the actual next token) more than removing a random direction of equal norm does (p corrected over the "
+        "dictionary's latents by Benjamini–Hochberg, and the effect's interval above the mean of the random "
+        "directions). Specific: against every control, the interval of its model-specificity lies above 0 (or "
+        "verdicts.margin), and the model-specificity reaches the FDR threshold."
     ),
     "mixed": (
-        "Both tests were made and exactly one passes: it changes the predictions but is not shown to be specific to "
+        "Both tests were made and exactly one passes: it has a causal effect but is not shown to be specific to "
         "the trained network, or the other way round."
     ),
     "indistinguishable_from_control": (
-        "Both tests were made and neither passes: it is not shown to change the predictions more than a random "
-        "direction, nor to be matched better in another seed's dictionary than in a control's."
+        "Both tests were made and neither passes: its causal effect is not shown to exceed that of a random "
+        "direction, nor is it shown to be matched better in another seed's dictionary than in a control's."
     ),
     "insufficient_data": (
         "Not judged: a test that a verdict needs could not be made, or no result could have passed it. It fired or "
@@ -79,11 +80,10 @@ METRIC_NAMES: dict[str, str] = {
 }
 TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firing_documents": "data"}
 """Tests by one word each."""
-TEST_MEANINGS = {
-    "causal_effect": "change the predictions more than a random direction of equal norm does",
-    "model_specificity": "are matched better by another seed's dictionary than by any control's",
-}
-"""What latents do that pass a test."""
+EFFECT_MEANINGS = {"kl": ("change", "the predictions"), "ce": ("raise", "the loss of the actual next token")}
+"""What removing latents does that pass the causal test on this statistic."""
+SPECIFIC_MEANING = "are matched better by another seed's dictionary than by any control's"
+"""What latents are that pass the test of model-specificity."""
 SHOWN_ONLY = frozenset({"observed_loss_effect"})
 """Evidence that no verdict rests on."""
 SHARES = frozenset({"dead_latents", "dense_latents", "stability_shared", "ce_recovered"})
