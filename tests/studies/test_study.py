@@ -137,6 +137,7 @@ def test_one_held_out_document_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "objects").glob("dictionaries-*"))
     alone = polyseme.study({**config, "controls": []}, root=tmp_path)
     assert alone.verdict_counts["insufficient_data"] == 64
+    assert set(alone.latents()["missing"]) == {"no model-specificity: the study has no control"}
     faithfulness = alone.data.faithfulness
     assert faithfulness is not None
     bounds, recovered = faithfulness.notes

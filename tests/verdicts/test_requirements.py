@@ -78,7 +78,7 @@ def test_the_smallest_p_of_a_config_is_that_of_the_test_itself():
         assert above[0] == CausalConfig(n_samples=n_samples).smallest_p(1)
 
 
-WELL = {"n_documents": 200, "predicts": True, "compared": True}
+WELL = {"n_documents": 200, "predicts": True, "lacks": ()}
 
 
 def said(causal=None, verdicts=None, width=1024, **changes):
@@ -103,7 +103,9 @@ def test_a_study_that_lacks_nothing_is_told_nothing():
         ({"width": 49}, "select 50 latents or more, and a dictionary has 49"),
         ({"width": 3, "verdicts": {"margin_fdr": 0.3}}, "select 4 latents or more, and a dictionary has 3"),
         ({"predicts": False}, "does not predict the next token"),
-        ({"compared": False}, "a control and a second seed"),
+        ({"lacks": ["control"]}, "the study has no control: no latent"),
+        ({"lacks": ["second seed"]}, "the study has no second seed: no latent"),
+        ({"lacks": ["control", "second seed"]}, "the study has no control and no second seed: no latent"),
         ({"causal": {"n_samples": 0}}, "n_samples = 0"),
         ({"verdicts": {"alpha": 0.001}}, "at least 25 have it"),
     ],

@@ -1,6 +1,7 @@
 """Verdicts: the rule latent by latent, the luck threshold, and the record of a dictionary."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.causal import CausalEffects
-from polyseme.controls.verdicts import NO_PREDICTION, VerdictConfig, judge, least_selected, mirror_threshold
+from polyseme.controls.verdicts import (
+    NO_PREDICTION,
+    NO_RECURRENCE,
+    VerdictConfig,
+    judge,
+    least_selected,
+    mirror_threshold,
+)
 from polyseme.core.errors import InputError
 from polyseme.core.records import Verdict
 from polyseme.evaluation.specificity import Margin, Specificity
@@ -92,7 +100,7 @@ def test_the_rule():
         *[""] * 4,
         "fired in fewer than 20 held-out documents",
         "no causal effect could be measured",
-        "no model-specificity could be measured",
+        "no model-specificity could be measured against two",
     ]
     assert judged.n_documents.tolist() == n
     first = {evidence.name: evidence for evidence in judged.verdicts[0].evidence}
@@ -134,6 +142,36 @@ def test_without_one_of_the_tests_nothing_can_be_said():
         assert {verdict.status for verdict in judged.verdicts} == {"insufficient_data"}
         assert {verdict.missing for verdict in judged.verdicts} == {missing}
         assert all("firing_documents" in {e.name for e in verdict.evidence} for verdict in judged.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "missing"),
+    [
+        (["control"], "the study has no control"),
+        (["second seed"], "the study has no second seed"),
+        (["control", "second seed"], "the study has no control and no second seed"),
+    ],
+)
+def test_what_a_study_has_no_comparison_for_is_named(lacks, missing):
+    judged = judge(firings([30, 3]), effects([0, 0]), None, lacks=lacks)
+    assert {verdict.missing for verdict in judged.verdicts} == {f"no model-specificity: {missing}"}
+
+
+def test_the_part_of_a_comparison_that_is_missing_is_named():
+    n = [30] * 5
+    found = specific(n, one=[0.5, math.nan, 0.5, math.nan, 0.5], two=[0.5, 0.5, math.nan, math.nan, 0.5])
+    seed = found.recurrence
+    low = np.where(np.arange(5) == 4, math.nan, 0.4)
+    found = replace(found, recurrence=replace(seed, value=np.full(5, 0.5), low=low, high=np.full(5, 0.6)))
+    judged = judge(firings(n), effects([0.001] * 5), found, config=PLAIN)
+    what = "no model-specificity could be measured against"
+    assert [verdict.missing for verdict in judged.verdicts] == [
+        "",
+        f"{what} one",
+        f"{what} two",
+        f"{what} one, two",
+        NO_RECURRENCE,
+    ]
 
 
 def test_evidence_about_other_latents_is_refused():

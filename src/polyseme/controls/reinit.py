@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from polyseme.controls.target import Target, kind_of
+from polyseme.controls.target import Target, kind_of, with_seed
 from polyseme.core.config import Config, Seed
 from polyseme.networks import ReinitConfig
 from polyseme.studies.config import StudyConfig
@@ -35,7 +35,7 @@ class WeightControl(Config):
     @property
     def name(self) -> str:
         kind = kind_of(self)
-        return f"{kind}_keep_embeddings" if self.keep_embeddings else kind
+        return with_seed(f"{kind}_keep_embeddings" if self.keep_embeddings else kind, self.seed)
 
     def apply(self, study: StudyConfig) -> StudyConfig:
         reinit = ReinitConfig(kind=self.reinit, keep_embeddings=self.keep_embeddings, seed=self.seed)

@@ -1,7 +1,7 @@
 """What a study must have for its verdicts to be able to come out either way, said before the work."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from polyseme.causal import CausalConfig
 from polyseme.controls.verdicts import VerdictConfig, least_selected
@@ -32,7 +32,7 @@ def shortfalls(
     *,
     n_documents: int,
     predicts: bool,
-    compared: bool,
+    lacks: Sequence[str],
 ) -> list[str]:
     """What keeps this study's verdicts from saying anything of some or all latents, one sentence each.
 
@@ -41,7 +41,7 @@ def shortfalls(
         widths: latents of each dictionary that is judged.
         n_documents: on the held-out side.
         predicts: whether the network predicts the next token.
-        compared: whether the study has a control and a second seed.
+        lacks: which of a control and a second seed the study does not have.
     """
     found: list[str] = []
     if not predicts:
@@ -64,10 +64,10 @@ def shortfalls(
                 f"correction over {n_latents:,} latents {_together(together, n_latents)}; with "
                 f"{samples_alone(n_latents, verdicts.alpha)} samples in as many documents one can pass alone."
             )
-    if not compared:
+    if lacks:
         found.append(
-            "Model-specificity needs a control and a second seed, and the study lacks one of them: no latent gets a "
-            "verdict."
+            f"Model-specificity needs a control and a second seed, and the study has no {' and no '.join(lacks)}: no "
+            "latent gets a verdict."
         )
     elif min(widths) < least_selected(verdicts.margin_fdr):
         found.append(

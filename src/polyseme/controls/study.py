@@ -1,5 +1,6 @@
 """The main job: a study, the same study on every control, the evidence, the verdicts and the report."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -56,12 +57,13 @@ class ControlledStudyConfig(StudyConfig):
     def _distinct_controls(self) -> "ControlledStudyConfig":
         names = [control.name for control in self.controls]
         if len(set(names)) < len(names):
-            raise ValueError(f"`controls` names one twice: {names}")
+            twice = ", ".join(name for name, count in Counter(names).items() if count > 1)
+            raise ValueError(f"`controls` has {twice} more than once: remove one or give another `seed`")
         return self
 
     @model_validator(mode="after")
     def _verdicts_possible(self) -> "ControlledStudyConfig":
-        if self.compares:
+        if not self.lacks:
             # Without a width of its own a dictionary takes the site's, which is not known yet.
             reason = impossible(self.causal, self.verdicts, self.dictionary.n_latents or 1)
             if reason:
@@ -69,9 +71,10 @@ class ControlledStudyConfig(StudyConfig):
         return self
 
     @property
-    def compares(self) -> bool:
-        """True when model-specificity can be measured: there is a control and a second seed."""
-        return bool(self.controls) and len(self.seeds) > 1
+    def lacks(self) -> tuple[str, ...]:
+        """What model-specificity needs and the study does not have: a control, a second seed."""
+        needed = {"control": bool(self.controls), "second seed": len(self.seeds) > 1}
+        return tuple(what for what, there in needed.items() if not there)
 
     def plain(self) -> StudyConfig:
         """The study alone, which controls are applied to."""
@@ -290,6 +293,7 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
             specific.get(site),
             config=config.verdicts,
             statistic=config.causal.statistic,
+            lacks=config.lacks,
             scope=scope,
         )
         judging.update(len(verdicts))
@@ -305,7 +309,7 @@ def shortfalls_of(config: ControlledStudyConfig, network: Network, tokens: Token
         [config.dictionary.width(network.width(network.site(name))) for name in config.sites],
         n_documents=_heldout_documents(tokens),
         predicts=network.predicts_tokens,
-        compared=config.compares,
+        lacks=config.lacks,
     )
 
 
@@ -355,7 +359,7 @@ def _heldout_documents(tokens: Tokens) -> int:
 
 def _check_documents(config: ControlledStudyConfig, tokens: Tokens) -> None:
     """Matches are chosen on one half of the held-out documents and measured on the other."""
-    if config.compares and _heldout_documents(tokens) < 2:
+    if not config.lacks and _heldout_documents(tokens) < 2:
         raise InputError(
             "the held-out tokens are of one document, and model-specificity needs at least two",
             where="tokens.heldout",

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from polyseme.controls.target import Target, kind_of
+from polyseme.controls.target import Target, kind_of, with_seed
 from polyseme.core.config import Config, Seed
 from polyseme.studies.config import StudyConfig, TransformConfig
 
@@ -29,7 +29,7 @@ class TokenControl(Config):
 
     @property
     def name(self) -> str:
-        return kind_of(self)
+        return with_seed(kind_of(self), self.seed)
 
     def apply(self, study: StudyConfig) -> StudyConfig:
         transform = TransformConfig(kind=self.transform, seed=self.seed)

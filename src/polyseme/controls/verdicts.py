@@ -1,7 +1,7 @@
 """From evidence to verdicts: which latents are really the network's."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,13 @@ from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
 from polyseme.core.stats import benjamini_hochberg, wilson_interval, within_reach
-from polyseme.evaluation.specificity import Specificity, firing_documents
+from polyseme.evaluation.specificity import Margin, Specificity, firing_documents
 
 NO_PREDICTION = "no causal effect: the network does not predict the next token"
-NO_CONTROL = "no model-specificity: the study has no control, or no second seed"
+NO_RECURRENCE = (
+    "no model-specificity: it varies too little in one half of the documents to be correlated with the second seed's "
+    "latents"
+)
 
 _LOSSES = {"kl": "expected loss, KL(clean ‖ ablated)", "ce": "observed loss, CE(ablated) − CE(clean)"}
 
@@ -82,6 +85,7 @@ def judge(
     *,
     config: VerdictConfig | None = None,
     statistic: Statistic = "kl",
+    lacks: Sequence[str] = (),
     scope: dict[str, str | int] | None = None,
 ) -> SiteVerdicts:
     """A verdict on every latent of a dictionary, with all the evidence it rests on.
@@ -105,6 +109,7 @@ def judge(
         specificity: their recurrence and margins; None without a second seed or a control.
         config: thresholds.
         statistic: what the effects' p-values are of: the expected loss, or the observed one.
+        lacks: what the study does not have (`control`, `second seed`) where there is no specificity.
         scope: what the records say they were measured on.
 
     Raises:
@@ -123,9 +128,10 @@ def judge(
     few = f"fired in fewer than {least:,} held-out documents" if least > 1 else "fired in no held-out document"
     rare = (few, n_documents < least)
     causal, causal_evidence = _causal(effects, rare, config, statistic)
-    specific, specific_evidence, thresholds = _specific(specificity, rare, config)
+    uncompared = f"no model-specificity: the study has no {' and no '.join(lacks) or 'control, or no second seed'}"
+    specific, specific_evidence, thresholds = _specific(specificity, rare, config, uncompared)
     # What the whole study lacks comes before what a latent lacks.
-    whole = NO_PREDICTION if effects is None else "" if margins else NO_CONTROL
+    whole = NO_PREDICTION if effects is None else "" if margins else uncompared
     verdicts: list[Verdict] = []
     for i, n in enumerate(n_documents):
         missing = whole or str(causal.missing[i] or specific.missing[i])
@@ -201,17 +207,14 @@ def _causal(
 
 
 def _specific(
-    specificity: Specificity | None, rare: Reason, config: VerdictConfig
+    specificity: Specificity | None, rare: Reason, config: VerdictConfig, uncompared: str
 ) -> tuple[Outcome, list[list[Evidence]], dict[str, float]]:
     n_latents = len(rare[1])
     if specificity is None or not specificity.margins:
-        return Outcome(_first([(NO_CONTROL, np.asarray(True))], n_latents), np.zeros(n_latents, dtype=bool)), [], {}
+        return Outcome(_first([(uncompared, np.asarray(True))], n_latents), np.zeros(n_latents, dtype=bool)), [], {}
     margins = specificity.margins
-    unmeasured = (
-        "no model-specificity could be measured",
-        ~np.all([np.isfinite(m.low) for m in margins.values()], axis=0),
-    )
-    tried = _first([rare, unmeasured], n_latents) == ""
+    unmeasured = [(NO_RECURRENCE, ~np.isfinite(specificity.recurrence.low)), *_against(margins)]
+    tried = _first([rare, *unmeasured], n_latents) == ""
     least = least_selected(config.margin_fdr)
     few = (
         f"the FDR filter (margin_fdr {config.margin_fdr:g}) needs {least:g} specific latents, and only "
@@ -231,7 +234,7 @@ def _specific(
         name: tried & (margin.low > config.margin) & (margin.value >= thresholds[name])
         for name, margin in margins.items()
     }
-    outcome = Outcome(_first([rare, unmeasured, few, luck], n_latents), np.all(list(passed.values()), axis=0))
+    outcome = Outcome(_first([rare, *unmeasured, few, luck], n_latents), np.all(list(passed.values()), axis=0))
     evidence = [
         [
             Evidence(
@@ -252,6 +255,15 @@ def _specific(
         for name, margin in margins.items()
     ]
     return outcome, evidence, thresholds
+
+
+def _against(margins: Mapping[str, Margin]) -> list[Reason]:
+    """Each set of controls against which the margins of some latents were not measured, and of which latents."""
+    absent = np.stack([~np.isfinite(margin.low) for margin in margins.values()], axis=1)
+    sets, set_of = np.unique(absent, axis=0, return_inverse=True)
+    named = [", ".join(name for name, is_absent in zip(margins, each, strict=True) if is_absent) for each in sets]
+    what = "no model-specificity could be measured against"
+    return [(f"{what} {names}", set_of == i) for i, names in enumerate(named) if names]
 
 
 def least_selected(q: float) -> float:
