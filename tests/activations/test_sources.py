@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from polyseme.activations.config import HarvestConfig
 from polyseme.activations.disk import harvest_to_disk
+from polyseme.activations.firings import encode_windows
 from polyseme.activations.live import LiveSource
 from polyseme.activations.memory import TensorSource
 from polyseme.activations.schedule import Schedule
 from polyseme.activations.source import ActivationSource
+from polyseme.activations.statistics import site_statistics
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
+from polyseme.evaluation.lookup import learn_lookup
 from tests.activations.fakes import NAMES, SITES, WIDTHS, FakeNetwork, make_windows, same
 
 CONFIG = HarvestConfig(block_tokens=48, batch_windows=2, prefetch=False, seed=5)  # three groups of two windows a block
@@ -179,6 +182,23 @@ def test_a_pass_is_as_large_as_its_widest_tensor_allows(row_bytes, device, windo
     assert chosen.batch_windows == windows
     assert chosen.fingerprint == LiveSource(network, rows, NAMES, HarvestConfig(batch_windows=windows)).fingerprint
     assert chosen.fingerprint != LiveSource(network, rows, NAMES, HarvestConfig(batch_windows=3)).fingerprint
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda network, rows: site_statistics(network, rows, NAMES),
+        lambda network, rows: list(encode_windows(network, rows, {}, sites=SITES)),
+        lambda network, rows: learn_lookup(network, rows, rows, SITES),
+    ],
+    ids=["statistics", "held-out vectors", "look-up"],
+)
+def test_every_pass_over_windows_is_as_small_as_a_wide_network_needs(read):
+    network, rows = FakeNetwork(), make_windows(n_documents=20)
+    network.row_bytes = 2**24
+    assert len(rows) > 16
+    read(network, rows)
+    assert [len(tokens) for tokens in network.inputs] == [1] * len(rows)
 
 
 def test_a_pass_is_no_larger_than_a_block():

@@ -72,6 +72,7 @@ def test_every_stage_announces_itself_before_its_work_and_has_a_task(
         assert heard.order[at - 1] == f"work of {name.partition(' (')[0]}"
         end = next(i for i in range(at, len(heard.order)) if heard.order[i].startswith("end of "))
         assert end - at > 1, f"{name} has no task"
+    assert heard.amounts["look at the network"] == [1, 2, 3]
     for task in ("site statistics", "random weights (spectrum)", "token share", "verdicts", "describe latents"):
         assert task in heard.order, task
     for task, amounts in heard.amounts.items():
@@ -92,7 +93,8 @@ def test_drawing_weights_and_hashing_them_show_how_far_they_are(monkeypatch: pyt
     module = tiny_gpt2()
     plain = load_network(module)
     assert plain.hash_weights(heard) == weights_fingerprint(module) == plain.fingerprint
-    assert heard.amounts["hash the weights"][-1] == heard.totals["hash the weights"]
+    shared_once = sum(parameter.nbytes for parameter in module.parameters()) / 1e6  # the head has the embedding's
+    assert heard.amounts["hash the weights"][-1] == heard.totals["hash the weights"] == shared_once
     before = len(heard.amounts["hash the weights"])
     plain.hash_weights(heard)
     assert len(heard.amounts["hash the weights"]) == before  # hashed once

@@ -13,7 +13,7 @@ from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
-from polyseme.activations.reading import Reader, Reading, read_windows
+from polyseme.activations.reading import Reader, Reading, fitting_windows, read_windows
 from polyseme.core.batch import Latents
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
@@ -112,7 +112,7 @@ def collect_firings(
         network: where the vectors come from.
         windows: held-out tokens.
         dictionaries: name to (the site it reads, the dictionary).
-        batch_windows: windows a forward pass.
+        batch_windows: windows a forward pass, at most.
         reporter: told how many tokens are done.
 
     Raises:
@@ -142,7 +142,7 @@ def encode_windows(
         windows: held-out tokens.
         dictionaries: name to (the site it reads, the dictionary).
         sites: further sites to read, where no dictionary is.
-        batch_windows: windows a forward pass.
+        batch_windows: windows a forward pass, at most.
         reporter: told how many tokens are done.
 
     Raises:
@@ -153,7 +153,8 @@ def encode_windows(
     wanted = [*(site for site, _ in dictionaries.values()), *sites]
     progress = (reporter or Silent()).task("held-out vectors", windows.n_tokens, "tokens")
     done = 0
-    for reading in read_windows(network, windows, wanted, batch_windows=batch_windows):
+    at_once = min(batch_windows, fitting_windows(network, windows, wanted))
+    for reading in read_windows(network, windows, wanted, batch_windows=at_once):
         with torch.inference_mode():
             latents = {name: d.encode(reading.vectors[site].float()) for name, (site, d) in dictionaries.items()}
         yield reading, latents

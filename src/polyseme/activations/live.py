@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 
 from polyseme.activations.config import HarvestConfig
-from polyseme.activations.reading import Reader, read_windows
+from polyseme.activations.reading import Reader, fitting_windows, read_windows
 from polyseme.activations.schedule import Block, Schedule
 from polyseme.activations.source import Rows, cut_batches
 from polyseme.core.batch import SiteBatch
@@ -16,11 +16,6 @@ from polyseme.core.errors import InputError
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
-
-# Bytes of the widest tensor of a pass, and tokens, that a pass should not exceed: on the CPU and elsewhere. On the CPU
-# below the 32 MiB above which glibc maps every block, and faults every page of it, afresh.
-_ON_CPU = 16 * 2**20, 2048
-_ELSEWHERE = 256 * 2**20, 16_384
 
 
 class LiveSource:
@@ -49,7 +44,9 @@ class LiveSource:
         self.widths = {name: network.width(site) for name, site in sites.items()}
         self.n_tokens = windows.n_tokens
         self._sites = dict(sites)
-        self.batch_windows = config.batch_windows or self._fitting_windows()
+        self.batch_windows = config.batch_windows or fitting_windows(
+            network, windows, self._sites.values(), config.block_tokens
+        )
         order = np.random.default_rng(derive_seed(config.seed, "windows")).permutation(len(windows))
         self._groups = [order[i : i + self.batch_windows] for i in range(0, len(order), self.batch_windows)]
         self.schedule = _schedule(windows, self._groups, config, self.batch_windows)
@@ -67,18 +64,6 @@ class LiveSource:
     @property
     def _device(self) -> torch.device:
         return getattr(self.network, "device", torch.device("cpu"))
-
-    def _fitting_windows(self) -> int:
-        """Windows a pass, a power of two.
-
-        From sizes alone, never by timing: a run and its resume must choose alike, for a window's vectors differ in the
-        last bits with the windows beside it, and the order of tokens with the size of groups.
-        """
-        most_bytes, most_tokens = _ON_CPU if self._device.type == "cpu" else _ELSEWHERE
-        # An MLP's hidden layer is four times as wide as the stream in most networks that do not say.
-        row_bytes: int = getattr(self.network, "row_bytes", 16 * max(self.widths.values()))
-        tokens = min(most_tokens, most_bytes // row_bytes, self.config.block_tokens)
-        return 1 << max(0, (tokens // self.windows.tokens.shape[1]).bit_length() - 1)
 
     def room(self) -> Rows:
         """A buffer for a block, where the network's vectors are."""

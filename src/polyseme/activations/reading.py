@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +14,12 @@ from torch import Tensor
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora.pack import PADDING, Windows
+from polyseme.networks.survey import all_finite
+
+# Bytes of the widest tensor of a pass, and tokens, that a pass should not exceed: on the CPU and elsewhere. On the CPU
+# below the 32 MiB above which glibc maps every block, and faults every page of it, afresh.
+_ON_CPU = 16 * 2**20, 2048
+_ELSEWHERE = 256 * 2**20, 16_384
 
 # Reading hooks the network's modules: of two passes at once (one of them a prefetch) each would see the other's.
 _ONE_PASS = threading.Lock()
@@ -106,6 +112,26 @@ def read_windows(
         )
 
 
+def fitting_windows(network: Reader, windows: Windows, sites: Iterable[Site], most_tokens: int | None = None) -> int:
+    """Windows a pass, a power of two: few of a wide network, so that the memory and the time of one pass are bounded.
+
+    From sizes alone, never by timing: a run and its resume must choose alike, for a window's vectors differ in the
+    last bits with the windows beside it, and the order of tokens with the size of groups.
+
+    Args:
+        network: what is read.
+        windows: whose length counts.
+        sites: where it is read.
+        most_tokens: a further bound.
+    """
+    device: torch.device = getattr(network, "device", torch.device("cpu"))
+    bytes_of_pass, tokens = _ON_CPU if device.type == "cpu" else _ELSEWHERE
+    # An MLP's hidden layer is four times as wide as the stream in most networks that do not say.
+    row_bytes: int = getattr(network, "row_bytes", None) or 16 * max(network.width(site) for site in sites)
+    tokens = min(tokens, bytes_of_pass // row_bytes, most_tokens or tokens)
+    return 1 << max(0, (tokens // windows.tokens.shape[1]).bit_length() - 1)
+
+
 @functools.cache
 def _keep_freed_blocks() -> None:
     """Give one block of 31 MiB back, from which glibc learns to keep freed blocks up to that size.
@@ -141,16 +167,10 @@ def _checked(read: Mapping[Site, Tensor], tokens: Tensor) -> dict[Site, Tensor]:
                 where=str(site),
                 fix="choose a site whose output is [batch, position, d]",
             )
-        if not _all_finite(vectors):
+        if not all_finite(vectors):
             raise InputError(
                 "the network gives vectors that are not finite",
                 where=str(site),
                 fix='check its weights, or load it with `dtype = "float32"`',
             )
     return dict(read)
-
-
-def _all_finite(x: Tensor) -> bool:
-    # A sum is finite only where all its terms are, and needs no temporaries as large as the vectors, which cost a tenth
-    # of a pass. Finite terms may have a sum that overflows: they are looked at one by one.
-    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())

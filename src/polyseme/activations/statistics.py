@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary, SpreadSums
-from polyseme.activations.reading import Reader, read_windows
+from polyseme.activations.reading import Reader, fitting_windows, read_windows
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
@@ -85,7 +85,7 @@ def site_statistics(
         sites: name to site.
         ordinary: by name of a site, what tells the vectors that are counted; elsewhere all are.
         spreads: by name of a site, what is shown all its vectors in the same pass.
-        batch_windows: windows a forward pass.
+        batch_windows: windows a forward pass, at most.
         reporter: told how many tokens are done.
 
     Raises:
@@ -94,7 +94,8 @@ def site_statistics(
     totals: dict[str, SiteStatistics] = {}
     progress = (reporter or Silent()).task("site statistics", windows.n_tokens, "tokens")
     done = 0
-    for reading in read_windows(network, windows, list(sites.values()), batch_windows=batch_windows):
+    at_once = min(batch_windows, fitting_windows(network, windows, sites.values()))
+    for reading in read_windows(network, windows, list(sites.values()), batch_windows=at_once):
         if not len(reading):
             continue
         for name, site in sites.items():

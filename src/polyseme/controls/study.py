@@ -253,8 +253,13 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     network = plain.network.build(bench.reporter)
     sites = {name: network.site(name) for name in plain.sites}
     _check_controls(config)
+    looking = bench.reporter.task("look at the network", 3, "checks")
     check_network(plain, network, bench.reporter)
-    check_sites(plain, network, sites, study_context(plain, network))
+    looking.update(1)
+    context = study_context(plain, network)
+    looking.update(2)
+    check_sites(plain, network, sites, context)
+    looking.update(3)
     tokens = tokens_stage(plain, network, bench)
     _check_documents(config, tokens)
     for line in shortfalls_of(config, network, tokens):

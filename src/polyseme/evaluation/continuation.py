@@ -1,6 +1,6 @@
 """Text continued by the network and by the patched network, side by side, from the same prompts and the same dice."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +101,17 @@ def continue_text(
     counted = torch.from_numpy(~windows.special[rows, : config.prompt_tokens])
     special, hidden = ending_ids(tokenizer)  # not padding's: an ordinary word may serve for it
     progress = (reporter or Silent()).task("text, clean and patched", 2 * config.new_tokens, "tokens")
-    clean = _write(network, prompt, counted, {}, {}, special, config)
-    progress.update(config.new_tokens)
-    patched = _write(network, prompt, counted, dictionaries, trained_on or {}, special, config)
-    progress.update(2 * config.new_tokens)
+    clean = _write(network, prompt, counted, {}, {}, special, config, progress.update)
+    patched = _write(
+        network,
+        prompt,
+        counted,
+        dictionaries,
+        trained_on or {},
+        special,
+        config,
+        lambda written: progress.update(config.new_tokens + written),
+    )
     start, stop = config.prompt_tokens, config.prompt_tokens + config.new_tokens
     true = [_rest(windows, int(row), start, stop) for row in rows]
     documents = [windows.names[d] for d in windows.document[rows, start - 1]]
@@ -158,13 +165,14 @@ def _write(
     trained_on: Mapping[Site, Ordinary],
     special: set[int],
     config: ContinuationConfig,
+    advance: Callable[[int], None],
 ) -> list[list[int]]:
     """Tokens written after each prompt, each list ending with its first special token, if any."""
     tokens = prompt
     stops = torch.tensor(sorted(special), dtype=torch.int64)
     generator = make_generator(config.seed, "noise")
     with torch.inference_mode():
-        for _ in range(config.new_tokens):
+        for n_written in range(1, config.new_tokens + 1):
             last = torch.zeros_like(tokens, dtype=torch.bool)
             last[:, -1] = True
             edits: dict[Site, Edit] = patch_edits(dictionaries, counted, trained_on)
@@ -175,6 +183,7 @@ def _write(
             chosen = logits.argmax(-1, keepdim=True)
             tokens = torch.cat([tokens, chosen], dim=1)
             counted = torch.cat([counted, ~torch.isin(chosen, stops)], dim=1)
+            advance(n_written)
     written = tokens[:, prompt.shape[1] :].tolist()
     return [_until_special(row, special) for row in written]
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
-from polyseme.activations.reading import Reader, Reading, read_windows
+from polyseme.activations.reading import Reader, Reading, fitting_windows, read_windows
 from polyseme.core.batch import Latents
 from polyseme.core.config import Config, PassWindows
 from polyseme.core.errors import InputError
@@ -38,7 +38,7 @@ class LookupConfig(Config):
     max_bigrams: int = Field(default=100_000, ge=0, le=10**9)
     """Bigrams kept, the most frequent held-out ones first; the others fall back on their token. Bounds memory."""
     batch_windows: PassWindows = 16
-    """Windows a forward pass."""
+    """Most windows a forward pass; a wide network or long windows take fewer."""
 
     def build(
         self,
@@ -137,7 +137,8 @@ def learn_lookup(
     n = dict.fromkeys(totals, 0)
     progress = (reporter or Silent()).task("token and bigram look-up", train.n_tokens, "tokens")
     done = 0
-    for reading in read_windows(network, train, sites, batch_windows=config.batch_windows):
+    at_once = min(config.batch_windows, fitting_windows(network, train, sites))
+    for reading in read_windows(network, train, sites, batch_windows=at_once):
         found: dict[Kind, tuple[np.ndarray, np.ndarray]] = {
             kind: _find(keys[kind], all_keys[kind][reading.window, reading.position]) for kind in KINDS
         }
@@ -294,7 +295,7 @@ def evaluate_lookup(
         network: read at the tables' sites.
         heldout: the windows that `learn_lookup` was told of.
         lookup: the tables.
-        batch_windows: windows a forward pass.
+        batch_windows: windows a forward pass, at most.
         seed: of the bootstrap over documents.
         n_resamples: bootstrap replicates.
         reporter: told how many tokens are done.

@@ -72,7 +72,7 @@ def sweep(
         dictionaries: name to (the site it reads and writes, the dictionary).
         visitors: each is called with every batch.
         sites: further sites to read, where no dictionary is.
-        batch_windows: windows a forward pass.
+        batch_windows: windows a forward pass, at most.
         reporter: told how many tokens are done.
     """
     counted_documents(windows)
@@ -108,7 +108,7 @@ def evaluate_reconstruction(
         windows: held-out tokens.
         dictionaries: name to (site, dictionary).
         ordinary: what tells a site's ordinary vectors, where they are measured apart too.
-        batch_windows: windows a forward pass.
+        batch_windows: windows a forward pass, at most.
         seed: of the bootstrap over documents; share it to pair metrics.
         n_resamples: bootstrap replicates.
         reporter: told how many tokens are done.

@@ -217,7 +217,6 @@ def _compare(
     None for a network that does not run on these rows.
     """
     n_rows, length = tokens.shape
-    before = torch.arange(length)[None, :] < torch.tensor(list(cuts), dtype=torch.int64)[:, None]
     found: list[tuple[torch.dtype, _Compared]] = []
 
     def compare(value: Tensor) -> None:
@@ -227,13 +226,14 @@ def _compare(
             value = value.transpose(0, 1)
         if value.shape[:2] != (n_rows, length):
             return
-        wide = value if value.dtype is torch.float64 else value.float()
-        scale = float(wide.abs().max())
+        least, most = value.aminmax()
+        scale = max(-float(least), float(most))
         if not 0 < scale < float("inf"):
             return
-        noise = (wide[list(equal)] - wide[:1]).abs().max()
-        ahead = ((wide[list(rows)] - wide[:1]).abs().amax(-1) * before.to(wide.device)).max()
-        found.append((value.dtype, _Compared(float(ahead) / scale, float(noise) / scale)))
+        # One row at a time: logits of a large vocabulary are hundreds of megabytes.
+        noise = max(_largest(value[row], value[0]) for row in equal)
+        ahead = max(_largest(value[row, :cut], value[0, :cut]) for row, cut in zip(rows, cuts, strict=True))
+        found.append((value.dtype, _Compared(ahead / scale, noise / scale)))
 
     def see(_: nn.Module, _args: Any, output: Any) -> None:
         for value in _tensors(output):
@@ -247,6 +247,12 @@ def _compare(
         except Exception:  # noqa: BLE001 - whatever a network raises that takes one row only
             return None
     return found
+
+
+def _largest(row: Tensor, base: Tensor) -> float:
+    """The largest difference between two rows, in float32 at least."""
+    wide = torch.float64 if row.dtype is torch.float64 else torch.float32
+    return float((row.to(wide) - base.to(wide)).abs_().max())
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -29,6 +29,7 @@ class Seen:
         layout: how the tensor becomes vectors; None for one whose last axis is the width as it is.
         finite: whether every number is finite.
         is_output: whether it is what the network returns, or comes after what gives it.
+        output_is_finite: whether every number of what the network returns is finite.
         tensor: the tensor itself while the pass lasts, and for as long as anything else holds it.
     """
 
@@ -38,6 +39,7 @@ class Seen:
     layout: Layout | None = None
     finite: bool = True
     is_output: bool = False
+    output_is_finite: bool = True
     tensor: Callable[[], Tensor | None] = field(default=lambda: None, repr=False)
 
     def width(self, site: Site) -> int | None:
@@ -123,7 +125,7 @@ def survey(
         at.dtype, at.tensor = value.dtype, weakref.ref(value)
         at.layout = neighbours.layout(part, value, tokens)
         at.shape = tuple(value.shape if at.layout is None else at.layout.vectors(value).shape)
-        at.finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
+        at.finite = all_finite(value)
 
     def past_head(*_: Any) -> None:
         nonlocal is_past_head
@@ -138,8 +140,10 @@ def survey(
             stack.callback(_looking(module.get_submodule(place[0]), place, look))
         output = forward()
     returned = _returned(output)
+    is_finite = returned is None or all_finite(returned)
     for at in seen.values():
         value = at.tensor()
+        at.output_is_finite = is_finite
         at.is_output |= value is not None and returned is not None and _memory(value) == _memory(returned)
     return seen
 
@@ -164,6 +168,13 @@ def _returned(output: Any) -> Tensor | None:
         return first_tensor(output, "network")
     except InputError:
         return None
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether every number is finite; numbers that are not floating-point are."""
+    # A sum is finite only where all its terms are, and needs no temporaries as large as the vectors, which cost a tenth
+    # of a pass. Finite terms may have a sum that overflows: they are looked at one by one.
+    return not x.is_floating_point() or bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 
 
 def _memory(value: Tensor) -> int:

@@ -34,7 +34,8 @@ def weights_fingerprint(module: nn.Module, reporter: Reporter | None = None) -> 
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, default=str).encode())
     seen: dict[tuple[int, int], str] = {}
     state = module.state_dict()
-    total, done = sum(tensor.nbytes for tensor in state.values()), 0
+    total = sum({(tensor.data_ptr(), tensor.numel()): tensor.nbytes for tensor in state.values()}.values())
+    done = 0
     progress = ((reporter if total > _SLOW_BYTES else None) or Silent()).task("hash the weights", total / 1e6, "MB")
     for name, tensor in sorted(state.items()):
         key = (tensor.data_ptr(), tensor.numel())
@@ -42,7 +43,7 @@ def weights_fingerprint(module: nn.Module, reporter: Reporter | None = None) -> 
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{shared}\n".encode())
         if shared == name:
             digest.update(_bytes(tensor))
-        done += tensor.nbytes
+            done += tensor.nbytes
         progress.update(done / 1e6)
     return digest.hexdigest()
 

@@ -57,7 +57,7 @@ class EvaluationConfig(Config):
     n_continuations: int = Field(default=3, ge=0, le=1000)
     """Held-out prompts continued by the clean and by the jointly patched network."""
     batch_windows: PassWindows = 16
-    """Windows a forward pass."""
+    """Most windows a forward pass; a wide network or long windows take fewer."""
 
 
 class StudyConfig(Config):

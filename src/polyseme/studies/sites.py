@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
-
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.networks import Network
@@ -17,7 +15,7 @@ MAX_NAME = 200
 def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site], context: int) -> None:
     """Refuse a site that no dictionary can be trained or judged at.
 
-    A few passes, the longest over two windows as long as the study's, look at all sites at once.
+    A few passes, the longest over one window as long as the study's, look at all sites at once.
 
     Raises:
         InputError: two names of one place; a site that is not reached, is called several times, gives something else
@@ -26,7 +24,7 @@ def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site],
     _check_names(sites)
     draw = network.facts.drawing()
     # In a short window no width is likely to be equal to its positions; the long one is what the study runs on.
-    for tokens in (draw(2, min(context, 7)), draw(2, context)):
+    for tokens in (draw(2, min(context, 7)), draw(1, context)):
         found = network.survey(list(sites.values()), tokens)
         for name, site in sites.items():
             seen = found[site]
@@ -39,13 +37,13 @@ def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site],
                     where="sites",
                     fix=f"`polyseme sites {study.network.source}` lists sites that give one vector a token",
                 )
+        if not all(seen.output_is_finite for seen in found.values()):
+            raise InputError(
+                "the network's output is not finite",
+                where=study.network.source,
+                fix='check its weights, or load it with `dtype = "float32"`',
+            )
     network.widths(list(sites.values()))
-    if not bool(torch.isfinite(network.logits(draw(1, context))).all()):
-        raise InputError(
-            "the network's output is not finite",
-            where=study.network.source,
-            fix='check its weights, or load it with `dtype = "float32"`',
-        )
 
 
 def _check_names(sites: Mapping[str, Site]) -> None:
