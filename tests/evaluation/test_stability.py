@@ -104,9 +104,34 @@ def test_many_directions_are_matched_greedily_and_it_is_said(monkeypatch: pytest
     assert len(loose) == 90
 
 
+@pytest.mark.parametrize(("one", "other"), [(0.1, 1.0), (0.1, 0.1), (0.6, 0.9)])
+def test_independent_dictionaries_are_at_chance_however_many_latents_are_dead(one: float, other: float):
+    """A null without dead latents is .46 here, where 0.04 is observed with nine of ten dead on one side."""
+    n, d = 256, 32
+    within: list[bool] = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        alive_a, alive_b = rng.random(n) < one, rng.random(n) < other
+        a, b = directions(n, d, 100 + seed), directions(n, d, 200 + seed)
+        found = by_name(a, b, alive_a=alive_a, alive_b=alive_b, seed=seed)
+        scored = mcc(a, b, alive=alive_a, seed=seed, n_resamples=200)
+        for record in (found["stability_cosine"], scored):
+            assert record.interval is not None
+            within.append(record.interval.low <= record.details["chance"] <= record.interval.high)
+            assert record.value == pytest.approx(record.details["chance"], abs=0.02)
+        details = found["stability_cosine"].details
+        assert details["null_curve"][0] == pytest.approx(details["curve"][0], abs=0.1)
+        fewest = min(alive_a.sum(), alive_b.sum()) / n
+        assert max(details["curve"][0], details["null_curve"][0]) <= fewest
+    assert np.mean(within) >= 0.9
+
+
 def test_the_null_is_drawn_once_and_by_its_seed():
     assert random_matched_cosines(20, 20, 8, seed=1) is random_matched_cosines(20, 20, 8, seed=1)
     assert not np.array_equal(random_matched_cosines(20, 20, 8, seed=1), random_matched_cosines(20, 20, 8, seed=2))
+    few = random_matched_cosines(20, 20, 8, alive=(5, 20), seed=1)
+    assert (few > 0).sum() == 5
+    assert len(few) == 20
 
 
 def test_directions_of_two_widths_are_refused():

@@ -145,7 +145,7 @@ def stability_stage(
         return artifact.parsed("stability.json", _RECORDS.validate_python)
 
     stage = {"sites": sites, "seeds": seeds[:2]}
-    return bench.stage("stability", stage, {"readings": real.artifact.key}, make, load, label="trained")[1]
+    return bench.stage("stability", stage, {"readings": real.artifact.key}, make, load, label="trained", version=2)[1]
 
 
 def token_shares(readings: Readings, sites: tuple[str, ...], seed: int, reporter: Reporter) -> dict[str, TokenShare]:

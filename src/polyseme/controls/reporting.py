@@ -244,7 +244,7 @@ def _stability(records: Sequence[MetricRecord]) -> Chart | None:
             Curve(name="another seed", x=thresholds, y=tuple(details["curve"])),
             Curve(name="random directions", x=thresholds, y=tuple(details["null_curve"]), null=True),
         ),
-        note="Latents are matched one to one; dead latents are misses.",
+        note="Latents are matched one to one. Dead latents are misses; as many of the random directions are dead.",
     )
 
 

@@ -80,7 +80,8 @@ def stability(
 
     `stability_cosine`: mean matched cosine (signed: a latent that writes the opposite is another latent);
     `stability_shared`: share of pairs above .7. Both carry in `details` the share above every threshold (`curve`),
-    the same for as many random directions (`null_curve`), and `chance`, the value random directions reach.
+    the same for random directions of which as many are alive on either side (`null_curve`), and `chance`, the value
+    they reach: with dead latents both are low, and only their difference says how far the dictionaries agree.
 
     The interval resamples latents (pairs, the matching kept): documents play no part in a comparison of weights.
 
@@ -98,10 +99,11 @@ def stability(
         InputError: directions of different widths.
     """
     cosines, matching = matched_cosines(a, b, alive_a=alive_a, alive_b=alive_b)
-    null = random_matched_cosines(len(a), len(b), a.shape[1], seed=seed)
+    alive = _count(alive_a, len(a)), _count(alive_b, len(b))
+    null = random_matched_cosines(len(a), len(b), a.shape[1], alive=alive, seed=seed)
     details = {
         "matching": matching,
-        "alive": [_count(alive_a, len(a)), _count(alive_b, len(b))],
+        "alive": list(alive),
         "thresholds": list(thresholds),
         "curve": [float((cosines > t).mean()) for t in thresholds],
         "null_curve": [float((null > t).mean()) for t in thresholds],
@@ -128,8 +130,8 @@ def mcc(
 ) -> MetricRecord:
     """Mean |cosine| of the best one-to-one matching to the true directions, dead latents counted as misses.
 
-    The mean is over min(n_latents, n_features) pairs. `details.chance` is what as many random directions reach: with
-    many latents in few dimensions that is far above 0, and no MCC means anything without it.
+    The mean is over min(n_latents, n_features) pairs. `details.chance` is what random directions reach of which as many
+    are alive: with many latents in few dimensions that is far above 0, and no MCC means anything without it.
 
     Args:
         directions: of the latents.
@@ -140,36 +142,48 @@ def mcc(
         scope: of the record.
     """
     cosines, matching = matched_cosines(directions, truth, alive_a=alive, absolute=True)
-    chance = _random_against(directions.shape[0], truth, seed)
+    n_alive = _count(alive, len(directions))
+    chance = _random_against(len(directions), n_alive, truth, seed)
     details = {
         "matching": matching,
         "chance": float(chance.mean()),
         "n_latents": len(directions),
         "n_features": len(truth),
-        "alive": _count(alive, len(directions)),
+        "alive": n_alive,
     }
     return _record("mcc", cosines, details, seed, n_resamples, scope)
 
 
 @shielded
 @lru_cache(maxsize=32)
-def random_matched_cosines(n: int, m: int, d: int, *, seed: int) -> Float[np.ndarray, " pair"]:
+def random_matched_cosines(
+    n: int, m: int, d: int, *, alive: tuple[int, int] | None = None, seed: int
+) -> Float[np.ndarray, " pair"]:
     """Matched cosines of n and m independent random unit directions in d dimensions: the null of `stability`.
 
-    All of them are alive, which makes the null slightly too high, never too low, for dictionaries with dead latents.
+    Args:
+        n: directions on one side.
+        m: on the other.
+        d: their width.
+        alive: how many of either side are alive, the others having cosine 0 with all; all by default.
+        seed: of the directions.
     """
     a = torch.randn(n, d, generator=make_generator(seed, "random directions", "a"), dtype=torch.float32)
     b = torch.randn(m, d, generator=make_generator(seed, "random directions", "b"), dtype=torch.float32)
-    cosines, _ = matched_cosines(a, b)
+    of_a, of_b = alive or (n, m)
+    cosines, _ = matched_cosines(a, b, alive_a=np.arange(n) < of_a, alive_b=np.arange(m) < of_b)
     cosines.flags.writeable = False
     return cosines
 
 
-def _random_against(n: int, truth: Float[Tensor, "n_features d_truth"], seed: int) -> Float[np.ndarray, " pair"]:
+def _random_against(
+    n: int, n_alive: int, truth: Float[Tensor, "n_features d_truth"], seed: int
+) -> Float[np.ndarray, " pair"]:
     random = torch.randn(
         n, truth.shape[1], generator=make_generator(seed, "random directions", "a"), dtype=torch.float32
     )
-    return matched_cosines(random.to(truth.device), truth, absolute=True)[0]
+    alive = np.arange(n) < n_alive
+    return matched_cosines(random.to(truth.device), truth, alive_a=alive, absolute=True)[0]
 
 
 def _units(directions: Tensor, alive: np.ndarray | None) -> Tensor:
