@@ -51,6 +51,8 @@ def as_nobody(work: Callable[[], int]) -> int:
 
 ROOTS = {
     "NUL": "a\0b",
+    "nothing": "",
+    "half a character": "\ud800",
     "300 characters": "x" * 300,
     "a file": "file",
     "below a file": "file/below",
@@ -72,6 +74,33 @@ def test_a_root_that_cannot_be_is_refused_before_work(
     assert "error: " in error
     assert "fix: " in error
     assert "Traceback" not in error
+
+
+COMMANDS = [
+    ["runs"],
+    ["show", "x"],
+    ["sites", "pylm"],
+    ["study", "study.toml"],
+    ["demo"],
+    ["diagnose", "pylm", "--site", "blocks.0.resid_post"],
+]
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=lambda args: args[0])
+def test_a_current_directory_that_is_gone_is_said_to_be(
+    args: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setenv("PWD", str(gone))
+    gone.rmdir()
+    assert run(args) == 2
+    error = capfd.readouterr().err
+    assert "error: the current directory is gone" in error
+    assert f"where: {gone}" in error
+    assert "fix: " in error
+    assert run(["--help"]) == 0
 
 
 @pytest.mark.parametrize("damage", ["run.json", "report.json", "both"])

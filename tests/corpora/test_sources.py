@@ -114,6 +114,13 @@ def test_a_missing_field_names_the_nearest_and_all(tmp_path, kind):
         list(config.build().documents())
 
 
+def test_the_names_there_are_are_shortened(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"' + "k" * 10**6 + '": 1}')
+    with pytest.raises(InputError, match="no field 'text'") as caught:
+        list(JsonlCorpusConfig(paths=(tmp_path / "a.jsonl",)).build().documents())
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "huggingface"])
 def test_a_column_of_numbers_is_refused(tmp_path, kind):
     key = "field" if kind == "jsonl" else "column"

@@ -177,10 +177,10 @@ def test_a_width_equal_to_the_context_is_not_taken_for_positions() -> None:
 def test_vectors_that_are_not_finite_are_refused() -> None:
     model = tiny.tiny_gpt2()
     model.transformer.h[1].mlp.c_proj.bias[0] = torch.inf
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match=r"not finite.*Fix: check the numbers in its config\.json.*weights"):
         check(loaded(model), "blocks.1.resid_post")
     # Below the broken block the vectors are finite, and the predictions are not.
-    with pytest.raises(InputError, match="output is not finite"):
+    with pytest.raises(InputError, match=r"output is not finite.*Fix: check the numbers in its config\.json"):
         check(loaded(model), "blocks.0.resid_post")
 
 

@@ -177,6 +177,14 @@ def sites(args: list[str]) -> int:
         return 0
     if names:
         found = network.survey(names)
+        broken = [name for name in names if not found[network.site(name)].finite]
+        if broken:
+            from polyseme.networks.survey import NOT_FINITE_FIX
+
+            what = (
+                f"the vectors of {len(broken)} of the network's {len(names)} sites are not finite, {broken[0]} for one"
+            )
+            raise InputError(what, where=source, fix=NOT_FINITE_FIX)
         widths = {name: found[network.site(name)].width(network.site(name)) for name in names}
     else:
         kind = type(network.module).__name__

@@ -147,9 +147,22 @@ def _run(args: list[str]) -> int:
         near = nearest_names(name, list(COMMANDS)) or list(COMMANDS)
         what = f"there is no command {name[:80]!r}"
         raise InputError(what, fix=f"did you mean {', '.join(near)}? see polyseme --help")
+    _check_place()
     # A terminated run is an interrupted one: it writes its checkpoint and its status before it ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return COMMANDS[name][0](args[1:])
+
+
+def _check_place() -> None:
+    """Refuse a current directory that is gone: what is given relative to it would be said to be missing."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        what = f"the current directory is gone or may not be looked at ({error.strerror})"
+        where = os.environ.get("PWD") or "the current directory"
+        raise InputError(
+            what, where=where, fix="change to a directory that exists, and give the command again"
+        ) from None
 
 
 def _say(kind: str, what: str, where: str | None, fix: str | None) -> None:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 MAX_SEED = 2**63 - 1
 MAX_RESAMPLES = 20_000
@@ -36,16 +37,29 @@ Location = Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
 """A path or a name on a hub."""
 
 
+def _named(path: object) -> object:
+    if path == "":
+        raise ValueError("a path is empty; the current folder is '.'")
+    return path
+
+
 def _sayable(path: Path) -> Path:
     if len(str(path)) > MAX_PATH:
         raise ValueError(f"a path has at most {MAX_PATH} characters, this one has {len(str(path))}")
     if "\0" in str(path):
         raise ValueError("a path holds no NUL")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a path holds no character {str(path)[error.start]!r}") from None
     return path
 
 
 FilePath = Annotated[
-    Path, AfterValidator(_sayable), WithJsonSchema({"type": "string", "format": "path", "maxLength": MAX_PATH})
+    Path,
+    BeforeValidator(_named),
+    AfterValidator(_sayable),
+    WithJsonSchema({"type": "string", "format": "path", "maxLength": MAX_PATH}),
 ]
 """A path that an operating system can be asked for."""
 FilePaths = Annotated[tuple[FilePath, ...], Field(max_length=100_000)]

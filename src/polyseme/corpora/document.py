@@ -58,6 +58,7 @@ def split_of(key: str, heldout_fraction: float) -> Split:
 
 def missing_field(name: str, known: list[str], *, where: str, what: str) -> InputError:
     """The error for a field, column or split that is not there, with the nearest names and all of them."""
+    known = [entry if len(entry) <= 80 else f"{entry[:80]}…" for entry in known]  # a stranger's keys have any length
     near = nearest_names(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     there = ", ".join(known[:20]) or "none"

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.networks import folders
-
-_GUARD = threading.RLock()
+from polyseme.networks.offline import offline
 
 
 def build(folder: Path, dtype: torch.dtype, where: str) -> tuple[nn.Module, Any | None]:
@@ -34,7 +33,7 @@ def build(folder: Path, dtype: torch.dtype, where: str) -> tuple[nn.Module, Any 
     cleaned = folders.read_config(folder)
     weights = folders.read_weights(folder)
     fix = "check config.json and the *.safetensors files, and copy the folder again"
-    with loading("The network cannot be loaded", where, fix), _offline(), _quiet():
+    with loading("The network cannot be loaded", where, fix), offline(), _quiet():
         import transformers
 
         config = _config(transformers, cleaned, folder)
@@ -84,7 +83,7 @@ def read_tokenizer(folder: Path, config: Any = None) -> Any | None:
         return None
     folders.check_tokenizer(folder)
     fix = "check the tokenizer's files, and copy the folder again"
-    with loading("The tokenizer cannot be read", str(folder), fix), _offline():
+    with loading("The tokenizer cannot be read", str(folder), fix), offline():
         import transformers
 
         given = {} if config is None else {"config": config}
@@ -132,25 +131,12 @@ def first_line(error: BaseException) -> str:
     """The first line of what an exception says, with its kind where that alone says little."""
     if isinstance(error, RecursionError):
         return "it is nested too deep"
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
     kind = type(error).__name__
     return (
         f"{kind}: {line}"[:500] if isinstance(error, (KeyError, AttributeError, TypeError)) or not line else line[:500]
     )
-
-
-@contextmanager
-def _offline() -> Generator[None]:
-    """Nothing in this context reaches a hub, whatever asks for it."""
-    from huggingface_hub import constants
-
-    with _GUARD:
-        before = constants.HF_HUB_OFFLINE
-        constants.HF_HUB_OFFLINE = True
-        try:
-            yield
-        finally:
-            constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager
@@ -178,13 +164,17 @@ def _config(transformers: Any, cleaned: dict[str, Any], folder: Path) -> Any:
     return config
 
 
+def _is_model(transformers: Any, found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+
+
 def _model_class(transformers: Any, config: Any, cleaned: Mapping[str, Any], where: str) -> Any:
     """The class a config names, as long as it is one of transformers' own models, and of this config."""
     for name in cleaned.get("architectures") or ():
         found = getattr(transformers, name, None)
-        if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
-            continue
-        made_for = cast(Any, found).config_class
+        if found is None:
+            continue  # a class of the folder's own code, which is not run
+        made_for = getattr(found, "config_class", None) if _is_model(transformers, found) else None
         if made_for is None or not isinstance(config, made_for):
             raise InputError(
                 f"config.json names the architecture {name}, which is not one of model type {config.model_type!r}",

@@ -16,6 +16,7 @@ from polyseme.networks.inputs import (
     declared_vocabulary,
     special_ids,
 )
+from polyseme.networks.offline import passing
 
 FEW = 2
 """Token ids that any network has, for the first pass through one whose vocabulary is not known yet."""
@@ -116,10 +117,11 @@ class Facts:
 
     def forward(self, tokens: Tensor) -> Any:
         """A plain pass over token ids, which are not checked."""
-        if self._run is not None:
-            return self._run(self._module, tokens)
-        accepted = accepted_inputs(self._module)
-        return self._module(input_ids=tokens, **({"use_cache": False} if "use_cache" in accepted else {}))
+        with passing(self._module):
+            if self._run is not None:
+                return self._run(self._module, tokens)
+            accepted = accepted_inputs(self._module)
+            return self._module(input_ids=tokens, **({"use_cache": False} if "use_cache" in accepted else {}))
 
     def drawing(self, vocabulary: int | None = None) -> Callable[[int, int], Tensor]:
         """A function that draws token ids of two sizes, the same ones whenever it is made.

@@ -16,11 +16,11 @@ from typing import Any, NoReturn, cast
 from torch import Tensor
 
 from polyseme.core.errors import InputError
+from polyseme.networks.config_values import check_value
 
 _MEGABYTE = 2**20
 _CONFIG_BYTES, _FILE_BYTES = 4 * _MEGABYTE, 64 * _MEGABYTE
 _DEPTH = 64
-_LARGEST, _MOST_LAYERS, _MOST_LABELS = 2**40, 10_000, 1_000_000
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _COPY = "copy the folder again from where it came"
 
@@ -113,9 +113,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config.get("model_type"), str):
         raise InputError("config.json has no `model_type`", where=str(path), fix="give a Hugging Face model folder")
     names = config.get("architectures")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise InputError(f"`architectures` is {names!r}, not a list of names", where=str(path), fix="correct it")
+    if names is not None and not (isinstance(names, list) and all(_is_class_name(name) for name in names)):
+        fix = "correct `architectures` in config.json, or remove it"
+        raise InputError(f"`architectures` is {names!r:.200}, not a list of names of classes", where=str(path), fix=fix)
     return _cleaned(config, path)
+
+
+def _is_class_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier() and len(name) <= 200
 
 
 def _cleaned(config: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def _cleaned(config: dict[str, Any], path: Path) -> dict[str, Any]:
             _check_dtype(value, path)
             clean[key] = value
         elif key not in _DROPPED:
-            _check_number(key, value, path)
+            check_value(key, value, path)
             clean[key] = False if key == "use_pretrained_backbone" else _cleaned_value(key, value, path)
     return clean
 
@@ -148,7 +153,7 @@ def _cleaned_value(key: str, value: Any, path: Path) -> Any:
         return _cleaned(cast(dict[str, Any], value), path)
     if isinstance(value, list):
         return [_cleaned_value(key, entry, path) for entry in cast(list[Any], value)]
-    _check_number(key, value, path)
+    check_value(key, value, path)
     return value
 
 
@@ -163,30 +168,22 @@ def _check_implementation(key: str, value: Any, path: Path) -> None:
             )
 
 
-def _check_dtype(value: Any, path: Path) -> None:
+def _is_floating(name: str) -> bool:
     import torch
 
+    dtype = getattr(torch, name, None)
+    return isinstance(dtype, torch.dtype) and dtype.is_floating_point
+
+
+def _check_dtype(value: Any, path: Path) -> None:
     values = list(cast(dict[str, Any], value).values()) if isinstance(value, dict) else [value]
     for one in values:
         name = one.removeprefix("torch.") if isinstance(one, str) else one
-        if (
-            name is None
-            or name == "auto"
-            or (isinstance(name, str) and isinstance(getattr(torch, name, None), torch.dtype))
-        ):
+        if name is None or name == "auto" or (isinstance(name, str) and _is_floating(name)):
             continue
-        raise InputError(f"`dtype` is {one!r}, which is no precision", where=str(path), fix='set it to "float32"')
-
-
-def _check_number(key: str, value: Any, path: Path) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return
-    layers = "layer" in key or key in ("depth", "num_blocks", "n_block")
-    most = _MOST_LABELS if key == "num_labels" else _MOST_LAYERS if layers else _LARGEST
-    if value < 0 and re.match(r"(n|num|d)_|(hidden|intermediate|vocab|embedding)_size$", key):
-        raise InputError(f"`{key}` is {value:,}, which no network has", where=str(path), fix="correct it")
-    if abs(value) > most:
-        raise InputError(f"`{key}` is {value:,}, more than any network has", where=str(path), fix="correct it")
+        raise InputError(
+            f"`dtype` is {one!r}, which is no precision of real numbers", where=str(path), fix='set it to "float32"'
+        )
 
 
 # Weights

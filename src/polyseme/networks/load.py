@@ -23,6 +23,7 @@ from polyseme.networks.fusion import fuse
 from polyseme.networks.hooks import Repeated
 from polyseme.networks.inputs import Inputs
 from polyseme.networks.network import Network
+from polyseme.networks.offline import keep_offline
 from polyseme.networks.reinit import ReinitConfig
 
 SHIPPED = ("pylm",)
@@ -144,6 +145,8 @@ def load_network(
         module, own_tokenizer = build(folder, _DTYPES[dtype or "float32"], str(folder))
         tokenizer = own_tokenizer if tokenizer is None else tokenizer
         placed = module.to(place)
+        if not download:
+            keep_offline(placed)
     if isinstance(tokenizer, (str, Path)):
         tokenizer = _given_tokenizer(Path(tokenizer))
     placed.eval()

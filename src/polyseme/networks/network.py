@@ -21,6 +21,7 @@ from polyseme.networks.facts import Facts
 from polyseme.networks.families import Family
 from polyseme.networks.hooks import Pass, Repeated, first_tensor
 from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
+from polyseme.networks.offline import passing
 from polyseme.networks.prefix import Prefix, Trunk
 from polyseme.networks.reinit import ReinitRecord
 from polyseme.networks.sites import SiteTable
@@ -510,7 +511,11 @@ class Network:
                 attention_mask = attention_mask.to(self.dtype)
         given = {"attention_mask": attention_mask, "position_ids": position_ids}
         kwargs = moved(keyword_inputs(self.module, inputs, given, self._context_for), self.device)
-        return lambda: self.module(**kwargs)
+        return lambda: self._call(kwargs)
+
+    def _call(self, kwargs: Mapping[str, Any]) -> Any:
+        with passing(self.module):
+            return self.module(**kwargs)
 
     def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
         return {self.site(site): edit for site, edit in (edits or {}).items()}

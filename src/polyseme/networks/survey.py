@@ -16,6 +16,11 @@ from polyseme.networks.layouts import Layout, Neighbours
 
 Place = tuple[str, str]
 """A module's path and a port."""
+NOT_FINITE_FIX = (
+    "check the numbers in its config.json (an epsilon, the base of rotary positions, a window) and its weights, or "
+    'load it with dtype = "float32"'
+)
+"""What to do about a network whose vectors are not finite: no other site of it would help."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.networks import Network
+from polyseme.networks.survey import NOT_FINITE_FIX
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.subject import dictionary_name
 
@@ -34,14 +35,16 @@ def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site],
             if problem is not None:
                 raise InputError(
                     f"no dictionary can be trained at the site {name!r}: {problem}",
-                    where="sites",
-                    fix=f"`polyseme sites {study.network.source}` lists sites that give one vector a token",
+                    where="sites" if seen.finite else study.network.source,
+                    fix=f"`polyseme sites {study.network.source}` lists sites that give one vector a token"
+                    if seen.finite
+                    else NOT_FINITE_FIX,
                 )
         if not all(seen.output_is_finite for seen in found.values()):
             raise InputError(
                 "the network's output is not finite",
                 where=study.network.source,
-                fix='check its weights, or load it with `dtype = "float32"`',
+                fix=NOT_FINITE_FIX,
             )
     network.widths(list(sites.values()))
 
