@@ -190,7 +190,7 @@ def test_headlines_claim_no_difference_where_an_interval_holds_zero():
     faithfulness = faithfulness.model_copy(update={"interaction": interaction})
     text = "\n".join(headlines(report.model_copy(update={"comparisons": comparisons, "faithfulness": faithfulness})))
     assert "no difference is shown from what the sites one at a time add up to" in text
-    assert "By FVU alone the trained network cannot be told from every control." in text
+    assert "By FVU alone the trained network is not shown to differ from every control." in text
     assert "would mislead" not in text
 
 

@@ -103,7 +103,7 @@ def sign_flip_p(
     Args:
         clusters: sums over documents.
         quantity: the column of `clusters.sums` that is tested.
-        seed: of the random flips.
+        seed: seed of the random flips.
         n_flips: how many.
 
     Returns:

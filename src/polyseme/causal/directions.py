@@ -113,8 +113,8 @@ def optimal_probe(
 
     Args:
         features: rows f_i.
-        covariance: of the values z; the identity by default.
-        mean: of the values z, which the bias makes up for; 0 by default.
+        covariance: covariance of the values z; the identity by default.
+        mean: mean of the values z, which the bias makes up for; 0 by default.
 
     Raises:
         InputError: shapes that do not fit, or numbers that are not finite.
@@ -142,7 +142,7 @@ def linear_probe(x: Float[Tensor, "row d"], values: Float[Tensor, "_ feature"]) 
 
     Args:
         x: activations.
-        values: of each feature, in each row.
+        values: the value of each feature in each row.
 
     Raises:
         InputError: other numbers of rows, too few of them to fit anything, or numbers that are not finite.

@@ -173,8 +173,8 @@ def causal_effects(
         dictionary: gives the write directions.
         firings: its latents over the windows.
         config: how many samples, which route, memory bounds.
-        seed: of sampling, null directions and resampling; every result is a pure function of it.
-        reporter: told how many interventions are done.
+        seed: seed of sampling, null directions and resampling; every result is a pure function of it.
+        reporter: receives how many interventions are done.
 
     Raises:
         InputError: the network is not causal, or the directions do not have the site's width.
@@ -237,7 +237,7 @@ def _measure(
     if len(samples) == 0:
         return measured
     progress = reporter.task("causal effects", 2 * len(samples), "interventions")
-    # Rows gain nothing from a window's interventions being many; fewer at a time tell sooner how far the work is.
+    # Rows gain nothing from many interventions on one window; fewer at a time report progress sooner.
     most = config.max_ghosts if route == "ghosts" else min(config.max_ghosts, 64)
     per_window = min(most, config.logit_bytes // (4 * _vocabulary(network, windows)))
     chunks = _chunks(firings.window[samples.row], max(1, per_window // 2))

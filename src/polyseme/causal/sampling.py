@@ -47,7 +47,7 @@ def sample_firings(firings: Firings, windows: Windows, *, n_samples: int, seed: 
         firings: the latents over held-out tokens.
         windows: the tokens they were read on.
         n_samples: most tokens a latent.
-        seed: of the draw; a pure function of it and the firings.
+        seed: seed of the draw, which is a pure function of it and the firings.
     """
     rng = np.random.default_rng(seed)
     eligible = np.flatnonzero(has_target(firings, windows))

@@ -212,7 +212,7 @@ class _Planted:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the verdicts said: of each variable the best verdict (None: no latent), and of the other latents."""
+    """The best verdict on each variable (None: no latent), and the verdicts on the other latents."""
 
     mode: Mode
     controls: Controls

@@ -1,4 +1,4 @@
-"""Control: every weight tensor drawn anew from a Gaussian of its own mean and standard deviation."""
+"""Control: every weight tensor drawn again from a Gaussian of its own mean and standard deviation."""
 
 from typing import ClassVar, Literal
 
@@ -6,7 +6,7 @@ from polyseme.controls.reinit import Reinit, WeightControl
 
 
 class GaussianReinit(WeightControl):
-    """Every weight tensor drawn anew from a Gaussian of its own mean and standard deviation."""
+    """Every weight tensor drawn again from a Gaussian of its own mean and standard deviation."""
 
     kept: ClassVar[str] = "each weight tensor's shape, mean and standard deviation; biases and norms"
     lost: ClassVar[str] = "spectra, directions and everything that was learned"

@@ -42,7 +42,7 @@ class LatentTable:
 
     Attributes:
         columns: name to values, all of one length.
-        sites: of the study, whether latents of theirs are in the table or not.
+        sites: sites of the study, whether latents of theirs are in the table or not.
     """
 
     columns: Mapping[str, Shaped[np.ndarray, " latent"]]

@@ -57,7 +57,7 @@ class PlantedNetwork(nn.Module):
         counts: variables of each kind.
         d: width of the site.
         vocabulary: tokens; id 0 opens every window.
-        seed: of all that is drawn, but for what `shared` says.
+        seed: seed of all that is drawn, except what `shared` gives.
         shared: the network whose `input` variables this one has too: what a control keeps is the input.
     """
 
@@ -112,7 +112,7 @@ class PlantedNetwork(nn.Module):
             windows_each: windows of each.
             context: tokens a window, the opening one included.
             topic: standard deviation of a document's taste, in nats.
-            seed: of the text.
+            seed: seed of the text.
         """
         g = make_generator(seed, "planted text")
         document = torch.arange(n_documents).repeat_interleave(windows_each)

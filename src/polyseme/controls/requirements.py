@@ -37,7 +37,7 @@ def shortfalls(
     """What keeps this study's verdicts from saying anything of some or all latents, one sentence each.
 
     Args:
-        causal, verdicts: of the study.
+        causal, verdicts: settings of the study.
         widths: latents of each dictionary that is judged.
         n_documents: on the held-out side.
         predicts: whether the network predicts the next token.

@@ -33,9 +33,9 @@ def shipped_calibration(
     """The error rates measured with this very procedure; without any, None and why.
 
     Args:
-        causal: of the study.
-        verdicts: of the study.
-        controls: of the study.
+        causal: causal settings of the study.
+        verdicts: thresholds of the study.
+        controls: controls of the study.
     """
     report = shipped_report()
     others = [*_differing("causal", causal, report.config.causal, _DECISIVE)]

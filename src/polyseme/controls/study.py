@@ -105,7 +105,7 @@ class Findings:
     """Everything a study found, before it is put into words.
 
     Attributes:
-        config: of the study.
+        config: config of the study.
         real: the study itself.
         controls: control name to the same study on it.
         baselines: look-up tables.

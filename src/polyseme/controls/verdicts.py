@@ -65,7 +65,7 @@ class SiteVerdicts:
         verdicts: one a latent.
         n_documents: in how many documents each latent fired.
         records: the share of latents with each verdict.
-        p_corrected: of the causal test; NaN where it was not made.
+        p_corrected: corrected p-value of the causal test; NaN where it was not made.
         tests: `causal_effect` and `model_specificity`.
         thresholds: the least margin that passes, by control.
     """

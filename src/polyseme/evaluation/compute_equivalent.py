@@ -35,7 +35,7 @@ def compute_equivalent(
         patched: `ce_patched`, nats/token.
         clean: `ce_clean` of the same tokens. With `n_parameters`, the patched CE is moved by what this sample of
             tokens is harder than the ladder's: the ladder's CE at `n_parameters` less `clean`.
-        n_parameters: of the patched network, itself within the ladder.
+        n_parameters: size of the patched network, itself within the ladder.
 
     Raises:
         InputError: fewer than two sizes, a size that is not positive or a CE that is not finite; or `clean` without a

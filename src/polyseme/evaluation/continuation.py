@@ -36,7 +36,7 @@ class ContinuationConfig(Config):
     temperature: float = Field(default=0.0, ge=0, le=100)
     """0 takes the likeliest token; above, tokens are drawn, by the same noise for both networks."""
     seed: Seed = 0
-    """Of the prompts and of the noise."""
+    """Seed of the choice of prompts and of the noise."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ def continue_text(
         network: a causal language model.
         windows: held-out tokens the prompts are taken from.
         dictionaries: site to dictionary, all patched in the same pass, at every token that is not special.
-        trained_on: what tells the vectors of a site that training left in; the others are not patched.
+        trained_on: what selects the vectors of a site that training left in; the others are not patched.
         tokenizer: the network's own by default.
         config: prompts, length, temperature.
-        reporter: told how many tokens are written.
+        reporter: receives how many tokens are written.
 
     Raises:
         InputError: the network is not causal or has no tokenizer, a width is not the site's, the context is too

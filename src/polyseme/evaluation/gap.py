@@ -29,7 +29,7 @@ def gap(
     Args:
         trained: the metric on the network.
         control: the same metric on a control, over the same documents.
-        seed: of the resampling.
+        seed: seed of the resampling.
         n_resamples: bootstrap replicates.
         scope: added to the record's scope (`control`: its name).
 

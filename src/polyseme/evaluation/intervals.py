@@ -14,9 +14,9 @@ def mean_interval(
     """Mean with its Student t-interval; NaN values are left out, and fewer than two have no interval.
 
     Args:
-        values: one an independent unit: a seed, a network.
-        level: of the interval.
-        over: the units, for the interval's name.
+        values: one value for each independent unit, such as a seed or a network.
+        level: level of the interval.
+        over: what the units are, for the interval's name.
     """
     from scipy import stats
 

@@ -59,11 +59,11 @@ class Lookup:
     """Mean vectors by token and by bigram, for the tokens and bigrams that occur in the held-out windows.
 
     Attributes:
-        keys: of each kind, the held-out keys that may have a row, ascending (`lookup_keys`).
+        keys: for each kind, the held-out keys that may have a row, ascending (`lookup_keys`).
         counts: by site and kind, how many ordinary training vectors had each key.
         tables: by site and kind, the mean vector of each key; rows with count 0 hold the fall-back.
         means: each site's mean over the training windows.
-        ordinary: by site, what tells its ordinary vectors, where the tables are of these alone.
+        ordinary: by site, what selects its ordinary vectors, where the tables are of these alone.
     """
 
     keys: dict[Kind, Int[np.ndarray, " key"]]
@@ -107,9 +107,9 @@ def learn_lookup(
         train: windows the tables are learned on.
         heldout: windows they will be scored on (only which tokens occur there is used).
         sites: where.
-        ordinary: what tells the ordinary vectors of a site; elsewhere all are.
+        ordinary: what selects the ordinary vectors of a site; elsewhere all are ordinary.
         config: bounds.
-        reporter: told how many tokens are done.
+        reporter: receives how many tokens are done.
 
     Raises:
         InputError: no counted token in either.
@@ -246,7 +246,7 @@ class LookupSums:
     def finish(self, *, scope: Mapping[str, str | int] | None = None) -> list[DocumentSums]:
         """`fvu_token` and `fvu_bigram` of every site, with the share of held-out tokens whose key training held.
 
-        Where a site's ordinary vectors are told apart, `fvu_token_ordinary` and `fvu_bigram_ordinary` are those of them
+        Where a site's ordinary vectors are distinguished, `fvu_token_ordinary` and `fvu_bigram_ordinary` are those of them
         alone.
 
         Args:
@@ -293,12 +293,12 @@ def evaluate_lookup(
 
     Args:
         network: read at the tables' sites.
-        heldout: the windows that `learn_lookup` was told of.
+        heldout: the windows that `learn_lookup` was given.
         lookup: the tables.
         batch_windows: windows a forward pass, at most.
-        seed: of the bootstrap over documents.
+        seed: seed of the bootstrap over documents.
         n_resamples: bootstrap replicates.
-        reporter: told how many tokens are done.
+        reporter: receives how many tokens are done.
     """
     sums = LookupSums(lookup, heldout)
     sites = list(lookup.means)

@@ -73,7 +73,7 @@ def sweep(
         visitors: each is called with every batch.
         sites: further sites to read, where no dictionary is.
         batch_windows: windows a forward pass, at most.
-        reporter: told how many tokens are done.
+        reporter: receives how many tokens are done.
     """
     counted_documents(windows)
     for name, (site, dictionary) in dictionaries.items():
@@ -107,11 +107,11 @@ def evaluate_reconstruction(
         network: read at every dictionary's site.
         windows: held-out tokens.
         dictionaries: name to (site, dictionary).
-        ordinary: what tells a site's ordinary vectors, where they are measured apart too.
+        ordinary: what selects a site's ordinary vectors, where they are also measured by themselves.
         batch_windows: windows a forward pass, at most.
-        seed: of the bootstrap over documents; share it to pair metrics.
+        seed: seed of the bootstrap over documents; share it to pair metrics.
         n_resamples: bootstrap replicates.
-        reporter: told how many tokens are done.
+        reporter: receives how many tokens are done.
 
     Returns:
         For each dictionary its records; see `ReconstructionSums.finish` for what they are.
@@ -140,7 +140,7 @@ class ReconstructionSums:
         Args:
             dictionaries: name to (site, dictionary).
             windows: the windows that will be swept, whole.
-            ordinary: what tells a site's ordinary vectors, where they are measured apart too.
+            ordinary: what selects a site's ordinary vectors, where they are also measured by themselves.
         """
         self._documents, self._n_tokens = counted_documents(windows), windows.n_tokens
         self._dictionaries = dict(dictionaries)

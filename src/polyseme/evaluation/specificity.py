@@ -101,7 +101,7 @@ def specificity(
         other_seed: a dictionary trained alike from another seed on the same network.
         controls: name to a dictionary trained alike on each control network.
         config: resamples and memory.
-        seed: of the split and the resampling.
+        seed: seed of the split and the resampling.
         progress: receives how many latents are done, half of the work being the choice of matches.
 
     Raises:

@@ -6,7 +6,7 @@ uniform guess. Joint: every site of a set patched in the same forward pass. Inte
 Σ ΔCE(single): above 0, errors made at one site are made worse by the next.
 
 Only counted tokens are edited: BOS, separators and padding keep the network's own vectors, and so do the vectors that
-training left out, as the clean pass tells them. CE and KL are taken where the next token exists and counts, and belong
+training left out, as the clean pass identifies them. CE and KL are taken where the next token exists and counts, and belong
 to the next token's document.
 """
 
@@ -39,7 +39,7 @@ LOGITS_BYTES = 128 * 2**20
 EDITED = "counted tokens; special tokens keep the network's own vectors"
 EDITED_IN_PART = f"{EDITED}, and so do those that training left out"
 APART = ("ordinary", "all")
-"""Other choices of the vectors that are patched: those not massive, and all that are counted."""
+"""Other choices of the vectors that are patched: the ordinary ones, and all that are counted."""
 
 
 @runtime_checkable
@@ -133,11 +133,11 @@ def splice_sums(
         windows: held-out tokens.
         sets: name of a set (a seed) to its dictionaries by site.
         means: each site's mean vector, measured on training tokens.
-        trained_on: what tells the vectors of a site that the dictionaries' training left in; elsewhere all are.
-        ordinary: what tells a site's ordinary vectors.
+        trained_on: what selects the vectors of a site that the dictionaries' training left in; elsewhere all were.
+        ordinary: what selects a site's ordinary vectors.
         batch_windows: windows a forward pass, at most.
         scope: added to every record's scope.
-        reporter: told how many windows are done.
+        reporter: receives how many windows are done.
 
     Returns:
         Each set's metrics. NaN throughout, with a note, for a network that does not predict the next token.
@@ -345,7 +345,7 @@ def patch_edits(
     Args:
         dictionaries: by site.
         counted: where vectors may be replaced.
-        trained_on: what tells the vectors of a site that training left in; the others, in the very pass that is edited,
+        trained_on: what selects the vectors of a site that training left in; the others, in the very pass that is edited,
             stay as they are.
     """
     return {site: _patch(d, counted, (trained_on or {}).get(site)) for site, d in dictionaries.items()}

@@ -38,10 +38,10 @@ def matched_cosines(
     direction's `CANDIDATES` nearest, and what is left unmatched counts 0, so that agreement is never overstated.
 
     Args:
-        a: directions, of any length; zero directions have cosine 0 with all.
+        a: directions of any length; zero directions have cosine 0 with all.
         b: directions of the other side.
         alive_a: latents that fire; all by default.
-        alive_b: of the other side.
+        alive_b: the same for the other side.
         absolute: match on |cosine|.
 
     Raises:
@@ -87,13 +87,13 @@ def stability(
 
     Args:
         a: write directions of one dictionary.
-        b: of another one, at the same site.
+        b: write directions of another one at the same site.
         alive_a: latents that fire; the others count as misses.
-        alive_b: of the other one.
-        thresholds: of the curve.
-        seed: of the bootstrap and the null.
+        alive_b: the same for the other one.
+        thresholds: the cosines at which the curve is evaluated.
+        seed: seed of the bootstrap and the null.
         n_resamples: bootstrap replicates.
-        scope: of the records.
+        scope: scope of the records.
 
     Raises:
         InputError: directions of different widths.
@@ -134,12 +134,12 @@ def mcc(
     are alive: with many latents in few dimensions that is far above 0, and no MCC means anything without it.
 
     Args:
-        directions: of the latents.
-        truth: of the features.
+        directions: directions of the latents.
+        truth: directions of the features.
         alive: latents that fire; all by default.
-        seed: of the bootstrap and of the chance level.
+        seed: seed of the bootstrap and of the chance level.
         n_resamples: bootstrap replicates, over matched pairs.
-        scope: of the record.
+        scope: scope of the record.
     """
     cosines, matching = matched_cosines(directions, truth, alive_a=alive, absolute=True)
     n_alive = _count(alive, len(directions))
@@ -166,7 +166,7 @@ def random_matched_cosines(
         m: on the other.
         d: their width.
         alive: how many of either side are alive, the others having cosine 0 with all; all by default.
-        seed: of the directions.
+        seed: seed of the directions.
     """
     a = torch.randn(n, d, generator=make_generator(seed, "random directions", "a"), dtype=torch.float32)
     b = torch.randn(m, d, generator=make_generator(seed, "random directions", "b"), dtype=torch.float32)

@@ -32,7 +32,7 @@ class Totals:
     Attributes:
         sums: one row a resample.
         columns: names of the statistics.
-        parameters: of the finish.
+        parameters: parameters of the finish.
     """
 
     sums: Float[np.ndarray, "resample statistic"]
@@ -133,7 +133,7 @@ def predicts_nothing(entry: "DocumentSums", *, seed: int = 0, n_resamples: int =
 
     Args:
         entry: a metric with a column `ce_clean` and the parameter `uniform`, the loss ln V of a uniform guess.
-        seed: of the resampling.
+        seed: seed of the resampling.
         n_resamples: bootstrap replicates.
     """
     uniform = entry.parameters.get("uniform")
@@ -190,7 +190,7 @@ class DocumentSums:
         sums: float64 [document, statistic], in C order: numpy's sums depend on it in the last bit.
         documents: index in `Windows.names` of each row: every document with a counted token, ascending.
         n: how many `n_unit` the value rests on.
-        parameters: of the finish (JSON).
+        parameters: parameters of the finish (JSON).
         details: JSON that travels into the record.
     """
 
@@ -304,8 +304,8 @@ def jackknife_error(left_out: Float[np.ndarray, "part *value"]) -> Float[np.ndar
 def save_sums(folder: Path, entries: Sequence[DocumentSums], names: Sequence[str], *, stem: str = "sums") -> None:
     """Write `<stem>.npy` (float64 [document, column]) and `<stem>.json` (what each column is).
 
-    In the JSON, `documents` and `names` tell the rows, and `metrics` tells for each metric its columns
-    `[start, stop)`, its finish and its parameters; metrics made of the same sums share columns.
+    In the JSON, `documents` and `names` say what the rows are, and `metrics` gives for each metric its
+    columns `[start, stop)`, its finish and its parameters; metrics made of the same sums share columns.
 
     Args:
         folder: an existing folder.

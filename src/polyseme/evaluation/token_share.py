@@ -44,7 +44,7 @@ def token_share(firings: Firings, *, seed: int = 0, n_groups: int = 20) -> Token
 
     Args:
         firings: the latents over held-out tokens.
-        seed: of the grouping of documents.
+        seed: seed of the grouping of documents.
         n_groups: groups of documents; as many as there are documents, where they are fewer.
     """
     from scipy.special import stdtrit
@@ -73,8 +73,8 @@ class _Sums:
     Attributes:
         count: occurrences of each id.
         by_token: sparse sums of each latent over each id's occurrences.
-        sums: of each latent.
-        squares: of each latent.
+        sums: the sum of each latent.
+        squares: the sum of squares of each latent.
     """
 
     count: Float[np.ndarray, " id"]

@@ -37,11 +37,11 @@ class ContextsConfig(Config):
     n_silent: _Few = 0
     """Tokens drawn at random from where it is silent."""
     per_document: int = Field(default=2, ge=1, le=1000)
-    """At most so many of the strongest firings from one document."""
+    """Most of the strongest firings that may come from one document."""
     min_count: int = Field(default=3, ge=1, le=1000)
     """A token must occur so often to be listed among a latent's tokens."""
     seed: Seed = 0
-    """Of the random draws."""
+    """Seed of the random draws."""
 
 
 class LatentReader:

@@ -174,7 +174,7 @@ def _scores(comparisons: tuple[Comparison, ...]) -> str:
         )
     if all(_told(c) and c.gap < 0 for row in rows for c in row.controls):
         return f"By {name} alone the trained network is reconstructed better than every control at every site."
-    return f"By {name} alone the trained network cannot be told from every control."
+    return f"By {name} alone the trained network is not shown to differ from every control."
 
 
 def _best(row: Comparison) -> ControlValue | None:

@@ -135,7 +135,7 @@ class LatentReport(Record):
     neighbours: tuple[Neighbour, ...] = ()
     """Nearest latents of the same dictionary, by write cosine and by co-firing."""
     histogram: Histogram | None = None
-    """Of its non-zero activations."""
+    """Histogram of the non-zero activations."""
     top_tokens: tuple[TokenWeight, ...] = ()
     """The first tokens by mean activation."""
     n_listed: int = 0
@@ -268,7 +268,7 @@ class Faithfulness(Record):
     ladder: tuple[tuple[str, Number, Number], ...] = ()
     """The measured ladder: (name, parameters, held-out CE)."""
     n_parameters: Number = float("nan")
-    """Of the studied network."""
+    """Size of the studied network."""
     notes: tuple[str, ...] = ()
     """Why a number, or its interval, was not measured; one sentence each."""
 

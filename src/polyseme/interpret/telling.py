@@ -109,7 +109,7 @@ def _evidence(candidate: Candidate, name: str) -> list[Evidence]:
 
 
 def _strength(candidate: Candidate, name: str) -> float:
-    """Of the weakest test of that name."""
+    """Strength of the weakest test of that name."""
     return min((evidence_strength(e) for e in _evidence(candidate, name)), default=-math.inf)
 
 

@@ -87,7 +87,7 @@ def _kind(tokenizer: Any | None) -> str:
     import json
 
     parts = json.loads(backend.to_str())
-    # Only what the decoder undoes tells how pieces are spelt; the vocabulary may hold any character by itself.
+    # Only what the decoder undoes says how pieces are spelt; the vocabulary may hold any character by itself.
     decoder = json.dumps(parts.get("decoder"))
     if '"ByteLevel"' in decoder:
         return "bytes"

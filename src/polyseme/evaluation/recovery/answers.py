@@ -149,7 +149,7 @@ class Answers:
 
     @cached_property
     def own_latent(self) -> Int[np.ndarray, " feature"]:
-        """The latent that tells best whether the feature is on (highest F1, the lowest number of equals); −1: none."""
+        """The latent that predicts best whether the feature is on (highest F1, lowest index of equals); −1: none."""
         best = self.f1.argmax(axis=1)
         return np.where(self.f1[np.arange(len(best)), best] > 0, best, -1)
 

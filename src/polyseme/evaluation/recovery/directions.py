@@ -1,4 +1,4 @@
-"""How well directions match the true ones; firing plays no part but to tell the dead."""
+"""How well directions match the true ones; firing only decides which latents are dead."""
 
 import numpy as np
 import torch
@@ -54,8 +54,8 @@ def length_ratio(
 
     Args:
         of: cosines; the nearest latent is that of the largest.
-        lengths: of the latents' directions, one a feature where a latent's length depends on what it stands for.
-        truth: of the features' directions.
+        lengths: lengths of the latents' directions, one for each feature where a latent's length depends on what it stands for.
+        truth: lengths of the features' directions.
     """
     columns = np.arange(of.shape[1])
     return np.where(truth > 0, lengths[of.argmax(axis=0), columns] / np.where(truth > 0, truth, 1), np.nan)
@@ -89,7 +89,7 @@ def hedging(
     overlap = gram[own]
     left = 1 - overlap**2
     related = np.where((np.abs(correlation) >= RELATED) & ~np.eye(len(gram), dtype=bool), correlation, 0.0)[own]
-    # A feature parallel to the own one cannot be told from it.
+    # A feature parallel to the own one cannot be distinguished from it.
     related = np.where(left > 1e-6, related, 0.0)
     component = (of - with_own * overlap) / np.where(left > 1e-6, left, 1)
     weight = np.abs(related).sum(axis=1)

@@ -39,8 +39,8 @@ def recovery(
         truth: the features.
         answers: activations and values on the same held-out rows.
         read: directions that latents read, for an MCC of their own.
-        seed: of the random directions that give chance levels.
-        scope: of the records.
+        seed: seed of the random directions that give chance levels.
+        scope: scope of the records.
 
     Raises:
         InputError: shapes that do not fit.
