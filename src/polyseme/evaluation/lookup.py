@@ -246,8 +246,7 @@ class LookupSums:
     def finish(self, *, scope: Mapping[str, str | int] | None = None) -> list[DocumentSums]:
         """`fvu_token` and `fvu_bigram` of every site, with the share of held-out tokens whose key training held.
 
-        Where a site's ordinary vectors are distinguished, `fvu_token_ordinary` and `fvu_bigram_ordinary` are those of them
-        alone.
+        Where a site's ordinary vectors are selected, `fvu_token_ordinary` and `fvu_bigram_ordinary` are of these alone.
 
         Args:
             scope: added to every record's scope.

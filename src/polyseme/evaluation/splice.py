@@ -6,8 +6,8 @@ uniform guess. Joint: every site of a set patched in the same forward pass. Inte
 Σ ΔCE(single): above 0, errors made at one site are made worse by the next.
 
 Only counted tokens are edited: BOS, separators and padding keep the network's own vectors, and so do the vectors that
-training left out, as the clean pass identifies them. CE and KL are taken where the next token exists and counts, and belong
-to the next token's document.
+training left out, as the clean pass identifies them. CE and KL are taken where the next token exists and counts, and
+belong to the next token's document.
 """
 
 import math
@@ -223,7 +223,7 @@ class _Places:
     kinds: Mapping[str, Mapping[Site, Ordinary]]
     found: dict[tuple[str, Site], Tensor] = field(default_factory=dict[tuple[str, Site], Tensor])
 
-    def tells_apart(self, site: Site) -> bool:
+    def edits_some(self, site: Site) -> bool:
         """True where some vectors of the site may be edited and others not."""
         return any(site in sites for sites in self.kinds.values())
 
@@ -304,7 +304,7 @@ def _measure(
         return -log_q.gather(1, chunk.target.to(log_q.device)[:, None])[:, 0]
 
     places = _Places(chunk, kinds)
-    looks = {site: places.look(site) for chosen in sets.values() for site in chosen if places.tells_apart(site)}
+    looks = {site: places.look(site) for chosen in sets.values() for site in chosen if places.edits_some(site)}
     clean = log_probabilities(looks)
     p = clean.exp()
     add(("n",), torch.ones(len(chunk.target), dtype=torch.float32))
@@ -345,8 +345,8 @@ def patch_edits(
     Args:
         dictionaries: by site.
         counted: where vectors may be replaced.
-        trained_on: what selects the vectors of a site that training left in; the others, in the very pass that is edited,
-            stay as they are.
+        trained_on: what selects the vectors of a site that training left in, in the very pass that is edited; the
+            others stay as they are.
     """
     return {site: _patch(d, counted, (trained_on or {}).get(site)) for site, d in dictionaries.items()}
 

@@ -72,7 +72,7 @@ class LatentReader:
         return len(np.unique(self.firings.document[self.firing(latent)[0]]))
 
     def histogram(self, latent: int, bins: int = 32) -> Histogram | None:
-        """Its non-zero activations in equal bins from 0 (or their least) to their greatest; None if it never fires."""
+        """The non-zero activations in equal bins from 0 (or their least) to their greatest; None if it never fires."""
         _, values = self.firing(latent)
         if not len(values):
             return None

@@ -36,7 +36,7 @@ def _significant(size: float, digits: int) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """As `short`, with a plus before what is positive."""
+    """The same as `short`, with a plus before what is positive."""
     return f"+{short(value, digits)}" if value > 0 else short(value, digits)
 
 

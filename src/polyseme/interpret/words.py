@@ -222,8 +222,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "The least model-specificity that passes, for each dictionary and control: verdicts.margin, or the smallest t "
         "above it at which "
         "(1 + latents at or below −t) / (latents at or above t) is at most verdicts.margin_fdr (0.02 unless set). "
-        "Margins below 0 are luck, and as many above 0 are expected to be luck too. At 0.02 at least fifty latents must "
-        "reach t. Where no t will do, the test says nothing about the dictionary, and no latent of it is judged. "
+        "Margins below 0 are luck, and as many above 0 are expected to be luck too. At 0.02 at least fifty latents "
+        "must reach t. Where no t will do, the test says nothing about the dictionary, and no latent of it is judged. "
         "At 1 the threshold is verdicts.margin, and how much of what lies above it is luck is not known.",
     ),
     (

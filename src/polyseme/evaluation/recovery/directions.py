@@ -54,7 +54,8 @@ def length_ratio(
 
     Args:
         of: cosines; the nearest latent is that of the largest.
-        lengths: lengths of the latents' directions, one for each feature where a latent's length depends on what it stands for.
+        lengths: lengths of the latents' directions, one for each feature where a latent's length depends on what it
+            stands for.
         truth: lengths of the features' directions.
     """
     columns = np.arange(of.shape[1])
