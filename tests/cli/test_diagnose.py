@@ -135,3 +135,11 @@ def test_too_little_text_is_told_before_the_diagnosis(
     error = capsys.readouterr().err
     assert "windows of 16 tokens" in error
     assert "--document-tokens" in error
+
+
+def test_too_few_windows_are_refused_before_the_network_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "no network is here"
+    assert run(["diagnose", str(folder), "--site", "blocks.1.mlp_out", "--windows", "40"]) == 2
+    assert "40 windows are fewer than the 256 rows" in capsys.readouterr().err

@@ -81,6 +81,13 @@ def test_sampling_follows_the_softmax_and_its_seed():
     assert [one.clean for one in greedy] == [one.clean for one in cold]
 
 
+def test_every_token_written_is_told():
+    told: list[int] = []
+    reporter = SimpleNamespace(task=lambda *_: SimpleNamespace(update=told.append), message=print)
+    continue_text(FakeNetwork(), WINDOWS, {}, tokenizer=Letters(), config=SHORT, reporter=reporter)
+    assert told == list(range(1, 17))
+
+
 def test_it_is_plain_json_and_the_true_text_is_there():
     for one in write({FIRST: Linear()}):
         assert json.loads(json.dumps(asdict(one)))["prompt"] == one.prompt

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import polyseme
 from polyseme.core.errors import InputError
 from polyseme.networks import Network, load_network
-from polyseme.studies.check import check_network, check_tokens, study_context
+from polyseme.studies.check import check_network, check_tokens, study_context, tell_predictions
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.sites import check_sites
 from tests import tiny
@@ -61,10 +61,28 @@ def test_a_network_that_does_not_run_on_tokens_says_why() -> None:
 )
 def test_what_will_not_be_measured_is_said_once(name: str, why: str) -> None:
     told = Told()
-    check_network(STUDY, loaded(made(name)), told)
-    (line,) = [line for line in told.lines if "tokenizer" not in line]
+    tell_predictions(loaded(made(name)), told)
+    (line,) = told.lines
     assert f"does not predict the next token: {why}" in line
     assert "Reconstruction and specificity are measured" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"tokens": {"context": 10_000}}, "context of 10000 is longer"),
+        ({"sites": ["lm_head"]}, "what the network returns"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_long_look_at_predictions(
+    small_network: Path, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, why: str
+) -> None:
+    def looks_ahead(*_: Any) -> None:
+        raise AssertionError("it was measured whether the network looks ahead")
+
+    monkeypatch.setattr("polyseme.networks.measure.looks_ahead", looks_ahead)
+    with pytest.raises(InputError, match=why):
+        polyseme.study(small_config(small_network, small_corpus, **change), root=tmp_path)
 
 
 def test_a_vocabulary_that_is_not_the_networks() -> None:

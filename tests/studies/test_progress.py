@@ -72,7 +72,7 @@ def test_every_stage_announces_itself_before_its_work_and_has_a_task(
         assert heard.order[at - 1] == f"work of {name.partition(' (')[0]}"
         end = next(i for i in range(at, len(heard.order)) if heard.order[i].startswith("end of "))
         assert end - at > 1, f"{name} has no task"
-    assert heard.amounts["look at the network"] == [1, 2, 3]
+    assert heard.amounts["look at the network"] == [1, 2, 3, 4]
     for task in ("site statistics", "random weights (spectrum)", "token share", "verdicts", "describe latents"):
         assert task in heard.order, task
     for task, amounts in heard.amounts.items():

@@ -177,8 +177,15 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
 
     groups = [Group(TextOptions, title="text"), Group(NetworkConfig, prefix="network", given={"source": source})]
     options, config, of_text, network_config = _parsed(args, source, groups)
+    if of_text.windows < config.min_rows:
+        raise InputError(
+            f"{of_text.windows} windows are fewer than the {config.min_rows} rows that a diagnosis needs",
+            where="--windows",
+            fix=f"give at least {config.min_rows}",
+        )
     corpus: Any = (TextCorpusConfig(paths=of_text.text) if of_text.text else StdlibCorpusConfig()).build()
-    network = network_config.build()
+    reporter.message(f"loading {source}")
+    network = network_config.build(reporter)
     _site(network, options.site)
     if network.tokenizer is None:
         raise InputError(
@@ -192,12 +199,6 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
             f"a context of {of_text.context} is not between 2 and the network's {most}",
             where="--context",
             fix=f"give {min(64, most)}",
-        )
-    if of_text.windows < config.min_rows:
-        raise InputError(
-            f"{of_text.windows} windows are fewer than the {config.min_rows} rows that a diagnosis needs",
-            where="--windows",
-            fix=f"give at least {config.min_rows}",
         )
     windows = load_windows(
         corpus,

@@ -31,7 +31,7 @@ from polyseme.networks import Network
 from polyseme.store import Run, Store
 from polyseme.studies.baselines import Baselines, baselines_stage
 from polyseme.studies.bench import Bench
-from polyseme.studies.check import check_network, study_context
+from polyseme.studies.check import check_network, study_context, tell_predictions
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.continuations import continuations_stage
 from polyseme.studies.dictionaries import dictionaries_stage
@@ -253,13 +253,15 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     network = plain.network.build(bench.reporter)
     sites = {name: network.site(name) for name in plain.sites}
     _check_controls(config)
-    looking = bench.reporter.task("look at the network", 3, "checks")
+    looking = bench.reporter.task("look at the network", 4, "checks")
     check_network(plain, network, bench.reporter)
     looking.update(1)
     context = study_context(plain, network)
     looking.update(2)
     check_sites(plain, network, sites, context)
     looking.update(3)
+    tell_predictions(network, bench.reporter)  # last, for it takes longest and refuses nothing
+    looking.update(4)
     tokens = tokens_stage(plain, network, bench)
     _check_documents(config, tokens)
     for line in shortfalls_of(config, network, tokens):

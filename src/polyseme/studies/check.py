@@ -13,7 +13,7 @@ MAX_DEFAULT_CONTEXT = 1024
 
 
 def check_network(study: StudyConfig, network: Network, reporter: Reporter) -> None:
-    """Refuse a network that a study cannot read, and say what will not be measured on one that it can.
+    """Refuse a network that a study cannot read.
 
     Raises:
         InputError: it is an encoder-decoder, reads no text, has no tokenizer, or does not run on tokens.
@@ -52,6 +52,10 @@ def check_network(study: StudyConfig, network: Network, reporter: Reporter) -> N
             f"the tokenizer has {known:,} entries and the network embeds {vocabulary:,}: a corpus that uses the others "
             "is refused"
         )
+
+
+def tell_predictions(network: Network, reporter: Reporter) -> None:
+    """Say what will not be measured on a network that predicts no next token; it takes a few passes to know."""
     if network.no_prediction is not None:
         reporter.message(
             f"the network does not predict the next token: {network.no_prediction}. Reconstruction and specificity are "
