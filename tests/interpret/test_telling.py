@@ -125,6 +125,30 @@ def test_headlines_say_what_was_found():
     assert "nan" not in text.lower().replace("finan", "")
 
 
+def test_headlines_name_the_loss_that_was_tested():
+    report = sample_report(per_status=1)
+    observed = report.model_copy(update={"statistic": "ce"})
+    alone = [
+        d.model_copy(update={"verdict_counts": {"insufficient_data": 9}, "tests": (("causal_effect", 4, 9),)})
+        for d in report.dictionaries[:1]
+    ]
+    for one, removing, latents in (
+        (
+            report,
+            "removing them changes the predictions more than",
+            "latents change the predictions more than a random",
+        ),
+        (
+            observed,
+            "removing them raises the loss of the actual next token more than",
+            "latents raise the loss of the actual next token more than a random",
+        ),
+    ):
+        assert removing in headlines(one)[0]
+        said = headlines(one.model_copy(update={"dictionaries": tuple(alone)}))
+        assert any(latents in line for line in said)
+
+
 def test_headlines_of_an_empty_study_claim_nothing():
     assert headlines(bare_report()) == ("No latent was judged.",)
     none = sample_report(per_status=0)

@@ -72,7 +72,7 @@ def shortfalls(
     elif min(widths) < least_selected(verdicts.margin_fdr):
         found.append(
             f"The FDR filter (verdicts.margin_fdr = {verdicts.margin_fdr:g}) can only select "
-            f"{least_selected(verdicts.margin_fdr):g} latents or more, and a dictionary has {min(widths):,}: none of "
+            f"{least_selected(verdicts.margin_fdr):,} latents or more, and a dictionary has {min(widths):,}: none of "
             "its latents gets a verdict. Widen the dictionary or raise margin_fdr (1 turns the filter off)."
         )
     if n_documents < verdicts.min_documents:

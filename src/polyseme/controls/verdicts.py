@@ -217,7 +217,7 @@ def _specific(
     tried = _first([rare, *unmeasured], n_latents) == ""
     least = least_selected(config.margin_fdr)
     few = (
-        f"the FDR filter (margin_fdr {config.margin_fdr:g}) needs {least:g} specific latents, and only "
+        f"the FDR filter (margin_fdr {config.margin_fdr:g}) needs {least:,} specific latents, and only "
         f"{int(tried.sum()):,} could be compared",
         np.asarray(tried.sum() < least),
     )
