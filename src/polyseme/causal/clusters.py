@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 
 from polyseme.core.stats import least_documents, resampling_weights
 
-_LATENTS_AT_ONCE = 512
-_FLIPS_AT_ONCE = 8192
+LATENTS_AT_ONCE = 512
+FLIPS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Clusters:
         n_documents = self.n_documents
         for n in np.unique(n_documents[n_documents >= least]):
             latents = np.flatnonzero(n_documents == n)
-            for at in range(0, len(latents), _LATENTS_AT_ONCE):
-                some = latents[at : at + _LATENTS_AT_ONCE]
+            for at in range(0, len(latents), LATENTS_AT_ONCE):
+                some = latents[at : at + LATENTS_AT_ONCE]
                 yield some, self.start[some][:, None] + np.arange(n)
 
 
@@ -120,8 +120,8 @@ def sign_flip_p(
         exact = 2**n <= n_flips
         n_signs, seen = (2**n, 0) if exact else (n_flips, 1)
         beyond, further = np.full(len(latents), float(seen)), np.full(len(latents), float(seen))
-        for at in range(0, n_signs, _FLIPS_AT_ONCE):
-            some = np.arange(at, min(at + _FLIPS_AT_ONCE, n_signs))
+        for at in range(0, n_signs, FLIPS_AT_ONCE):
+            some = np.arange(at, min(at + FLIPS_AT_ONCE, n_signs))
             bits = some[:, None] >> np.arange(n) & 1 if exact else rng.integers(0, 2, (len(some), n), dtype=np.int8)
             flipped = (1.0 - 2.0 * bits) @ sums.T
             beyond += (flipped >= observed - slack).sum(axis=0)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from polyseme.studies.continuations import continuations_stage
 from polyseme.studies.dictionaries import dictionaries_stage
 from polyseme.studies.files import load_config
 from polyseme.studies.measure import Readings, Spliced, readings_stage, splice_stage
-from polyseme.studies.price import check_price
+from polyseme.studies.price import Sizes, check_price
 from polyseme.studies.sites import check_sites
 from polyseme.studies.subject import Subject, Trained
 from polyseme.studies.tokens import Tokens, tokens_stage
@@ -262,19 +262,24 @@ def find(config: ControlledStudyConfig, bench: Bench) -> Findings:
     looking.update(3)
     tell_predictions(network, bench.reporter)  # last, for it takes longest and refuses nothing
     looking.update(4)
+    sizes = Sizes.asked(
+        plain,
+        network,
+        context,
+        n_controls=len(config.controls),
+        second_network=any(control.targets == "weights" for control in config.controls),
+    )
+    check = partial(check_price, plain, causal=config.causal, device=network.device, root=bench.store.root)
+    if not plain.tokens.allow_fewer:  # what is asked for is what there will be
+        check(sizes, reporter=bench.reporter)
     tokens = tokens_stage(plain, network, bench)
     _check_documents(config, tokens)
     for line in shortfalls_of(config, network, tokens):
         bench.reporter.message(line)
-    check_price(
-        plain,
-        {name: network.width(site) for name, site in sites.items()},
-        n_documents=_heldout_documents(tokens),
-        n_tokens=tokens.train.n_tokens,
-        n_controls=len(config.controls),
-        device=network.device,
-        reporter=bench.reporter,
+    found = sizes.found(
+        n_train=tokens.train.n_tokens, n_heldout=tokens.heldout.n_tokens, n_documents=_heldout_documents(tokens)
     )
+    check(found, reporter=bench.reporter if plain.tokens.allow_fewer else Silent())
     real = _measure(
         Subject(plain, "trained", network.hash_weights(bench.reporter), sites, tokens, network), tokens, bench
     )

@@ -1,92 +1,234 @@
-"""What a study needs, before anything is trained: memory, disk and tokens, and a refusal where it cannot fit."""
+"""What a study needs, before anything is trained: memory, disk and tokens, and a refusal where it cannot fit.
 
+The figures are upper bounds of what arrays take at once, stage by stage; the factors in them count arrays of that size
+(`tests/studies/test_price.py` holds one study against what its process took).
+"""
+
+import contextlib
 import math
-from dataclasses import dataclass
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from polyseme.causal import CausalConfig
+from polyseme.causal.clusters import FLIPS_AT_ONCE, LATENTS_AT_ONCE
 from polyseme.core.errors import InputError
 from polyseme.core.memory import available_memory
 from polyseme.core.progress import Reporter
-from polyseme.studies.config import StudyConfig
+from polyseme.evaluation.lookup import LookupConfig
+from polyseme.evaluation.specificity import SpecificityConfig
+from polyseme.evaluation.splice import LOGITS_BYTES
+from polyseme.evaluation.stability import CANDIDATES, EXACT
+from polyseme.networks import Network
+from polyseme.studies.config import StudyConfig, TokensConfig
 
 _FLOAT = 4
 _GIGABYTE = 1e9
 _STEP = 8e7
-"""Bytes that a step takes whatever its size. Two TopK dictionaries of 4,096 and of 16,384 latents took 80 and 77 MB
-beyond the arrays counted here."""
+"""Most bytes that a step takes beside weights and batch. Two TopK dictionaries of 4,096 and of 16,384 latents took 80
+and 77 MB beyond the arrays counted here."""
+_LEAST_STEP = 8e6
+_RETAINED = 2e8
+"""Most bytes of small arrays that the allocator keeps when the training that made them is over."""
 _UNKNOWN_L0 = 64
 """Active latents a vector, where neither k nor a target says how many there will be."""
+_IDS = 13
+"""Bytes of a packed token: its id, its document, and whether it is special; a firing's token takes as many."""
+_SPLICE_WINDOWS = 8
+_HARVEST_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a price depends on beside the config.
+
+    Attributes:
+        widths: of each site's vectors, by name.
+        row_bytes: of a position in the network's widest tensor.
+        vocabulary: logits a position; 0 where the network predicts no tokens.
+        network: bytes of its weights.
+        context: tokens a window.
+        n_train, n_heldout: tokens of either side.
+        n_documents: on the held-out side.
+        n_controls: controls that the study is repeated on, with one seed each.
+        second_network: some control has a network of its own.
+    """
+
+    widths: dict[str, int]
+    row_bytes: int
+    vocabulary: int
+    network: float
+    context: int
+    n_train: int
+    n_heldout: int
+    n_documents: int
+    n_controls: int
+    second_network: bool
+
+    @classmethod
+    def asked(
+        cls, study: StudyConfig, network: Network, context: int, *, n_controls: int, second_network: bool
+    ) -> "Sizes":
+        """With the tokens that the config asks for, in as few documents as they can come from."""
+        tokens: TokensConfig = study.tokens
+        return cls(
+            widths={name: network.width(network.site(name)) for name in study.sites},
+            row_bytes=network.row_bytes,
+            vocabulary=(network.vocabulary or 0) if network.predicts_tokens else 0,
+            network=float(network.n_parameters * network.dtype.itemsize),
+            context=context,
+            n_train=tokens.train,
+            n_heldout=tokens.heldout,
+            n_documents=-(-tokens.heldout // (tokens.heldout_document_tokens or tokens.heldout)),
+            n_controls=n_controls,
+            second_network=second_network,
+        )
+
+    def found(self, *, n_train: int, n_heldout: int, n_documents: int) -> "Sizes":
+        """With the tokens that there are."""
+        return replace(self, n_train=n_train, n_heldout=n_heldout, n_documents=n_documents)
 
 
 @dataclass(frozen=True)
 class Price:
-    """What a study needs beside the network.
+    """What a study needs beside the network, in bytes where nothing else is said.
 
     Attributes:
-        training: bytes on the network's device while dictionaries are trained: weights, gradients, Adam's two moments,
-            and the vectors of one batch.
-        harvest: bytes of the shuffle buffer.
-        evaluation: bytes on the CPU after it: every dictionary, every held-out firing (by row and by column), and per
-            document and latent the sums behind model-specificity.
-        disk: bytes of the artifacts, with one checkpoint.
+        kept: on the CPU from when they are made to the end: every dictionary, every held-out firing (by row and by
+            column), the tokens.
+        training: on the network's device while dictionaries are trained: weights, gradients, Adam's two moments, the
+            vectors of one batch, the shuffle buffer, and a pass of the network.
+        passes: on the network's device afterwards: the activations and logits of the largest pass, and a control's
+            network beside the study's.
+        tables: on the CPU while look-up tables are learned and dictionaries are compared.
+        disk: of the artifacts, with one checkpoint.
         tokens: that each dictionary is trained on.
     """
 
+    kept: float
     training: float
-    harvest: float
-    evaluation: float
+    passes: float
+    tables: float
     disk: float
     tokens: int
 
+    @property
+    def memory(self) -> float:
+        """On a machine whose CPU runs the network."""
+        retained = min(self.training / 2, _RETAINED)
+        return self.kept + max(self.training, retained + max(self.passes, self.tables))
 
-def price(study: StudyConfig, widths: dict[str, int], *, n_documents: int, n_tokens: int, n_controls: int) -> Price:
-    """What a study needs, from its config and what its network and corpus turned out to be.
 
-    Args:
-        study: the config.
-        widths: of each site's vectors.
-        n_documents: on the held-out side.
-        n_tokens: of the train side that were packed.
-        n_controls: controls the study is repeated on, with one seed each.
-    """
-    latents = {site: study.dictionary.width(width) for site, width in widths.items()}
-    weights = sum(2.0 * latents[site] * (width + 1) + width for site, width in widths.items()) * _FLOAT
-    seeds, width = len(study.seeds), float(sum(widths.values()))
-    batch = study.training.batch_size * 8 * width * _FLOAT * seeds
-    buffer = study.harvest.block_tokens * width * _FLOAT * (2 if study.harvest.prefetches else 1)
+def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
+    """What a study needs, from its config and what its network and corpus turned out to be."""
+    latents = {site: study.dictionary.width(width) for site, width in sizes.widths.items()}
+    weights = sum(2.0 * latents[site] * (width + 1) + width for site, width in sizes.widths.items()) * _FLOAT
+    n_dictionaries = len(study.seeds) + sizes.n_controls
     l0 = study.training.target_l0 or study.dictionary.active_latents or _UNKNOWN_L0
-    n_dictionaries = seeds + n_controls
-    firings = study.tokens.heldout * l0 * 24.0 * len(widths) * n_dictionaries
-    sums = n_documents * max(latents.values()) * 8.0 * 2 * (2 + n_controls) if n_controls and seeds > 1 else 0.0
+    entries = sizes.n_heldout * float(l0) * len(sizes.widths) * n_dictionaries
     kept = weights * n_dictionaries
-    cache = n_tokens * width * (2 if study.harvest.shard_dtype == "float16" else _FLOAT)
+    windows = float(_IDS * (sizes.n_train + sizes.n_heldout))
+    vector = 2 if study.harvest.shard_dtype == "float16" else _FLOAT
+    cache = sizes.n_train * sum(sizes.widths.values()) * vector if study.harvest.cache == "disk" else 0
+    ids = _IDS * sizes.n_heldout * n_dictionaries * len(sizes.widths)
     return Price(
-        training=4 * weights * seeds + batch + _STEP,
-        harvest=buffer,
-        evaluation=kept + firings + sums,
-        disk=kept + 3 * weights * seeds + firings + (cache if study.harvest.cache == "disk" else 0.0),
-        tokens=study.training.n_tokens or n_tokens,
+        kept=kept + 24 * entries + windows,
+        training=_training(study, sizes, weights, max(latents.values())),
+        passes=_passes(study, sizes, causal, max(latents.values())) + sizes.network * sizes.second_network,
+        tables=max(
+            _lookup(study, sizes),
+            _flipped(sizes, causal, max(latents.values())),
+            *(_compared(study, sizes, n) for n in latents.values()),
+        ),
+        disk=kept + 3 * weights * len(study.seeds) + 8 * entries + ids + windows + cache,
+        tokens=study.training.n_tokens or sizes.n_train,
     )
 
 
+def _pass(sizes: Sizes, tokens: float) -> float:
+    """Activations of one pass: two tensors of the widest kind, and the vectors of the sites, as read and copied."""
+    return tokens * (2.0 * sizes.row_bytes + 2 * _FLOAT * sum(sizes.widths.values()))
+
+
+def _training(study: StudyConfig, sizes: Sizes, weights: float, n_latents: int) -> float:
+    seeds, width, rows = len(study.seeds), float(sum(sizes.widths.values())), study.training.batch_size
+    batch = rows * 8 * width * _FLOAT * seeds
+    step = min(_STEP, _LEAST_STEP + 4.0 * rows * n_latents * _FLOAT)
+    buffer = min(study.harvest.block_tokens, sizes.n_train) * width * _FLOAT * (2 if study.harvest.prefetches else 1)
+    windows = study.harvest.batch_windows
+    read = min(sizes.n_train, windows * sizes.context if windows else max(_HARVEST_TOKENS, sizes.context))
+    return 4 * weights * seeds + batch + step + buffer + _pass(sizes, read)
+
+
+def _passes(study: StudyConfig, sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
+    """The largest pass: over held-out windows, with patches (six arrays as large as the logits), with interventions."""
+    read = _pass(sizes, min(sizes.n_heldout, study.evaluation.batch_windows * sizes.context))
+    if not sizes.vocabulary:
+        return read
+    position = float(_FLOAT * sizes.vocabulary)
+    windows = max(1, min(_SPLICE_WINDOWS, LOGITS_BYTES // int(position * sizes.context)))
+    spliced = min(study.tokens.splice, windows * sizes.context)
+    # Interventions on one window, two a sample, which share the clean prediction at its position.
+    n_edits = 2.0 * n_latents * causal.n_samples
+    ghosts = min(causal.max_ghosts, -(-n_edits * sizes.context // sizes.n_heldout))
+    edited = min(max(causal.tokens_per_pass, ghosts + sizes.context), n_edits + sizes.context)
+    read_at = edited * (ghosts + min(sizes.context, ghosts / 2)) / (sizes.context + ghosts)
+    mask = 5.0 * (ghosts + sizes.context) ** 2
+    intervened = _pass(sizes, edited) + 3 * read_at * position + mask if n_edits else 0.0
+    return max(read, _pass(sizes, spliced) + 6 * spliced * position, intervened)
+
+
+def _lookup(study: StudyConfig, sizes: Sizes) -> float:
+    """Sums and means of tokens (float64, float32) and of bigrams (float32 both), and the pass that they come from."""
+    tokens = min(sizes.vocabulary or sizes.n_heldout, sizes.n_heldout)
+    bigrams = min(LookupConfig().max_bigrams, sizes.n_heldout, study.evaluation.lookup_tokens)
+    width = sum(sizes.widths.values())
+    sums = sizes.n_documents * (3 + width) * 8 * 4
+    return float(width * (12 * tokens + 16 * bigrams) + sums) + _pass(
+        sizes, min(sizes.n_heldout, study.evaluation.batch_windows * sizes.context)
+    )
+
+
+def _flipped(sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
+    """Sums over documents with random signs, of some latents at a time: two arrays, and the signs."""
+    n_documents = min(causal.n_samples, sizes.n_documents)
+    flips = min(float(FLIPS_AT_ONCE), 2.0 ** min(n_documents, 64))
+    return flips * (20 * min(LATENTS_AT_ONCE, n_latents) + 17 * n_documents)
+
+
+def _compared(study: StudyConfig, sizes: Sizes, n: int) -> float:
+    """Dictionaries of n latents matched by their directions, and by their activations."""
+    if len(study.seeds) < 2:
+        return 0.0
+    # Cosines, and the assignment's copies of them in float64; or a chunk of them, and each latent's nearest.
+    matched = 24.0 * n**2 if n <= EXACT else 8.0 * 1024 * n + 48.0 * CANDIDATES * n
+    if not sizes.n_controls:
+        return matched
+    chunk, n_resamples = float(SpecificityConfig().chunk_bytes), study.evaluation.n_resamples
+    of_documents = 16.0 * sizes.n_documents * n * (3 + sizes.n_controls)
+    drawn = min(chunk / 8, 8.0 * n_resamples * n) * (8 + 2 * (1 + sizes.n_controls))
+    return max(matched, of_documents + max(1.5 * min(chunk, 24.0 * n**2), drawn))
+
+
 def check_price(
-    study: StudyConfig,
-    widths: dict[str, int],
-    *,
-    n_documents: int,
-    n_tokens: int,
-    n_controls: int,
-    device: torch.device,
-    reporter: Reporter,
+    study: StudyConfig, sizes: Sizes, causal: CausalConfig, *, device: torch.device, root: Path, reporter: Reporter
 ) -> Price:
-    """Say what a study needs; refuse what cannot fit, and dictionaries with more latents than tokens to learn from.
+    """Say what a study needs and what is free; refuse what cannot fit, and more latents than tokens to learn from.
+
+    Args:
+        study, sizes, causal: as for `price`.
+        device: of the network.
+        root: folder that the study writes to.
+        reporter: told.
 
     Raises:
-        InputError: the memory is too small, or there are fewer tokens than latents.
+        InputError: the memory or the disk is too small, or there are fewer tokens than latents.
     """
-    cost = price(study, widths, n_documents=n_documents, n_tokens=n_tokens, n_controls=n_controls)
-    most = max(study.dictionary.width(width) for width in widths.values())
+    cost = price(study, sizes, causal)
+    most = max(study.dictionary.width(width) for width in sizes.widths.values())
     if cost.tokens < most:
         raise InputError(
             f"{most:,} latents cannot be learned from {cost.tokens:,} tokens: that is less than one token a latent",
@@ -94,15 +236,25 @@ def check_price(
             fix=f"train on at least {most:,} tokens, or take fewer latents",
         )
     on_cpu = device.type != "cuda"
-    needed = max((cost.training if on_cpu else 0.0) + cost.harvest, cost.evaluation)
+    needed = cost.memory if on_cpu else cost.kept + cost.tables
+    on_device = max(cost.training, cost.passes)
+    free, free_disk = available_memory(), float(shutil.disk_usage(_existing(root)).free)
     reporter.message(
-        f"needs about {_size(needed)} of memory"
-        + ("" if on_cpu else f" and {_size(cost.training)} on {device}")
-        + f" beside the network, and {_size(cost.disk)} of disk; trains {cost.tokens:,} tokens"
+        f"needs about {_size(needed)} of memory ({_size(free)} free)"
+        + ("" if on_cpu else f" and {_size(on_device)} on {device}")
+        + f" beside the network, and {_size(cost.disk)} of disk ({_size(free_disk)} free); "
+        f"trains {cost.tokens:,} tokens"
     )
-    _check(needed, available_memory(), "memory")
+    _check(needed, free, "memory")
     if not on_cpu:
-        _check(cost.training, float(torch.cuda.mem_get_info(device)[0]), f"memory of {device}")
+        _check(on_device, float(torch.cuda.mem_get_info(device)[0]), f"memory of {device}")
+    if cost.disk > free_disk and cost.disk > free_disk + _written(root):  # a study that goes on wrote some before
+        raise InputError(
+            f"the study writes about {_size(cost.disk)}, and the disk has {_size(free_disk)} free",
+            where=str(root),
+            fix="free some of it, write elsewhere (`--root`), or take fewer latents, sites, seeds or held-out tokens"
+            + (", or set `harvest.cache` to stream" if study.harvest.cache == "disk" else ""),
+        )
     return cost
 
 
@@ -110,9 +262,24 @@ def _check(needed: float, free: float, what: str) -> None:
     if needed > free:
         raise InputError(
             f"the study needs about {_size(needed)} of {what}, and {_size(free)} is free",
-            where="dictionary.n_latents, sites, seeds, training.batch_size, harvest.block_tokens, tokens.heldout",
-            fix="take fewer latents, sites or seeds, a smaller batch or block, or fewer held-out tokens",
+            where="dictionary.n_latents, sites, seeds, training.batch_size, harvest.block_tokens, tokens.heldout, "
+            "tokens.context, evaluation.batch_windows",
+            fix="take fewer latents, sites or seeds, a smaller batch, block or pass, or fewer held-out tokens",
         )
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _written(root: Path) -> float:
+    """Bytes of the files below a folder."""
+    total = 0.0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with contextlib.suppress(OSError):  # another process may clear up
+                total += Path(folder, name).lstat().st_size
+    return total
 
 
 def _size(size: float) -> str:
