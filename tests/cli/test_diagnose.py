@@ -125,6 +125,8 @@ def test_a_language_model_is_diagnosed_on_a_folder_of_text(
     captured = capsys.readouterr()
     assert "overcomplete gain" in captured.out
     assert "all there are" not in captured.err
+    for kind in ("gaussian", "spectrum", "permuted"):
+        assert f"random weights ({kind})" in captured.err
 
 
 def test_too_little_text_is_told_before_the_diagnosis(

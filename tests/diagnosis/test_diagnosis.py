@@ -9,7 +9,10 @@ from rich.console import Console
 
 from polyseme.core.errors import InputError
 from polyseme.diagnosis import DiagnosisConfig, diagnose, print_diagnosis
+from polyseme.diagnosis.observations import parts
+from polyseme.networks import load_network
 from tests.diagnosis.systems import collided, generator, layer, orthogonal, pairs, polygon, sparse, tied
+from tests.tiny import tiny_gpt2
 
 SMALL = DiagnosisConfig(n_resamples=30, n_null=200, min_rows=128)
 
@@ -172,3 +175,13 @@ def test_the_printed_diagnosis_shows_every_line_of_evidence():
     assert "…" not in text
     assert np.isnan(found.line("partners").effect)
     assert "unmeasured" in text
+
+
+def test_a_pass_over_tokens_is_as_small_as_a_wide_network_needs() -> None:
+    network = load_network(tiny_gpt2())
+    tokens = torch.zeros(64, 16, dtype=torch.int64)
+    assert [len(part) for part in parts(network, tokens)] == [64]
+    network.row_bytes = 2**24 // 40
+    assert [len(part) for part in parts(network, tokens)] == [2] * 32
+    network.row_bytes = 2**30
+    assert [len(part) for part in parts(network, tokens)] == [1] * 64

@@ -112,6 +112,12 @@ def read_windows(
         )
 
 
+def pass_limits(network: Reader) -> tuple[int, int]:
+    """Bytes of the widest tensor of a pass, and tokens, that a pass should not exceed where the network is."""
+    device: torch.device = getattr(network, "device", torch.device("cpu"))
+    return _ON_CPU if device.type == "cpu" else _ELSEWHERE
+
+
 def fitting_windows(network: Reader, windows: Windows, sites: Iterable[Site], most_tokens: int | None = None) -> int:
     """Windows a pass, a power of two: few of a wide network, so that the memory and the time of one pass are bounded.
 
@@ -124,8 +130,7 @@ def fitting_windows(network: Reader, windows: Windows, sites: Iterable[Site], mo
         sites: where it is read.
         most_tokens: a further bound.
     """
-    device: torch.device = getattr(network, "device", torch.device("cpu"))
-    bytes_of_pass, tokens = _ON_CPU if device.type == "cpu" else _ELSEWHERE
+    bytes_of_pass, tokens = pass_limits(network)
     # An MLP's hidden layer is four times as wide as the stream in most networks that do not say.
     row_bytes: int = getattr(network, "row_bytes", None) or 16 * max(network.width(site) for site in sites)
     tokens = min(tokens, bytes_of_pass // row_bytes, most_tokens or tokens)

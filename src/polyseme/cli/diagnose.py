@@ -97,7 +97,7 @@ def diagnose(args: list[str]) -> int:
         config,
         reporter,
         siblings=subject.siblings,
-        controls=_controls(subject, config.seed),
+        controls=_controls(subject, config.seed, reporter),
         counted=subject.counted,
     )
     about = {
@@ -223,7 +223,7 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
     return options, config, _Subject(network, tokens, counted=torch.from_numpy(~windows.special))
 
 
-def _controls(subject: _Subject, seed: int) -> "Iterator[Network]":
+def _controls(subject: _Subject, seed: int, reporter: Any) -> "Iterator[Network]":
     """The network with random weights, three ways; made one at a time, where a diagnosis asks for them."""
     from polyseme.networks import load_network
     from polyseme.networks.reinit import ReinitConfig
@@ -231,7 +231,10 @@ def _controls(subject: _Subject, seed: int) -> "Iterator[Network]":
     network = subject.network
     for kind in ("gaussian", "spectrum", "permuted"):
         reinit = ReinitConfig(kind=kind, seed=seed)
-        yield load_network(network.module, reinit=reinit, example_inputs=subject.inputs[:2], causal=network.causal)
+        example = subject.inputs[:2]
+        yield load_network(
+            network.module, reinit=reinit, example_inputs=example, causal=network.causal, reporter=reporter
+        )
 
 
 def _site(network: "Network", name: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from polyseme.activations.reading import pass_limits
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
@@ -176,20 +177,22 @@ def _counted(vectors: Tensor, counted: Bool[Tensor, "row position"] | None) -> A
     return _numpy(kept if counted is None or vectors.dim() == 2 else kept[counted.reshape(-1).to(kept.device)])
 
 
-def parts(inputs: Tensor) -> tuple[Tensor, ...]:
-    """The rows in passes of `PASS` positions."""
-    positions = inputs.shape[1] if inputs.dim() == 2 and not inputs.is_floating_point() else 1
-    return inputs.split(max(1, PASS // positions))
+def parts(network: Network, inputs: Tensor) -> tuple[Tensor, ...]:
+    """The rows in passes of `PASS` positions, or of fewer tokens where the network is wide."""
+    if inputs.dim() != 2 or inputs.is_floating_point():
+        return inputs.split(PASS)
+    most = min(PASS, pass_limits(network)[0] // network.row_bytes)
+    return inputs.split(max(1, most // inputs.shape[1]))
 
 
 def _read(network: Network, inputs: Tensor, site: Site, reporter: Reporter | None = None) -> Tensor:
-    return torch.cat([network.read(part, [site])[site].to("cpu") for part in _shown(inputs, reporter)])
+    return torch.cat([network.read(part, [site])[site].to("cpu") for part in _shown(network, inputs, reporter)])
 
 
-def _shown(inputs: Tensor, reporter: Reporter | None) -> Iterator[Tensor]:
+def _shown(network: Network, inputs: Tensor, reporter: Reporter | None) -> Iterator[Tensor]:
     """The rows in passes, with their progress."""
     progress, done = (reporter or Silent()).task("read the site", len(inputs), "rows"), 0
-    for part in parts(inputs):
+    for part in parts(network, inputs):
         yield part
         done += len(part)
         progress.update(done)
@@ -199,7 +202,7 @@ def _run(network: Network, inputs: Tensor, site: Site, reporter: Reporter | None
     """The site's vectors, and the outputs of each row (of a sequence, those of its last position)."""
     vectors: list[Tensor] = []
     outputs: list[Array] = []
-    for part in _shown(inputs, reporter):
+    for part in _shown(network, inputs, reporter):
         got = network.run(part, reads=[site])
         vectors.append(got.reads[site].to("cpu"))
         found = _outputs(got.logits, len(part))
