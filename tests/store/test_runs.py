@@ -98,9 +98,13 @@ def test_the_run_of_another_config_with_the_same_hash_is_refused(tmp_path, monke
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[" * 10_000, json.dumps({**CONFIG, "k": 26}), "\0"])
-def test_a_changed_config_is_written_again_and_said_to_be(tmp_path, text):
+def test_a_changed_config_is_never_shown_but_written_again_and_said_to_be(tmp_path, text):
     run = opened(tmp_path, "demo", CONFIG)
     (run.path / "config.json").write_text(text)
+    moved = run.path.rename(tmp_path / "renamed")
+    with pytest.raises(DamagedArtifact, match=r"config\.json"):
+        _ = Run(moved).config
+    moved.rename(run.path)
     listener = Listener()
     again = opened(tmp_path, "demo", CONFIG, listener)
     assert again.path == run.path
@@ -228,7 +232,7 @@ def test_the_time_worked_is_that_of_all_processes_also_of_a_killed_one(tmp_path,
     assert not (run.path / ".lock").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "artifacts/table.csv"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "artifacts/table.csv", "config.json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "folder"])
 def test_what_changed_since_a_run_ended_is_known(tmp_path, name, damage):
     run = Run.open(tmp_path, "demo", CONFIG)
@@ -240,7 +244,7 @@ def test_what_changed_since_a_run_ended_is_known(tmp_path, name, damage):
     data = path.read_bytes()
     path.unlink()
     if damage == "flipped":
-        path.write_bytes(data.replace(b"1", b"2"))
+        path.write_bytes(data.translate(bytes.maketrans(b"0123456789", b"1234567890")))
     elif damage == "cut":
         path.write_bytes(data[:-2])
     elif damage == "folder":

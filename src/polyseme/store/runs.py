@@ -115,7 +115,21 @@ class Run:
 
     @property
     def config(self) -> Any:
-        """The fully resolved config, JSON."""
+        """The fully resolved config, JSON.
+
+        Raises:
+            DamagedArtifact: `config.json` cannot be read, or was changed: the run's id holds the hash of it.
+        """
+        config, run_id = self._found_config(), self.id
+        if _ID.fullmatch(run_id) and not run_id.endswith(f"-{fingerprint(config)[:8]}"):
+            raise DamagedArtifact(
+                "config.json was changed after the run wrote it",
+                where=str(self.path / _CONFIG),
+                fix="run the study again: it is written again",
+            )
+        return config
+
+    def _found_config(self) -> Any:
         return files.load_json(self.path / _CONFIG, _MAX_BYTES)
 
     @property
@@ -248,12 +262,18 @@ class Run:
             written = self.record.files
         except InputError:
             return []
-        return [name for name, record in written.items() if not _is_whole(self.path / name, record)]
+        changed = [name for name, record in written.items() if not _is_whole(self.path / name, record)]
+        if written:
+            try:
+                _ = self.config
+            except DamagedArtifact:
+                changed.append(_CONFIG)
+        return changed
 
     def _refuse_another_config(self) -> None:
         """Refuse the folder of another config whose hash happens to begin alike; anything else in it is damage."""
         with suppress(DamagedArtifact):
-            found = fingerprint(self.config)
+            found = fingerprint(self._found_config())
             if found != fingerprint(self._wanted) and self.path.name.endswith(f"-{found[:8]}"):
                 raise InputError(
                     "this folder holds a run of another config", where=str(self.path), fix="choose another name"
@@ -281,7 +301,7 @@ class Run:
 
     def _config_fits(self) -> bool:
         try:
-            return fingerprint(self.config) == fingerprint(self._wanted)
+            return fingerprint(self._found_config()) == fingerprint(self._wanted)
         except DamagedArtifact:
             return False
 
