@@ -161,7 +161,7 @@ def test_a_table_that_no_file_names_starts_from_the_default_of_its_place() -> No
         (["--controls", "gausian"], "controls.0.kind: there is no 'gausian'", "--help"),
         (["--controls", "{kind = }"], "not valid TOML", "line"),
         (["--controls", "{a" + ".a" * 9_000 + " = 1}"], "nested", ""),
-        (["--controls", "unigram_tokens", "unigram_tokens"], "twice", "--help"),
+        (["--controls", "unigram_tokens", "unigram_tokens"], "unigram_tokens more than once: remove one", "--help"),
         (["--network.device", "meta"], "network.device", "--help"),
         (["--network.reinit.seed", "3"], "network.reinit.kind is missing", "--help"),
         (["--name", "x" * 100_000], "name: ", "--help"),
