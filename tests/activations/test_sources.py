@@ -4,6 +4,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -378,3 +379,29 @@ def test_a_walk_covers_exactly_the_rows_asked_for(rows, per_block, span):
 def test_widths_come_from_the_network():
     source = LiveSource(FakeNetwork(), WINDOWS, {"only": Site(path="layers.1")}, CONFIG)
     assert source.widths == {"only": WIDTHS[SITES[1]]}
+
+
+def test_a_block_nobody_waits_for_is_given_up_after_a_pass():
+    class Watched(FakeNetwork):
+        def __init__(self):
+            super().__init__()
+            self.is_second, self.may_go_on = Event(), Event()
+
+        def read(self, inputs, sites):
+            if self.passes == n_groups + 1:  # within the second block, which is loaded ahead
+                self.is_second.set()
+                assert self.may_go_on.wait(60)
+            return super().read(inputs, sites)
+
+    network = Watched()
+    windows = make_windows(n_documents=40)
+    config = CONFIG.model_copy(update={"block_tokens": 400, "prefetch": True})
+    source = LiveSource(network, windows, NAMES, config)
+    n_groups = source.schedule.groups_per_block
+    assert n_groups > 20
+    batches = source.batches(4)
+    next(batches)
+    assert network.is_second.wait(60)
+    Timer(0.2, network.may_go_on.set).start()  # while the source is being closed
+    batches.close()
+    assert n_groups < network.passes <= n_groups + 2

@@ -46,6 +46,44 @@ def corpus(path: Path, **more):
     return kind(paths=(path,), **more)
 
 
+class Heard:
+    """A reporter and its one task."""
+
+    def __init__(self):
+        self.tasks: list[str] = []
+        self.amounts: list[float] = []
+        self.total = 0.0
+
+    def task(self, name, total, unit=""):
+        self.tasks.append(name)
+        self.total = total
+        return self
+
+    def message(self, text):
+        raise AssertionError(text)
+
+    def update(self, done, total=None, note=""):
+        self.amounts.append(done)
+
+
+def test_hashing_a_large_corpus_shows_how_far_it_is(tmp_path, monkeypatch):
+    for i in range(3):
+        (tmp_path / f"{i}.txt").write_bytes(TEXT * 300)
+    small, heard = TextCorpusConfig(paths=(tmp_path,)).build(), Heard()
+    assert small.hashed(heard) == small.fingerprint
+    assert not heard.tasks
+    monkeypatch.setattr("polyseme.corpora.files._SLOW_BYTES", 0)
+    large = TextCorpusConfig(paths=(tmp_path,)).build()
+    assert large.hashed(heard) == small.fingerprint
+    assert heard.tasks == ["hash the corpus"]
+    assert len(heard.amounts) > 5
+    assert heard.amounts == sorted(heard.amounts)
+    assert heard.amounts[-2] < heard.amounts[-1] == heard.total == 900 * len(TEXT) / 1e6
+    large.hashed(heard)
+    assert heard.tasks == ["hash the corpus"]  # once
+    assert len(list(large.documents())) == len(list(small.documents()))
+
+
 @pytest.mark.parametrize("kind", PACKERS)
 @pytest.mark.parametrize("streams", [1, 3])
 def test_compressed_files_are_read_as_what_they_unpack_to(tmp_path, kind, streams):

@@ -1,6 +1,7 @@
 """Vectors that are not finite are named, and weights that cannot be are refused; neither becomes a number."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from polyseme.core.batch import Latents
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.dictionaries import load_dictionary, save_dictionary
-from polyseme.store import sha256
+from polyseme.store import open_run, sha256
 from tests.dictionaries.reference import SMALL
 
 
@@ -92,6 +93,41 @@ def test_weights_that_are_not_finite_or_absurd_are_refused_whichever_they_are(na
         changed(tmp_path, lambda tensors, tensor=tensor: tensors[tensor].view(-1)[:1].fill_(bad))
         with pytest.raises(DamagedArtifact, match=tensor):
             load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_what_is_saved_can_be_loaded_and_nothing_else_is_saved(name, dtype, tmp_path):
+    dictionary = of(name, dtype=dtype)
+    if dtype in (torch.float32, torch.float64):
+        save_dictionary(tmp_path, dictionary)
+        again = load_dictionary(tmp_path).weights()
+        for tensor, weight in dictionary.folded().weights().items():
+            assert again[tensor].dtype == dtype
+            assert torch.equal(again[tensor], weight)
+    else:
+        with pytest.raises(InputError, match=f"is {str(dtype)[6:]}, and dictionaries are saved in float32 or float64"):
+            save_dictionary(tmp_path, dictionary)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_weights_that_would_not_load_are_not_saved(name, tmp_path):
+    dictionary = of(name)
+    dictionary.tensors()["b_dec"][0] = float("nan")
+    with pytest.raises(InputError, match="b_dec holds NaN"):
+        save_dictionary(tmp_path, dictionary)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    for read in (load_dictionary, open_run):
+        with pytest.raises(InputError, match="does not allow it"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(

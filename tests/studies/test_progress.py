@@ -13,6 +13,9 @@ from polyseme.networks import load_network
 from polyseme.networks.reinit import ReinitConfig
 from polyseme.networks.weights import weights_fingerprint
 from polyseme.store import Store
+from polyseme.studies.bench import Bench
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.tokens import tokens_stage
 from tests.studies.small import small_config
 from tests.tiny import tiny_gpt2
 
@@ -78,6 +81,31 @@ def test_every_stage_announces_itself_before_its_work_and_has_a_task(
     for task, amounts in heard.amounts.items():
         assert amounts[-1] >= heard.totals[task] > 0, f"{task} ends at {amounts[-1]} of {heard.totals[task]}"
         assert len(amounts) == 1 or amounts[0] < amounts[-1], task
+
+
+def test_what_was_said_of_a_corpus_is_said_again_where_its_tokens_are_reused(small_network: Path, tmp_path: Path):
+    good = [json.dumps({"text": f"# {i} " + "def return self import x y " * 40}) for i in range(60)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join([*good, "{", *good[:1]]))
+    corpus = {"kind": "jsonl", "paths": [str(tmp_path / "corpus.jsonl")], "errors": "skip"}
+    tokens = {"train": 100_000, "heldout": 500, "heldout_fraction": 0.3, "allow_fewer": True}
+    study = StudyConfig.model_validate(
+        {
+            "network": {"source": str(small_network)},
+            "corpus": corpus,
+            "tokens": tokens,
+            "sites": ["blocks.0.resid_post"],
+        }
+    )
+    network = load_network(small_network, device="cpu")
+    first, second = Heard(), Heard()
+    for heard in (first, second):
+        bench = Bench(Store(tmp_path / "store"), heard)
+        tokens_stage(study, network, bench)
+        tokens_stage(study, network, bench)  # as every control does
+    said = [text for text in first.order if not text.startswith(("stage", "tokenise"))]
+    assert any(text.startswith("left out 1 from the corpus") for text in said)
+    assert any("all there are of 100,000 asked for" in text for text in said)
+    assert second.order == said
 
 
 def test_drawing_weights_and_hashing_them_show_how_far_they_are(monkeypatch: pytest.MonkeyPatch):

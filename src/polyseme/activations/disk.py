@@ -22,7 +22,7 @@ from polyseme.activations.config import HarvestConfig
 from polyseme.activations.live import LiveSource
 from polyseme.activations.reading import Reader
 from polyseme.activations.schedule import Block, Schedule
-from polyseme.activations.source import Rows, cut_batches
+from polyseme.activations.source import Advance, Rows, cut_batches
 from polyseme.core.batch import SiteBatch
 from polyseme.core.config import Record, fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
@@ -183,7 +183,7 @@ class DiskSource:
             prefetch=self._prefetch,
         )
 
-    def _load(self, block: Block, rows: Rows) -> None:
+    def _load(self, block: Block, rows: Rows, _: Advance) -> None:
         ends = np.cumsum(self._schedule.group_rows[block.groups])
         shard_of = self._shard_of[block.groups]
         for shard in np.unique(shard_of):

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme.activations.schedule import Block, Schedule
-from polyseme.activations.source import Rows, cut_batches
+from polyseme.activations.source import Advance, Rows, cut_batches
 from polyseme.core.batch import SiteBatch
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
@@ -73,7 +73,7 @@ class TensorSource:
         """As in `ActivationSource`."""
         rows = Rows(self._acts, self._ids)
 
-        def load(block: Block, _: Rows) -> None:
+        def load(block: Block, _rows: Rows, _advance: Advance) -> None:
             """Everything is there; the block's order of rows is the permutation's business alone."""
 
         return cut_batches(

@@ -1,9 +1,10 @@
 """Sources of activation batches, and the one way batches are cut whatever the vectors come from."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Event
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -46,6 +47,10 @@ class ActivationSource(Protocol):
         ...
 
 
+Advance = Callable[[int], None]
+"""Told during a block's loading how many more rows are there; what it raises ends the loading."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Room for one block, used over and over.
@@ -73,7 +78,7 @@ class Rows:
 
 def cut_batches(
     schedule: Schedule,
-    load: Callable[[Block, Rows], None],
+    load: Callable[[Block, Rows, Advance], None],
     room: Callable[[], Rows],
     *,
     batch_size: int,
@@ -87,12 +92,13 @@ def cut_batches(
 
     Args:
         schedule: the order.
-        load: fills a block's rows, in the order of its groups.
+        load: fills a block's rows, in the order of its groups, and tells now and then how far it is.
         room: makes the buffer for a block.
         batch_size: rows a batch.
         start: first batch.
         stop: batch to stop before, or None.
-        prefetch: load the next block in a background thread; the batches are the same.
+        prefetch: load the next block in a background thread; the batches are the same. One that nobody waits for any
+            more is given up where its loading next tells how far it is.
     """
     if batch_size < 1:
         raise InputError(f"a batch of {batch_size} rows", where="batch_size", fix="ask for at least one row")
@@ -128,19 +134,25 @@ def _joined(parts: list[SiteBatch]) -> SiteBatch:
 
 
 def _loaded(
-    blocks: Iterator[Block], load: Callable[[Block, Rows], None], room: Callable[[], Rows]
+    blocks: Iterator[Block], load: Callable[[Block, Rows, Advance], None], room: Callable[[], Rows]
 ) -> Generator[tuple[Block, Rows], None, None]:
     rows = room()
     for block in blocks:
-        load(block, rows)
+        load(block, rows, lambda _: None)
         yield block, rows
 
 
 def _loaded_ahead(
-    blocks: Iterator[Block], load: Callable[[Block, Rows], None], room: Callable[[], Rows]
+    blocks: Iterator[Block], load: Callable[[Block, Rows, Advance], None], room: Callable[[], Rows]
 ) -> Generator[tuple[Block, Rows], None, None]:
+    stopped = Event()
+
+    def go_on(_: int) -> None:
+        if stopped.is_set():
+            raise CancelledError
+
     def fill(block: Block, rows: Rows) -> tuple[Block, Rows]:
-        load(block, rows)
+        load(block, rows, go_on)
         return block, rows
 
     spare = [room(), room()]
@@ -156,4 +168,5 @@ def _loaded_ahead(
             future = pool.submit(fill, upcoming, spare[0]) if upcoming else None
             yield ready
     finally:
+        stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)

@@ -10,18 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 from pydantic import AfterValidator
 
 from polyseme.core.config import Name
 from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter, Silent
 from polyseme.corpora.document import Document
 from polyseme.corpora.opening import check_regular, opened
 from polyseme.corpora.records import LeftOut
 from polyseme.store.failures import refusal
 
 MAX_FILES = 1_000_000
+_BLOCK = 1 << 20
+_SLOW_BYTES = 256 * 2**20
+"""Bytes from which hashing a corpus takes long enough to be shown."""
 _FRESH = 2_000_000_000
 """Nanoseconds within which a file can be written twice and show the same time: coarse clocks of file systems."""
 
@@ -85,12 +89,29 @@ class FileCorpus:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the files' names and bytes and of the options that decide how they are read."""
+        return self.hashed(Silent())
+
+    def hashed(self, reporter: Reporter) -> str:
+        """`fingerprint`, with its progress where it is computed first: large files take a while."""
+        if "fingerprint" in self.__dict__:
+            return self.fingerprint
+        total = sum(_size(file.path) for file in self.files)
+        progress = reporter.task("hash the corpus", total / 1e6, "MB") if total >= _SLOW_BYTES else Silent()
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            progress.update(min(done, total - 1) / 1e6)
+
         digest = hashlib.sha256(self.options.encode())
         for file in self.files:
             digest.update(f"\0{file.name}\0".encode("utf-8", "surrogateescape"))
-            self._stamps[file.path], hashed = _stamp(file.path, hashing=True)
+            self._stamps[file.path], hashed = _stamp(file.path, advance)
             digest.update(hashed)
-        return digest.hexdigest()
+        progress.update(total / 1e6, total / 1e6)
+        self.__dict__["fingerprint"] = digest.hexdigest()
+        return self.fingerprint
 
     def documents(self) -> Iterator[Document]:
         """Every document, file by file.
@@ -122,7 +143,7 @@ class FileCorpus:
             return
         changed = now.identity != before.identity
         if not changed and before.digest is not None and before.seen - max(now.identity[-2:]) < _FRESH:
-            changed = _stamp(file.path, hashing=True)[0].digest != before.digest
+            changed = _stamp(file.path, lambda _: None)[0].digest != before.digest
         if changed:
             raise InputError(
                 "the file changed while the corpus was read",
@@ -131,12 +152,22 @@ class FileCorpus:
             )
 
 
-def _stamp(path: Path, *, hashing: bool = False) -> tuple[_Stamp, bytes]:
+def _size(path: Path) -> int:
     with opened(path) as file:
-        digest = hashlib.file_digest(cast(Any, file), "sha256").digest() if hashing else b""
+        return os.fstat(file.fileno()).st_size
+
+
+def _stamp(path: Path, advance: Callable[[int], None] | None = None) -> tuple[_Stamp, bytes]:
+    """A file's stamp, and its hash where `advance` is there to be told how many more bytes of it are hashed."""
+    hashing = hashlib.sha256()
+    with opened(path) as file:
+        while advance is not None and (block := file.read(_BLOCK)):
+            hashing.update(block)
+            advance(len(block))
         found = os.fstat(file.fileno())
+    digest = hashing.digest() if advance is not None else b""
     identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return _Stamp(identity, time.time_ns(), digest if hashing else None), digest
+    return _Stamp(identity, time.time_ns(), digest if advance is not None else None), digest
 
 
 def find_files(paths: Sequence[Path], glob: str) -> list[FoundFile]:

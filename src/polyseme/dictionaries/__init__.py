@@ -43,7 +43,7 @@ def save_dictionary(folder: Path, dictionary: SparseDictionary, metadata: dict[s
         metadata: JSON kept beside it (site, network, training).
 
     Raises:
-        InputError: when the disk is full.
+        InputError: when its weights are not float32 or float64, or hold what none can (NaN), or the disk is full.
     """
     saving.save(Path(folder), dictionary, metadata or {})
 

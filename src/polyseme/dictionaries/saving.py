@@ -14,6 +14,7 @@ from polyseme.dictionaries.activation import DictionaryBase
 from polyseme.dictionaries.engine import SparseDictionary
 from polyseme.native.shield import shielded
 from polyseme.store import load_json, load_tensors, save_json, save_tensors, sha256
+from polyseme.store.failures import refusals
 
 SCHEMA = 1
 LARGEST = 1e15
@@ -27,6 +28,7 @@ def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -
     """Write a dictionary; see `polyseme.dictionaries.save_dictionary`."""
     folded = dictionary.folded()
     tensors = folded.weights()
+    _check_saveable(tensors, folder)
     save_tensors(folder / "dictionary.safetensors", tensors)
     record = {
         "kind": _KIND,
@@ -39,6 +41,19 @@ def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -
         "metadata": metadata,
     }
     save_json(folder / "dictionary.json", record)
+
+
+def _check_saveable(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse weights that `load` would refuse."""
+    name, dtype = next(((n, t.dtype) for n, t in tensors.items() if t.dtype not in _DTYPES.values()), ("", None))
+    if dtype is not None:
+        raise InputError(
+            f"tensor {name} is {str(dtype).removeprefix('torch.')}, and dictionaries are saved in float32 or float64",
+            where=str(folder),
+            fix="copy its tensors into a dictionary built with dtype=torch.float32",
+        )
+    if problem := _impossible(tensors):
+        raise InputError(problem, where=str(folder), fix="train it again, or save an earlier checkpoint")
 
 
 @shielded
@@ -111,7 +126,9 @@ def _impossible(weights: Mapping[str, Tensor]) -> str | None:
 def read_record(folder: Path) -> dict[str, Any]:
     """The parsed `dictionary.json`."""
     path = folder / "dictionary.json"
-    if not path.is_file():
+    with refusals(path):
+        is_there = path.is_file()
+    if not is_there:
         raise InputError(
             "there is no dictionary here",
             where=str(folder),

@@ -420,8 +420,10 @@ def open_run(path: Path) -> Run:
     """The run in a folder, wherever it was moved and whatever it is called now.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder holds no run, or may not be read.
     """
-    if not (path / _RUN).is_file() and not (path / _ARTIFACTS).is_dir():
+    with files.refusals(path):
+        is_run = (path / _RUN).is_file() or (path / _ARTIFACTS).is_dir()
+    if not is_run:
         raise InputError("this folder holds no run", where=str(path), fix="give a folder with a run.json")
     return Run(path)

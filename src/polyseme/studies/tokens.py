@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
+from polyseme.core.progress import Progress, Reporter
 from polyseme.corpora import (
     Split,
     Windows,
@@ -17,14 +18,16 @@ from polyseme.corpora import (
     uniform_tokens,
     unigram_tokens,
 )
+from polyseme.corpora.files import FileCorpus
 from polyseme.networks import Network
-from polyseme.store import Artifact
+from polyseme.store import Artifact, load_json, save_json
 from polyseme.studies.bench import Bench
 from polyseme.studies.check import check_tokens, study_context
 from polyseme.studies.config import StudyConfig, TransformConfig
 
-_VERSION = 3
-"""2 held both sides in one artifact."""
+_VERSION = 4
+"""2 held both sides in one artifact, 3 no messages."""
+_MESSAGES = "messages.json"
 _PLACES = {"paths", "glob", "name", "subset", "revision", "download"}
 """Fields of corpora that decide nothing once the corpus's content is known."""
 _OF_A_SIDE = {"train", "heldout", "splice", "train_document_tokens", "heldout_document_tokens", "context", "transform"}
@@ -69,7 +72,8 @@ def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
     tokenizer: Any = network.tokenizer
     context = study_context(study, network)
     corpus: Any = study.corpus.build()
-    inputs = {"corpus": corpus.fingerprint, "tokenizer": tokenizer_fingerprint(tokenizer)}
+    hashed = corpus.hashed(bench.reporter) if isinstance(corpus, FileCorpus) else corpus.fingerprint
+    inputs = {"corpus": hashed, "tokenizer": tokenizer_fingerprint(tokenizer)}
     train, heldout = (_side(split, study, corpus, tokenizer, context, inputs, bench) for split in ("train", "heldout"))
     check_tokens(network, max(int(side.tokens.max(initial=0)) for side in (train, heldout)), study.network.source)
     if study.tokens.transform is None:
@@ -101,7 +105,10 @@ def _side(
         "context": context,
     }
 
+    said: list[str] = []
+
     def make(folder: Path) -> None:
+        kept = _Kept(bench.reporter)
         progress = bench.reporter.task(f"tokenise {split}", wanted, "tokens")
         windows = load_windows(
             corpus,
@@ -114,16 +121,41 @@ def _side(
             seed=config.seed,
             allow_fewer=config.allow_fewer,
             special_tokens=config.special_tokens,
-            reporter=bench.reporter,
+            reporter=kept,
             progress=progress,
         )
         save_windows(folder, windows)
+        save_json(folder / _MESSAGES, kept.messages)
         progress.update(windows.n_tokens, windows.n_tokens, f"{len(windows.names):,} documents")
 
     def load(artifact: Artifact) -> Windows:
-        return load_saved_windows(artifact.path)
+        windows = load_saved_windows(artifact.path)
+        said[:] = [str(message) for message in load_json(artifact.path / _MESSAGES)]
+        return windows
 
-    return bench.stage("tokens", stage, inputs, make, load, label=split, version=_VERSION)[1]
+    known = {record.key for record in bench.records}
+    artifact, windows = bench.stage("tokens", stage, inputs, make, load, label=split, version=_VERSION)
+    if bench.records[-1].reused and artifact.key not in known:
+        # What is particular about the text is as true of a run that finds it tokenised.
+        for message in said:
+            bench.reporter.message(message)
+    return windows
+
+
+@final
+class _Kept:
+    """A reporter that passes everything on and keeps the messages."""
+
+    def __init__(self, reporter: Reporter):
+        self._reporter = reporter
+        self.messages: list[str] = []
+
+    def task(self, name: str, total: float, unit: str = "") -> Progress:
+        return self._reporter.task(name, total, unit)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+        self._reporter.message(text)
 
 
 def transformed(windows: Windows, transform: TransformConfig, vocabulary: int) -> Windows:
