@@ -29,6 +29,8 @@ k = 4
 selection = "bf16"
 [tokens]
 context = 32
+[evaluation]
+n_continuations = 0
 [[controls]]
 kind = "gaussian_reinit"
 keep_embeddings = true

@@ -58,3 +58,38 @@ def test_commands_that_texts_name_exist() -> None:
     named = {(word, file) for text, file in _texts() for word in re.findall(r"`polyseme ([a-z]+)", text)}
     assert ("study", "validation.py") in named
     assert not {(word, file) for word, file in named if word not in COMMANDS}
+
+
+PLACES = re.compile(r"`([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+)`")
+"""A dotted name between backticks."""
+FILES = {"json", "jsonl", "safetensors"}
+"""What the names of files end in."""
+TABLES = set(ControlledStudyConfig.model_fields)
+
+
+def _raised() -> list[tuple[str, str]]:
+    """The fields that errors are about (`where`), between backticks, with the file that raises them."""
+    found: list[tuple[str, str]] = []
+    for path in Path(polyseme.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "where":
+                found += [
+                    (" ".join(f"`{part.strip()}`" for part in text.value.split(",")), path.name)
+                    for text in ast.walk(node.value)
+                    if isinstance(text, ast.Constant) and isinstance(text.value, str)
+                ]
+    return found
+
+
+def test_fields_of_a_study_that_texts_name_exist() -> None:
+    known = {name.replace("-", "_") for name in flags_of([Group(ControlledStudyConfig)])}
+    named = {
+        (place, file)
+        for text, file in [*_texts(), *_raised()]
+        for place in PLACES.findall(text)
+        if place.split(".")[0] in TABLES and place.rsplit(".", 1)[1] not in FILES
+    }
+    assert ("verdicts.margin_fdr", "requirements.py") in named
+    assert ("dictionary.k", "activation.py") in named
+    tables = {place.rsplit(".", depth)[0] for place in known for depth in (1, 2)}
+    assert not {(place, file) for place, file in named if place not in known | tables}

@@ -337,8 +337,11 @@ def test_a_damaged_artifact_is_made_again(
         ({"dictionary": {"architecture": "topk", "n_latent": 8}}, "n_latents"),
         ({"dictionary": {"architecture": "tpok"}}, "architecture"),
         ({"controls": [{"kind": "gaussian_reinit"}] * 2}, "more than once: remove one or give another `seed`"),
-        ({"tokens": {"train": 10_000_000, "heldout": 100, "heldout_fraction": 0.4}}, "smaller than asked for"),
-        ({"tokens": {"train": 100, "heldout": 100, "heldout_fraction": 0.4, "context": 4096}}, "longer"),
+        (
+            {"tokens": {"train": 10_000_000, "heldout": 100, "splice": 100, "heldout_fraction": 0.4}},
+            "smaller than asked for",
+        ),
+        ({"tokens": {"train": 100, "heldout": 100, "splice": 100, "heldout_fraction": 0.4, "context": 4096}}, "longer"),
         ({"corpus": {"kind": "text", "paths": ["/no/such/folder"]}}, "/no/such/folder"),
         ({"network": {"source": "/no/such/network"}}, "/no/such/network"),
         ({"name": "../up"}, "name"),

@@ -37,7 +37,7 @@ from polyseme.interpret.report import (
 from polyseme.store import Run, save_lines, save_record
 from polyseme.studies.baselines import shipped_ladder
 from polyseme.studies.bench import Bench
-from polyseme.studies.continuations import NEW_TOKENS, PROMPT_TOKENS
+from polyseme.studies.config import NEW_TOKENS, PROMPT_TOKENS
 
 MAX_POINTS = 2000
 _LOSSES = {"kl": "expected", "ce": "observed"}

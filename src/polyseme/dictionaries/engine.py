@@ -67,7 +67,9 @@ class SparseDictionary:
     ):
         if config.tied and d_out is not None:
             raise InputError(
-                "a transcoder cannot be tied", where="dictionary.tied", fix="leave tied out, or train an autoencoder"
+                "a transcoder cannot be tied",
+                where="dictionary.tie_weights",
+                fix="set it to false, or train an autoencoder",
             )
         self.config = config
         self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)

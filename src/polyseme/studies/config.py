@@ -11,6 +11,9 @@ from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
 from polyseme.training import TrainingConfig
 
+PROMPT_TOKENS, NEW_TOKENS = 48, 40
+"""Of a continuation."""
+
 
 class TransformConfig(Config):
     """A change of the tokens that destroys something on purpose: a control."""
@@ -86,6 +89,17 @@ class StudyConfig(Config):
         for what, values in (("sites", self.sites), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"`{what}` names one twice: {list(values)}")
+        tokens, n_texts, text = self.tokens, self.evaluation.n_continuations, PROMPT_TOKENS + NEW_TOKENS
+        if tokens.splice > tokens.heldout:
+            raise ValueError(
+                f"`tokens.splice` is {tokens.splice:,}, of {tokens.heldout:,} held-out tokens: lower it to that or "
+                "less, or raise `tokens.heldout`"
+            )
+        if tokens.context is not None and tokens.context < text and n_texts:
+            raise ValueError(
+                f"`tokens.context` is {tokens.context}, and a continued text takes {PROMPT_TOKENS} + {NEW_TOKENS} "
+                f"tokens: set `evaluation.n_continuations` to 0, or the context to {text} or more"
+            )
         if self.dictionary.n_latents is not None:  # without it the network's width decides
             self.dictionary.width(0)
         return self

@@ -7,10 +7,10 @@ from pydantic import TypeAdapter
 from polyseme.evaluation import Continuation, ContinuationConfig, continue_text
 from polyseme.store import Artifact, save_json
 from polyseme.studies.bench import Bench
+from polyseme.studies.config import NEW_TOKENS, PROMPT_TOKENS
 from polyseme.studies.subject import Subject, Trained, on
 
 _LIST = TypeAdapter(list[Continuation])
-PROMPT_TOKENS, NEW_TOKENS = 48, 40
 
 
 def continuations_stage(subject: Subject, trained: Trained, bench: Bench) -> list[Continuation]:
