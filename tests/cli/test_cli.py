@@ -1,6 +1,7 @@
 """The command line as a new user meets it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import polyseme
 from polyseme.cli.main import run
@@ -115,6 +117,22 @@ def test_sites_lists_the_names_a_study_takes(small_network: Path, capsys: pytest
     out = capsys.readouterr().out
     assert "blocks.0.resid_post" in out
     assert "blocks.1.mlp_out" in out
+
+
+def test_sites_of_a_network_that_gives_no_numbers_point_at_its_folder(
+    small_network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(small_network, tmp_path / "network"))
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"].fill_(1e38)  # each of them finite, their products not
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert run(["sites", str(folder)]) == 2
+    said, error = capsys.readouterr()
+    assert not said
+    assert "sites are not finite" in error
+    assert f"where: {folder}" in error
+    assert "config.json" in error
+    assert "weights" in error
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

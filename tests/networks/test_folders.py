@@ -53,10 +53,17 @@ VALUES: dict[str, dict[str, Any]] = {
     "no precision": {"dtype": "evil"},
     "a function for a precision": {"torch_dtype": "load"},
     "a number for a precision": {"dtype": 3},
+    "a precision of whole numbers": {"dtype": "int8"},
+    "a precision of complex numbers": {"torch_dtype": "complex64"},
     "an unknown activation": {"activation_function": "boom"},
     "a number for an activation": {"activation_function": 7},
     "a number for an architecture": {"architectures": [7]},
     "a word for architectures": {"architectures": "GPT2LMHeadModel"},
+    "a path for an architecture": {"architectures": ["../../x"]},
+    "nothing for an architecture": {"architectures": [""]},
+    "escapes in an architecture": {"architectures": ["GPT2Model\x1b[31m"]},
+    "a config for an architecture": {"architectures": ["GPT2Config"]},
+    "a function for an architecture": {"architectures": ["is_torch_available"]},
     "the class of all models": {"architectures": ["PreTrainedModel"]},
     "another family's architecture": {"architectures": ["BertForMaskedLM"]},
     "a number for a type": {"model_type": 7},
@@ -84,6 +91,16 @@ def test_a_config_of_wrong_values_is_refused(name: str, folder: Path) -> None:
     assert str(folder) in str(caught.value)
     assert "Fix: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_config_s_field_lacks_is_said_in_the_same_line(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"field 'n_layer': \w+.*int"):
+        load_network(configured(folder, n_layer=[2]), device="cpu")
+
+
+def test_code_of_a_folder_is_left_out_and_its_model_type_decides(folder: Path) -> None:
+    network = load_network(configured(folder, architectures=["MyOwnGPT"]), device="cpu")
+    assert type(network.module).__name__ == "GPT2LMHeadModel"
 
 
 def test_attention_that_transformers_has_itself_loads_without_its_library(folder: Path) -> None:
