@@ -79,6 +79,7 @@ def changed(folder, change, *, config=None, reseal=True):
     change(tensors)
     save_file(tensors, path)
     record = json.loads((folder / "dictionary.json").read_text())
+    record.pop("record_sha256", None)
     record["config"] |= config or {}
     if reseal:
         record["sha256"] = sha256(path)
@@ -166,7 +167,22 @@ def test_one_flipped_bit_fails_the_checksum_and_a_file_without_one_is_said(tmp_p
         load_dictionary(tmp_path)
     path.write_bytes(whole)
     record = json.loads((tmp_path / "dictionary.json").read_text())
-    del record["sha256"]
+    del record["sha256"], record["record_sha256"]
     (tmp_path / "dictionary.json").write_text(json.dumps(record))
     with pytest.warns(UserWarning, match="without a checksum"):
         load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_no_digit_of_the_record_can_change_without_a_word(name, tmp_path):
+    save_dictionary(tmp_path, of(name), {"site": "blocks.2", "loss": 0.25, "spread": float("nan")})
+    path = tmp_path / "dictionary.json"
+    whole = path.read_text()
+    load_dictionary(tmp_path)
+    own_name = whole.index("record_sha256")  # without which it is the record of an earlier version
+    digits = [i for i, character in enumerate(whole) if character in "0123456789" and not own_name <= i < own_name + 13]
+    assert len(digits) > 50
+    for i in digits:
+        path.write_text(whole[:i] + str((int(whole[i]) + 1) % 10) + whole[i + 1 :])
+        with pytest.raises(InputError, match=r"dictionary\.json"):
+            load_dictionary(tmp_path)

@@ -9,17 +9,20 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.dictionaries.activation import DictionaryBase
 from polyseme.dictionaries.engine import SparseDictionary
 from polyseme.native.shield import shielded
-from polyseme.store import load_json, load_tensors, save_json, save_tensors, sha256
+from polyseme.store import load_json, load_tensors, save_json, save_tensors, sha256, to_json
 from polyseme.store.failures import refusals
 
 SCHEMA = 1
 LARGEST = 1e15
 """Of a weight: beyond it products overflow."""
 _KIND = "polyseme dictionary"
+_DIGEST = "record_sha256"
+"""Key of the record's checksum of itself: another k in it is still a dictionary, and gives other latents."""
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -30,7 +33,7 @@ def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -
     tensors = folded.weights()
     _check_saveable(tensors, folder)
     save_tensors(folder / "dictionary.safetensors", tensors)
-    record = {
+    record: dict[str, Any] = {
         "kind": _KIND,
         "schema": SCHEMA,
         "config": dictionary.config.model_dump(mode="json"),
@@ -38,9 +41,9 @@ def save(folder: Path, dictionary: SparseDictionary, metadata: dict[str, Any]) -
         "d_out": dictionary.d_out if dictionary.is_transcoder else None,
         "dtype": str(tensors["b_dec"].dtype).removeprefix("torch."),
         "sha256": sha256(folder / "dictionary.safetensors"),
-        "metadata": metadata,
+        "metadata": to_json(metadata),
     }
-    save_json(folder / "dictionary.json", record)
+    save_json(folder / "dictionary.json", {**record, _DIGEST: fingerprint(record)})
 
 
 def _check_saveable(tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -124,7 +127,7 @@ def _impossible(weights: Mapping[str, Tensor]) -> str | None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The parsed `dictionary.json`."""
+    """The parsed `dictionary.json`, without its checksum."""
     path = folder / "dictionary.json"
     with refusals(path):
         is_there = path.is_file()
@@ -139,6 +142,13 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or cast(dict[str, Any], record).get("kind") != _KIND:
         raise DamagedArtifact("not a dictionary's record", where=str(path), fix="save the dictionary again")
     record = cast(dict[str, Any], record)
+    digest = record.pop(_DIGEST, None)  # which earlier versions did not write
+    if digest is not None and digest != fingerprint(record):
+        raise DamagedArtifact(
+            "the record of the dictionary was changed after it was saved: it fails its checksum",
+            where=str(path),
+            fix="copy or save the dictionary again",
+        )
     if record.get("schema") != SCHEMA:
         raise InputError(
             f"a dictionary of schema {record.get('schema')!r}, this version reads {SCHEMA}",
