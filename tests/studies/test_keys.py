@@ -36,20 +36,24 @@ BASE: dict[str, Any] = {
 OF_DICTIONARIES = {"dictionaries", "readings", "splice", "causal", "specificity", "stability"}
 OF_HELDOUT = {"tokens (heldout)", "readings", "causal", "specificity", "stability", "baselines"}
 ALL = {"tokens (train)", "statistics", *OF_DICTIONARIES, *OF_HELDOUT}
+OF_NETWORK = ALL - {"tokens (train)", "tokens (heldout)"}
+
+WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
+    "name": {"name": "another"},
+    "shown": {"shown": 7},
+    "verdicts.alpha": {"verdicts": {"alpha": 0.01}},
+    "training.checkpoint_seconds": {"training": {"checkpoint_seconds": 1.0}},
+    "harvest.cache": {"harvest": {"cache": "disk"}},
+    "harvest.prefetch": {"harvest": {"prefetch": True}},
+    "evaluation.n_resamples": {"evaluation": {"n_resamples": 200}},
+    "evaluation.batch_windows": {"evaluation": {"batch_windows": 4}},
+    "causal.tokens_per_pass": {"causal": {"tokens_per_pass": 512}},
+    "causal.max_ghosts": {"causal": {"max_ghosts": 64}},
+    "causal.logit_bytes": {"causal": {"logit_bytes": 2**27}},
+}
+"""What is shown, judged, resampled, kept or bounds the memory: no artifact rests on it."""
 
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "what is shown, judged, resampled, kept or bounds the memory": (
-        {
-            "name": "another",
-            "shown": 7,
-            "verdicts": {"alpha": 0.01},
-            "training": {"checkpoint_seconds": 1.0},
-            "harvest": {"cache": "disk", "prefetch": True},
-            "evaluation": {"n_resamples": 200, "batch_windows": 4},
-            "causal": {"tokens_per_pass": 512, "max_ghosts": 64, "logit_bytes": 2**27},
-        },
-        set(),
-    ),
     "heldout": ({"tokens": {"heldout": 600}}, OF_HELDOUT),
     "heldout_document_tokens": ({"tokens": {"heldout_document_tokens": 50}}, {*OF_HELDOUT, "splice"}),
     "splice": ({"tokens": {"splice": 300}}, {"splice"}),
@@ -60,6 +64,15 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "seeds": ({"seeds": [0, 2]}, OF_DICTIONARIES),
     "lookup_tokens": ({"evaluation": {"lookup_tokens": 900}}, {"baselines"}),
     "n_samples": ({"causal": {"n_samples": 4}}, {"causal"}),
+    "context": ({"tokens": {"context": 24}}, ALL),
+    "heldout_fraction": ({"tokens": {"heldout_fraction": 0.5}}, ALL),
+    "dtype of the network": ({"network": {"dtype": "bfloat16"}}, OF_NETWORK),
+    "linear": ({"network": {"linear": "fused"}}, OF_NETWORK),
+    "another site": ({"sites": ["blocks.1.resid_post", "blocks.0.resid_post"]}, OF_NETWORK),
+    "another control": (
+        {"controls": [{"kind": "gaussian_reinit"}, {"kind": "shuffled_tokens"}]},
+        {"statistics", "dictionaries", "readings", "splice", "specificity"},
+    ),
 }
 
 
@@ -91,6 +104,23 @@ def test_a_change_computes_again_what_rests_on_it_and_nothing_else(
 ) -> None:
     changes, expected = CHANGES[change]
     assert made(config(small_network, small_corpus, **changes), finished) == expected
+
+
+@pytest.mark.parametrize("change", list(WITHOUT_EFFECT))
+def test_a_change_that_no_artifact_rests_on_computes_nothing_again(
+    finished: Path, small_network: Path, small_corpus: Path, change: str
+) -> None:
+    assert made(config(small_network, small_corpus, **WITHOUT_EFFECT[change]), finished) == set()
+
+
+def test_another_control_leaves_what_the_study_and_the_first_control_made(
+    finished: Path, small_network: Path, small_corpus: Path
+) -> None:
+    both = [{"kind": "gaussian_reinit"}, {"kind": "unigram_tokens"}]
+    bench = Bench(Store(finished), Silent())
+    find(config(small_network, small_corpus, controls=both), bench)
+    new = {record.stage for record in bench.records if not record.reused}
+    assert {name for name in new if "unigram_tokens" not in name} == {"specificity"}
 
 
 def test_what_was_moved_or_renamed_is_not_computed_again(
