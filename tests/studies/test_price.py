@@ -97,7 +97,7 @@ SITES = {f"site{i}": 2048 for i in range(100)}
         ({}, {"n_heldout": 10**12}),
         ({"harvest": {"block_tokens": 2**28}}, {"n_train": 2**28}),
         ({"training": {"batch_size": 2**24}}, {}),
-        ({"evaluation": {"batch_windows": 2**16}}, {"row_bytes": 2**20}),
+        ({"harvest": {"batch_windows": 2**16}}, {"row_bytes": 2**20}),
         ({"evaluation": {"lookup_tokens": 10**9}}, {"widths": {"a": 10**5}}),
         ({"seeds": list(range(100))}, {"widths": SITES}),
         ({"dictionary": {"architecture": "topk", "n_latents": 2**17}}, {"n_documents": 10**5}),
@@ -188,3 +188,10 @@ def test_the_price_is_near_what_a_study_takes(tmp_path: Path) -> None:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     needed, taken = json.loads(done.stdout.splitlines()[-1])
     assert 0.8 <= needed / taken <= 2
+
+
+def test_long_windows_are_priced_as_they_are_read() -> None:
+    long = replace(SIZES, context=1024)
+    position = 2 * 400 + 8 * 99
+    assert price(_study(), long, CausalConfig(n_samples=0)).passes == 2048 * position
+    assert price(_study(), replace(long, context=4096), CausalConfig(n_samples=0)).passes == 4096 * position

@@ -38,7 +38,7 @@ _UNKNOWN_L0 = 64
 _IDS = 13
 """Bytes of a packed token: its id, its document, and whether it is special; a firing's token takes as many."""
 _SPLICE_WINDOWS = 8
-_HARVEST_TOKENS = 2048
+_READ_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -159,13 +159,13 @@ def _training(study: StudyConfig, sizes: Sizes, weights: float, n_latents: int) 
     step = min(_STEP, _LEAST_STEP + 4.0 * rows * n_latents * _FLOAT)
     buffer = min(study.harvest.block_tokens, sizes.n_train) * width * _FLOAT * (2 if study.harvest.prefetches else 1)
     windows = study.harvest.batch_windows
-    read = min(sizes.n_train, windows * sizes.context if windows else max(_HARVEST_TOKENS, sizes.context))
+    read = min(sizes.n_train, windows * sizes.context if windows else max(_READ_TOKENS, sizes.context))
     return 4 * weights * seeds + batch + step + buffer + _pass(sizes, read)
 
 
 def _passes(study: StudyConfig, sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
     """The largest pass: over held-out windows, with patches (six arrays as large as the logits), with interventions."""
-    read = _pass(sizes, min(sizes.n_heldout, study.evaluation.batch_windows * sizes.context))
+    read = _pass(sizes, _read_at_once(study, sizes))
     if not sizes.vocabulary:
         return read
     position = float(_FLOAT * sizes.vocabulary)
@@ -187,9 +187,13 @@ def _lookup(study: StudyConfig, sizes: Sizes) -> float:
     bigrams = min(LookupConfig().max_bigrams, sizes.n_heldout, study.evaluation.lookup_tokens)
     width = sum(sizes.widths.values())
     sums = sizes.n_documents * (3 + width) * 8 * 4
-    return float(width * (12 * tokens + 16 * bigrams) + sums) + _pass(
-        sizes, min(sizes.n_heldout, study.evaluation.batch_windows * sizes.context)
-    )
+    return float(width * (12 * tokens + 16 * bigrams) + sums) + _pass(sizes, _read_at_once(study, sizes))
+
+
+def _read_at_once(study: StudyConfig, sizes: Sizes) -> int:
+    """Held-out tokens of a pass that reads sites; long windows are read fewer at a time (`fitting_windows`)."""
+    most = max(_READ_TOKENS, sizes.context)
+    return min(sizes.n_heldout, study.evaluation.batch_windows * sizes.context, most)
 
 
 def _flipped(sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
@@ -263,7 +267,7 @@ def _check(needed: float, free: float, what: str) -> None:
         raise InputError(
             f"the study needs about {_size(needed)} of {what}, and {_size(free)} is free",
             where="dictionary.n_latents, sites, seeds, training.batch_size, harvest.block_tokens, tokens.heldout, "
-            "tokens.context, evaluation.batch_windows",
+            "tokens.context, harvest.batch_windows",
             fix="take fewer latents, sites or seeds, a smaller batch, block or pass, or fewer held-out tokens",
         )
 
