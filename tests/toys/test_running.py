@@ -1,5 +1,6 @@
 """Saved toys come back, results are kept, and every outcome is told apart."""
 
+import json
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from polyseme.core.progress import Silent
 from polyseme.core.records import Interval
 from polyseme.toys import Experiment
 from polyseme.toys.checks import check, mean_interval, not_measured, share_interval
-from polyseme.toys.running import Result, chosen, load_toy, markdown, run_experiment, save_toy, toy_type
+from polyseme.toys.running import Result, chosen, load_toy, markdown, run_experiment, save_toy, saved_inputs, toy_type
 from polyseme.toys.stack import Draws, OptimiserConfig, train_stack
 from polyseme.toys.superposition import SuperpositionToy
 
@@ -140,5 +141,23 @@ def test_a_saved_toy_with_weights_that_are_not_finite_is_refused(tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     save_file(tensors, tmp_path / "model.safetensors")
+    about = json.loads((tmp_path / "toy.json").read_text())
+    earlier = {key: value for key, value in about.items() if key not in ("files", "sha256")}  # without checksums
+    (tmp_path / "toy.json").write_text(json.dumps(earlier))
     with pytest.raises(InputError, match="holds NaN or infinities"):
         load_toy(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["toy.json", "model.safetensors", "data.safetensors"])
+def test_no_bit_of_a_saved_toy_can_change_without_a_word(name: str, tmp_path: Path) -> None:
+    (toy,) = TINY.model_copy(update={"seeds": (0,)}).train(Silent())
+    save_toy(tmp_path, "superposition", TINY, toy)
+    read = saved_inputs if name == "data.safetensors" else load_toy
+    read(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for i in range(1, len(whole), max(1, len(whole) // 200)):
+        (tmp_path / name).write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+        if name == "toy.json" and any(key in whole[i - 8 : i + 8] for key in (b'"sha256"', b"\n")):
+            continue  # the checksum's own name, without which it is an earlier version's; or white space
+        with pytest.raises(InputError):
+            read(tmp_path)

@@ -149,21 +149,20 @@ def _drawn(toy: Any, config: Any) -> "Tensor":
 def _saved(folder: Path, source: str, args: list[str]) -> tuple[Options, Any, _Subject]:
     """A toy saved by `polyseme toys train`, with the rows of data saved beside it."""
     from polyseme.networks import load_network
-    from polyseme.store import load_json
-    from polyseme.toys.running import load_toy, saved_inputs
+    from polyseme.toys.running import load_toy, read_toy, saved_inputs
 
     options, config, saved = _parsed(args, source, [Group(SavedOptions, title="a saved toy")])
-    about = load_json(folder / "toy.json")
-    if not about["trained"]:
+    about = read_toy(folder)
+    if not about.trained:
         raise _untrained(str(folder), "train it longer, or take another of the networks beside it")
     inputs = saved_inputs(folder)
     network = load_network(load_toy(folder)[0], example_inputs=inputs[:2])
     _site(network, options.site)
     siblings: list[Network] = []
     for path in sorted(folder.absolute().parent.glob("*/toy.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
-        other = load_json(path)
-        same = all(other.get(key) == about[key] for key in ("toy", "config", "setting"))
-        if same and other["seed"] != about["seed"] and other["trained"] and len(siblings) < saved.siblings:
+        other = read_toy(path.parent)
+        same = (other.toy, other.config, other.setting) == (about.toy, about.config, about.setting)
+        if same and other.seed != about.seed and other.trained and len(siblings) < saved.siblings:
             siblings.append(load_network(load_toy(path.parent)[0], example_inputs=inputs[:2]))
     return options, config, _Subject(network, inputs, tuple(siblings))
 

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from polyseme.core.config import Record
-from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.errors import DamagedArtifact, InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
 from polyseme.native.shield import shielded
-from polyseme.store import Artifact, Store, load_json, load_tensors, save_json, save_tensors
+from polyseme.store import Artifact, Store, load_record, load_tensors, save_json, save_record, save_tensors, sha256
 from polyseme.toys import TOYS
 from polyseme.toys.checks import Check, Cost, Experiment
 from polyseme.toys.source import source_hash
@@ -21,6 +22,7 @@ from polyseme.toys.toy import Toy, TrainedToy
 SAVED_ROWS = 4_096
 """Rows of its data that are kept with a trained toy."""
 _SCRATCH = ("checkpoints",)
+_TRAIN = "train it again with `polyseme toys train`"
 
 
 class Result(Record):
@@ -38,6 +40,21 @@ class Result(Record):
     def failed(self) -> int:
         """Checks that did not pass; those not measured count."""
         return sum(c.outcome != "pass" for c in self.checks)
+
+
+class SavedToy(Record):
+    """`toy.json`: a trained network's toy, and what came of its training."""
+
+    toy: str
+    config: dict[str, Any]
+    seed: int
+    setting: dict[str, Any]
+    """What the networks of a toy differ in besides their seeds."""
+    loss: float | None
+    trained: bool
+    """Whether the toy takes its training for successful."""
+    files: dict[str, str] = Field(default_factory=dict[str, str])
+    """File beside it to its SHA-256; earlier versions wrote none."""
 
 
 def toy_type(name: str) -> Any:
@@ -137,7 +154,34 @@ def save_toy(folder: Path, name: str, config: Toy, toy: TrainedToy) -> None:
     inputs = toy.draw(SAVED_ROWS, make_generator(toy.seed, "saved")).inputs
     save_tensors(folder / "data.safetensors", {"inputs": inputs.contiguous()})
     about = {"toy": name, "config": _dump(config), "seed": toy.seed, "setting": dict(toy.setting)}
-    save_json(folder / "toy.json", {**about, "loss": toy.loss, "trained": toy.trained})
+    checksums = {name: sha256(folder / name) for name in ("model.safetensors", "data.safetensors")}
+    save_record(folder / "toy.json", {**about, "loss": toy.loss, "trained": toy.trained, "files": checksums})
+
+
+def read_toy(folder: Path) -> SavedToy:
+    """What is known of a saved toy.
+
+    Raises:
+        InputError: the folder holds none, or its record was changed after it was saved.
+    """
+    try:
+        return SavedToy.model_validate(load_record(folder / "toy.json"))
+    except (DamagedArtifact, ValidationError) as error:
+        raise _no_toy(folder, error) from error
+
+
+def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """A file of tensors of a saved toy, checked against its record."""
+    wanted = read_toy(folder).files.get(name)
+    tensors = load_tensors(folder / name)
+    if wanted is not None and sha256(folder / name) != wanted:
+        raise DamagedArtifact(f"{name} fails its checksum", where=str(folder / name), fix=_TRAIN)
+    return tensors
+
+
+def _no_toy(folder: Path, error: Exception) -> InputError:
+    said = error.what if isinstance(error, InputError) else error
+    return InputError(f"this is not a saved toy ({said})", where=str(folder), fix=_TRAIN)
 
 
 @shielded
@@ -145,24 +189,21 @@ def load_toy(folder: Path) -> tuple[nn.Module, Toy]:
     """A saved toy's network and its config.
 
     Raises:
-        InputError: the folder holds no toy, one of another version, or one whose weights are not finite.
+        InputError: the folder holds no toy, one of another version, one that was changed after it was saved, or one
+            whose weights are not finite.
     """
-    from pydantic import ValidationError
-
+    about = read_toy(folder)
     try:
-        about: dict[str, Any] = load_json(folder / "toy.json")
-        kind: Any = toy_type(about["toy"])
-        config: Toy = kind.model_validate(about["config"])
+        kind: Any = toy_type(about.toy)
+        config: Toy = kind.model_validate(about.config)
         module = config.build()
-        tensors = load_tensors(folder / "model.safetensors")
+        tensors = _tensors(folder, "model.safetensors")
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"tensor {name} holds NaN or infinities")
         module.load_state_dict(tensors)
-    except (OSError, TypeError, ValueError, KeyError, RuntimeError, ValidationError) as error:
-        raise InputError(
-            f"this is not a saved toy ({error})", where=str(folder), fix="train it again with `polyseme toys train`"
-        ) from error
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise _no_toy(folder, error) from error
     return module.eval(), config
 
 
@@ -170,14 +211,13 @@ def saved_inputs(folder: Path) -> Tensor:
     """Rows of the data that a saved toy was trained on, `[row, ...]`.
 
     Raises:
-        InputError: the folder has none.
+        InputError: the folder has none, or they were changed after they were saved.
     """
     try:
-        return load_tensors(folder / "data.safetensors")["inputs"]
+        return _tensors(folder, "data.safetensors")["inputs"]
     except (OSError, KeyError, InputError) as error:
-        raise InputError(
-            "this saved toy has no data beside it", where=str(folder), fix="train it again with `polyseme toys train`"
-        ) from error
+        said = f" that can be read ({error.what})" if isinstance(error, InputError) else ""
+        raise InputError(f"this saved toy has no data beside it{said}", where=str(folder), fix=_TRAIN) from error
 
 
 def markdown(results: Iterable[Result]) -> str:
