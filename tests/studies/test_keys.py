@@ -65,7 +65,8 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "lookup_tokens": ({"evaluation": {"lookup_tokens": 900}}, {"baselines"}),
     "n_samples": ({"causal": {"n_samples": 4}}, {"causal"}),
     "context": ({"tokens": {"context": 24}}, ALL),
-    "heldout_fraction": ({"tokens": {"heldout_fraction": 0.5}}, ALL),
+    # The train tokens and the first held-out ones are of documents that stay on their side.
+    "heldout_fraction": ({"tokens": {"heldout_fraction": 0.5}}, {"tokens (train)", *OF_HELDOUT}),
     "dtype of the network": ({"network": {"dtype": "bfloat16"}}, OF_NETWORK),
     "linear": ({"network": {"linear": "fused"}}, OF_NETWORK),
     "another site": ({"sites": ["blocks.1.resid_post", "blocks.0.resid_post"]}, OF_NETWORK),
