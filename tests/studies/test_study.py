@@ -41,6 +41,12 @@ def judged(result: polyseme.StudyResult, small_network: Path, small_corpus: Path
     return polyseme.study(small_config(small_network, small_corpus, **changes), root=result.run.path.parent)
 
 
+def test_the_corpus_is_named_without_brackets(result: polyseme.StudyResult, small_corpus: Path) -> None:
+    corpus = result.data.summary.corpus
+    assert str(small_corpus) in corpus
+    assert "[" not in corpus
+
+
 def _metric(result: polyseme.StudyResult, name: str, **scope: Any) -> MetricRecord:
     found = [r for r in result.run.metrics if r.name == name and all(r.scope.get(k) == v for k, v in scope.items())]
     assert len(found) == 1, (name, scope, [r.scope for r in found])

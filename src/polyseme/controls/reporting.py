@@ -138,7 +138,11 @@ def _summary(
     config, subject = findings.config, findings.real.subject
     network, tokens, made_by = subject.network, subject.tokens, run.record.made_by
     corpus = config.corpus.model_dump(mode="json", exclude_defaults=True)
-    shown = ", ".join(f"{key} {value}" for key, value in corpus.items() if key != "kind")
+    shown = ", ".join(
+        f"{key} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in corpus.items()
+        if key != "kind"
+    )
     training = config.training
     n_train = training.n_tokens or tokens.train.n_tokens
     settings = [
