@@ -1,0 +1,34 @@
+"""The keys of fixed studies are those that were recorded, and their numbers too, up to the rounding of another machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.golden.record import HERE, STUDIES, differences, study_numbers
+
+ROUNDING = 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", STUDIES)
+def test_a_study_has_the_keys_and_the_numbers_that_were_recorded(kind: str, tmp_path: Path) -> None:
+    """Where one differs on purpose: `python -m tests.golden.record --write`, and a line in the changelog."""
+    golden = json.loads((HERE / f"{kind}.json").read_text())
+    assert not differences(golden, study_numbers(kind, tmp_path), kind, within=ROUNDING)
+
+
+def test_a_difference_is_found_wherever_it_is() -> None:
+    tree = {"keys": {"a": "1"}, "latents": {"x": [1.0, "nan", True]}}
+    assert not differences(tree, tree)
+    assert not differences({"x": [1.0]}, {"x": [1.0 + 1e-6]}, within=1e-5)
+    assert differences({"x": [1.0]}, {"x": [1.0 + 1e-6]})
+    for other in (
+        {**tree, "keys": {"a": "2"}},
+        {**tree, "keys": {}},
+        {**tree, "keys": {"a": "1", "b": "2"}},
+        {**tree, "latents": {"x": [1.0, "nan"]}},
+        {**tree, "latents": {"x": [1.0, 2.0, True]}},
+        {**tree, "latents": {"x": [1.0, "nan", False]}},
+    ):
+        assert differences(tree, other, within=1e-3)
