@@ -17,7 +17,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch goes first and alone: its pin takes a CPU build where one is at hand.
-$(SITE): $(BIN)/python pyproject.toml constraints.txt hatch_build.py $(wildcard src/polyseme/*/*.[ch])
+$(SITE): $(BIN)/python pyproject.toml constraints.txt hatch_build.py $(wildcard src/polyseme/kernels/c/*.[ch])
 	@echo "Installing polyseme into $(VENV) (a few minutes the first time) …"
 	$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(PIP) --editable .

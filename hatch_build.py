@@ -1,4 +1,4 @@
-"""Builds the compiled loops (src/polyseme/*/*.c) into one library, where there is a C compiler.
+"""Builds the compiled loops (src/polyseme/kernels/c/*.c) into one library, where there is a C compiler.
 
 Without one the package is installed all the same and goes by torch's own operations, to the same result but slower.
 """
@@ -20,14 +20,8 @@ except ImportError:  # run as a script, to build in place
     BuildHookInterface = object
 
 PACKAGE = Path("src/polyseme")
-FOLDER = PACKAGE / "native"
-SOURCES = (
-    "dictionaries/kernels.c",
-    "dictionaries/int8.c",
-    "networks/attention.c",
-    "toys/mersenne.c",
-    "native/denormals.c",
-)
+FOLDER = PACKAGE / "kernels"
+SOURCES = tuple(f"kernels/c/{name}.c" for name in ("kernels", "int8", "attention", "mersenne", "denormals"))
 # What may change the last bits of a sum, but none of the rules for NaN and infinity.
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 FLAGS += ("-fassociative-math", "-ffp-contract=fast")
@@ -48,7 +42,7 @@ def build(root: Path) -> list[str]:
         for level, options in levels.items():
             new, target = Path(folder) / level, FOLDER / f"_kernels_{level}.so"
             sources = [str(root / PACKAGE / name) for name in SOURCES]
-            command = [compiler, *FLAGS, *options, f"-I{root / FOLDER}", "-o", str(new), *sources, "-lm"]
+            command = [compiler, *FLAGS, *options, f"-I{root / FOLDER / 'c'}", "-o", str(new), *sources, "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"polyseme: {' '.join(command)} failed:\n{done.stderr}", file=sys.stderr)

@@ -20,10 +20,10 @@ one goes faster than this says.
 
 from dataclasses import dataclass
 
-from polyseme.dictionaries.int8 import candidates
+from polyseme.kernels.int8 import candidates
 
 BLOCK = (1024, 512)
-"""Rows and latents of a block, as `polyseme.dictionaries.selection.BLOCK`."""
+"""Rows and latents of a block, as `polyseme.dictionaries.engine.selection.BLOCK`."""
 
 MATRIX_PASSES = {
     "W_enc rounded to bytes": 1,

@@ -26,10 +26,11 @@ from torch import Tensor
 from polyseme.activations import ActivationSource, HarvestConfig, LiveSource
 from polyseme.core.batch import SiteBatch
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries import ARCHITECTURES, compiled
-from polyseme.dictionaries.int8 import Int8
-from polyseme.dictionaries.kernels import TILE_BYTES, sort_by_latent
-from polyseme.dictionaries.selection import BLOCK, Encoder, by_bytes
+from polyseme.dictionaries import ARCHITECTURES
+from polyseme.dictionaries.engine.selection import BLOCK, Encoder, by_bytes
+from polyseme.kernels import compiled
+from polyseme.kernels.int8 import Int8
+from polyseme.kernels.tiles import TILE_BYTES, sort_by_latent
 from polyseme.training import Job, TrainingConfig, fit
 
 MIB = 2**20

@@ -31,7 +31,7 @@ from scale_model import Rates, Shape, predicted
 from workers import PAUSE, Contestant, save_figures
 
 from polyseme.dictionaries import ARCHITECTURES
-from polyseme.dictionaries.selection import by_bytes
+from polyseme.dictionaries.engine.selection import by_bytes
 
 SHARES = {
     "latents": 0.33,

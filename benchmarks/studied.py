@@ -19,14 +19,15 @@ from told import held
 from polyseme.activations import LiveSource
 from polyseme.activations.firings import Firings
 from polyseme.cli.commands import make_reporter
-from polyseme.controls.study import ControlledStudyConfig, StudyResult
-from polyseme.controls.study import study as run_study
 from polyseme.corpora import load_saved_windows
+from polyseme.report.write import study as run_study
 from polyseme.store import Store, load_array
-from polyseme.studies import dictionaries as dictionaries_stage
-from polyseme.studies import statistics as statistics_stage
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.result import StudyResult
+from polyseme.studies.stages import dictionaries as dictionaries_stage
+from polyseme.studies.stages import statistics as statistics_stage
+from polyseme.studies.stages.tokens import first_windows
 from polyseme.studies.subject import dictionary_name
-from polyseme.studies.tokens import first_windows
 
 
 class Clock:
@@ -69,7 +70,7 @@ class Clock:
 def main() -> None:
     """Run the study and say what happened."""
     told, root = Path(sys.argv[1]), Path(sys.argv[2])
-    config = ControlledStudyConfig.model_validate_json(told.read_text())
+    config = StudyConfig.model_validate_json(told.read_text())
     clock = Clock()
     LiveSource.batches = clock.waits("batches", LiveSource.batches)
     dictionaries_stage.fit = clock.call("fit", dictionaries_stage.fit)
@@ -87,7 +88,7 @@ def main() -> None:
     )
 
 
-def work_done(result: StudyResult, config: ControlledStudyConfig, store: Store) -> dict[str, Any]:
+def work_done(result: StudyResult, config: StudyConfig, store: Store) -> dict[str, Any]:
     """How much of everything there was, from what the study left."""
     artifacts = {stage: store.find(stage.partition(" ")[0], key) for stage, key in result.run.record.parents.items()}
     n_bytes = {"report": sum(path.stat().st_size for path in result.run.path.rglob("*") if path.is_file())}

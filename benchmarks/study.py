@@ -26,8 +26,8 @@ import torch
 from study_limits import STAGES, Part, Rates, limits, measured_rates
 from workers import save_figures
 
-from polyseme.controls.study import ControlledStudyConfig
-from polyseme.studies.files import load_config
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.toml import load_config
 
 IMPORTS = {
     "python alone": "",
@@ -88,10 +88,10 @@ def imports(rounds: int) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def demo(*, quick: bool) -> ControlledStudyConfig:
+def demo(*, quick: bool) -> StudyConfig:
     """The embedded study, or a tenth of it."""
     with as_file(files("polyseme.cli").joinpath("demo.toml")) as path:
-        config = load_config(path, ControlledStudyConfig)
+        config = load_config(path, StudyConfig)
     if not quick:
         return config
     tokens, evaluation = config.tokens, config.evaluation
@@ -107,7 +107,7 @@ def demo(*, quick: bool) -> ControlledStudyConfig:
     )
 
 
-def studied(config: ControlledStudyConfig, root: Path) -> dict[str, Any]:
+def studied(config: StudyConfig, root: Path) -> dict[str, Any]:
     """What `studied.py` says of the study, and when its process was started.
 
     Raises:
@@ -149,7 +149,7 @@ def seconds(done: dict[str, Any]) -> dict[str, float]:
     return {**found, "report": events[-1]["time"] - before}
 
 
-def described(config: ControlledStudyConfig, rates: Rates) -> dict[str, Any]:
+def described(config: StudyConfig, rates: Rates) -> dict[str, Any]:
     """The study's size and the rates that its limits rest on."""
     dictionary: Any = config.dictionary
     return {

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from polyseme.controls.study import ControlledStudyConfig
 from polyseme.networks import load_network
-from polyseme.studies.continuations import NEW_TOKENS, PROMPT_TOKENS
-from polyseme.studies.dictionaries import MEAN_TOKENS
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.stages.continuations import NEW_TOKENS, PROMPT_TOKENS
+from polyseme.studies.stages.dictionaries import MEAN_TOKENS
 
 ROUNDS = 9
 ROWS = 2048
@@ -95,7 +95,7 @@ class Rates:
         return {name: flop / self[name] / 1e9 for name, flop in self.flop.items()}
 
 
-def measured_rates(config: ControlledStudyConfig, folder: Path) -> Rates:
+def measured_rates(config: StudyConfig, folder: Path) -> Rates:
     """Time everything that limits are made of, in turns.
 
     Args:
@@ -167,7 +167,7 @@ def written(path: Path, content: bytes) -> None:
 
 
 def limits(
-    config: ControlledStudyConfig,
+    config: StudyConfig,
     done: Mapping[str, Any],
     rates: Rates,
     seconds: Mapping[str, float],

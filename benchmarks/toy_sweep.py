@@ -3,7 +3,7 @@
     python benchmarks/toy_sweep.py
 
 The loop draws a mask and values apart, contracts by `einsum`, leaves the gradient to autograd and steps torch's default
-AdamW. Ours is what `polyseme.toys` trains with. Both in one process, medians of interleaved steps: only ratios count.
+AdamW. Ours is what `polyseme.zoo` trains with. Both in one process, medians of interleaved steps: only ratios count.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from workers import save_figures
 
-from polyseme.toys.stack import Draws
-from polyseme.toys.tied import tied_loss
+from polyseme.zoo.tools.stack import Draws
+from polyseme.zoo.tools.tied import tied_loss
 
 SHAPES = ((100, 5, 2), (512, 6, 2), (40, 20, 5), (20, 200, 20), (8, 400, 30))
 """Networks, features, hidden dimensions."""

@@ -14,18 +14,19 @@ Importing polyseme does nothing: no download, no global state; everything heavy 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from polyseme.core.version import __version__
 
 if TYPE_CHECKING:
-    from polyseme.controls.study import ControlledStudyConfig as Study
-    from polyseme.controls.study import StudyResult, study
     from polyseme.dictionaries import load_dictionary
     from polyseme.networks import load_network
+    from polyseme.report.write import study
+    from polyseme.studies.config import StudyConfig as Study
+    from polyseme.studies.result import StudyResult
 
 _PUBLIC = {
-    "Study": ("polyseme.controls.study", "ControlledStudyConfig"),
-    "StudyResult": ("polyseme.controls.study", "StudyResult"),
-    "study": ("polyseme.controls.study", "study"),
+    "Study": ("polyseme.studies.config", "StudyConfig"),
+    "StudyResult": ("polyseme.studies.result", "StudyResult"),
+    "study": ("polyseme.report.write", "study"),
     "load_dictionary": ("polyseme.dictionaries", "load_dictionary"),
     "load_network": ("polyseme.networks", "load_network"),
 }

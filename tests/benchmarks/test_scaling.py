@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from polyseme.dictionaries import TopKConfig, selection
-from polyseme.dictionaries.int8 import candidates
-from polyseme.dictionaries.selection import Encoder
+from polyseme.dictionaries import TopKConfig
+from polyseme.dictionaries.engine import selection
+from polyseme.dictionaries.engine.selection import Encoder
+from polyseme.kernels.int8 import candidates
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PER_SECOND = {"flops": 1e9, "copied": 1e8, "selected": 1e7, "ordered": 1e6}

@@ -7,9 +7,9 @@ import pytest
 
 from polyseme.cli.main import run
 from polyseme.core.progress import Silent
-from polyseme.toys.product import ProductToy
-from polyseme.toys.running import save_toy
-from polyseme.toys.stack import OptimiserConfig
+from polyseme.zoo.product.toy import ProductToy
+from polyseme.zoo.tools.running import save_toy
+from polyseme.zoo.tools.stack import OptimiserConfig
 from tests import tiny
 
 STEPS = ["--toy.optimiser.steps", "300"]

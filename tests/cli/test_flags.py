@@ -11,13 +11,12 @@ from polyseme.cli.commands import RootOptions
 from polyseme.cli.flags import Group, fields_below, parse
 from polyseme.cli.help import rendered, sections_of, show_help
 from polyseme.cli.main import COMMANDS, run
-from polyseme.controls import CONTROLS
-from polyseme.controls.study import ControlledStudyConfig
 from polyseme.core.errors import InputError
 from polyseme.core.validation import validate_config
 from polyseme.corpora import CORPORA
 from polyseme.dictionaries import ARCHITECTURES
-from polyseme.toys import TOYS
+from polyseme.studies.config import StudyConfig
+from polyseme.zoo import TOYS
 
 FILE = """
 name = "filed"
@@ -37,8 +36,8 @@ keep_embeddings = true
 """
 
 
-def study(*args: str, given: str = "") -> ControlledStudyConfig:
-    groups = [Group(RootOptions), Group(ControlledStudyConfig, given=tomllib.loads(given))]
+def study(*args: str, given: str = "") -> StudyConfig:
+    groups = [Group(RootOptions), Group(StudyConfig, given=tomllib.loads(given))]
     return parse(args, groups, "polyseme study")[1]
 
 
@@ -85,9 +84,9 @@ def study(*args: str, given: str = "") -> ControlledStudyConfig:
             '[[controls]]\nkind = "spectrum_reinit"\nseed = 3\n[[controls]]\nkind = "unigram_tokens"',
         ),
         (["--controls", "none"], "controls = []"),
-        (["--network.reinit.kind", "spectrum"], '[network.reinit]\nkind = "spectrum"'),
-        (["--network.reinit", '{kind = "spectrum"}'], '[network.reinit]\nkind = "spectrum"'),
-        (["--network.reinit", "none"], ""),
+        (["--null", "spectrum_reinit"], '[null]\nkind = "spectrum_reinit"'),
+        (["--null", '{kind = "spectrum_reinit"}'], '[null]\nkind = "spectrum_reinit"'),
+        (["--null", "none"], ""),
         (["--verdicts.alpha", ".01"], "[verdicts]\nalpha = 0.01"),
     ],
 )
@@ -99,7 +98,7 @@ def test_a_flag_is_what_the_file_says(args: list[str], toml: str | None) -> None
     expected = tomllib.loads(toml)
     if "--training.clip" in args:
         expected["training"]["clip"] = None
-    assert study(*args) == ControlledStudyConfig.model_validate(expected)
+    assert study(*args) == StudyConfig.model_validate(expected)
 
 
 def test_flags_are_laid_over_a_file() -> None:
@@ -180,7 +179,7 @@ def test_a_bad_flag_is_one_sentence_with_the_fix(args: list[str], what: str, fix
 
 
 def test_what_is_wrong_in_a_file_and_the_flags_names_both() -> None:
-    groups = [Group(ControlledStudyConfig, given={"nmae": 1}, source="my.toml")]
+    groups = [Group(StudyConfig, given={"nmae": 1}, source="my.toml")]
     with pytest.raises(InputError) as caught:
         parse(["--shown", "3"], groups, "polyseme study")
     assert caught.value.where == "my.toml and the flags"
@@ -191,7 +190,7 @@ def test_what_is_wrong_in_a_file_and_the_flags_names_both() -> None:
 
 def test_every_field_of_every_choice_is_a_flag_that_takes_its_default() -> None:
     made = 0
-    for path, kind in fields_below(ControlledStudyConfig):
+    for path, kind in fields_below(StudyConfig):
         flag = "--" + ".".join(path).replace("_", "-")
         choice = _choice_of(path, kind.name)
         default = kind.default
@@ -272,7 +271,7 @@ def test_the_help_of_a_study_shows_every_choice_with_its_fields(capsys: pytest.C
                 assert flag in section[1] + shared[1] or field in ("kind", "architecture"), flag
     for control in CONTROLS:
         assert f"controls = {control.__name__ and control.model_fields['kind'].default}:" in out
-    for path, kind in fields_below(ControlledStudyConfig):
+    for path, kind in fields_below(StudyConfig):
         flag = "--" + ".".join(path).replace("_", "-")
         assert flag in out or path[-1] in ("kind", "architecture") or kind.tables, flag
 
@@ -291,7 +290,7 @@ def test_help_of_one_section(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_shows_the_defaults_of_the_place_and_of_the_file() -> None:
     text = rendered(list(sections_of(Group(TOYS["superposition"]))), 100)
     assert re.search(r"--optimiser.lr NUMBER +\(default: 0.005\)", text)
-    text = rendered(list(sections_of(Group(ControlledStudyConfig, given=tomllib.loads(FILE)))), 100)
+    text = rendered(list(sections_of(Group(StudyConfig, given=tomllib.loads(FILE)))), 100)
     assert "(default: filed)" in text
     assert re.search(r"\(default:\s+gaussian_reinit\)", text)
     assert re.search(r"--dictionary.k INT .*?\(default: 4\)", text, re.S)
@@ -308,5 +307,5 @@ def test_unknown_sections_are_refused_without_printing(capsys: pytest.CaptureFix
     with pytest.raises(InputError):
         show_help(["--help", "x" * 5_000], [Group(RootOptions)], "polyseme x", "about")
     with pytest.raises(InputError, match=r"the sections are options, network, .*, verdicts"):
-        show_help(["--help", "dictionaries"], [Group(RootOptions), Group(ControlledStudyConfig)], "polyseme x", "about")
+        show_help(["--help", "dictionaries"], [Group(RootOptions), Group(StudyConfig)], "polyseme x", "about")
     assert capsys.readouterr().out == ""

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from polyseme.cli.main import run
-from polyseme.controls import calibration
 from polyseme.store import Run, save_record
+from polyseme.trials import verdicts as calibration
 from tests.report.fixture import sample_report
 
 
@@ -33,7 +33,7 @@ def as_nobody(work: Callable[[], int]) -> int:
     if os.getuid() != 0:
         return work()
     # Before the user changes: root's own installation of Python may not be readable for others.
-    for name in ("polyseme.cli.commands", "polyseme.cli.console", "polyseme.cli.summary", "polyseme.controls.study"):
+    for name in ("polyseme.cli.commands", "polyseme.cli.console", "polyseme.report.terminal", "polyseme.studies.run"):
         importlib.import_module(name)
     for name in ("colorsys", "encodings.utf_8_sig", "importlib.readers", "rich.table", "tomllib"):
         importlib.import_module(name)
@@ -207,8 +207,8 @@ def test_where_a_result_cannot_go_is_said_before_it_is_worked_out(
         raise AssertionError("worked before looking")
 
     monkeypatch.setattr(calibration, "calibrate", worked)
-    monkeypatch.setattr("polyseme.toys.running.run_experiment", worked)
-    monkeypatch.setattr("polyseme.toys.superposition.SuperpositionToy.train", worked)
+    monkeypatch.setattr("polyseme.zoo.tools.running.run_experiment", worked)
+    monkeypatch.setattr("polyseme.zoo.superposition.toy.SuperpositionToy.train", worked)
     commands = [
         ["calibrate", "--out", out],
         ["toys", "check", "superposition", "--table", out],

@@ -5,14 +5,14 @@ import re
 from pathlib import Path
 
 import polyseme
-from polyseme.cli import commands, diagnose, toys
+from polyseme.cli import commands, diagnose, zoo
 from polyseme.cli.flags import Group, flags_of
 from polyseme.cli.main import COMMANDS
-from polyseme.controls.calibration import CalibrationConfig
-from polyseme.controls.study import ControlledStudyConfig
 from polyseme.core.config import Config
 from polyseme.diagnosis import DiagnosisConfig
 from polyseme.networks import NetworkConfig
+from polyseme.studies.config import StudyConfig
+from polyseme.trials.verdicts import CalibrationConfig
 
 OTHERS = {"help", "version", "all", "FIELD", "NAME", "toy.FIELD", "toy.seeds", "table.field"}
 """Flags that are no field of a config, and words that stand for any."""
@@ -32,11 +32,11 @@ def _texts() -> list[tuple[str, str]]:
 def _flags() -> set[str]:
     options = [
         kind
-        for module in (commands, diagnose, toys)
+        for module in (commands, diagnose, zoo)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Config)
     ]
-    configs = [ControlledStudyConfig, CalibrationConfig, DiagnosisConfig, *options]
+    configs = [StudyConfig, CalibrationConfig, DiagnosisConfig, *options]
     tables = [flags_of([Group(kind)]) for kind in configs]
     return {name for table in [*tables, flags_of([Group(NetworkConfig, prefix="network")])] for name in table}
 
@@ -64,7 +64,7 @@ PLACES = re.compile(r"`([a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+)`")
 """A dotted name between backticks."""
 FILES = {"json", "jsonl", "safetensors"}
 """What the names of files end in."""
-TABLES = set(ControlledStudyConfig.model_fields)
+TABLES = set(StudyConfig.model_fields)
 
 
 def _raised() -> list[tuple[str, str]]:
@@ -82,7 +82,7 @@ def _raised() -> list[tuple[str, str]]:
 
 
 def test_fields_of_a_study_that_texts_name_exist() -> None:
-    known = {name.replace("-", "_") for name in flags_of([Group(ControlledStudyConfig)])}
+    known = {name.replace("-", "_") for name in flags_of([Group(StudyConfig)])}
     named = {
         (place, file)
         for text, file in [*_texts(), *_raised()]

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from torch import nn
 
-from polyseme.controls.study import ControlledStudyConfig, as_config
 from polyseme.core.errors import InputError
 from polyseme.core.fields import fields_of, models_at
 from polyseme.core.validation import MAX_DEPTH, validate_config
 from polyseme.dictionaries import ARCHITECTURES, MatryoshkaConfig, TopKConfig
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.run import as_config
 
 
 def _recursive() -> dict[str, Any]:
@@ -72,7 +73,7 @@ class Nameless:
             "'controls.0.keep_embeding' (nearest: keep_embeddings",
         ),
         ({"controls": [{"kind": "gausian"}]}, "controls.0.kind: there is no 'gausian' (nearest: gaussian_reinit;"),
-        ({"network": {"reinit": {"kind": "spectrum", "sed": 1}}}, "'network.reinit.sed' (nearest: seed"),
+        ({"null": {"kind": "spectrum_reinit", "sed": 1}}, "'null.sed' (nearest: seed"),
         (
             {"dictionary": {"architecture": "topk", "n_latents": 8, "k": 9}},
             "8 latents cannot keep k = 9 of them active: set k to 8 or less",
@@ -95,7 +96,7 @@ class Nameless:
 )
 def test_a_bad_mapping_is_one_sentence(value: Any, says: str) -> None:
     with pytest.raises(InputError) as caught:
-        validate_config(value, ControlledStudyConfig, where="here")
+        validate_config(value, StudyConfig, where="here")
     assert says in caught.value.what
     assert caught.value.fix
     assert len(str(caught.value)) < 2500
@@ -104,25 +105,25 @@ def test_a_bad_mapping_is_one_sentence(value: Any, says: str) -> None:
 @pytest.mark.parametrize("kind", [dict, OrderedDict, MappingProxyType, UserDict])
 def test_any_mapping_is_taken_and_so_are_configs_inside_it(kind: Any) -> None:
     value = kind({"name": "a", "dictionary": TopKConfig(k=3), "seeds": (1, 2), "training": {"n_tokens": 4e6}})
-    config = validate_config(value, ControlledStudyConfig, where="here")
+    config = validate_config(value, StudyConfig, where="here")
     assert (config.dictionary.k, config.training.n_tokens) == (3, 4_000_000)
 
 
 def test_what_model_copy_put_in_unchecked_is_checked() -> None:
-    config = ControlledStudyConfig()
+    config = StudyConfig()
     assert as_config(config) == config
     with pytest.raises(InputError, match="seeds"):
         as_config(config.model_copy(update={"seeds": (-1,)}))
 
 
 def test_the_fields_of_every_choice_are_known() -> None:
-    kind = fields_of(ControlledStudyConfig)["dictionary"]
+    kind = fields_of(StudyConfig)["dictionary"]
     assert dict(kind.tables) == ARCHITECTURES
     assert kind.tag == "architecture"
     assert not kind.many
-    assert fields_of(ControlledStudyConfig)["controls"].many
-    assert fields_of(ControlledStudyConfig)["controls"].tag == "kind"
-    paths = fields_of(models_at(ControlledStudyConfig, {"corpus": {"kind": "text"}}, ("corpus",))[0])["paths"]
+    assert fields_of(StudyConfig)["controls"].many
+    assert fields_of(StudyConfig)["controls"].tag == "kind"
+    paths = fields_of(models_at(StudyConfig, {"corpus": {"kind": "text"}}, ("corpus",))[0])["paths"]
     assert (paths.required, paths.many, paths.types) == (True, True, {Path})
     place = ("dictionary", "matryoshka", "k")
-    assert models_at(ControlledStudyConfig, {"dictionary": {}}, place[:-1]) == [MatryoshkaConfig]
+    assert models_at(StudyConfig, {"dictionary": {}}, place[:-1]) == [MatryoshkaConfig]

@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 
 from polyseme.core.errors import InputError
-from polyseme.diagnosis import DiagnosisConfig, diagnose, print_diagnosis
+from polyseme.diagnosis import DiagnosisConfig, diagnose
 from polyseme.diagnosis.observations import parts
 from polyseme.networks import load_network
+from polyseme.report.diagnosis import print_diagnosis
 from tests.diagnosis.systems import collided, generator, layer, orthogonal, pairs, polygon, sparse, tied
 from tests.tiny import tiny_gpt2
 

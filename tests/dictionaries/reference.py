@@ -17,7 +17,7 @@ from polyseme.dictionaries import (
     SparseDictionary,
     TopKConfig,
 )
-from polyseme.dictionaries.activation import DictionaryBase, RevivedBase
+from polyseme.dictionaries.engine.activation import DictionaryBase, RevivedBase
 
 
 def make_batch(x: Tensor, y: Tensor | None = None) -> Batch:

@@ -23,11 +23,11 @@ from polyseme.dictionaries import (
     TopKConfig,
     Trainable,
     dictionary_metadata,
-    kernels,
     load_dictionary,
     save_dictionary,
-    selection,
 )
+from polyseme.dictionaries.engine import selection
+from polyseme.kernels import tiles as kernels
 from tests.dictionaries.reference import SMALL, make_batch, scramble
 
 ALL = [

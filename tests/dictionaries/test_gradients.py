@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme import native
-from polyseme.dictionaries import entries, kernels, pieces, selection
-from polyseme.native import onednn
+from polyseme.dictionaries.engine import entries, pieces, selection
+from polyseme.kernels import library as native
+from polyseme.kernels import onednn
+from polyseme.kernels import tiles as kernels
 from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
 
 
@@ -89,7 +90,7 @@ def test_step_equals_dense_autograd(architecture, case):
     density = {"sparse": 1.0, "dense": -1.0, "measured": selection.MAX_DENSITY}[case["layout"]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "MAX_DENSITY", density)
-        patch.setattr("polyseme.dictionaries.auxk.MAX_DENSITY", density)
+        patch.setattr("polyseme.dictionaries.engine.auxk.MAX_DENSITY", density)
         patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
         patch.setattr(selection, "LEAST_ROWS", case["least_rows"])
         patch.setattr(selection, "BLOCK", (case["block"], case["latents"]))
@@ -110,7 +111,7 @@ def test_step_equals_dense_autograd(architecture, case):
 @pytest.mark.parametrize("loops", ["compiled", "torch"])
 def test_step_equals_dense_autograd_in_single_precision(architecture, layout, loops, monkeypatch):
     monkeypatch.setattr(selection, "MAX_DENSITY", layout)
-    monkeypatch.setattr("polyseme.dictionaries.auxk.MAX_DENSITY", layout)
+    monkeypatch.setattr("polyseme.dictionaries.engine.auxk.MAX_DENSITY", layout)
     if loops == "torch":
         monkeypatch.setattr(native, "usable", lambda *_: False)
     case = {

@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import ReLUConfig, TopKConfig, compiled, engine, pieces, selection
-from polyseme.dictionaries.entries import DenseTile, Gradients, SparseEntries, concatenated
-from polyseme.dictionaries.selection import Encoder
-from polyseme.dictionaries.workspace import keeping, room
+from polyseme.dictionaries import ReLUConfig, TopKConfig
+from polyseme.dictionaries.engine import engine, pieces, selection
+from polyseme.dictionaries.engine.entries import DenseTile, Gradients, SparseEntries, concatenated
+from polyseme.dictionaries.engine.selection import Encoder
+from polyseme.kernels import compiled
+from polyseme.kernels.workspace import keeping, room
 from tests.dictionaries.reference import SMALL, make_batch, scramble
 
 

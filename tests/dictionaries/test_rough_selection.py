@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import TopKConfig, kernels, selection
-from polyseme.dictionaries.selection import Encoder, Rough
+from polyseme.dictionaries import TopKConfig
+from polyseme.dictionaries.engine import selection
+from polyseme.dictionaries.engine.selection import Encoder, Rough
+from polyseme.kernels import tiles as kernels
 from tests.dictionaries.reference import make_batch, scramble
 
 

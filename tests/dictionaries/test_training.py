@@ -15,9 +15,9 @@ from polyseme.dictionaries import (
     MatryoshkaConfig,
     ReLUConfig,
     TopKConfig,
-    auxk,
 )
-from polyseme.native import onednn
+from polyseme.dictionaries.engine import auxk
+from polyseme.kernels import onednn
 from tests.dictionaries.reference import make_batch
 
 D, FEATURES, N = 16, 32, 48
@@ -136,7 +136,7 @@ def test_dead_latents_make_few_shapes(layout, monkeypatch):
 
     monkeypatch.setattr(onednn, "is_fastest", lambda: True)
     monkeypatch.setattr(onednn, "operation", lambda _: functools.partial(onednn._by_pieces, counting))
-    monkeypatch.setattr("polyseme.dictionaries.auxk.MAX_DENSITY", layout)
+    monkeypatch.setattr("polyseme.dictionaries.engine.auxk.MAX_DENSITY", layout)
     dictionary = TopKConfig(n_latents=1024, k=3, k_aux=5).build(D, seed=0)
     dictionary.initialise(make_batch(planted()))
     for n in range(1, 1024, 13):

@@ -98,8 +98,8 @@ def study_numbers(kind: str, folder: Path) -> dict[str, Any]:
 def toy_numbers() -> Iterator[tuple[str, dict[str, Any]]]:
     """Values and bounds of every fast check."""
     from polyseme.core.progress import Silent
-    from polyseme.toys import TOYS
-    from polyseme.toys.running import run_experiment
+    from polyseme.zoo import TOYS
+    from polyseme.zoo.tools.running import run_experiment
 
     for name, kind in TOYS.items():
         for experiment in kind.experiments:

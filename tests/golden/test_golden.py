@@ -1,4 +1,4 @@
-"""The keys of fixed studies are those that were recorded, and their numbers too, up to the rounding of another machine."""
+"""The keys and the numbers of fixed studies are those that were recorded, up to the rounding of another machine."""
 
 import json
 from pathlib import Path

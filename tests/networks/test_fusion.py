@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polyseme.native import onednn
-from polyseme.networks import Network, NetworkConfig, ReinitConfig, add, fusion, load_network
+from polyseme.kernels import onednn
+from polyseme.networks import Network, NetworkConfig, add, fusion, load_network
+from polyseme.nulls import make_null, on_network
 from tests import tiny
 from tests.networks.test_families import CASES, each_family, inputs_of
 
@@ -150,10 +151,10 @@ def test_the_fingerprint_says_so_and_keeps_the_plain_one(tmp_path: Any, monkeypa
     plain, fused = both("gpt2")
     assert fused.fingerprint != plain.fingerprint
     assert config.build().fingerprint == fused.fingerprint
-    reinit = ReinitConfig(kind="gaussian")
-    random = [load_network(network.module, reinit=reinit) for network in (plain, fused)]
-    assert random[0].fingerprint == load_network(tiny.tiny_gpt2(), reinit=reinit).fingerprint
-    assert random[1].fingerprint == load_network(tiny.tiny_gpt2(), linear="fused", reinit=reinit).fingerprint
+    null = make_null("gaussian_reinit")
+    random = [on_network(null, network) for network in (plain, fused)]
+    assert random[0].fingerprint == on_network(null, load_network(tiny.tiny_gpt2())).fingerprint
+    assert random[1].fingerprint == on_network(null, load_network(tiny.tiny_gpt2(), linear="fused")).fingerprint
     assert len({network.fingerprint for network in (plain, fused, *random)}) == 4
     monkeypatch.setattr(fusion, "operation", lambda _dtype: None)
     assert config.build().fingerprint == plain.fingerprint

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from polyseme.core.errors import InputError
-from polyseme.networks import NetworkConfig, ReinitConfig, load, load_network
+from polyseme.networks import NetworkConfig, load, load_network
+from polyseme.nulls import make_null, on_network
 from tests import tiny
 
 TOKENS = torch.arange(1, 15).reshape(2, 7)
@@ -55,7 +56,7 @@ def test_a_module_is_used_as_it_is_and_changed_only_on_a_copy() -> None:
     model = tiny.tiny_gpt2()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert load_network(model).module is model
-    changed = load_network(model, dtype="float16", reinit=ReinitConfig(kind="gaussian"))
+    changed = load_network(model, dtype="float16")
     assert changed.dtype == torch.float16
     assert changed.module.lm_head.weight.data_ptr() == changed.module.transformer.wte.weight.data_ptr()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -112,16 +113,15 @@ def test_a_rows_bytes_are_those_of_the_widest_tensor_of_a_block(kind: str, wides
 # Fingerprints
 
 
-def test_a_fingerprint_names_weights_config_and_reinit(saved: Path) -> None:
+def test_a_fingerprint_names_weights_config_and_null(saved: Path) -> None:
     network = load_network(tiny.tiny_gpt2())
     assert network.fingerprint == load_network(saved, device="cpu").fingerprint
-    reinit = ReinitConfig(kind="gaussian", seed=1)
     variants = [
         load_network(tiny.tiny_gpt2(seed=1)),
         load_network(tiny.tiny_gpt2(), dtype="float16"),
-        load_network(tiny.tiny_gpt2(), reinit=reinit),
-        load_network(tiny.tiny_gpt2(), reinit=ReinitConfig(kind="gaussian", seed=2)),
-        load_network(tiny.tiny_gpt2(seed=1), reinit=reinit),
+        on_network(make_null("gaussian_reinit", 1), load_network(tiny.tiny_gpt2())),
+        on_network(make_null("gaussian_reinit", 2), load_network(tiny.tiny_gpt2())),
+        on_network(make_null("gaussian_reinit", 1), load_network(tiny.tiny_gpt2(seed=1))),
     ]
     other = tiny.tiny_gpt2()
     other.config.layer_norm_epsilon = 1e-3
@@ -131,7 +131,10 @@ def test_a_fingerprint_names_weights_config_and_reinit(saved: Path) -> None:
     prints = [network.fingerprint, *(variant.fingerprint for variant in variants)]
     assert len(set(prints)) == len(prints)
     assert all(len(value) == 64 for value in prints)
-    assert load_network(tiny.tiny_gpt2(), reinit=reinit).fingerprint == variants[2].fingerprint
+    assert (
+        on_network(make_null("gaussian_reinit", 1), load_network(tiny.tiny_gpt2())).fingerprint
+        == variants[2].fingerprint
+    )
 
 
 # Refused

@@ -8,28 +8,23 @@ import numpy as np
 
 from polyseme.core.config import Config
 from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
-from polyseme.interpret.report import (
-    Calibration,
+from polyseme.interpret.records import Context, Histogram, LatentReport, Neighbour, Stratum, TokenWeight
+from polyseme.report.schema import (
     Chart,
     Comparison,
-    Context,
     Continuation,
     ControlSummary,
     ControlValue,
     Curve,
     DictionaryReport,
     Faithfulness,
-    Histogram,
     LatentPoint,
-    LatentReport,
-    Neighbour,
     Provenance,
     SpliceRow,
-    Stratum,
     StudyReport,
     StudySummary,
-    TokenWeight,
 )
+from polyseme.verdicts.error_rates import Calibration
 
 HOSTILE = (
     "<script>alert(1)</script>",

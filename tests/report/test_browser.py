@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polyseme.web.report import write_report
+from polyseme.report.html import write_report
 from tests.report.fixture import sample_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from polyseme.web.report import write_report
+from polyseme.report.html import write_report
 from tests.report.fixture import KINDS
 from tests.report.test_browser import CHROMIUM, browser
 

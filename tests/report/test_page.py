@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyseme.controls import CONTROLS
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval
-from polyseme.interpret.report import Context, Histogram, StudyReport
-from polyseme.web.report import charts, render, svg, write_report
-from polyseme.web.report.render import pieces
-from polyseme.web.report.svg import SHAPES, Frame, Scale, legend, nice_ticks, tag, tick_labels
+from polyseme.interpret.records import Context, Histogram
+from polyseme.report.html import charts, render, svg, write_report
+from polyseme.report.html.render import pieces
+from polyseme.report.html.svg import SHAPES, Frame, Scale, legend, nice_ticks, tag, tick_labels
+from polyseme.report.schema import StudyReport
 from tests.report.fixture import HOSTILE, bare_report, encoder, one_site, sample_report
 
 VOID = {"meta", "link", "input", "br", "img", "wbr"}

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from polyseme.cli import progress
 from polyseme.cli.progress import EVERY, SILENCE, BarReporter, LineReporter, make_reporter
-from polyseme.cli.summary import print_summary
-from polyseme.interpret.report import StudyReport
+from polyseme.report.schema import StudyReport
+from polyseme.report.terminal import print_summary
 from tests.report.fixture import KINDS, bare_report, one_site, sample_report
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from polyseme.controls.study import ControlledStudyConfig
 from polyseme.core import validation
 from polyseme.core.errors import InputError
-from polyseme.studies.files import MAX_BYTES, MAX_KEYS, load_config, parse_toml
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.toml import MAX_BYTES, MAX_KEYS, load_config, parse_toml
 
 GOOD = 'name = "a"\nseeds = [3, 4]\n[training]\nlr = 0.001\n'
 
 
 def refused(path: Path) -> InputError:
     with pytest.raises(InputError) as caught:
-        load_config(path, ControlledStudyConfig)
+        load_config(path, StudyConfig)
     assert caught.value.fix
     assert caught.value.where
     assert len(str(caught.value)) < 2500
@@ -111,7 +111,7 @@ def test_what_is_nested_deeply_is_refused_in_little_memory(text: str, tmp_path: 
         ("[corpus]\nkind = '" + "x" * 50_000 + "'", "corpus.kind: there is no 'xxx"),
         ("[corpus]\npaths = []", "corpus.kind is missing: one of stdlib, text"),
         ("[[controls]]\nseed = 1", "controls.0.kind is missing: one of gaussian_reinit"),
-        ("[network.reinit]\nseed = 1", "network.reinit.kind is missing"),
+        ("[null]\nseed = 1", "null.kind is missing"),
         # Not TOML.
         ("name = 'a'\r\rseeds = [1]", "not valid TOML"),
         ("name = 'a\0b'", "not valid TOML"),
@@ -155,7 +155,7 @@ def test_a_good_file_is_read_with_a_mark_in_front_and_with_the_line_ends_of_wind
 ) -> None:
     path = tmp_path / "study.toml"
     path.write_bytes(data)
-    config = load_config(path, ControlledStudyConfig)
+    config = load_config(path, StudyConfig)
     assert (config.name, config.seeds, config.training.lr) == ("a", (3, 4), 0.001)
 
 
@@ -205,7 +205,7 @@ def test_a_file_one_may_not_read_is_named(tmp_path: Path) -> None:
 
 def test_a_dash_reads_standard_input_and_never_waits_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(GOOD.encode())))
-    assert load_config(Path("-"), ControlledStudyConfig).name == "a"
+    assert load_config(Path("-"), StudyConfig).name == "a"
 
     class Terminal(io.BytesIO):
         def isatty(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import polyseme
-from tests.native.test_shield import STATES
+from tests.kernels.test_shield import STATES
 from tests.studies.small import small_config
 
 MIXES = {

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from polyseme.activations import HarvestConfig
-from polyseme.controls.study import ControlledStudyConfig, find
 from polyseme.core.progress import Silent
 from polyseme.store import Store
-from polyseme.studies.bench import Bench
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.dictionaries import dictionaries_stage
+from polyseme.studies.run import find
+from polyseme.studies.runner import Bench
+from polyseme.studies.stages.dictionaries import dictionaries_stage
 from polyseme.studies.subject import Subject
 from polyseme.training import TrainingConfig
 from polyseme.training.config import LeaveOutConfig
@@ -77,14 +77,14 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
 }
 
 
-def config(network: Path, texts: Path, /, **changes: Any) -> ControlledStudyConfig:
+def config(network: Path, texts: Path, /, **changes: Any) -> StudyConfig:
     base = small_config(network, texts, **BASE)
     for name, value in changes.items():
         base[name] = {**base.get(name, {}), **value} if isinstance(value, dict) else value
-    return ControlledStudyConfig.model_validate(base)
+    return StudyConfig.model_validate(base)
 
 
-def made(study: ControlledStudyConfig, root: Path) -> set[str]:
+def made(study: StudyConfig, root: Path) -> set[str]:
     """Names of the stages of the study itself that were computed, labels aside but for the side of the tokens."""
     bench = Bench(Store(root), Silent())
     find(study, bench)

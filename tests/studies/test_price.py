@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from polyseme.causal import CausalConfig
-from polyseme.controls.study import study
 from polyseme.core.errors import InputError
 from polyseme.core.memory import available_memory
 from polyseme.core.progress import Silent
+from polyseme.report.write import study
 from polyseme.store import Store
 from polyseme.studies import price as module
 from polyseme.studies.config import StudyConfig
@@ -152,11 +152,12 @@ def test_a_study_is_refused_before_its_corpus_is_read(
 MEASURED = """
 import json, sys
 from pathlib import Path
-from polyseme.controls import study as module
-from polyseme.controls.study import ControlledStudyConfig, find
+from polyseme.studies import run as module
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.run import find
 from polyseme.core.progress import Silent
 from polyseme.store import Store
-from polyseme.studies.bench import Bench
+from polyseme.studies.runner import Bench
 
 def held(name):
     return 1024 * int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
@@ -167,7 +168,7 @@ def check(*args, **options):
     costs.append(check_price(*args, **options))
     before.append(held("VmRSS"))
 module.check_price = check
-config = ControlledStudyConfig.model_validate(json.loads(sys.argv[1]))
+config = StudyConfig.model_validate(json.loads(sys.argv[1]))
 find(config, Bench(Store(Path(sys.argv[2])), Silent()))
 print(json.dumps([costs[-1].memory, held("VmHWM") - before[0]]))
 """

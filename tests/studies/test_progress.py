@@ -10,12 +10,12 @@ import polyseme
 from polyseme.core.seeds import derive_seed
 from polyseme.diagnosis import DiagnosisConfig, diagnose
 from polyseme.networks import load_network
-from polyseme.networks.reinit import ReinitConfig
 from polyseme.networks.weights import weights_fingerprint
+from polyseme.nulls import make_null, on_network
 from polyseme.store import Store
-from polyseme.studies.bench import Bench
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.tokens import tokens_stage
+from polyseme.studies.runner import Bench
+from polyseme.studies.stages.tokens import tokens_stage
 from tests.studies.small import small_config
 from tests.tiny import tiny_gpt2
 
@@ -110,7 +110,7 @@ def test_what_was_said_of_a_corpus_is_said_again_where_its_tokens_are_reused(sma
 
 def test_drawing_weights_and_hashing_them_show_how_far_they_are(monkeypatch: pytest.MonkeyPatch):
     heard = Heard()
-    network = load_network(tiny_gpt2(), reinit=ReinitConfig(kind="spectrum"), reporter=heard)
+    network = on_network(make_null("spectrum_reinit"), load_network(tiny_gpt2()), heard)
     amounts = heard.amounts["random weights (spectrum)"]
     assert amounts == sorted(amounts)
     assert len(amounts) > 5

@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 
 import polyseme
-from polyseme.cli.summary import print_summary
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.core.records import MetricRecord
+from polyseme.report.terminal import print_summary
 from tests.studies.small import small_config
 
 
@@ -264,7 +264,7 @@ def test_the_joint_cross_entropy_is_that_of_a_hand_patched_pass(
     from transformers import GPT2LMHeadModel
 
     from polyseme.corpora import load_saved_windows
-    from polyseme.studies.tokens import first_windows
+    from polyseme.studies.stages.tokens import first_windows
 
     windows = first_windows(load_saved_windows(_saved(result, "tokens", "heldout")), 400)
     model = GPT2LMHeadModel.from_pretrained(small_network).eval()

@@ -1,6 +1,6 @@
 """A tokenizer's fingerprint changes with what it reads, and with nothing else."""
 
-from polyseme.studies.tokens import tokenizer_fingerprint
+from polyseme.studies.stages.tokens import tokenizer_fingerprint
 from tests.corpora.tokenizers import byte_bpe
 
 

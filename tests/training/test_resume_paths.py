@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from polyseme import native
 from polyseme.dictionaries import (
     ARCHITECTURES,
     BatchTopKConfig,
@@ -20,13 +19,11 @@ from polyseme.dictionaries import (
     MatryoshkaConfig,
     ReLUConfig,
     TopKConfig,
-    auxk,
-    engine,
-    pieces,
-    selection,
 )
-from polyseme.dictionaries.activation import DictionaryBase
-from polyseme.dictionaries.entries import SparseEntries
+from polyseme.dictionaries.engine import auxk, engine, pieces, selection
+from polyseme.dictionaries.engine.activation import DictionaryBase
+from polyseme.dictionaries.engine.entries import SparseEntries
+from polyseme.kernels import library as native
 from polyseme.training import Job, TrainingConfig, fit
 from tests.training.planted import Planted, same_weights
 

@@ -8,16 +8,16 @@ from pydantic import ValidationError
 
 from polyseme.causal import CausalConfig
 from polyseme.causal.clusters import cluster_by_document, sign_flip_p
-from polyseme.controls.requirements import impossible, samples_alone, shortfalls
-from polyseme.controls.study import ControlledStudyConfig
-from polyseme.controls.verdicts import VerdictConfig
 from polyseme.core.stats import benjamini_hochberg
+from polyseme.studies.config import StudyConfig
+from polyseme.verdicts.judge import VerdictConfig
+from polyseme.verdicts.requirements import impossible, samples_alone, shortfalls
 
 GAUSSIAN = {"kind": "gaussian_reinit"}
 
 
 def study(**changes):
-    return ControlledStudyConfig.model_validate({"controls": [GAUSSIAN], **changes})
+    return StudyConfig.model_validate({"controls": [GAUSSIAN], **changes})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@ from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.causal import CausalEffects
-from polyseme.controls.verdicts import (
+from polyseme.core.errors import InputError
+from polyseme.core.records import Verdict
+from polyseme.evaluation.specificity import Margin, Specificity
+from polyseme.verdicts.judge import (
     NO_PREDICTION,
     NO_RECURRENCE,
     VerdictConfig,
@@ -19,9 +22,6 @@ from polyseme.controls.verdicts import (
     least_selected,
     mirror_threshold,
 )
-from polyseme.core.errors import InputError
-from polyseme.core.records import Verdict
-from polyseme.evaluation.specificity import Margin, Specificity
 
 
 def firings(n_documents):

@@ -29,7 +29,7 @@ from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.store import load_array, load_record, save_array, save_record, sha256
 from polyseme.store.failures import refusals
 from polyseme.store.files import remove, remove_temporaries

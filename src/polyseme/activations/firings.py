@@ -20,7 +20,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import LatentEncoder
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.store import load_json, save_array, save_json
 
 _IDS = ("token", "document", "window", "position")

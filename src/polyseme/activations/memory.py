@@ -13,7 +13,7 @@ from polyseme.activations.source import Advance, Rows, cut_batches
 from polyseme.core.batch import SiteBatch
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 
 
 class TensorSource:

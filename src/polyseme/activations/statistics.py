@@ -13,7 +13,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.errors import InputError
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 
 DEPENDENT = 1e-8
 """A reader whose part outside the span of the others is below this share of its squared length depends on them."""

@@ -20,7 +20,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
 
 FLIPS_A_LATENT = 40

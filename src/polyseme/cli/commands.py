@@ -77,17 +77,19 @@ def demo(args: list[str]) -> int:
 def _study(args: list[str], file: Path | None, command: str, usage: str, about: str) -> int:
     from polyseme.cli.console import make_console
     from polyseme.cli.flags import Group, wants_help
-    from polyseme.cli.summary import print_summary
-    from polyseme.controls.study import ControlledStudyConfig
-    from polyseme.controls.study import study as run_study
-    from polyseme.studies.files import read_toml
+    from polyseme.report.schema import StudyReport
+    from polyseme.report.terminal import print_summary
+    from polyseme.report.write import study as run_study
+    from polyseme.studies.config import StudyConfig
+    from polyseme.studies.toml import read_toml
 
     given = {} if file is None or (wants_help(args) and command == "study") else read_toml(file)
     source = "" if file is None else str(file)
-    groups = [Group(StudyOptions), Group(ControlledStudyConfig, given=given, source=source, title="study")]
+    groups = [Group(StudyOptions), Group(StudyConfig, given=given, source=source, title="study")]
     options, config = parsed(args, groups, command, usage, about)
     result = run_study(config, root=options.root, resume=options.resume, reporter=make_reporter())
-    print_summary(result.data, report_path=result.report, console=make_console())
+    report = StudyReport.load(result.run.artifacts / "report.json")
+    print_summary(report, report_path=result.report, console=make_console())
     return 0
 
 
@@ -117,8 +119,8 @@ def runs(args: list[str]) -> int:
 def show(args: list[str]) -> int:
     """`polyseme show RUN [--root DIR]`."""
     from polyseme.cli.console import make_console
-    from polyseme.cli.summary import print_summary
-    from polyseme.interpret.report import StudyReport
+    from polyseme.report.schema import StudyReport
+    from polyseme.report.terminal import print_summary
 
     meaning = "a run's id or the start of it, a run's folder wherever it lies, or a report.json"
     name, rest = positional(args, "RUN", meaning, "polyseme show demo")
@@ -198,9 +200,9 @@ def sites(args: list[str]) -> int:
 def calibrate(args: list[str]) -> int:
     """`polyseme calibrate [--out FILE] [flags]`."""
     from polyseme.cli.flags import Group
-    from polyseme.controls.calibration import CalibrationConfig
-    from polyseme.controls.calibration import calibrate as run_calibration
     from polyseme.store import check_writable, save_json
+    from polyseme.trials.verdicts import CalibrationConfig
+    from polyseme.trials.verdicts import calibrate as run_calibration
 
     about = "Measure how often the verdicts are wrong, on networks whose features are planted."
     groups = [Group(CalibrateOptions), Group(CalibrationConfig, title="calibration")]
@@ -251,7 +253,7 @@ def _row(run: "Run") -> list[str]:
     """A run's line: what is damaged is said to be, and hides nothing else."""
     from datetime import datetime
 
-    from polyseme.interpret.report import StudyReport
+    from polyseme.report.schema import StudyReport
 
     status, started, counts = "damaged", "–", "–"
     name = run.path.name

@@ -76,7 +76,7 @@ def diagnose(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter, positional
     from polyseme.cli.console import make_console
     from polyseme.diagnosis import diagnose as run
-    from polyseme.diagnosis import print_diagnosis
+    from polyseme.report.diagnosis import print_diagnosis
     from polyseme.store import save_json
 
     meaning = f"a folder of `polyseme toys train`, {TOY}NAME, pylm, a folder, or a hub name"
@@ -116,7 +116,7 @@ def diagnose(args: list[str]) -> int:
 def _toy(name: str, source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _Subject]:
     """A toy by name: trained here, one network diagnosed, the others of its setting its siblings."""
     from polyseme.networks import load_network
-    from polyseme.toys.running import toy_type
+    from polyseme.zoo.tools.running import toy_type
 
     kind = toy_type(name)
     seeds = kind.model_fields.get("seeds")
@@ -149,7 +149,7 @@ def _drawn(toy: Any, config: Any) -> "Tensor":
 def _saved(folder: Path, source: str, args: list[str]) -> tuple[Options, Any, _Subject]:
     """A toy saved by `polyseme toys train`, with the rows of data saved beside it."""
     from polyseme.networks import load_network
-    from polyseme.toys.running import load_toy, read_toy, saved_inputs
+    from polyseme.zoo.tools.running import load_toy, read_toy, saved_inputs
 
     options, config, saved = _parsed(args, source, [Group(SavedOptions, title="a saved toy")])
     about = read_toy(folder)
@@ -224,16 +224,10 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
 
 def _controls(subject: _Subject, seed: int, reporter: Any) -> "Iterator[Network]":
     """The network with random weights, three ways; made one at a time, where a diagnosis asks for them."""
-    from polyseme.networks import load_network
-    from polyseme.networks.reinit import ReinitConfig
+    from polyseme.nulls import make_null, on_network
 
-    network = subject.network
-    for kind in ("gaussian", "spectrum", "permuted"):
-        reinit = ReinitConfig(kind=kind, seed=seed)
-        example = subject.inputs[:2]
-        yield load_network(
-            network.module, reinit=reinit, example_inputs=example, causal=network.causal, reporter=reporter
-        )
+    for kind in ("gaussian_reinit", "spectrum_reinit", "permuted_weights"):
+        yield on_network(make_null(kind, seed), subject.network, reporter)
 
 
 def _site(network: "Network", name: str) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.fields import FieldKind, Model, fields_of
 from polyseme.core.validation import cut, shown, validate_config
-from polyseme.studies.files import parse_toml
+from polyseme.studies.toml import parse_toml
 
 HELP = ("-h", "--help")
 WHERE = "the flags"

@@ -8,11 +8,11 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 
-from polyseme import __version__
 from polyseme.cli.terminal import clean_streams
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.memory import is_out_of_memory
 from polyseme.core.text import visible
+from polyseme.core.version import __version__
 
 OK, USER_ERROR, FAILED, INTERRUPTED = 0, 2, 1, 130
 DEBUG = "POLYSEME_DEBUG"
@@ -56,7 +56,7 @@ def _calibrate(args: list[str]) -> int:
 
 
 def _toys(args: list[str]) -> int:
-    from polyseme.cli.toys import toys
+    from polyseme.cli.zoo import toys
 
     return toys(args)
 

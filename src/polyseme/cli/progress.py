@@ -15,7 +15,7 @@ from polyseme.cli.console import make_console
 from polyseme.cli.terminal import wrap_streams
 from polyseme.core.progress import Progress, Reporter
 from polyseme.core.text import visible
-from polyseme.interpret.numbers import duration, short
+from polyseme.report.numbers import duration, short
 
 EVERY = 5.0
 """Seconds between two plain lines of one task."""

@@ -17,7 +17,6 @@ from polyseme.corpora.parquet import ParquetCorpusConfig
 from polyseme.corpora.special import SpecialTokens, Tokenizer
 from polyseme.corpora.stdlib import StdlibCorpusConfig
 from polyseme.corpora.text import TextCorpusConfig
-from polyseme.corpora.transforms import shuffle_within_document, uniform_tokens, unigram_tokens
 
 CorpusConfig = Annotated[
     StdlibCorpusConfig
@@ -57,8 +56,5 @@ __all__ = [
     "load_windows",
     "pack",
     "save_windows",
-    "shuffle_within_document",
     "split_of",
-    "uniform_tokens",
-    "unigram_tokens",
 ]

@@ -2,6 +2,5 @@
 
 from polyseme.diagnosis.config import ANSWERS, Answer, DiagnosisConfig
 from polyseme.diagnosis.diagnose import Diagnosis, diagnose
-from polyseme.diagnosis.report import print_diagnosis
 
-__all__ = ["ANSWERS", "Answer", "Diagnosis", "DiagnosisConfig", "diagnose", "print_diagnosis"]
+__all__ = ["ANSWERS", "Answer", "Diagnosis", "DiagnosisConfig", "diagnose"]

@@ -13,7 +13,7 @@ from polyseme.diagnosis.config import Answer, DiagnosisConfig
 from polyseme.diagnosis.decide import decide
 from polyseme.diagnosis.observations import Sampler, observe
 from polyseme.diagnosis.signatures import BLIND_SIGNATURES, SIGNATURES
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
 
 

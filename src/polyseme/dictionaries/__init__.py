@@ -12,9 +12,9 @@ import torch
 from pydantic import Field, TypeAdapter
 
 from polyseme.dictionaries import saving
-from polyseme.dictionaries.activation import DictionaryBase
 from polyseme.dictionaries.batch_topk import BatchTopKConfig
-from polyseme.dictionaries.engine import SparseDictionary
+from polyseme.dictionaries.engine.activation import DictionaryBase
+from polyseme.dictionaries.engine.engine import SparseDictionary
 from polyseme.dictionaries.gated import GatedConfig
 from polyseme.dictionaries.jumprelu import JumpReLUConfig
 from polyseme.dictionaries.matryoshka import MatryoshkaConfig

@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Width
-from polyseme.dictionaries.activation import Activation, RevivedBase, Step
-from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.selection import Encoder, select_above, select_batch_top_k
+from polyseme.dictionaries.engine.activation import Activation, RevivedBase, Step
+from polyseme.dictionaries.engine.entries import Codes, SparseEntries
+from polyseme.dictionaries.engine.selection import Encoder, select_above, select_batch_top_k
 
 
 class BatchTopKConfig(RevivedBase):

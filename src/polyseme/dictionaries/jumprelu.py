@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Strength
-from polyseme.dictionaries.activation import Activation, RevivedBase, Step
-from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.kernels import where_positive
-from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
+from polyseme.dictionaries.engine.activation import Activation, RevivedBase, Step
+from polyseme.dictionaries.engine.entries import Codes, SparseEntries
+from polyseme.dictionaries.engine.selection import Encoder, select_above, select_if_sparse
+from polyseme.kernels.tiles import where_positive
 
 
 class JumpReLUConfig(RevivedBase):

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.core.config import Strength
-from polyseme.dictionaries.activation import Activation, DictionaryBase, Step
-from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.kernels import tiles_of, where_positive
-from polyseme.dictionaries.selection import Encoder, select_above, select_if_sparse
+from polyseme.dictionaries.engine.activation import Activation, DictionaryBase, Step
+from polyseme.dictionaries.engine.entries import Codes, SparseEntries
+from polyseme.dictionaries.engine.selection import Encoder, select_above, select_if_sparse
+from polyseme.kernels.tiles import tiles_of, where_positive
 
 
 class ReLUConfig(DictionaryBase):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
-from polyseme.dictionaries.activation import DictionaryBase
-from polyseme.dictionaries.engine import SparseDictionary
-from polyseme.native.shield import shielded
+from polyseme.dictionaries.engine.activation import DictionaryBase
+from polyseme.dictionaries.engine.engine import SparseDictionary
+from polyseme.kernels.shield import shielded
 from polyseme.store import load_json, load_tensors, save_json, save_tensors, sha256, to_json
 from polyseme.store.failures import refusals
 

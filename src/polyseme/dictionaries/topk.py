@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.core.config import Width
-from polyseme.dictionaries.activation import Activation, RevivedBase, Step
-from polyseme.dictionaries.entries import Codes, SparseEntries
-from polyseme.dictionaries.selection import Encoder, select_top_k
+from polyseme.dictionaries.engine.activation import Activation, RevivedBase, Step
+from polyseme.dictionaries.engine.entries import Codes, SparseEntries
+from polyseme.dictionaries.engine.selection import Encoder, select_top_k
 
 
 class TopKConfig(RevivedBase):

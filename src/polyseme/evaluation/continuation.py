@@ -21,7 +21,7 @@ from polyseme.corpora.special import ending_ids
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.reconstruction import check_width
 from polyseme.evaluation.splice import Edit, Runner, patch_edits
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 
 
 class ContinuationConfig(Config):

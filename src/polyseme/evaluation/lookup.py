@@ -26,7 +26,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.reconstruction import counted_documents, sweep
 from polyseme.evaluation.sums import DocumentSums
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 
 Kind = Literal["token", "bigram"]
 KINDS: tuple[Kind, ...] = ("token", "bigram")

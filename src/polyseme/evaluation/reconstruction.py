@@ -23,7 +23,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.sums import DocumentSums
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 
 DENSE = 0.1
 """A latent that fires on more than this share of the vectors is called dense."""

@@ -29,7 +29,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.reconstruction import Reconstructor, check_width, counted_documents
 from polyseme.evaluation.sums import DocumentSums
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks import Prefix
 
 Edit = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.core.seeds import derive_seed, make_generator
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 
 EXACT = 4096
 """Up to this many directions a side the matching is exact (Hungarian); above, greedy."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.heads.patterns import Pattern
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
 
 

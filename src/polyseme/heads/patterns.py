@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks import Edit, Network
 
 

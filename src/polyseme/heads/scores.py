@@ -13,7 +13,7 @@ from polyseme.core.records import MetricRecord
 from polyseme.core.stats import bootstrap_documents
 from polyseme.heads.circuits import copying_scores
 from polyseme.heads.patterns import attention_patterns
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polyseme.interpret.report import TokenWeight
+from polyseme.interpret.records import TokenWeight
 from polyseme.interpret.tokens import TokenTexts
 
 

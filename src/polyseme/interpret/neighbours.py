@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.activations.firings import Firings
-from polyseme.interpret.report import Neighbour
+from polyseme.interpret.records import Neighbour
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from polyseme.networks.inputs import Inputs
 from polyseme.networks.load import NetworkConfig, load_network
 from polyseme.networks.network import Network, Output
 from polyseme.networks.prefix import Prefix
-from polyseme.networks.reinit import ReinitConfig, ReinitRecord, reinitialise
 
 __all__ = [
     "FAMILIES",
@@ -17,12 +16,9 @@ __all__ = [
     "NetworkConfig",
     "Output",
     "Prefix",
-    "ReinitConfig",
-    "ReinitRecord",
     "add",
     "load_network",
     "mean_ablate",
-    "reinitialise",
     "replace",
     "zero_ablate",
 ]

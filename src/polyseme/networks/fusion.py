@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from polyseme.native.onednn import operation
-from polyseme.networks.attention import Attending, available
+from polyseme.kernels.attention import Attending, available
+from polyseme.kernels.onednn import operation
 
 _LINEAR = {"torch.nn.modules.linear.Linear": False, "transformers.pytorch_utils.Conv1D": True}
 """Modules that map linearly, by exact class; whether their weight is `[in, out]`. Subclasses (quantised, adapted) are

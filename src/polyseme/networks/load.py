@@ -13,8 +13,7 @@ from torch import nn
 
 from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
-from polyseme.core.progress import Reporter
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks.building import build, first_line, read_tokenizer
 from polyseme.networks.entry import from_entry_point, is_entry_point
 from polyseme.networks.families import Family, find_family
@@ -24,7 +23,6 @@ from polyseme.networks.hooks import Repeated
 from polyseme.networks.inputs import Inputs
 from polyseme.networks.network import Network
 from polyseme.networks.offline import keep_offline
-from polyseme.networks.reinit import ReinitConfig
 
 SHIPPED = ("pylm",)
 """Networks that come with the package."""
@@ -50,8 +48,6 @@ class NetworkConfig(Config):
     linear: Literal["plain", "fused"] = "plain"
     """`fused` computes linear maps on the CPU through oneDNN, with a GELU after one in the same pass, and attention by
     a loop in C: faster, and equal to about 1e-6 instead of bit for bit."""
-    reinit: ReinitConfig | None = None
-    """Make the weights random, with chosen statistics kept: a control."""
 
     @field_validator("source", mode="before")
     @classmethod
@@ -63,7 +59,7 @@ class NetworkConfig(Config):
             )
         return str(source) if isinstance(source, Path) else source
 
-    def build(self, reporter: Reporter | None = None) -> Network:
+    def build(self) -> Network:
         """Load it; see `load_network`."""
         return load_network(
             self.source,
@@ -72,8 +68,6 @@ class NetworkConfig(Config):
             device=self.device,
             download=self.download,
             linear=self.linear,
-            reinit=self.reinit,
-            reporter=reporter,
         )
 
 
@@ -88,8 +82,6 @@ def load_network(
     device: str | None = None,
     download: bool = False,
     linear: Literal["plain", "fused"] = "plain",
-    reinit: ReinitConfig | None = None,
-    reporter: Reporter | None = None,
     example_inputs: Inputs | None = None,
     causal: bool | None = None,
     predicts_tokens: bool | None = None,
@@ -101,7 +93,7 @@ def load_network(
     Args:
         source: `pylm`, a folder or hub name in the Hugging Face layout, an entry point `package.module:function`, or a
             module. A module is put in eval mode, and moved where `device` is given, where it is; a change of its
-            weights (`dtype`, `reinit`) is made on a copy, and one of its code (`linear`) on a copy that shares its
+            weights (`dtype`) is made on a copy, and one of its code (`linear`) on a copy that shares its
             weights.
         run: `run(module, inputs)` for a module that is no Hugging Face model, returning a tensor or something with
             one in it; by default `module(inputs)`, and `module(**inputs)` for a dict.
@@ -112,8 +104,6 @@ def load_network(
         download: fetch a hub name that is not on this machine.
         linear: `fused` computes linear maps through oneDNN where that can be had on the CPU, and attention by a loop
             in C (`networks.fusion`).
-        reinit: make the weights random, with chosen statistics kept.
-        reporter: receives the progress of that.
         example_inputs: inputs that run, for a module of an unknown kind; site widths are measured on them.
         causal: whether position t sees only positions up to t; by default this is measured where it is asked for, and
             False for a network that reads no tokens.
@@ -133,7 +123,7 @@ def load_network(
         has_dtype = dtype is None or all(p.dtype is _DTYPES[dtype] for p in _floating(source))
         dtype = None if has_dtype else dtype
     if isinstance(source, nn.Module):
-        module = copy.deepcopy(source) if dtype is not None or reinit is not None else source
+        module = copy.deepcopy(source) if dtype is not None else source
         if dtype is not None:
             module = module.to(_DTYPES[dtype])
         if linear == "fused" and module is source:
@@ -158,10 +148,6 @@ def load_network(
         run = _call
     if linear == "fused":
         fuse(placed, *_fusible(placed, base, family))
-    record = None
-    if reinit is not None:
-        embeddings = [f"{base}{name}" for name in family.embeddings] if family else ()
-        record = reinit.build(placed, embeddings=embeddings, reporter=reporter)
     network = Network(
         placed,
         run=run,
@@ -171,7 +157,6 @@ def load_network(
         causal=causal,
         predicts_tokens=predicts_tokens,
         context=context,
-        reinit=record,
         example_inputs=example_inputs,
         repeated=repeated,
     )

@@ -1,5 +1,6 @@
 """A loaded network: its sites, one-pass reads that stop early, and edits."""
 
+import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
 from polyseme.networks import measure
 from polyseme.networks.building import loading
 from polyseme.networks.edits import Edit
@@ -23,7 +24,6 @@ from polyseme.networks.hooks import Pass, Repeated, first_tensor
 from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
 from polyseme.networks.offline import passing
 from polyseme.networks.prefix import Prefix, Trunk
-from polyseme.networks.reinit import ReinitRecord
 from polyseme.networks.sites import SiteTable
 from polyseme.networks.survey import Place, Seen, place_of, survey, width_of
 from polyseme.networks.weights import weights_fingerprint
@@ -54,7 +54,7 @@ class Network:
         module: the network itself.
         tokenizer: of a text model, where its folder has one.
         family: name of its family of `networks.families`; `unknown` where only module paths name sites.
-        reinit: what was re-initialised, if anything.
+        origin: what made it from another network, which has the fingerprint `weights`; empty for one that was loaded.
     """
 
     def __init__(
@@ -68,14 +68,13 @@ class Network:
         causal: bool | None,
         predicts_tokens: bool | None,
         context: int | None,
-        reinit: ReinitRecord | None,
         example_inputs: Inputs | None,
         repeated: Repeated,
     ):
         self.module = module
         self.tokenizer = tokenizer
         self.family = family.name if family else "unknown"
-        self.reinit = reinit
+        self.origin: Mapping[str, Any] = {}
         self._causal = causal
         self._predicts_tokens = predicts_tokens
         self._context = context
@@ -134,16 +133,39 @@ class Network:
 
     def hash_weights(self, reporter: Reporter) -> str:
         """`fingerprint`, with its progress where it is computed first: large weights take a while."""
-        if self.reinit is None and "_fingerprint" not in self.__dict__:
+        if not self.origin and "_fingerprint" not in self.__dict__:
             self.__dict__["_fingerprint"] = weights_fingerprint(self.module, reporter)
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        if self.reinit is None:
-            return weights_fingerprint(self.module)
-        # Named by what it was made from: linear algebra may differ in the last bit between machines.
-        return fingerprint({"weights": self.reinit.source, "reinit": self.reinit.config.model_dump(mode="json")})
+        return fingerprint(self.origin) if self.origin else weights_fingerprint(self.module)
+
+    def changed(self, change: Callable[[nn.Module, Collection[str]], None], made: Mapping[str, Any]) -> "Network":
+        """The network on a copy of its module, with other weights; its fingerprint says what they were made from.
+
+        Args:
+            change: takes the copied module and the names of the parameters that embed its input.
+            made: what `change` does, as JSON; with the fingerprint of this network it names the other.
+        """
+        module = copy.deepcopy(self.module)
+        known = self._family.embeddings if self._family else ()
+        change(module, [f"{self._base}{name}" for name in known])
+        module.requires_grad_(False)
+        network = Network(
+            module,
+            run=self._run,
+            family=self._family,
+            base=self._base,
+            tokenizer=self.tokenizer,
+            causal=self._causal,
+            predicts_tokens=self._predicts_tokens,
+            context=self._context,
+            example_inputs=self._example_inputs,
+            repeated=self._repeated,
+        )
+        network.origin = {"weights": self.fingerprint, **made}
+        return network
 
     # What it is, measured once where it is asked for (`networks.facts`)
 

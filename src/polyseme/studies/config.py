@@ -1,25 +1,23 @@
 """The config of one study: a network, a corpus, the sites, a dictionary and how it is trained and judged."""
 
-from typing import Annotated, Literal
+from collections import Counter
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from polyseme.activations import HarvestConfig
+from polyseme.causal import CausalConfig
 from polyseme.core.config import Config, Count, Name, PassWindows, Resamples, Seed
 from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
 from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
+from polyseme.nulls import NullConfig
 from polyseme.training import TrainingConfig
+from polyseme.verdicts.judge import VerdictConfig
+from polyseme.verdicts.requirements import impossible
 
 PROMPT_TOKENS, NEW_TOKENS = 48, 40
-"""Of a continuation."""
-
-
-class TransformConfig(Config):
-    """A change of the tokens that destroys something on purpose: a control."""
-
-    kind: Literal["shuffle_within_document", "unigram", "uniform"]
-    seed: Seed = 0
+"""Lengths of a continuation."""
 
 
 class TokensConfig(Config):
@@ -46,8 +44,6 @@ class TokensConfig(Config):
     reads them as such and counts them in no statistic; `text` reads them as plain text."""
     seed: Seed = 0
     """Seed for document order."""
-    transform: TransformConfig | None = None
-    """Set by the controls on data."""
 
 
 class EvaluationConfig(Config):
@@ -64,7 +60,7 @@ class EvaluationConfig(Config):
 
 
 class StudyConfig(Config):
-    """One study without controls; the control studies are studies of this kind too."""
+    """A study with its controls: what a study file says."""
 
     name: str = Field(default="study", max_length=64, pattern=r"^[a-z0-9_-]+$")
     """Names the run's folder: 1 to 64 of a-z, 0-9, _ and -."""
@@ -79,6 +75,14 @@ class StudyConfig(Config):
     seeds: tuple[Seed, ...] = Field(default=(0, 1), max_length=100)
     """One dictionary a site and seed; the first seed's are judged, the others say what recurs."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    null: NullConfig | None = None
+    """Study this null itself, in the place of the network or of the corpus."""
+    controls: tuple[NullConfig, ...] = Field(default=(), max_length=64)
+    """Nulls that the whole study is repeated on; without one, no latent can be called supported."""
+    causal: CausalConfig = CausalConfig()
+    verdicts: VerdictConfig = VerdictConfig()
+    shown: int = Field(default=50, ge=0, le=10_000)
+    """Most telling latents of each verdict that the report shows."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
@@ -103,3 +107,26 @@ class StudyConfig(Config):
         if self.dictionary.n_latents is not None:  # without it the network's width decides
             self.dictionary.width(0)
         return self
+
+    @model_validator(mode="after")
+    def _distinct_controls(self) -> "StudyConfig":
+        names = [control.name for control in self.controls]
+        if len(set(names)) < len(names):
+            twice = ", ".join(name for name, count in Counter(names).items() if count > 1)
+            raise ValueError(f"`controls` has {twice} more than once: remove one or give another `seed`")
+        return self
+
+    @model_validator(mode="after")
+    def _verdicts_possible(self) -> "StudyConfig":
+        if not self.lacks:
+            # Without a width of its own a dictionary takes the site's, which is not known yet.
+            reason = impossible(self.causal, self.verdicts, self.dictionary.n_latents or 1)
+            if reason:
+                raise ValueError(reason)
+        return self
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What model-specificity needs and the study does not have: a control, a second seed."""
+        needed = {"control": bool(self.controls), "second seed": len(self.seeds) > 1}
+        return tuple(what for what, there in needed.items() if not there)

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from polyseme.activations.massive import Ordinary, Spread
 from polyseme.core.config import fingerprint
-from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
 from polyseme.networks import Network
+from polyseme.nulls import Null, on_network
+from polyseme.nulls.weights import WeightNull
 from polyseme.store import Artifact
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.tokens import Tokens
+from polyseme.studies.stages.tokens import Tokens
 from polyseme.training import HistoryPoint
 
 K = TypeVar("K")
@@ -29,45 +30,34 @@ class Subject:
     Attributes:
         study: its config.
         label: `trained`, or the control's name.
-        base: fingerprint of the network before any control changed its weights.
+        loaded: the study's network, before a null changed its weights.
+        base: its fingerprint.
         sites: name in the config to the resolved site.
         tokens: what it is trained and measured on.
-        reporter: receives the progress of building the network.
+        null: what it is a null of; None for the study itself.
+        reporter: receives the progress of making the null's network.
     """
 
     study: StudyConfig
     label: str
+    loaded: Network
     base: str
     sites: dict[str, Site]
     tokens: Tokens
-    _network: Network | None = field(default=None, repr=False)
+    null: Null | None = None
     reporter: Reporter = field(default_factory=Silent, repr=False)
 
     @cached_property
     def network(self) -> Network:
-        """The network, its weights changed where the study is a control on weights.
-
-        Raises:
-            InputError: it is another network than the one the study began with.
-        """
-        if self._network is not None:
-            return self._network
-        network = self.study.network.build(self.reporter)
-        if (network.fingerprint if network.reinit is None else network.reinit.source) != self.base:
-            raise InputError(
-                "the network is another one each time it is loaded, so a control cannot be made of it",
-                where=self.study.network.source,
-                fix="let the entry point return the same weights every time (seed what is random), and leave the "
-                "network's files alone while a study runs",
-            )
-        return network
+        """The network, its weights random where the subject is a null of weights."""
+        return on_network(self.null, self.loaded, self.reporter)
 
     @property
     def identity(self) -> dict[str, object]:
         """The parts of the config that decide what the network computes at which sites."""
-        network = self.study.network
         sites = {name: site.model_dump(mode="json") for name, site in self.sites.items()}
-        return {"dtype": network.dtype, "reinit": network.reinit, "sites": sites}
+        random = self.null.made if isinstance(self.null, WeightNull) else None
+        return {"dtype": self.study.network.dtype, "reinit": random, "sites": sites}
 
     def forget_network(self) -> None:
         """Let the network's memory go; it is built again if it is needed again."""

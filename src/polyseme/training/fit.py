@@ -22,8 +22,8 @@ from polyseme.core.batch import Batch, SiteBatch
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, Diverged, InputError
 from polyseme.core.progress import Reporter, Silent
-from polyseme.dictionaries.workspace import keeping
-from polyseme.native.shield import shielded
+from polyseme.kernels.shield import shielded
+from polyseme.kernels.workspace import keeping
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller

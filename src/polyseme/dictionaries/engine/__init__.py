@@ -1,0 +1,1 @@
+"""The engine: one step of training, whatever the architecture."""

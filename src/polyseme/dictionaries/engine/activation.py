@@ -1,0 +1,203 @@
+"""What an architecture brings to the engine: its configuration's common part and its activation."""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.core.config import Config, Strength, Width
+from polyseme.core.errors import InputError
+from polyseme.dictionaries.engine.entries import Codes, Gradients, SparseEntries
+from polyseme.dictionaries.engine.selection import Encoder
+
+if TYPE_CHECKING:
+    from polyseme.dictionaries.engine.engine import SparseDictionary
+
+
+class DictionaryBase(Config):
+    """What every architecture's config has; an architecture adds its `activation`."""
+
+    n_latents: Width | None = None
+    """Number of latents; None: expansion × d_in."""
+    expansion: int = Field(default=8, ge=1, le=2**16)
+    """Latents per input dimension, where n_latents is not given."""
+    selection: Literal["auto", "fp32"] = "auto"
+    """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
+    each vector that float32 would choose the same and computes what it chose in float32; fp32 does without."""
+
+    @property
+    def tied(self) -> bool:
+        """True when the encoder is the decoder's transpose."""
+        return False
+
+    @property
+    def active_latents(self) -> float | None:
+        """k, where it sets how many latents of a vector are active; None where a penalty does."""
+        return None
+
+    @property
+    def penalty(self) -> float | None:
+        """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
+        return None
+
+    @property
+    def has_coefficient(self) -> bool:
+        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
+        return self.penalty is not None
+
+    @abstractmethod
+    def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> "Activation":
+        """The architecture itself, with its own parameters at their start.
+
+        Args:
+            zeros: tells size, device and dtype.
+            spread: standard deviation of a pre-activation at the start.
+        """
+
+    def width(self, d_in: int) -> int:
+        """Number of latents for inputs of width `d_in`.
+
+        Raises:
+            InputError: k is more than that.
+        """
+        n_latents, k = self.n_latents or self.expansion * d_in, self.active_latents
+        if k is not None and k > n_latents:
+            raise InputError(
+                f"a dictionary of {n_latents:,} latents cannot keep k = {k:g} of them active",
+                where="dictionary.k",
+                fix=f"set k to {n_latents:,} or less, or take more latents",
+            )
+        return n_latents
+
+    def build(
+        self,
+        d_in: int,
+        d_out: int | None = None,
+        *,
+        seed: int | None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "SparseDictionary":
+        """An untrained dictionary.
+
+        Args:
+            d_in: width of what it reads.
+            d_out: width of what it writes, for a transcoder; None for an autoencoder.
+            seed: of the initial weights; None leaves them zero, to be filled.
+            device, dtype: of every tensor.
+
+        Raises:
+            InputError: for a tied transcoder, or a k above the number of latents.
+        """
+        from polyseme.dictionaries.engine.engine import SparseDictionary  # the engine builds on this module
+
+        return SparseDictionary(self, d_in, d_out, seed=seed, device=device, dtype=dtype)
+
+
+class RevivedBase(DictionaryBase):
+    """The options of AuxK, for architectures whose dead latents it can reach."""
+
+    k_aux: int | None = Field(default=None, ge=0, le=2**24)
+    """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
+    aux_coefficient: Strength = 1 / 32
+    """Weight of AuxK's squared error in the loss."""
+
+
+@dataclass
+class Step:
+    """What the pieces of a batch add to: losses and gradients.
+
+    Attributes:
+        goal: v − b_dec, what the codes are to add up to, at the rows they belong to.
+        b_enc: of the encoder.
+        W_dec: of the decoder.
+        grads: where gradients are added.
+        encoder: the gradient buffer of the encoder (the decoder's, when tied).
+        per_row: 1 / (batch × d_out), the weight of one row in the loss.
+        coefficient: of the penalty.
+        d_bias: gradients in the pre-activations, summed over the batch.
+        fired: on how many vectors each latent is active.
+        mse, sparsity, aux: parts of the loss.
+        totals: room for what it sums over the batch's pieces, for each latent.
+    """
+
+    goal: Float[Tensor, "batch d_out"]
+    b_enc: Float[Tensor, " n_latents"]
+    W_dec: Float[Tensor, "n_latents d_out"]
+    grads: Gradients
+    encoder: str
+    per_row: float
+    coefficient: float
+    d_bias: Float[Tensor, " n_latents"]
+    fired: Int[Tensor, " n_latents"]
+    mse: Tensor | float = 0.0
+    sparsity: Tensor | float = 0.0
+    aux: Tensor | float = 0.0
+    totals: Tensor | float = 0.0
+
+    @functools.cached_property
+    def norms(self) -> Float[Tensor, " n_latents"]:
+        """Of the decoder's rows."""
+        return torch.linalg.vector_norm(self.W_dec, dim=1)
+
+
+class Activation(ABC):
+    """One architecture: how pre-activations become values, and the way back."""
+
+    unit_norm: bool
+    """Decoder rows have norm 1: their gradients are projected, the rows renormalised after a step."""
+    by_threshold: bool
+    """An entry is chosen by its own value alone, so that a batch's rows may be asked about some at a time."""
+    k_aux: int | None
+    """AuxK's latents per vector (None: half of d_out); 0 where a dead latent has no positive pre-activation to use."""
+    aux_coefficient: float
+    """AuxK's weight."""
+    prefixes: Tensor | None = None
+    """Ends of the nested dictionaries (Matryoshka), int32; None for one dictionary."""
+    parameters: dict[str, Tensor]
+    """Trained tensors beyond weights and biases."""
+    buffers: dict[str, Tensor]
+    """Other state."""
+    carried: Mapping[str, Tensor] = MappingProxyType({})
+    """State that only training needs: what a step's bits depend on beside weights, buffers and the batch."""
+
+    @abstractmethod
+    def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
+        """The entries that matter, ascending in each row unless training; None: use dense tiles (training only).
+
+        It moves no state (`stepped` does): asked twice about one batch, it answers the same.
+        """
+
+    @abstractmethod
+    def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
+        """f at each entry, 0 or more."""
+
+    def gate(self, _codes: Codes, /) -> Tensor | None:
+        """Values that are to reconstruct the goal by themselves, with a decoder that does not learn from it (Gated);
+        None: there are none."""
+        return None
+
+    @abstractmethod
+    def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        """∂pre from ∂f, in whose place it may be; adds penalties to `step`, its own gradients to `step.grads`."""
+
+    def pull_back_gate(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        """`pull_back` from what the gate reconstructs; asked only of those that have a gate."""
+        raise NotImplementedError
+
+    def finish(self, step: Step, /) -> None:  # noqa: B027  most have nothing
+        """What is to be added to `step` once, after all pieces of the batch."""
+
+    def stepped(self) -> None:  # noqa: B027  most have nothing
+        """Take in what the last training `select` found: called once its step was taken, and moved the weights."""
+
+    @abstractmethod
+    def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
+        """Rescale own tensors in place: of u W_encᵀ + b_enc, the product grows by −shift, then all `gain` times."""

@@ -1,0 +1,402 @@
+"""One dictionary class for every architecture: hand-written gradients over (row, latent, value) entries.
+
+In normalised units u = (x − c_x)/s_x and v = (y − c_y)/s_y, where c is the first batch's mean and s makes the mean
+squared norm equal the width,
+
+    pre = (u − b_dec) W_encᵀ + b_enc        (a transcoder, which reads another site than it writes: u W_encᵀ + b_enc)
+    f   = activation(pre)                    sparse: only its entries exist
+    v̂   = f W_dec + b_dec
+    loss = mean_b (‖v̂ − v‖² + coefficient × penalty(f) + AuxK) / d_out
+
+and, with g = ∂loss/∂v̂ = 2 (v̂ − v) / (batch × d_out),
+
+    ∂f = ⟨g_b, W_dec_j⟩      ∂W_dec_j = Σ_b f_bj g_b      ∂b_dec = Σ_b g_b − W_encᵀ ∂b_enc
+    ∂pre = ∂f × f′(pre)      ∂W_enc_j = Σ_b ∂pre_bj u_b   ∂b_enc = Σ_b ∂pre_b
+
+An architecture is an `Activation`: what it selects, its values, and the way back from ∂f to ∂pre.
+"""
+
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from polyseme.core.batch import Batch, Latents
+from polyseme.core.errors import InputError
+from polyseme.core.seeds import make_generator
+from polyseme.dictionaries.engine.activation import Activation, DictionaryBase, Step
+from polyseme.dictionaries.engine.auxk import auxk
+from polyseme.dictionaries.engine.entries import Gradients
+from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
+from polyseme.dictionaries.engine.pieces import pieces
+from polyseme.dictionaries.engine.selection import Encoder
+from polyseme.dictionaries.protocol import StepStats
+from polyseme.kernels.loops import check_offsets, check_places
+from polyseme.kernels.shield import shielded
+from polyseme.kernels.tiles import bag_sum, squares, tiles, tiles_of
+from polyseme.kernels.workspace import room
+
+
+@final
+class SparseDictionary:
+    """A dictionary of any architecture: its weights, its normalisation and its training step.
+
+    Args:
+        config: its configuration.
+        d_in: width of the inputs.
+        d_out: width of the outputs for a transcoder, None for an autoencoder.
+        seed: of the decoder's random unit rows; an autoencoder's encoder starts as its transpose, a transcoder's
+            as random rows of its own, both times min(1, 2 d_in / n_latents). None: zeros, to be filled.
+        device, dtype: of every tensor.
+
+    Raises:
+        InputError: for a tied transcoder, or a k above the number of latents.
+    """
+
+    @shielded
+    def __init__(
+        self,
+        config: DictionaryBase,
+        d_in: int,
+        d_out: int | None,
+        *,
+        seed: int | None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        if config.tied and d_out is not None:
+            raise InputError(
+                "a transcoder cannot be tied",
+                where="dictionary.tie_weights",
+                fix="set it to false, or train an autoencoder",
+            )
+        self.config = config
+        self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)
+        self.is_transcoder = d_out is not None
+        # So scaled, the encoder makes W_decᵀ ReLU(W_enc u) ≈ u, where unit rows would make it n_latents / 2 d_in times
+        # as large. It also learns faster: Adam's steps are of one size whatever the weights'.
+        spread = 1.0 if config.tied else min(1.0, 2 * d_in / self.n_latents)
+        zeros = torch.zeros(self.n_latents, device=device, dtype=dtype)
+        self._activation: Activation = config.activation(zeros, spread)
+        self._encoder_name = "W_dec" if config.tied else "W_enc"
+
+        def unit_rows(name: str, width: int) -> Tensor:
+            if seed is None:
+                return torch.zeros(self.n_latents, width, device=device, dtype=dtype)
+            rows = torch.randn(self.n_latents, width, generator=make_generator(seed, name), dtype=torch.float32)
+            return torch.nn.functional.normalize(rows, dim=1).to(device, dtype)
+
+        W_dec = unit_rows("W_dec", self.d_out)
+        self._parameters = {
+            "W_dec": W_dec,
+            "b_enc": W_dec.new_zeros(self.n_latents),
+            "b_dec": W_dec.new_zeros(self.d_out),
+            **self._activation.parameters,
+        }
+        if not config.tied:
+            self._parameters["W_enc"] = (unit_rows("W_enc", d_in) if self.is_transcoder else W_dec) * spread
+        self._buffers = {
+            "centre_in": W_dec.new_zeros(d_in),
+            "centre_out": W_dec.new_zeros(self.d_out),
+            "scale_in": W_dec.new_ones(()),
+            "scale_out": W_dec.new_ones(()),
+        }
+        self._gradients: dict[str, Tensor] = {}
+
+    @property
+    def has_coefficient(self) -> bool:
+        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
+        return self.config.has_coefficient
+
+    @property
+    def active_latents(self) -> float | None:
+        """k, where it sets how many latents of a vector are active; None where a penalty does."""
+        return self.config.active_latents
+
+    @property
+    def penalty(self) -> float | None:
+        """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
+        return self.config.penalty
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The trained tensors, live."""
+        return dict(self._parameters)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a folded dictionary is made of: `tensors()` without normalisation and state of training, live."""
+        return {**self._parameters, **self._activation.buffers}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter and buffer, live; copy into them in place to restore."""
+        return {**self.weights(), **self._activation.carried, **self._buffers}
+
+    @shielded
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+        """The active latents of raw vectors, in units in which a write direction has norm 1.
+
+        Raises:
+            InputError: when the vectors are not as wide as the dictionary, or one of them is not finite: none of its
+                latents is active or inactive, so it is named instead.
+        """
+        u = self._normalised(x, "in")
+        # A sum is finite only where all its terms are; finite terms whose sum overflows are looked at one by one.
+        if not bool(torch.isfinite(u.sum())):
+            bad = (~torch.isfinite(u)).any(dim=1).nonzero().view(-1)
+            if len(bad):
+                which = f"{len(bad)} of {len(x)} vectors, row {int(bad[0])} the first"
+                raise InputError(
+                    f"{which}, hold NaN, infinities or numbers too large",
+                    where="encode",
+                    fix="leave those rows out, x[torch.isfinite(x).all(1)], or read the network in float32",
+                )
+        encoder = self._encoder(u)
+        entries = self._activation.select(encoder, training=False)
+        assert entries is not None, "an inference selection is always sparse"
+        values, indices, offsets = self._activation.values(entries, encoder.bias), entries.indices, entries.offsets
+        keep = values != 0
+        if not bool(keep.all()):
+            counts = torch.bincount(entries.bags[keep], minlength=len(offsets) - 1)
+            values, indices, offsets = values[keep], indices[keep], offsets.new_zeros(len(offsets))
+            torch.cumsum(counts, 0, out=offsets[1:])
+        return Latents(values * self._gain()[indices], indices, offsets.to(torch.int64), self.n_latents)
+
+    @shielded
+    @torch.no_grad()
+    def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
+        """The raw vectors that latents stand for: Σ z_i × write_directions[i] + bias; a row with an entry that is not
+        finite is not finite, and changes no other.
+
+        Raises:
+            InputError: when the latents are another dictionary's, or no latents.
+        """
+        if z.n_latents != self.n_latents:
+            raise InputError(
+                f"latents of a dictionary with {z.n_latents}, given to one with {self.n_latents}",
+                where="decode",
+                fix="decode latents with the dictionary that encoded them",
+            )
+        if z.values.shape != z.indices.shape or z.values.dim() != 1 or z.offsets.dim() != 1:
+            raise InputError(
+                f"{list(z.values.shape)} values for {list(z.indices.shape)} indices",
+                where="decode",
+                fix="give each entry a value and a latent",
+            )
+        check_places("decode, latents", z.indices, self.n_latents)
+        check_offsets("decode, offsets", z.offsets, len(z.indices))
+        W_dec, indices = self._parameters["W_dec"], z.indices.to(torch.int32).contiguous()
+        values = z.values.to(W_dec.dtype).contiguous()
+        if not self._activation.unit_norm:
+            values = values / self._norms()[indices]
+        bias = self._buffers["scale_out"] * self._parameters["b_dec"] + self._buffers["centre_out"]
+        return bag_sum(W_dec, indices, z.offsets, values).add_(bias)
+
+    def reconstruct(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
+        """decode(encode(x))."""
+        return self.decode(self.encode(x))
+
+    def read_directions(self) -> Float[Tensor, "n_latents d_in"]:
+        """The encoder's rows for raw activations."""
+        gain = self._gain() / self._buffers["scale_in"]
+        return self._parameters[self._encoder_name] * gain[:, None]
+
+    def write_directions(self) -> Float[Tensor, "n_latents d_out"]:
+        """The decoder's rows, of norm 1: what one unit of a latent adds."""
+        return self._parameters["W_dec"] / self._norms()[:, None]
+
+    @property
+    def is_initialised(self) -> bool:
+        """True once it has taken a centre and scale; a folded dictionary has none of its own."""
+        return any(bool((t != (1 if name.startswith("scale") else 0)).any()) for name, t in self._buffers.items())
+
+    @shielded
+    @torch.no_grad()
+    def initialise(self, batch: Batch) -> None:
+        """Take centre and scale of inputs and targets from the first batch.
+
+        Centring first makes training blind to a shift of the data, and the scale (mean squared norm about the mean =
+        width) to a rescaling. It is also what starts b_dec at the data's mean.
+
+        Raises:
+            InputError: when the vectors are not finite, all alike, or not as wide as the dictionary.
+        """
+        found = [
+            (port, *self._centre_and_scale(vectors, port)) for port, vectors in (("in", batch.x), ("out", batch.y))
+        ]
+        for port, centre, scale in found:  # all or nothing
+            self._buffers[f"centre_{port}"].copy_(centre)
+            self._buffers[f"scale_{port}"].copy_(scale)
+
+    def _centre_and_scale(
+        self, vectors: Float[Tensor, "batch d"], port: str
+    ) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
+        self._check_width(vectors, port)
+        parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # few in float64 at a time
+        centre = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(vectors)
+        squares = torch.stack([(part - centre).square().sum() for part in parts]).sum()
+        scale = (squares / vectors.numel()).sqrt()
+        if not bool(torch.isfinite(scale)) or float(scale) <= 1e-12 * float(centre.abs().max()):
+            raise InputError(
+                "the activations are not finite"
+                if not bool(torch.isfinite(scale))
+                else "the activations are all equal",
+                where=f"first training batch, port {port}",
+                fix="look at the site and at the network's outputs there",
+            )
+        return centre, scale
+
+    @shielded
+    @torch.no_grad()
+    def accumulate(
+        self,
+        batch: Batch,
+        *,
+        progress: float,  # noqa: ARG002  part of Trainable; no architecture here has a schedule of its own
+        dead: Bool[Tensor, " n_latents"] | None,
+        coefficient: float,
+    ) -> StepStats:
+        """Set `.grad` of every parameter to the gradient of the loss on this batch.
+
+        Args:
+            batch: raw activations; `y is x` for an autoencoder.
+            progress: share of the training done, 0 to 1.
+            dead: latents that have not fired for long; None: no AuxK.
+            coefficient: of the penalty; ignored by architectures with a k.
+
+        Raises:
+            InputError: when the vectors are not as wide as the dictionary.
+        """
+        encoder = self._encoder(self._normalised(batch.x, "in"))
+        if self.is_transcoder or batch.y is not batch.x:
+            goal = self._normalised(batch.y, "out").sub_(self._parameters["b_dec"])
+        else:
+            goal = encoder.x
+        grads = Gradients(self._attached_gradients())
+        fired = torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
+        step = Step(
+            goal,
+            encoder.bias,
+            self._parameters["W_dec"],
+            grads,
+            self._encoder_name,
+            per_row=1 / goal.numel(),
+            coefficient=coefficient,
+            d_bias=goal.new_zeros(self.n_latents),
+            fired=fired,
+        )
+        residual = room("residual", goal, goal.dtype)
+        for rows, codes in pieces(encoder, self._activation):
+            step.goal = goal[rows]
+            if isinstance(codes, Encoder):
+                from_blocks(codes, self._activation, step, residual[rows])
+            else:
+                from_entries(codes, encoder.x[rows], self._activation, step, residual[rows])
+            del codes  # and what it has worked out, before the next are looked for
+        self._activation.finish(step)
+
+        k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux
+        if dead is not None and k_aux > 0:
+            weight = self._activation.aux_coefficient * step.per_row
+            step.aux = step.aux + auxk(encoder, residual, step, dead, k_aux, weight)
+        if not self.is_transcoder:
+            grads.add("b_dec", -(encoder.weight.t() @ step.d_bias))
+        grads.finish()
+        if self._activation.unit_norm:
+            self._project(grads["W_dec"])
+
+        # About centred, so float32 is exact enough for a mean; a sum in float64 converts all of it first.
+        mean = torch.mv(goal.t(), goal.new_ones(len(goal))).double() / len(goal)
+        total = squares(goal).double() - len(goal) * mean.square().sum()
+        sse = squares(residual).double()
+        mse, sparsity, aux = (goal.new_zeros(()) + part for part in (step.mse, step.sparsity, step.aux))
+        l0 = fired.sum().to(goal.dtype) / len(goal)
+        return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
+
+    @shielded
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Renormalise decoder rows, where the architecture keeps them at norm 1, and take in what the step found."""
+        self._activation.stepped()
+        if self._activation.unit_norm:
+            W_dec = self._parameters["W_dec"]
+            W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_(min=torch.finfo(W_dec.dtype).tiny))
+
+    @shielded
+    @torch.no_grad()
+    def folded(self) -> "SparseDictionary":
+        """A copy that takes raw activations with no normalisation of its own, and whose decoder rows have norm 1.
+
+        With gain_j = s_y‖W_dec_j‖: W_enc′_j = gain_j W_enc_j / s_x, b_enc′ = gain b_enc (a transcoder: less
+        gain W_enc c_x / s_x), b_dec′ = s_y b_dec + c_y, thresholds × gain; computed in float64.
+        """
+        own = {name: tensor.double() for name, tensor in self.tensors().items()}
+        norms = self._norms().double()
+        gain = norms * own["scale_out"]
+        bias = self._parameters["b_dec"]
+        d_out = self.d_out if self.is_transcoder else None
+        new = SparseDictionary(self.config, self.d_in, d_out, seed=None, device=bias.device, dtype=bias.dtype)
+        for name, tensor in new._activation.parameters.items():
+            tensor.copy_(self._parameters[name])
+        for name, tensor in new._activation.buffers.items():
+            tensor.copy_(self._activation.buffers[name])
+        W_enc = own[self._encoder_name]
+        shift = torch.zeros_like(own["b_enc"])
+        if self.is_transcoder:
+            shift -= W_enc @ (own["centre_in"] / own["scale_in"])
+        new._activation.fold(gain, shift)
+        new._parameters["W_dec"].copy_(own["W_dec"] / norms[:, None])
+        if self._encoder_name == "W_enc":
+            new._parameters["W_enc"].copy_(W_enc * (gain / own["scale_in"])[:, None])
+        new._parameters["b_enc"].copy_((own["b_enc"] + shift) * gain)
+        new._parameters["b_dec"].copy_(own["b_dec"] * own["scale_out"] + own["centre_out"])
+        return new
+
+    def _norms(self) -> Float[Tensor, " n_latents"]:
+        """Decoder norms where they are free (never zero), ones where they are constrained."""
+        W_dec = self._parameters["W_dec"]
+        if self._activation.unit_norm:
+            return W_dec.new_ones(self.n_latents)
+        return torch.linalg.vector_norm(W_dec, dim=1).clamp_(min=1e-30)
+
+    def _gain(self) -> Float[Tensor, " n_latents"]:
+        """Raw units per unit of a normalised activation."""
+        return self._norms() * self._buffers["scale_out"]
+
+    def _encoder(self, x: Float[Tensor, "batch d_in"]) -> Encoder:
+        """The encoder over normalised vectors, which an autoencoder's bias is taken from in place."""
+        if not self.is_transcoder:
+            x.sub_(self._parameters["b_dec"])
+        return Encoder(x, self._parameters[self._encoder_name], self._parameters["b_enc"], self.config.selection)
+
+    def _normalised(self, vectors: Tensor, port: str) -> Tensor:
+        """(vectors − centre) / scale, in the dictionary's dtype."""
+        self._check_width(vectors, port)
+        centre, scale = self._buffers[f"centre_{port}"], self._buffers[f"scale_{port}"]
+        return torch.sub(vectors.to(centre), centre, out=room(port, vectors, centre.dtype)).div_(scale)
+
+    def _check_width(self, vectors: Tensor, port: str) -> None:
+        width = self.d_in if port == "in" else self.d_out
+        if vectors.dim() != 2 or vectors.shape[1] != width or len(vectors) == 0:
+            raise InputError(
+                f"expected vectors [batch, {width}], got {list(vectors.shape)}",
+                where=f"dictionary, port {port}",
+                fix=f"give it a non-empty batch of a site of width {width}, or build a dictionary of another width",
+            )
+
+    def _attached_gradients(self) -> dict[str, Tensor]:
+        """Every parameter's `.grad`, to be overwritten; where there is none (an optimiser's zero_grad may have dropped
+        it) the one of before is put back."""
+        for name, parameter in self._parameters.items():
+            if parameter.grad is None:
+                kept = self._gradients.get(name)
+                parameter.grad = torch.empty_like(parameter) if kept is None else kept
+            self._gradients[name] = parameter.grad
+        return self._gradients
+
+    def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:
+        """Remove from each decoder row's gradient its part along the row."""
+        W_dec = self._parameters["W_dec"]
+        for part in tiles_of(W_dec, 16):
+            along = torch.linalg.vecdot(gradient[part], W_dec[part])
+            gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)

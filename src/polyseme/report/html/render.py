@@ -1,0 +1,376 @@
+"""A study's report as one HTML file: no script, nothing fetched, corpus text escaped and made visible."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
+from polyseme.core.text import visible
+from polyseme.core.version import __version__
+from polyseme.interpret.records import STRATA, Context, LatentReport
+from polyseme.report import numbers, words
+from polyseme.report.headlines import headlines
+from polyseme.report.html import charts, svg
+from polyseme.report.schema import Comparison, ControlValue, DictionaryReport, SpliceRow, StudyReport, n_judged
+from polyseme.store import save_text
+
+LEVELS = 6
+"""Steps of the token colours: CSS classes `a1` to `a6`."""
+EFFECTS = ("ΔCE", "KL")
+"""What ablation does at single tokens, by the name it is shown under."""
+STRATUM_NAMES = {
+    "top": "strongest",
+    "quantile": "in between",
+    "random": "random firings",
+    "near_miss": "silent on its own tokens",
+    "silent": "random silence",
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of tokens shown alike.
+
+    Attributes:
+        text: visible text.
+        level: 0 silent, else 1 to `LEVELS` by activation over the latent's greatest.
+        title: activation and exact effects of ablation, for the tooltip.
+        focus: True for the token the context was chosen for.
+    """
+
+    text: str
+    level: int
+    title: str
+    focus: bool
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One metric with its value in each dictionary, for a table of dictionaries side by side."""
+
+    name: str
+    unit: str
+    values: tuple[MetricRecord | None, ...]
+
+
+def render(report: StudyReport) -> str:
+    """The whole page."""
+    # Patching the only site is patching every site: what is joint would be the same panels once more.
+    several = len(report.dictionaries) > 1
+    shown = [c for c in report.comparisons if several or c.site != "joint"]
+    rows = _splice_rows(report, joint=several)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            headlines=headlines(report),
+            statuses=STATUSES,
+            counts=report.verdict_counts,
+            judged=report.n_judged,
+            n_judged=n_judged,
+            total=report.n_latents,
+            metrics=_metrics(report),
+            comparisons=_by_metric(c for c in shown if _any_measured(c)),
+            unmeasured=_unmeasured(shown),
+            rows=rows,
+            lacking=_lacking(report),
+            splice_missing="" if rows else _why_no_splice(report),
+            latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
+            opened=_opened(report),
+            bounded=any(words.bounds_of(record) for row in rows for record in _records(row)),
+            unfiltered=any(d.margin_fdr >= 1 for d in report.dictionaries),
+            shown_effects={name for latent in report.latents for name in _effects_of(latent)},
+            sites=[d.name for d in report.dictionaries],
+            version=__version__,
+        )
+    )
+
+
+def write_report(report: StudyReport, path: Path) -> Path:
+    """Write the page to `path`, whole or not at all.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    save_text(path, render(report))
+    return path
+
+
+def pieces(context: Context, greatest: float, *, before: int = 10**9, after: int = 10**9) -> list[Piece]:
+    """A context's tokens, silent neighbours joined; `before` and `after` limit it around the focus."""
+    out: list[Piece] = []
+    rows = list(zip(context.tokens, context.activations, strict=True))
+    start = max(0, context.focus - before)
+    for i, (token, activation) in enumerate(rows[start : context.focus + after + 1], start):
+        level = _level(activation, greatest)
+        focus = i == context.focus
+        if not level and not focus and out and not out[-1].level and not out[-1].focus:
+            out[-1] = Piece(out[-1].text + visible(token), 0, "", False)
+            continue
+        title = numbers.short(activation) if level else "silent here" if focus else ""
+        effects = [(name, effect_at(context, name, i)) for name in EFFECTS]
+        title += "".join(f", {name} {effect}" for name, effect in effects if effect)
+        out.append(Piece(visible(token), level, title, focus))
+    return out
+
+
+def effect_at(context: Context, name: str, token: int) -> str:
+    """What ablating the latent at a token did, in nats; nothing where it was not measured."""
+    effects = context.loss_effects if name == "ΔCE" else context.kl_effects
+    if not effects or math.isnan(effects[token]):
+        return ""
+    return numbers.signed(effects[token], 2) if name == "ΔCE" else numbers.short(effects[token], 2)
+
+
+def _effects_of(latent: LatentReport) -> list[str]:
+    """The effects measured at the focus of any context shown."""
+    return [name for name in EFFECTS if any(effect_at(c, name, c.focus) for c in latent.contexts)]
+
+
+def _level(activation: float, greatest: float) -> int:
+    if math.isnan(activation) or activation == 0 or not greatest > 0:
+        return 0
+    return max(1, min(LEVELS, math.ceil(LEVELS * abs(activation) / greatest)))
+
+
+def _firing_contexts(latent: LatentReport) -> int:
+    """How many of the contexts shown are of tokens where the latent fires."""
+    return sum(context.activations[context.focus] > 0 for context in latent.contexts)
+
+
+def _by_stratum(latent: LatentReport) -> list[tuple[str, list[Context]]]:
+    groups = [(STRATUM_NAMES[s], [c for c in latent.contexts if c.stratum == s]) for s in STRATA]
+    return [(name, contexts) for name, contexts in groups if contexts]
+
+
+def _opened(report: StudyReport) -> int:
+    """The tab shown first: the first verdict with a latent to show."""
+    shown = {latent.verdict.status for latent in report.latents}
+    return next((i for i, status in enumerate(STATUSES) if status in shown), 0)
+
+
+def _tests(latent: LatentReport) -> list[tuple[bool | None, str, str]]:
+    """Whether each kind of test was passed, its short name and every figure: those against several controls are one.
+
+    None instead of False where a test says nothing.
+    """
+    groups: dict[str, list[Evidence]] = {}
+    for item in latent.verdict.evidence:
+        if item.name in words.SHOWN_ONLY:
+            continue
+        groups.setdefault(item.name.partition("/")[0], []).append(item)
+    return [
+        (
+            all(item.passed for item in items) if all(item.made for item in items) else None,
+            words.TEST_NAMES.get(name) or words.metric_name(name).lower(),
+            "; ".join(
+                f"{words.metric_name(item.name)} {numbers.short(item.effect)} {numbers.interval(item.interval)}".strip()
+                for item in items
+            ),
+        )
+        for name, items in groups.items()
+    ]
+
+
+def _metrics(report: StudyReport) -> list[Metrics]:
+    """One row a metric (and scope beyond the site), one column a dictionary."""
+    rows: dict[str, dict[int, MetricRecord]] = {}
+    for i, dictionary in enumerate(report.dictionaries):
+        for record in dictionary.metrics:
+            rows.setdefault(record.name, {})[i] = record
+    return [
+        Metrics(name, next(iter(row.values())).unit, tuple(row.get(i) for i in range(len(report.dictionaries))))
+        for name, row in rows.items()
+    ]
+
+
+def _by_metric(comparisons: Iterable[Comparison]) -> list[tuple[str, list[Comparison]]]:
+    """Comparisons grouped by metric and ablation, in the order given."""
+    groups: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault(_comparison_title(comparison.trained), []).append(comparison)
+    return list(groups.items())
+
+
+def _any_measured(comparison: Comparison) -> bool:
+    return any(math.isfinite(r.value) for r in (comparison.trained, *(c.record for c in comparison.controls)))
+
+
+def _unmeasured(comparisons: Iterable[Comparison]) -> list[tuple[str, str]]:
+    """(reason, names of the metrics) of what no network of the study could be measured on; the reason may be empty."""
+    groups = _by_metric(comparisons)
+    missing: dict[str, list[str]] = {}
+    for title, rows in groups:
+        if not any(map(_any_measured, rows)):
+            missing.setdefault(_reason(row.trained for row in rows), []).append(title)
+    return [(reason, ", ".join(titles)) for reason, titles in missing.items()]
+
+
+def _splice_rows(report: StudyReport, *, joint: bool) -> list[SpliceRow]:
+    """What patching cost, where it was measured at all."""
+    if report.faithfulness is None:
+        return []
+    found = report.faithfulness
+    rows = [*found.single, *([found.joint] if found.joint and (joint or not found.single) else [])]
+    return [row for row in rows if any(math.isfinite(r.value) for r in _records(row))]
+
+
+def _records(row: SpliceRow) -> Iterator[MetricRecord]:
+    return (value for name in SpliceRow.model_fields if isinstance(value := getattr(row, name), MetricRecord))
+
+
+def _why_no_splice(report: StudyReport) -> str:
+    if report.faithfulness is None:
+        return "Splicing was not run in this study."
+    rows = [*report.faithfulness.single, *filter(None, [report.faithfulness.joint])]
+    reason = _reason(record for row in rows for record in _records(row))
+    return f"What reconstructions cost was not measured{f': {reason}' if reason else ''}."
+
+
+def _reason(records: Iterable[MetricRecord]) -> str:
+    """Why they were not measured, as the first of them that says so does."""
+    notes = (str(record.details.get("note", "")) for record in records)
+    return next((note.removeprefix("not measured: ") for note in notes if note), "")
+
+
+def _panels(
+    dictionaries: Iterable[DictionaryReport], draw: Callable[[DictionaryReport], Markup | None]
+) -> tuple[list[tuple[DictionaryReport, Markup]], list[str]]:
+    """The dictionaries that have a chart with it, and the names of those that have none."""
+    drawn = [(dictionary, draw(dictionary)) for dictionary in dictionaries]
+    return [(d, chart) for d, chart in drawn if chart is not None], [d.name for d, chart in drawn if chart is None]
+
+
+def _lacking(report: StudyReport) -> str:
+    """What most latents without a verdict lack."""
+    missing = sum((Counter(d.verdicts_missing) for d in report.dictionaries), Counter[str]())
+    return missing.most_common(1)[0][0] if missing else ""
+
+
+def _stability_note(dictionary: DictionaryReport) -> str:
+    return "" if dictionary.stability is None else dictionary.stability.note
+
+
+def _thresholds_note(dictionary: DictionaryReport) -> str:
+    return "; ".join(
+        f"no threshold against {name}" if math.isnan(value) else f"at least {numbers.short(value)} against {name}"
+        for name, value in dictionary.thresholds
+    )
+
+
+def _points_note(dictionary: DictionaryReport) -> str:
+    shown, total = len(dictionary.points), dictionary.n_points
+    return f"{numbers.count(shown)} of {numbers.count(total)} latents shown" if total > shown else ""
+
+
+def _stability(dictionary: DictionaryReport) -> Markup | None:
+    return None if dictionary.stability is None else charts.lines(dictionary.stability)
+
+
+def _comparison_title(record: MetricRecord) -> str:
+    ablation = record.scope.get("ablation")
+    return words.metric_name(record.name) + (f" over {ablation}-ablation" if ablation else "")
+
+
+def _lines(text: str) -> str:
+    """Several lines of text with every hidden character visible, each line broken after its ↵."""
+    return visible(text).replace("↵", "↵\n")
+
+
+def _spaced(token: str) -> str:
+    """A single token, with its spaces shown."""
+    return visible(token).replace(" ", "␣")
+
+
+def _equivalent(sentence: str) -> str:
+    """What stands after "predicts" in a compute-equivalent's sentence, where the site is named beside it."""
+    return sentence.rpartition(" predicts ")[2]
+
+
+def _reading(comparison: Comparison, value: ControlValue) -> tuple[str, str]:
+    """CSS class and words: what the gap's interval says."""
+    bounds, better = value.gap_interval, comparison.trained.better
+    if value.note:
+        return "same", "not compared"
+    if math.isnan(value.gap) or bounds is None or math.isnan(bounds.low):
+        return "same", "no interval"
+    if not bounds.excludes(0):
+        return "same", "no difference shown"
+    if better == "neither":
+        return "same", "they differ"
+    if (value.gap > 0) == (better == "higher"):
+        return "better", "trained is better"
+    return "worse", "the control is better"
+
+
+def _share_of(status: Status, counts: dict[Status, int]) -> float:
+    total = sum(counts.values())
+    return 100 * counts.get(status, 0) / total if total else 0.0
+
+
+@cache
+def _environment() -> Environment:
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, object] = {
+        "seen": visible,
+        "lines": _lines,
+        "spaced": _spaced,
+        "short": numbers.short,
+        "signed": numbers.signed,
+        "count": numbers.count,
+        "percent": numbers.percent,
+        "interval": numbers.interval,
+        "duration": numbers.duration,
+        "memory": numbers.memory,
+        "value": words.value_of,
+        "bounds": words.bounds_of,
+        "metric_name": words.metric_name,
+        "equivalent": _equivalent,
+        "gap_of": words.gap_of,
+        "gap_bounds": words.gap_bounds,
+    }
+    cast(dict[str, object], env.filters).update(filters)
+    shared: dict[str, object] = {
+        "charts": charts,
+        "symbols": svg.symbols,
+        "plain": svg.plain,
+        "panels": _panels,
+        "stability": _stability,
+        "stability_note": _stability_note,
+        "thresholds_note": _thresholds_note,
+        "points_note": _points_note,
+        "pieces": pieces,
+        "by_stratum": _by_stratum,
+        "firing_contexts": _firing_contexts,
+        "effects_of": _effects_of,
+        "effect_at": effect_at,
+        "tests_of": _tests,
+        "shown_only": words.SHOWN_ONLY,
+        "share_of": _share_of,
+        "reading_of": _reading,
+        "primary": words.PRIMARY,
+        "isnan": math.isnan,
+        "status_names": words.STATUS_NAMES,
+        "status_short": words.STATUS_SHORT,
+        "status_signs": words.STATUS_SIGNS,
+        "status_meanings": words.STATUS_MEANINGS,
+        "glossary": words.GLOSSARY,
+        "limits": words.LIMITS,
+        "nothing": Markup('<span class="none">not measured</span>'),
+    }
+    cast(dict[str, object], env.globals).update(shared)
+    return env

@@ -1,0 +1,214 @@
+"""A study's results on a terminal: what stands at the top of the report, in 80 columns."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from polyseme.core.records import STATUSES, Status
+from polyseme.core.text import visible
+from polyseme.report.headlines import headlines
+from polyseme.report.numbers import count, duration, interval, memory, percent, short, signed
+from polyseme.report.schema import Comparison, StudyReport
+from polyseme.report.words import STATUS_SHORT, STATUS_SIGNS, bounds_of, gap_bounds, gap_of, metric_name, value_of
+
+_COLOURS: dict[Status, str] = {
+    "supported": "blue",
+    "mixed": "yellow",
+    "indistinguishable_from_control": "default",
+    "insufficient_data": "dim",
+}
+_SHOWN = ("fvu", "fvu_ordinary", "ce_recovered")
+"""Metrics whose gaps are printed; the report has all of them."""
+_ASCII = str.maketrans({"−": "-", "Δ": "d", "·": "-", "…": "~", "≤": "<=", "‖": "|", "–": "-", "∞": "inf", "’": "'"})
+
+
+def print_summary(report: StudyReport, *, report_path: Path | None = None, console: Console | None = None) -> None:
+    """Print verdict counts, faithfulness single and joint, control gaps, stability and where the report is.
+
+    Text of a corpus or a user is printed as text: no markup is parsed and no control character reaches the terminal.
+
+    Args:
+        report: the study's report.
+        report_path: its page, named on the last line.
+        console: where to print; standard output by default.
+    """
+    console = console or Console(markup=False, highlight=False, emoji=False)
+    write = _Writer(console)
+    took = ", ".join(
+        text
+        for value, text in (
+            (report.summary.wall_seconds, duration(report.summary.wall_seconds)),
+            (report.summary.peak_memory_bytes, memory(report.summary.peak_memory_bytes)),
+        )
+        if not math.isnan(value)
+    )
+    write.line()
+    write.line(report.title, style="bold")
+    write.line(" · ".join(filter(None, (f"run {report.run}", took))), style="dim")
+    for sentence in headlines(report):
+        write.line()
+        write.line(sentence)
+    _verdicts(write, report)
+    _faithfulness(write, report)
+    _controls(write, report)
+    for dictionary in report.dictionaries:
+        if dictionary.massive:
+            write.line()
+            write.line(f"{dictionary.name}: {dictionary.massive}")
+    _stability(write, report)
+    if report_path is not None:
+        write.line()
+        write.line(f"Report: {report_path}", style="bold", wrap=False)
+
+
+_Row = tuple[str, list[str], str]
+"""A row of a table: its name, its cells and their style."""
+
+
+class _Writer:
+    """Prints cleaned text, in ASCII where the terminal knows nothing else."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.ascii = not console.encoding.lower().replace("-", "").startswith("utf")
+
+    def text(self, text: str, style: str = "") -> Text:
+        text = visible(text)
+        if self.ascii:
+            text = text.translate(_ASCII).encode("ascii", "replace").decode()
+        return Text(text, style=style)
+
+    def line(self, text: str = "", *, style: str = "", wrap: bool = True) -> None:
+        self.console.print(self.text(text, style), soft_wrap=not wrap)
+
+    def table(self, title: str, columns: Sequence[tuple[str, str]], rows: Sequence[_Row]) -> None:
+        """Names at the left, numbers in columns at the right; nothing is cut off, however narrow the terminal is.
+
+        A name that is too long for its column stands on a line of its own above its numbers; where not even the
+        columns fit side by side, every number follows the name of its column.
+        """
+        self.line()
+        self.line(title, style="bold")
+        heads = [self.text(name, style or "dim") for name, style in columns]
+        body = [(self.text(name, style), [self.text(cell, style) for cell in cells]) for name, cells, style in rows]
+        widths = [max(text.cell_len for text in column) for column in zip(heads, *(c for _, c in body), strict=True)]
+        room = self.console.width - sum(width + 2 for width in widths)
+        if room < 0:
+            for name, cells in body:
+                pairs = (Text.assemble(head, " ", cell) for head, cell in zip(heads, cells, strict=True))
+                self.console.print(name)
+                self.console.print(Text(", ").join(pairs))
+            return
+        longest = max((name.cell_len for name, _ in body), default=0)
+        left = longest if longest <= room else max((n.cell_len for n, _ in body if n.cell_len <= room), default=0)
+        for name, cells in [(Text(), heads), *body]:
+            if name.cell_len > left:
+                self.console.print(name)
+                name = Text()
+            line = Text.assemble(name, " " * (left - name.cell_len))
+            for cell, width in zip(cells, widths, strict=True):
+                line = Text.assemble(line, " " * (2 + width - cell.cell_len), cell)
+            self.console.print(line, soft_wrap=True)
+
+
+def _verdicts(write: _Writer, report: StudyReport) -> None:
+    signs = dict.fromkeys(STATUSES, "") if write.ascii else {s: f"{STATUS_SIGNS[s]} " for s in STATUSES}
+    columns = [(f"{signs[s]}{STATUS_SHORT[s]}", _COLOURS[s]) for s in STATUSES]
+    rows: list[_Row] = [
+        (d.name, [count(d.verdict_counts.get(s, 0)) for s in STATUSES], "") for d in report.dictionaries
+    ]
+    if len(report.dictionaries) > 1:
+        rows.append(("all", [count(report.verdict_counts[s]) for s in STATUSES], "bold"))
+    write.table("Verdicts", columns, rows)
+
+
+def _faithfulness(write: _Writer, report: StudyReport) -> None:
+    if report.faithfulness is None:
+        return
+    joint = report.faithfulness.joint if len(report.dictionaries) > 1 else None
+    found = [*report.faithfulness.single, *([joint] if joint else [])]
+    measured = [row for row in found if not math.isnan(row.ce_clean.value)]
+    if not measured:
+        return
+    rows: list[_Row] = []
+    for row in measured:
+        cells = [
+            short(row.ce_clean.value),
+            short(row.ce_patched.value),
+            signed(row.delta_ce.value),
+            interval(row.delta_ce.interval, sign=True),
+            percent(row.recovered_mean.value, 3),
+        ]
+        rows.append(("all sites jointly" if row.joint else row.site, cells, "bold" if row.joint else ""))
+    title = "Faithfulness (nats/token; recovered: over mean ablation)"
+    write.table(title, _plain("clean", "patched", "ΔCE", "95% interval", "recovered"), rows)
+    for note in report.faithfulness.notes:
+        write.line(note)
+
+
+def _controls(write: _Writer, report: StudyReport) -> None:
+    for control in report.summary.controls:
+        if control.note:
+            write.line()
+            write.line(f"{control.name}: {control.note}.")
+    # Patching the only site is patching every site: what is joint would be the same figures once more.
+    several = len(report.dictionaries) > 1
+    for name in _SHOWN:
+        rows = [c for c in report.comparisons if c.trained.name == name and c.controls and _shown(c)]
+        rows = [c for c in rows if several or c.site != "joint"]
+        if all(math.isnan(c.trained.value) for c in rows):
+            continue
+        better = f", {rows[0].trained.better} is better" if rows[0].trained.better != "neither" else ""
+        over = " over mean-ablation" if rows[0].trained.scope.get("ablation") else ""
+        lines: list[_Row] = []
+        for row in rows:
+            lines.append(
+                ("all sites jointly" if row.site == "joint" else row.site, [value_of(row.trained), "", ""], "")
+            )
+            for value in row.controls:
+                gap = [gap_of(value.gap, row.trained), gap_bounds(value.gap_interval, row.trained)]
+                lines.append((f"  on {value.control}", [value_of(value.record), *gap], ""))
+        write.table(f"{metric_name(name)}{over}{better}", _plain("value", "gap", "95% interval"), lines)
+    _of_all(write, report)
+
+
+def _of_all(write: _Writer, report: StudyReport) -> None:
+    """What of the comparisons with the controls stands above."""
+    every = {(c.trained.name, str(c.trained.scope.get("ablation", ""))) for c in report.comparisons if c.controls}
+    shown = {(c.trained.name, str(c.trained.scope.get("ablation", ""))) for c in report.comparisons if _shown(c)}
+    n = sum(name in _SHOWN for name, _ in every & shown)
+    if n < len(every):
+        write.line(f"{n} of {len(every)} metrics that are compared with the controls are shown; the report has all.")
+
+
+def _shown(comparison: Comparison) -> bool:
+    return comparison.trained.scope.get("ablation") in (None, "mean")
+
+
+def _stability(write: _Writer, report: StudyReport) -> None:
+    if len(report.summary.seeds) < 2:
+        write.line()
+        write.line("Stability over seeds: not measured, the study has one seed.")
+        return
+    records = [
+        (label, dictionary.name, record)
+        for name, label in (("stability_shared", "cosine > 0.7"), ("stability_cosine", "mean cosine"))
+        for dictionary in report.dictionaries
+        for record in dictionary.metrics
+        if record.name == name
+    ]
+    if not records:
+        return
+    rows: list[_Row] = []
+    for label, site, record in records:
+        chance = record.details.get("chance")
+        known = value_of(record.model_copy(update={"value": float(chance)})) if isinstance(chance, int | float) else "–"
+        rows.append((site, [label, value_of(record), bounds_of(record), known], ""))
+    write.table("Stability over seeds", _plain("", "value", "95% interval", "by chance"), rows)
+
+
+def _plain(*columns: str) -> list[tuple[str, str]]:
+    return [(column, "") for column in columns]

@@ -1,0 +1,143 @@
+"""The latents a report shows: the most telling of each verdict, each with everything known about it."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from polyseme.activations.firings import Firings
+from polyseme.core.progress import Reporter
+from polyseme.core.records import STATUSES, Interval
+from polyseme.interpret.contexts import LatentReader
+from polyseme.interpret.logit_effects import logit_effects
+from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
+from polyseme.interpret.ranking import Candidate, Telling, most_telling
+from polyseme.interpret.records import LatentReport, Neighbour, TokenWeight
+from polyseme.interpret.tokens import TokenTexts
+from polyseme.studies.findings import Findings
+
+
+def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport, ...]:
+    """At most `shown` latents of each verdict over all sites, in the order of display."""
+    seed = findings.config.seeds[0]
+    candidates = [
+        Candidate(site, latent, verdict, _density(findings.real.readings.firings[site, seed], latent), n_documents)
+        for site, judged in findings.verdicts.items()
+        for latent, (verdict, n_documents) in enumerate(zip(judged.verdicts, judged.n_documents.tolist(), strict=True))
+        if n_documents > 0
+    ]
+    chosen = most_telling(candidates, findings.config.shown)
+    described: dict[tuple[str, int], LatentReport] = {}
+    progress = reporter.task("describe latents", sum(map(len, chosen.values())), "latents")
+    for site in findings.verdicts:
+        of_site = [t for status in STATUSES for t in chosen.get(status, ()) if t.candidate.site == site]
+        for report in _describe(findings, site, of_site):
+            described[site, report.latent] = report
+            progress.update(len(described))
+    return tuple(described[t.candidate.site, t.candidate.latent] for status in STATUSES for t in chosen.get(status, ()))
+
+
+def describe(findings: Findings, site: str, latent: int) -> LatentReport:
+    """One latent, whether it is among those shown or not."""
+    judged, firings = findings.verdicts[site], findings.real.readings.firings[site, findings.config.seeds[0]]
+    candidate = Candidate(
+        site, latent, judged.verdicts[latent], _density(firings, latent), int(judged.n_documents[latent])
+    )
+    return next(_describe(findings, site, [Telling(candidate, "")]))
+
+
+def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[LatentReport]:
+    if not chosen:
+        return
+    seed = findings.config.seeds[0]
+    real = findings.real
+    firings, dictionary = real.readings.firings[site, seed], real.trained.dictionaries[site, seed]
+    network = real.subject.network
+    texts = TokenTexts(network.tokenizer)
+    reader = LatentReader(firings, real.subject.tokens.heldout, texts)
+    latents = [t.candidate.latent for t in chosen]
+    write, read = dictionary.write_directions().float().cpu(), dictionary.read_directions().float().cpu()
+    logits = _logits(findings, write[latents], texts)
+    near, together = nearest_by_writing(write, latents), nearest_by_firing(firings, latents)
+    nearest = _nearest(findings, site, latents)
+    effects, shows_kl = findings.effects.get(site), findings.config.causal.statistic == "kl"
+    share, specific = findings.shares[site], findings.specificity.get(site)
+    for row, (telling, latent) in enumerate(zip(chosen, latents, strict=True)):
+        _, values = reader.firing(latent)
+        ce, kl = effects.at_tokens(latent) if effects else ({}, {})
+        yield LatentReport(
+            site=site,
+            latent=latent,
+            verdict=telling.candidate.verdict,
+            why=telling.why,
+            density=telling.candidate.density,
+            n_tokens=len(values),
+            n_documents=telling.candidate.n_documents,
+            mean_activation=float(values.mean()) if len(values) else math.nan,
+            max_activation=float(values.max()) if len(values) else math.nan,
+            token_share=float(share.value[latent]),
+            token_share_interval=_interval(float(share.low[latent]), float(share.high[latent])),
+            recurrence=float(specific.recurrence.value[latent]) if specific else math.nan,
+            read_norm=float(read[latent].norm()),
+            write_norm=float(write[latent].norm()),
+            read_write_cosine=float(torch.cosine_similarity(read[latent], write[latent], dim=0)),
+            nearest=nearest[latent],
+            neighbours=(*near[latent], *together[latent]),
+            histogram=reader.histogram(latent),
+            top_tokens=reader.top_tokens(latent),
+            n_listed=reader.n_listed(latent),
+            top_logits=logits[row][0],
+            bottom_logits=logits[row][1],
+            contexts=reader.contexts(latent, ce, kl if shows_kl else None),
+        )
+
+
+def _logits(
+    findings: Findings, write: torch.Tensor, texts: TokenTexts
+) -> list[tuple[tuple[TokenWeight, ...], tuple[TokenWeight, ...]]]:
+    network = findings.real.subject.network
+    unembedding = network.unembedding() if network.predicts_tokens else None
+    if unembedding is None or unembedding.shape[1] != write.shape[1]:
+        return [((), ())] * len(write)
+    return logit_effects(write, unembedding.cpu(), texts)
+
+
+def _nearest(findings: Findings, site: str, latents: list[int]) -> dict[int, tuple[Neighbour, ...]]:
+    """The best match of each latent in the other seed and in every control, by correlation over all held-out tokens.
+
+    The verdict rests on cross-fitted correlations, which are lower; these say which latent to look at.
+    """
+    seeds = findings.config.seeds
+    own = findings.real.readings.firings[site, seeds[0]]
+    others = {f"seed {seed}": findings.real.readings.firings[site, seed] for seed in seeds[1:2]}
+    others |= {f"control {name}": c.shared.firings[site, seeds[0]] for name, c in findings.controls.items()}
+    out: dict[int, tuple[Neighbour, ...]] = dict.fromkeys(latents, ())
+    for name, other in others.items():
+        correlations = _correlations(own, latents, other)
+        for latent, row in zip(latents, correlations, strict=True):
+            best = int(np.argmax(row))
+            if row[best] > 0:
+                out[latent] += (Neighbour(dictionary=name, latent=best, value=float(row[best])),)
+    return out
+
+
+def _correlations(own: Firings, latents: list[int], other: Firings) -> Float[np.ndarray, "latent n_latents"]:
+    """Pearson correlation of some latents with all of another dictionary's; 0 where either never varies."""
+    x, y, n = own.columns[:, latents], other.columns, own.n_tokens
+    mean_x, mean_y = x.sum(axis=0) / n, y.sum(axis=0) / n
+    covariance = (x.T @ y).toarray() / n - np.outer(mean_x, mean_y)
+    spread_x = np.sqrt(np.maximum(x.power(2).sum(axis=0) / n - mean_x**2, 0))
+    spread_y = np.sqrt(np.maximum(y.power(2).sum(axis=0) / n - mean_y**2, 0))
+    scale = np.outer(spread_x, spread_y)
+    return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+
+
+def _density(firings: Firings, latent: int) -> float:
+    indptr = firings.columns.indptr
+    return float(indptr[latent + 1] - indptr[latent]) / max(1, firings.n_tokens)
+
+
+def _interval(low: float, high: float) -> Interval | None:
+    return None if np.isnan(low) else Interval(low=low, high=high)

@@ -1,0 +1,1 @@
+"""The house judged by planted truth."""

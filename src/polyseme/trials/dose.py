@@ -1,0 +1,330 @@
+"""Dose and response: does the answer follow its cause where that is switched on by degrees?
+
+Knobs whose effect is known: the density of features, at which superposition ends; the angle by which aligned networks
+are turned; the mixing without which compressed computation computes nothing extra.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.core.config import Config, Name, Record
+from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.records import Interval
+from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.diagnosis import ANSWERS, Answer, DiagnosisConfig, diagnose
+from polyseme.store import Artifact, Store, save_json
+from polyseme.trials.diagnosis import CODE, N_SIBLINGS, ROWS
+from polyseme.zoo.compressed_computation.toy import CompressedComputationToy
+from polyseme.zoo.superposition.exact import boundary
+from polyseme.zoo.superposition.networks import ReluOutput, cause
+from polyseme.zoo.superposition.sweeps import phase
+from polyseme.zoo.superposition.toy import SuperpositionToy
+from polyseme.zoo.tools.checks import share_interval
+from polyseme.zoo.tools.figures import panels
+from polyseme.zoo.tools.source import source_hash
+from polyseme.zoo.tools.stack import OptimiserConfig
+from polyseme.zoo.tools.toy import TrainedToy
+
+Dosed = tuple[float, TrainedToy]
+Seeds = tuple[int, ...]
+_FAST = OptimiserConfig(steps=3_000, lr=5e-3)
+DENSITIES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.95)
+ANGLES = (0.0, 10.0, 15.0, 20.0, 30.0, 45.0)
+MIXINGS = (0.0, 0.02, 0.04, 0.08)
+
+
+@dataclass(frozen=True)
+class Dose:
+    """One knob.
+
+    Attributes:
+        title: of the panel.
+        axis: what is turned, with its unit.
+        networks: from seeds to networks, each with its dose.
+        follows: the answer that should follow the dose.
+        truth: what holds of a network where that answer is right, in words.
+        holds: whether it does, by the network's weights.
+        formula: the dose at which it should change, where there is one.
+        siblings: whether networks of other seeds and the same dose are given.
+    """
+
+    title: str
+    axis: str
+    networks: Callable[[Seeds, Reporter], list[Dosed]]
+    follows: Answer
+    truth: str
+    holds: Callable[[TrainedToy], bool]
+    formula: float | None = None
+    siblings: bool = False
+
+
+def _pairs(importance: float) -> Dose:
+    """Two features in one dimension: antipodal below a density, one left out (or both alike) above."""
+
+    def networks(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
+        toy = SuperpositionToy(
+            n_features=2,
+            n_hidden=1,
+            density=DENSITIES,
+            importance=(importance,),
+            seeds=seeds,
+            optimiser=_FAST,
+            batch=256,
+        )
+        return [(float(t.setting["density"]), t) for t in toy.train(reporter) if t.trained]
+
+    return Dose(
+        title=f"two features in one neuron, importance 1 and {importance:g}",
+        axis="density",
+        networks=networks,
+        follows="superposition",
+        truth="antipodal pair",
+        holds=lambda toy: phase(_directions(toy)[:, 0]) == "opposite",
+        formula=boundary(importance),
+        siblings=True,
+    )
+
+
+def _crowd(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
+    toy = SuperpositionToy(n_features=8, n_hidden=4, density=DENSITIES, seeds=seeds, optimiser=_FAST, batch=256)
+    return [(float(t.setting["density"]), t) for t in toy.train(reporter) if t.trained]
+
+
+def _turned(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
+    """Dense networks with a neuron for each feature they keep, turned by R(θ) = cos θ I + sin θ A.
+
+    A is a random orthogonal matrix with A² = −I, so that θ ↦ R(θ) is a geodesic along which every vector turns by
+    exactly θ; the transposed turn on the way out leaves every output as it was.
+    """
+    toy = SuperpositionToy(
+        n_features=8, n_hidden=4, density=(1.0,), importance=(0.7,), basis="aligned", seeds=seeds, optimiser=_FAST
+    )
+    upright = [t for t in toy.train(reporter) if t.trained and t.truth.cause == "aligned"]
+    return [(angle, turned(t, math.radians(angle))) for angle in ANGLES for t in upright]
+
+
+def turned(toy: TrainedToy, angle: float) -> TrainedToy:
+    """A network of the toy model with its hidden axes turned by an angle, in radians; its outputs stay as they are."""
+    model = toy.module
+    assert isinstance(model, ReluOutput)
+    R = math.cos(angle) * torch.eye(len(model.W)) + math.sin(angle) * _quarter_turn(len(model.W), toy.seed)
+    W = R @ model.W.detach()
+    truth = replace(toy.truth, directions=W.T.contiguous(), cause=cause(W.T))
+    return replace(toy, module=ReluOutput(W, model.b.detach()), truth=truth, setting={**toy.setting, "angle": angle})
+
+
+def _quarter_turn(d: int, seed: int) -> Float[Tensor, "d d"]:
+    """A random orthogonal matrix whose square is −I."""
+    assert d % 2 == 0
+    basis, R = torch.linalg.qr(torch.randn(d, d, generator=make_generator(seed, "dose", "turn"), dtype=torch.float64))
+    Q = basis * R.diagonal().sign()
+    J = torch.block_diag(*[torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)] * (d // 2))
+    return (Q @ J @ Q.T).float()
+
+
+def _mixed(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
+    toy = CompressedComputationToy(
+        n_features=20, n_hidden=10, mixing=MIXINGS, seeds=seeds, optimiser=OptimiserConfig(steps=2_000, lr=3e-3)
+    )
+    return [(float(t.setting["mixing"]), t) for t in toy.train(reporter) if t.trained]
+
+
+def _directions(toy: TrainedToy) -> Tensor:
+    assert toy.truth.directions is not None
+    return toy.truth.directions
+
+
+DOSES: dict[str, Dose] = {
+    "density": _pairs(1.0),
+    "density of an unequal pair": _pairs(0.5),
+    "density of a crowd": Dose(
+        title="eight features in four neurons",
+        axis="density",
+        networks=_crowd,
+        follows="superposition",
+        truth="features that share dimensions",
+        holds=lambda toy: toy.truth.cause == "superposition",
+        formula=boundary(1.0),
+    ),
+    "angle": Dose(
+        title="aligned networks, turned",
+        axis="angle, degrees",
+        networks=_turned,
+        follows="rotated",
+        truth="a feature with under .9 on one neuron",
+        holds=lambda toy: toy.truth.cause == "rotated",
+        formula=math.degrees(math.acos(math.sqrt(0.9))),
+    ),
+    "mixing": Dose(
+        title="compressed computation",
+        axis="mixing σ",
+        networks=_mixed,
+        follows="aligned",
+        truth="a feature for each neuron",
+        holds=lambda toy: toy.truth.cause == "aligned",
+    ),
+}
+"""Every knob by name, in the order they are drawn."""
+
+
+class DoseConfig(Config):
+    """Which knobs, and how many networks at each dose."""
+
+    doses: tuple[Name, ...] = Field(default=tuple(DOSES), max_length=1000)
+    """Knobs wanted, by name."""
+    n_seeds: int = Field(default=10, ge=2, le=1000)
+    """Networks a dose; those that did not train are left out, and counted."""
+    first_seed: int = Field(default=2_000, ge=0, le=2**62)
+    """The confusion matrix's seeds are all below this."""
+    diagnosis: DiagnosisConfig = DiagnosisConfig()
+    """Of every network; its seed is derived from this one's and the network's."""
+
+
+class Point(Record):
+    """The networks of one dose."""
+
+    dose: float
+    answers: tuple[Answer, ...]
+    reasons: tuple[str, ...]
+    holds: tuple[bool, ...]
+    """Of each network, whether the answer that should follow the dose is right."""
+
+    def share(self, answer: Answer) -> tuple[float, Interval]:
+        """Share of the networks with this answer, with its Wilson interval."""
+        return share_interval(self.answers.count(answer), len(self.answers))
+
+
+class Curve(Record):
+    """One knob's response."""
+
+    name: str
+    points: tuple[Point, ...]
+    n_seeds: int
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """Those given at any dose."""
+        return tuple(a for a in ANSWERS if any(a in point.answers for point in self.points))
+
+
+def dose_response(config: DoseConfig, reporter: Reporter | None = None, *, root: Path | None = None) -> list[Curve]:
+    """Diagnose every network of every dose.
+
+    Args:
+        config: which, and how many.
+        reporter: told of the progress.
+        root: a folder that keeps each curve as it is finished, so that the same code goes on from there after a kill.
+
+    Raises:
+        InputError: there is no dose of a name.
+    """
+    reporter = reporter or Silent()
+    for name in config.doses:
+        if name not in DOSES:
+            near = nearest_names(name, list(DOSES)) or list(DOSES)
+            raise InputError(f"there is no dose {name!r}", where="doses", fix=f"did you mean {', '.join(near)}?")
+    store = None if root is None else Store(root)
+    curves: list[Curve] = []
+    for name in config.doses:
+        if store is None:
+            curves.append(_curve(name, config, reporter))
+            continue
+
+        def make(folder: Path, name: str = name) -> None:
+            save_json(folder / "curve.json", _curve(name, config, reporter).model_dump(mode="json"))
+
+        identity = {"dose": name, **config.model_dump(mode="json", exclude={"doses"})}
+        code = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
+        curves.append(store.stage("dose", identity, code, make, _load_curve, reporter=reporter)[1])
+    return curves
+
+
+def _load_curve(artifact: Artifact) -> Curve:
+    return artifact.parsed("curve.json", Curve.model_validate)
+
+
+def _curve(name: str, config: DoseConfig, reporter: Reporter) -> Curve:
+    dose = DOSES[name]
+    dosed = dose.networks(tuple(range(config.first_seed, config.first_seed + config.n_seeds)), reporter)
+    progress, done = reporter.task(name, len(dosed), "networks"), 0
+    points: list[Point] = []
+    for level, group in groupby(dosed, key=lambda pair: pair[0]):
+        toys = [toy for _, toy in group]
+        answers: list[Answer] = []
+        reasons: list[str] = []
+        for i, toy in enumerate(toys):
+            others = (*toys[i + 1 :], *toys[:i]) if dose.siblings else ()
+            found = diagnose(
+                toy.network(),
+                toy.truth.site,
+                toy.draw(ROWS, make_generator(toy.seed, "dose", str(level))).inputs,
+                config.diagnosis.model_copy(
+                    update={"seed": derive_seed(config.diagnosis.seed, "dose", str(level), toy.seed)}
+                ),
+                siblings=[other.network() for other in islice(others, N_SIBLINGS)],
+            )
+            answers.append(found.answer)
+            reasons.append(found.reason)
+            done += 1
+            progress.update(done, note=f"{dose.axis} {level:g}: {found.answer}")
+        holds = tuple(dose.holds(toy) for toy in toys)
+        points.append(Point(dose=level, answers=tuple(answers), reasons=tuple(reasons), holds=holds))
+    return Curve(name=name, points=tuple(points), n_seeds=config.n_seeds)
+
+
+def as_markdown(curves: Sequence[Curve]) -> str:
+    """A table a knob: answers at each dose, beside the truth of the networks."""
+    lines: list[str] = []
+    for curve in curves:
+        dose = DOSES[curve.name]
+        formula = "" if dose.formula is None else f"; by the formula the change is at {dose.formula:.3g}"
+        lines += [f"**{dose.title[0].upper()}{dose.title[1:]}**{formula}.", ""]
+        lines += [f"| {dose.axis} | n | {dose.truth} | answers | {dose.follows} |", "|---|---|---|---|---|"]
+        for point in curve.points:
+            given = ", ".join(f"{a.replace('_', '-')} {n}" for a, n in Counter(point.answers).most_common())
+            share, interval = point.share(dose.follows)
+            right = f"{share:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
+            lines.append(f"| {point.dose:g} | {len(point.answers)} | {sum(point.holds)} | {given} | {right} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def dose_figure(curves: Sequence[Curve]) -> Any:
+    """The share of each answer over the dose, a panel a knob; dashed, the share of networks of which it is true."""
+    from matplotlib import colormaps
+
+    figure, panel = panels(len(curves), width=11, height=2.9, columns=min(3, len(curves)))
+    colours = {answer: colormaps["tab10"](i) for i, answer in enumerate(ANSWERS)}
+    drawn: dict[str, Any] = {}
+    for axes, curve in zip(panel, curves, strict=True):
+        dose, levels = DOSES[curve.name], [point.dose for point in curve.points]
+        for answer in curve.answers:
+            found = [point.share(answer) for point in curve.points]
+            shares = [share for share, _ in found]
+            colour = "0.6" if answer == "abstain" else colours[answer]
+            (line,) = axes.plot(levels, shares, color=colour, marker="o", ms=4, lw=1.5, clip_on=False, zorder=3)
+            axes.fill_between(
+                levels, [i.low for _, i in found], [i.high for _, i in found], color=colour, alpha=0.12, lw=0
+            )
+            drawn.setdefault(answer.replace("_", "-"), line)
+        true = [sum(point.holds) / max(1, len(point.holds)) for point in curve.points]
+        (line,) = axes.plot(levels, true, color="black", ls="--", lw=1, zorder=4)
+        drawn.setdefault("networks with what the panel names", line)
+        if dose.formula is not None:
+            drawn.setdefault("formula", axes.axvline(dose.formula, color="0.4", ls=":", lw=1.2))
+        axes.set(xlabel=dose.axis, ylabel="share of networks", ylim=(-0.03, 1.03))
+        axes.set_title(f"{dose.title}\ndashed: {dose.truth}")
+    names = sorted(drawn, key=lambda name: (name not in ANSWERS, name))
+    figure.legend([drawn[n] for n in names], names, loc="outside upper center", ncols=7, frameon=False, fontsize=8)
+    return figure

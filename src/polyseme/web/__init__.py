@@ -1,1 +1,0 @@
-"""Pages and reports made from what studies wrote."""

@@ -1,0 +1,306 @@
+"""Hedging: a dictionary with too few latents writes correlated features into the ones it has.
+
+One latent for two features, a parent and a child that is on only where its parent is. With P(parent) = p and
+P(child | parent) = q, the data are 0, f₀ and f₀ + f₁, and as the L1 penalty goes to 0 the decoder is
+
+    f₀ + q f₁                       where the latent is on or off, of one size whenever its parent is on
+    the first principal component   where the latent's activation is free
+
+the first because the best constant is the mean of what it stands for, E[x | parent] − E[x | no parent]; the second
+because an affine read-off reaches every point of a line, and the line nearest to three points is theirs. A child
+independent of the parent is left to the bias: b = q f₁, and the decoder is f₀.
+
+Chanin et al. 2025, Feature hedging.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
+from polyseme.dictionaries import ReLUConfig
+from polyseme.kernels.shield import shielded
+from polyseme.zoo.planted_sparse.data import Mixture
+from polyseme.zoo.tools.checks import Check, Experiment, check, mean_interval, not_measured
+from polyseme.zoo.tools.exact import (
+    ShortTraining,
+    bias,
+    components,
+    features_of,
+    fvu,
+    l1_coefficient,
+    planted,
+    rows_of,
+    train_on,
+    untrained,
+)
+from polyseme.zoo.tools.figures import panels
+from polyseme.zoo.tools.toy import TrainedToy
+
+PAPER = "Chanin et al. 2025, Feature hedging, arXiv 2505.11756"
+ALGEBRA = "E[x | on] − E[x | off]"
+PCA = "first eigenvector of the covariance"
+
+
+class HedgingToy(Config):
+    """A parent and a child in one latent."""
+
+    title: ClassVar[str] = "hedging: one latent for two features"
+    paper: ClassVar[str] = PAPER
+
+    d: Annotated[Width, Field(ge=2)] = 50
+    p: float = Field(default=0.25, gt=0, lt=1)
+    """How often the parent is on."""
+    q: float = Field(default=0.2, gt=0, lt=1)
+    """How often the child is on where its parent is; in the independent variant, how often it is on."""
+    penalty: float = Field(default=1e-3, gt=0, le=1e6)
+    """Of the L1 norm, in the data's own units, for the statement about its limit 0."""
+    seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
+    training: ShortTraining = ShortTraining()
+
+    experiments: ClassVar[tuple[Experiment, ...]]
+    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
+
+    @shielded
+    def build(self) -> Mixture:
+        """A mixture of the right size."""
+        return Mixture(torch.zeros(2, self.d))
+
+    @shielded
+    def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
+        """The mixture of each seed."""
+        return [self.instance(seed) for seed in self.seeds]
+
+    def instance(self, seed: int, *, independent: bool = False) -> TrainedToy:
+        """The data of one seed.
+
+        Args:
+            seed: of the directions.
+            independent: the child is on with or without its parent.
+        """
+
+        def draw(n: int, generator: torch.Generator) -> Float[Tensor, "row feature"]:
+            on = torch.rand(n, 2, generator=generator) < torch.tensor([self.p, self.q])
+            if not independent:
+                on[:, 1] &= on[:, 0]
+            return on.float()
+
+        return planted(2, self.d, seed, draw, {"p": self.p, "q": self.q, "independent": int(independent)})
+
+
+def points(config: HedgingToy, *, independent: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Every value of (parent, child) that occurs, `[point, 2]`, and its probability."""
+    p, q = config.p, config.q
+    both, parent, child = p * q, p * (1 - q), (1 - p) * q if independent else 0.0
+    table = [((0, 0), 1 - both - parent - child), ((1, 0), parent), ((1, 1), both), ((0, 1), child)]
+    kept = [(values, share) for values, share in table if share > 0]
+    return np.array([values for values, _ in kept], dtype=float), np.array([share for _, share in kept])
+
+
+def best_on_off(x: Float[np.ndarray, "point 2"], share: Float[np.ndarray, " point"]) -> Float[np.ndarray, " 2"]:
+    """The unit decoder of the on-or-off latent of the least squared error, over every set of points it may be on for.
+
+    Its loss is the variance inside the two sets; of two complementary sets, the one that leaves 0 out.
+    """
+    least, decoder = math.inf, np.zeros(x.shape[1])
+    for code in itertools.product((False, True), repeat=len(x) - 1):
+        on = np.array([False, *code])
+        if not on.any():
+            continue
+        centres = [share[s] @ x[s] / share[s].sum() for s in (on, ~on)]
+        loss = sum(float(share[s] @ ((x[s] - c) ** 2).sum(1)) for s, c in zip((on, ~on), centres, strict=True))
+        if loss < least - 1e-15:
+            least, decoder = loss, centres[0] - centres[1]
+    return decoder / np.linalg.norm(decoder)
+
+
+def principal(
+    x: Float[np.ndarray, "point 2"], share: Float[np.ndarray, " point"]
+) -> tuple[Float[np.ndarray, " 2"], float]:
+    """The unit first principal component, turned to the parent's side, and the share of variance it leaves."""
+    centred = x - share @ x
+    values, vectors = np.linalg.eigh((centred * share[:, None]).T @ centred)
+    return vectors[:, -1] * np.sign(vectors[0, -1]), float(values[:-1].sum() / values.sum())
+
+
+@dataclass(frozen=True)
+class OneLatent:
+    """A trained ReLU latent.
+
+    Attributes:
+        cosines: of its decoder with parent and child.
+        bias: the decoder's bias along parent and child.
+        fvu: on its training vectors.
+    """
+
+    cosines: Float[Tensor, " 2"]
+    bias: Float[Tensor, " 2"]
+    fvu: float
+
+
+def trained(config: HedgingToy, reporter: Reporter, *, independent: bool = False) -> list[OneLatent]:
+    """A latent for each seed.
+
+    It starts on the parent's side: one that starts opposite may stand for the parent's absence, by the same line.
+    """
+    out: list[OneLatent] = []
+    for seed in config.seeds:
+        toy = config.instance(seed, independent=independent)
+        F = features_of(toy)
+        coefficient = l1_coefficient(config.penalty, rows_of(toy, config.training.rows))
+        latent = ReLUConfig(n_latents=1, coefficient=coefficient).build(config.d, seed=derive_seed(seed, "hedging"))
+        side = torch.sign(latent.write_directions() @ F[0])
+        for name in ("W_dec", "W_enc"):
+            latent.parameters()[name].mul_(side)
+        x = train_on(toy, {"latent": latent}, config.training, reporter)
+        out.append(OneLatent(components(latent.write_directions(), F)[0], F @ bias(latent), fvu(latent, x)))
+    return out
+
+
+def on_off(config: HedgingToy, reporter: Reporter) -> Sequence[Check]:
+    """A latent that is on or off: f₀ + q f₁, over every code there is and by least squares on drawn rows."""
+    norm = math.hypot(1, config.q)
+    wanted = {"parent": 1 / norm, "child": config.q / norm}
+    best = best_on_off(*points(config))
+    fitted: list[Tensor] = []
+    for toy in config.train(reporter):
+        x = rows_of(toy, config.training.rows).double()
+        parent = (x @ features_of(toy)[0].double() > 0.5).double()
+        design = torch.stack([parent, torch.ones_like(parent)], 1)
+        # Not the default driver, gelsy: torch gives it pivots that were never set (pytorch issue 71222).
+        best_rows = torch.linalg.lstsq(design, x, driver="gelsd").solution
+        fitted.append(components(best_rows[:1], features_of(toy).double())[0])
+    lines: list[Check] = []
+    for i, (name, cosine) in enumerate(wanted.items()):
+        lines.append(
+            check(
+                f"on-or-off latent: cosine with the {name}, best of every code",
+                float(best[i]),
+                reference=f"{cosine:.4f} (± 1e-9)",
+                source="derived",
+                paper=ALGEBRA,
+                at_least=cosine - 1e-9,
+                at_most=cosine + 1e-9,
+                n=2 ** (len(points(config)[0]) - 1) - 1,
+                n_unit="codes",
+            )
+        )
+        value, interval = mean_interval(torch.stack(fitted)[:, i].numpy())
+        lines.append(
+            check(
+                f"on-or-off latent: cosine with the {name}, least squares on drawn rows",
+                value,
+                reference=f"{cosine:.3f} (± 0.01)",
+                source="derived",
+                paper=ALGEBRA,
+                at_least=cosine - 0.01,
+                at_most=cosine + 0.01,
+                interval=interval,
+                n=len(fitted),
+                n_unit="data sets",
+            )
+        )
+    return lines
+
+
+def free(config: HedgingToy, reporter: Reporter) -> Sequence[Check]:
+    """A trained ReLU latent, whose activation is free: the first principal component, not f₀ + q f₁."""
+    wanted, left = principal(*points(config))
+    found = trained(config, reporter)
+    cosines = torch.stack([of.cosines for of in found]).numpy()
+    why = untrained([of.fvu for of in found], left + 0.02)
+    on_off_child = config.q / math.hypot(1, config.q)
+    lines: list[Check] = []
+    for i, name in enumerate(("parent", "child")):
+        label, reference = f"trained ReLU latent: cosine with the {name}", f"{wanted[i]:.3f} (± 0.01)"
+        if why:
+            lines.append(not_measured(label, reference=reference, source="derived", paper=PCA, why=why))
+            continue
+        value, interval = mean_interval(cosines[:, i])
+        lines.append(
+            check(
+                label,
+                value,
+                reference=reference,
+                source="derived",
+                paper=PCA,
+                at_least=float(wanted[i]) - 0.01,
+                at_most=float(wanted[i]) + 0.01,
+                interval=interval,
+                n=len(found),
+                n_unit="dictionaries",
+                note=f"an on-or-off latent has {on_off_child:.3f} of the child: not what is trained" if i else "",
+            )
+        )
+    return lines
+
+
+def independent(config: HedgingToy, reporter: Reporter) -> Sequence[Check]:
+    """A child without a parent goes to the bias, and the decoder is the parent's."""
+    wanted = {
+        "bias along the child": (config.q, 0.02),
+        "cosine with the parent": (1.0, 0.01),
+        "cosine with the child": (0.0, 0.02),
+    }
+    p, q = config.p, config.q
+    variances = p * (1 - p), q * (1 - q)
+    why = "" if variances[0] > variances[1] else "the child varies more than the parent: one latent is the child's"
+    found = [] if why else trained(config, reporter, independent=True)
+    why = why or untrained([of.fvu for of in found], variances[1] / sum(variances) + 0.02)
+    lines: list[Check] = []
+    for i, (name, (value, margin)) in enumerate(wanted.items()):
+        label, reference = f"independent child, trained ReLU latent: {name}", f"{value:g} (± {margin:g})"
+        shared: dict[str, Any] = {"reference": reference, "source": "derived" if i else "published", "paper": PAPER}
+        if why:
+            lines.append(not_measured(label, why=why, **shared))
+            continue
+        measured = np.array([(of.bias[1], *of.cosines)[i] for of in found], dtype=np.float64)
+        mean, interval = mean_interval(measured)
+        bounds = {"at_least": value - margin, "at_most": value + margin, "interval": interval}
+        lines.append(check(label, mean, n=len(found), n_unit="dictionaries", **bounds, **shared))
+    return lines
+
+
+def decoders(config: HedgingToy, reporter: Reporter) -> Any:
+    """The decoder's share of the child over P(child | parent), derived and trained, and what is written at this q."""
+    figure, (left, right) = panels(2, width=11, height=4)
+    grid = np.linspace(0.01, 0.9, 60)
+    at = [config.model_copy(update={"q": float(q)}) for q in grid]
+    left.plot(grid, grid / np.hypot(1, grid), label="on or off: f0 + q f1")
+    left.plot(grid, [principal(*points(of))[0][1] for of in at], label="free: first principal component")
+    for i, q in enumerate(sorted({0.1, 0.4, 0.6, config.q})):
+        found = trained(config.model_copy(update={"q": q}), reporter)
+        dots = [float(of.cosines[1]) for of in found]
+        left.plot([q] * len(dots), dots, "k.", label=None if i else f"trained ReLU latents, L1 {config.penalty:g}")
+    left.set(xlabel="q = P(child | parent)", ylabel="cosine of the decoder with the child", ylim=(0, 1))
+    left.set_title("One latent, the child under its parent")
+    left.legend(frameon=False)
+    for offset, (name, alone) in enumerate({"under its parent": False, "independent": True}.items()):
+        found = trained(config, reporter, independent=alone)
+        mean = torch.stack([torch.cat([of.cosines, of.bias]) for of in found]).mean(0).tolist()
+        bars = right.bar(np.arange(4) + 0.4 * offset - 0.2, mean, 0.38, label=f"child {name}")
+        right.bar_label(bars, fmt="%.2f", fontsize=8)
+    labels = ("decoder\n· parent", "decoder\n· child", "bias\n· parent", "bias\n· child")
+    right.set_xticks(range(4), labels)
+    right.set(ylabel="cosine (decoder), component (bias)", title=f"Decoder and bias at q = {config.q:g}, trained")
+    right.axhline(0, color="0.3", lw=0.8)
+    right.legend(frameon=False)
+    return figure
+
+
+HedgingToy.experiments = (
+    Experiment("on_off", "fast", "a latent of one size: decoder ∝ f₀ + q f₁", on_off),
+    Experiment("free", "fast", "a trained ReLU latent: the first principal component", free),
+    Experiment("independent", "fast", "an independent child goes to the bias", independent),
+)
+HedgingToy.figures = {"decoders": decoders}

@@ -1,0 +1,275 @@
+"""Incidental polysemanticity: with room for every feature, two share a neuron because both began closest to it.
+
+y = ReLU(WWᵀx) on the basis vectors e_1 … e_n, with m ≥ n neurons and W ~ N(0, 1/m); loss
+Σ_i ‖e_i − y(e_i)‖² + λ‖W‖₁. The penalty leaves each feature one neuron. Of the n(n − 1)/2 pairs of features 1/m begin
+at the same neuron; those of one sign push each other apart, those of opposite signs stay, as ReLU hides each from the
+other: n(n − 1)/4m of them. Lecomte et al. 2023.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from polyseme.core.config import Config, Seeds, Strength, Width
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
+from polyseme.core.site import Site
+from polyseme.kernels.shield import shielded
+from polyseme.zoo.tools.checks import Check, Experiment, Source, check, mean_interval, not_measured
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+
+PAPER = "Lecomte et al. 2023, Incidental Polysemanticity"
+SITE = Site(path="hidden")
+PRESENT = 0.5
+"""A neuron answers to a feature where |W| is above this: at the end of the training weights are near 0 or near ±1."""
+SETTLED = 0.9
+"""Share of its features on one neuron each that a network has to exceed, to be counted."""
+
+
+class TiedAutoencoder(nn.Module):
+    """y = ReLU(WWᵀx); `hidden` is Wᵀx.
+
+    Args:
+        W: `[feature, neuron]`.
+    """
+
+    def __init__(self, W: Float[Tensor, "feature neuron"]):
+        super().__init__()
+        self.W = nn.Parameter(W.clone())
+        self.hidden = nn.Identity()
+
+    def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
+        return torch.relu(self.hidden(x @ self.W) @ self.W.T)
+
+
+class IncidentalToy(Config):
+    """Networks of several seeds."""
+
+    title: ClassVar[str] = "incidental polysemanticity"
+    paper: ClassVar[str] = PAPER
+
+    n_features: Width = 32
+    n_neurons: Width = 128
+    l1: Strength = 1e-3
+    """λ, on the sum of all |W|: the mean activation of the basis vectors."""
+    seeds: Seeds = tuple(range(40))
+    optimiser: OptimiserConfig = OptimiserConfig(steps=7_500)
+
+    @model_validator(mode="after")
+    def _enough_room(self) -> "IncidentalToy":
+        if self.n_neurons < self.n_features:
+            raise ValueError(
+                f"{self.n_neurons} neurons for {self.n_features} features: with less than one neuron a feature,"
+                " sharing is no accident; give at least as many neurons as features"
+            )
+        return self
+
+    @shielded
+    def build(self) -> TiedAutoencoder:
+        """An untrained network."""
+        return TiedAutoencoder(torch.zeros(self.n_features, self.n_neurons))
+
+    @shielded
+    def train(self, reporter: Reporter) -> list[TrainedToy]:
+        """Every seed, as one stack."""
+        W, losses = train(self, reporter)
+        names = tuple(f"x{i}" for i in range(self.n_features))
+        return [
+            TrainedToy(
+                module=TiedAutoencoder(weights),
+                truth=Truth(
+                    site=SITE,
+                    features=names,
+                    directions=weights,
+                    cause="incidental" if int(polysemantic(weights)) else "aligned",
+                ),
+                draw=self._draw,
+                seed=seed,
+                setting={},
+                loss=loss,
+                ceiling=self.ceiling,
+            )
+            for seed, weights, loss in zip(self.seeds, W, losses.tolist(), strict=True)
+        ]
+
+    @property
+    def ceiling(self) -> float:
+        """Half of what leaving out every feature costs; one feature a neuron costs about λ each."""
+        return self.n_features / 2
+
+    experiments: ClassVar[tuple[Experiment, ...]]
+    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
+
+    def _draw(self, n: int, generator: torch.Generator) -> Sample:
+        which = torch.randint(self.n_features, (n,), generator=generator)
+        x = torch.nn.functional.one_hot(which, self.n_features).float()
+        return Sample(inputs=x, features=x)
+
+
+class _Loss(torch.autograd.Function):
+    """Σ (ReLU(WWᵀ) − I)² + λ‖W‖₁. With R = ReLU(WWᵀ) − I, symmetric and 0 in its gradient where ReLU is shut, the
+    gradient is 4 R W + λ sign W: two products of a step, where autograd, blind to the symmetry, takes three."""
+
+    @staticmethod
+    def forward(ctx: Any, W: Tensor, l1: float) -> Tensor:
+        left = torch.relu_(W @ W.mT)
+        on = left > 0
+        left.diagonal(dim1=-2, dim2=-1).sub_(1)
+        loss = left.square().sum((-1, -2)) + l1 * W.abs().sum((-1, -2))
+        ctx.save_for_backward(W, left.mul_(on))
+        ctx.l1 = l1
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        W, left = ctx.saved_tensors
+        return torch.baddbmm(W.sign(), left, W, beta=ctx.l1, alpha=4).mul_(grad_outputs[0][:, None, None]), None
+
+
+def loss_of(W: Float[Tensor, "instance feature neuron"], l1: float) -> Float[Tensor, " instance"]:
+    """The loss of every network, with its gradient to W alone."""
+    apply: Any = _Loss.apply
+    return apply(W, l1)
+
+
+@shielded
+def train(
+    config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None
+) -> tuple[Float[Tensor, "instance feature neuron"], Float[Tensor, " instance"]]:
+    """Train every seed at once; W and the final loss of each. A training that was killed goes on from `checkpoints`."""
+    seeds = [derive_seed(seed, "incidental") for seed in config.seeds]
+    W = Draws(seeds, "initial").normal(config.n_features, config.n_neurons) / math.sqrt(config.n_neurons)
+    history = train_stack(
+        {"W": W},
+        lambda _: loss_of(W, config.l1),
+        config.optimiser,
+        reporter=reporter,
+        name=f"{config.n_neurons} neurons",
+        checkpoints=checkpoints,
+    )
+    return W, history.final
+
+
+def polysemantic(W: Float[Tensor, "*batch feature neuron"]) -> Float[Tensor, " *batch"]:
+    """How many neurons answer to more than one feature."""
+    return ((W.abs() > PRESENT).sum(-2) > 1).sum(-1).to(W.dtype)
+
+
+def settled(W: Float[Tensor, "*batch feature neuron"]) -> Float[Tensor, " *batch"]:
+    """Share of the features that have come down to one neuron."""
+    return ((W.abs() > PRESENT).sum(-1) == 1).to(W.dtype).mean(-1)
+
+
+def expected(n_features: int, n_neurons: int) -> float:
+    """n(n − 1)/4m: how many pairs of features fall on one neuron with opposite signs."""
+    return n_features * (n_features - 1) / (4 * n_neurons)
+
+
+def occupied(n_features: int, n_neurons: int) -> float:
+    """m (1 − 2 (1 − 1/2m)ⁿ + (1 − 1/m)ⁿ): neurons with features of both signs, where each falls on one at random.
+
+    Two features of one sign cannot stay on a neuron, so a neuron holds one of each at most, and more pairs than one on
+    it are one polysemantic neuron. The formula of the paper is the leading term.
+    """
+    n, m = n_features, n_neurons
+    return m * (1 - 2 * (1 - 1 / (2 * m)) ** n + (1 - 1 / m) ** n)
+
+
+def count(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
+    """How many neurons are polysemantic, beside n(n − 1)/4m."""
+    return _counted(config, reporter)
+
+
+def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
+    """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and goes on where there is room to spare."""
+    lines: list[Check] = []
+    for factor in (1, 2, 4, 8, 16):
+        size = config.model_copy(update={"n_neurons": factor * config.n_features})
+        lines += _counted(size, reporter, checkpoints and checkpoints / str(size.n_neurons))
+    return lines
+
+
+def published(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
+    """The sizes of the paper: n = 256, m = 256 to 4096."""
+    return room(config.model_copy(update={"n_features": 256}), reporter, checkpoints)
+
+
+def _counted(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
+    n, m = config.n_features, config.n_neurons
+    references: tuple[tuple[str, float, Source], ...] = (
+        ("n(n − 1)/4m", expected(n, m), "published"),
+        ("m(1 − 2(1 − 1/2m)ⁿ + (1 − 1/m)ⁿ), neurons and not pairs", occupied(n, m), "derived"),
+    )
+    W, losses = train(config, reporter, checkpoints)
+    ok = (losses <= config.ceiling) & (settled(W) > SETTLED)
+    why = ""
+    if len(config.seeds) < 30:
+        why = f"{len(config.seeds)} networks: at least 30 are needed"
+    elif not bool(ok.all()):
+        why = f"{int((~ok).sum())} of {len(ok)} networks did not come down to one neuron a feature"
+    counts = polysemantic(W).double().numpy()
+    mean, interval = mean_interval(counts)
+    error = float(counts.std(ddof=1)) / math.sqrt(len(counts)) if len(counts) > 1 else math.nan
+    lines: list[Check] = []
+    for formula, wanted, source in references:
+        name = f"polysemantic neurons at n = {n}, m = {m}, against {'pairs' if source == 'published' else 'neurons'}"
+        reference = f"{formula} = {wanted:.3g} (± 2 s.e.)"
+        if why:
+            lines.append(not_measured(name, reference=reference, source=source, paper=PAPER, why=why))
+            continue
+        lines.append(
+            check(
+                name,
+                mean,
+                reference=reference,
+                source=source,
+                paper=PAPER,
+                at_least=wanted - 2 * error,
+                at_most=wanted + 2 * error,
+                interval=interval,
+                n=len(counts),
+                note=f"standard error {error:.3f}",
+            )
+        )
+    return lines
+
+
+def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
+    """Polysemantic neurons against m, beside n(n − 1)/4m; hollow where networks did not come down to their neurons."""
+    from polyseme.zoo.tools.figures import panels
+
+    n = config.n_features
+    sizes = [factor * n for factor in (1, 2, 4, 8, 16)]
+    trained = [train(config.model_copy(update={"n_neurons": m}), reporter)[0] for m in sizes]
+    figure, (ax,) = panels(1, width=5.5, height=4)
+    ax.plot(sizes, [expected(n, m) for m in sizes], color="0.6", label="n(n − 1)/4m")
+    ax.plot(sizes, [occupied(n, m) for m in sizes], "--", color="0.6", label="neurons, not pairs")
+    for m, W in zip(sizes, trained, strict=True):
+        counts, fill = polysemantic(W), "full" if bool((settled(W) > SETTLED).all()) else "none"
+        error = 2 * float(counts.std()) / math.sqrt(len(counts))
+        ax.errorbar(m, float(counts.mean()), yerr=error, fmt="o", color="tab:blue", capsize=3, fillstyle=fill)
+    ax.errorbar([], [], yerr=[], fmt="o", color="tab:blue", capsize=3, label="trained (± 2 s.e.)")
+    ax.plot([], [], "o", color="tab:blue", fillstyle="none", label="the same, some features not down to one neuron")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xticks(sizes, [str(m) for m in sizes])
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="neurons m", ylabel="polysemantic neurons")
+    ax.set_title(f"n = {n} features, {len(config.seeds)} networks a point")
+    ax.legend(frameon=False)
+    return figure
+
+
+IncidentalToy.experiments = (
+    Experiment("count", "fast", "polysemantic neurons beside n(n − 1)/4m", count),
+    Experiment("room", "slow", "the same from n to 16n neurons", room),
+    Experiment("published", "long", "the same at the paper's sizes", published, resumable=True),
+)
+IncidentalToy.figures = {"count": count_figure}

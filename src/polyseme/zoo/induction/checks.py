@@ -1,0 +1,314 @@
+"""What a network of the induction task is held against, and its attention drawn."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter
+from polyseme.heads import (
+    HeadScoresConfig,
+    attention_patterns,
+    head_scores,
+    prefix_matching,
+    previous_token,
+    repeated_sequences,
+)
+from polyseme.networks import Network, load_network, zero_ablate
+from polyseme.zoo.tools.checks import Check, Experiment, Source, check, mean_interval, not_measured
+from polyseme.zoo.tools.stack import Draws
+
+if TYPE_CHECKING:
+    from polyseme.zoo.induction.toy import InductionToy, Run
+
+PAPER = "Olsson et al. 2022; task of Bushnaq et al. 2025"
+GENERAL = "Olsson et al. 2022, In-context Learning and Induction Heads"
+N_TEST = 1_000
+"""Sequences a trained network is measured on."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What is measured on each network of two layers.
+
+    Attributes:
+        key: of `measures`, or of `general_measures`.
+        name: in words.
+        reference: least value that passes.
+        why: it is not met where it is not, with one special S or with every token; or nothing.
+    """
+
+    key: str
+    name: str
+    reference: float
+    source: Source = "proposed"
+    why: str = ""
+
+
+_TWO_LAYERS = (
+    _Line("accuracy", "accuracy on the last token, two layers", 0.99),
+    _Line("matching", "attention of layer 1 from the last S to what followed the first", 0.8),
+    _Line(
+        "after S",
+        "attention of layer 0 from M to the S before it",
+        0.8,
+        why="every token after S attends to it, those near it more: layer 1 picks the one that took most",
+    ),
+    _Line(
+        "previous",
+        "previous-token score of layer 0, over all positions",
+        0.8,
+        why=(
+            "places t and u meet in one term of the score, p_t · p_u, largest at u = t: no head of this network can "
+            "attend to t − 1 wherever t is"
+        ),
+    ),
+    _Line(
+        "prefix",
+        "prefix-matching score of layer 1, on repeated random sequences",
+        0.8,
+        why="with one special S layer 1 learns to match S, and not tokens in general",
+    ),
+    _Line("drop", "share of layer 1's matching lost without the head of layer 0", 0.5),
+)
+
+
+_GENERAL = (
+    _Line("accuracy", "accuracy on what the period decides, two layers", 0.99),
+    _Line("prefix", "prefix-matching score of layer 1, on repeated random sequences", 0.8),
+    _Line(
+        "previous",
+        "previous-token score of layer 0, over all positions of the same",
+        0.8,
+        why="layer 1 reads the first occurrence alone: nothing depends on what layer 0 does after the longest period",
+    ),
+    _Line("first", "previous-token score of layer 0, over the positions that prefix matching is to attend to", 0.8),
+    _Line("drop", "share of the prefix-matching score lost without the head of layer 0", 0.5),
+)
+
+
+@torch.no_grad()
+def measures(config: "InductionToy", network: Network, seed: int) -> dict[str, float]:
+    """Accuracy and head scores of one network of two layers.
+
+    Args:
+        config: of the toy.
+        network: of it.
+        seed: of the sequences.
+    """
+    tokens, first = (x[0] for x in config.sequences(Draws([seed], "test"), N_TEST))
+    intact = attention_patterns(network, tokens)[:, :, 0]
+    ablated = attention_patterns(network, tokens, edits={"layers.0": zero_ablate()})[:, :, 0]
+    matching = float(between(intact[1], torch.full_like(first, config.length - 1), first + 1).mean())
+    without = float(between(ablated[1], torch.full_like(first, config.length - 1), first + 1).mean())
+    scores = {(s.name, s.scope["layer"]): s.value for s in head_scores(network, repeated(config))}
+    return {
+        "accuracy": accuracy(network, tokens, first),
+        "matching": matching,
+        "after S": float(between(intact[0], first + 1, first).mean()),
+        "previous": float(previous_token(intact[0]).mean()),
+        "prefix": scores["prefix_matching", 1],
+        "drop": 1 - without / matching,
+    }
+
+
+def repeated(config: "InductionToy") -> HeadScoresConfig:
+    """Random ordinary tokens, alike or not, and the same again, within the toy's length: what heads are scored on."""
+    return HeadScoresConfig(length=(config.length - 1) // 2, bos=0, vocabulary=(1, config.vocabulary + 1))
+
+
+@torch.no_grad()
+def general_measures(config: "InductionToy", network: Network, seed: int) -> dict[str, float]:
+    """Accuracy and head scores of one network of two layers that was trained on sequences that recur.
+
+    Args:
+        config: of the toy.
+        network: of it.
+        seed: of the sequences.
+    """
+    from polyseme.zoo.induction.toy import UNKNOWN, asked
+
+    tokens, period = (x[0] for x in config.sequences(Draws([seed], "test"), N_TEST))
+    wanted = asked(config, tokens, period)
+    right = network.run(tokens).logits[:, :-1].argmax(-1) == wanted
+    on = repeated(config)
+    scores = {(s.name, s.scope["layer"]): s.value for s in head_scores(network, on)}
+    again = repeated_sequences(on, config.n_tokens)
+    first = attention_patterns(network, again)[0, :, 0, : on.length + 2, : on.length + 2]
+    ablated = attention_patterns(network, again, edits={"layers.0": zero_ablate()})
+    without = float(prefix_matching(ablated[1], on.length).mean())
+    return {
+        "accuracy": float(right.sum() / (wanted != UNKNOWN).sum()),
+        "prefix": scores["prefix_matching", 1],
+        "previous": scores["previous_token", 0],
+        "first": float(previous_token(first).mean()),
+        "drop": 1 - without / scores["prefix_matching", 1],
+    }
+
+
+def between(
+    pattern: Float[Tensor, "row query key"], query: Int[Tensor, " row"], key: Int[Tensor, " row"]
+) -> Float[Tensor, " row"]:
+    """Each row's attention from one place to another."""
+    return pattern[torch.arange(len(pattern)), query, key]
+
+
+def accuracy(network: Network, tokens: Int[Tensor, "row position"], first: Int[Tensor, " row"]) -> float:
+    """Share of sequences whose last S is followed by M."""
+    from polyseme.zoo.induction.toy import answers
+
+    return float((network.run(tokens).logits[:, -1].argmax(-1) == answers(tokens, first)).float().mean())
+
+
+def two_layers(config: "InductionToy", reporter: Reporter) -> list[Check]:
+    """A previous-token head, a head that matches by it, and the task solved."""
+    from polyseme.zoo.induction.toy import train
+
+    run = train(config.model_copy(update={"n_layers": 2}), reporter)
+    if config.trigger == "every":
+        shortest, longest = config.periods
+        about = f"periods of {shortest} to {longest}, d = {config.d_model}"
+        return _held_against(_GENERAL, run, general_measures, GENERAL, about)
+    return _held_against(_TWO_LAYERS, run, measures, PAPER, "loss on the last token alone")
+
+
+def general(config: "InductionToy", reporter: Reporter) -> list[Check]:
+    """Heads that match any token: positions before the maps, and sequences that recur with a period of their own.
+
+    With one period for all sequences a head could attend to a fixed distance, and one layer would do.
+
+    Raises:
+        InputError: fewer ordinary tokens than the longest period has.
+    """
+    config = _general(config)
+    return [*two_layers(config, reporter), *one_layer(config, reporter)]
+
+
+def _general(config: "InductionToy") -> "InductionToy":
+    config = config.model_copy(update={"trigger": "every", "places": "before", **dict(config.general)})
+    longest = config.periods[1]
+    if config.vocabulary < longest:
+        raise InputError(
+            f"{config.vocabulary} ordinary tokens do not fill a period of {longest} different ones",
+            where="vocabulary",
+            fix=f"at least {longest}, or sequences of at most {2 * config.vocabulary + 2} tokens",
+        )
+    return config
+
+
+def _held_against(
+    lines: Sequence[_Line],
+    run: "Run",
+    measure: Callable[["InductionToy", Network, int], dict[str, float]],
+    paper: str,
+    about: str,
+) -> list[Check]:
+    """Each line as a check over the networks of two layers that learned."""
+    config = run.config
+    learned = [i for i in range(len(config.seeds)) if float(run.loss[-1, i]) <= config.ceiling]
+    count = f"{len(learned)} of {len(config.seeds)} networks below a loss of {config.ceiling:.2f} nats"
+    about = f"{count} after {config.optimiser.steps} steps of {config.batch} sequences, {about}"
+    if not learned:
+        return [
+            not_measured(line.name, reference=f"≥ {line.reference:g}", source=line.source, paper=paper, why=about)
+            for line in lines
+        ]
+    example = torch.zeros(1, config.length, dtype=torch.long)
+    found = [measure(config, load_network(run.modules[i], example_inputs=example), i) for i in learned]
+    checks: list[Check] = []
+    for line in lines:
+        values = np.array([one[line.key] for one in found])
+        mean, interval = mean_interval(values)
+        each = ", ".join(f"{v:.3g}" for v in values)
+        why = f"{line.why}; " if line.why and config.trigger != "any" else ""
+        checks.append(
+            check(
+                line.name,
+                mean,
+                reference=f"≥ {line.reference:g}",
+                source=line.source,
+                paper=paper,
+                at_least=line.reference,
+                interval=interval,
+                n=len(values),
+                note=f"{why}each: {each}; {about}",
+            )
+        )
+    return checks
+
+
+def one_layer(config: "InductionToy", reporter: Reporter) -> list[Check]:
+    """The control: the same training with one layer."""
+    from polyseme.zoo.induction.toy import train
+
+    run = train(config.model_copy(update={"n_layers": 1}), reporter)
+    final = run.accuracy[-1].double().numpy()
+    mean, interval = mean_interval(final)
+    diverged = bool(torch.isnan(run.loss[-1]).any())
+    every = config.trigger == "every"
+    return [
+        check(
+            f"accuracy on {'what the period decides' if every else 'the last token'}, one layer",
+            math.nan if diverged else mean,
+            reference="< .5: it fails",
+            source="proposed",
+            paper=GENERAL if every else PAPER,
+            at_most=0.5,
+            interval=interval,
+            n=len(final),
+            note=f"after {config.optimiser.steps} steps; loss {float(run.loss[-1].mean()):.3g} nats",
+        )
+    ]
+
+
+def draw_attention(config: "InductionToy", reporter: Reporter) -> Any:
+    """Both heads' attention on one sequence, and accuracy along the training with two layers and with one."""
+    from polyseme.zoo.induction.toy import train
+    from polyseme.zoo.tools.figures import panels
+
+    runs = {n: train(config.model_copy(update={"n_layers": n}), reporter) for n in (2, 1)}
+    best = runs[2].modules[int(runs[2].loss[-1].argmin())]
+    sequences, firsts = config.sequences(Draws([0], "drawn"), 200)
+    if config.trigger == "every":  # S is the last token's earlier occurrence: one period before the end
+        firsts = config.length - 1 - firsts
+    # Of 200 sequences, the one whose first S is nearest a third of the way: legible, and chosen without its pattern.
+    row = int((firsts[0] - config.length // 3).abs().argmin())
+    tokens, first = sequences[0, row : row + 1], int(firsts[0, row])
+    patterns = attention_patterns(load_network(best, example_inputs=tokens), tokens)[:, 0, 0]
+    figure, axes = panels(3, width=12, height=3.8)
+    last = config.length - 1
+    images = [axis.imshow(p, cmap="Blues", vmin=0, vmax=1) for axis, p in zip(axes[:2], patterns, strict=True)]
+    for axis, title in zip(axes[:2], ("layer 0", "layer 1"), strict=True):
+        axis.set(xlabel="attended position", title=title)
+        axis.set_xticks([first, first + 1, last], ["S", "\nM", "S"])
+        axis.set_yticks([first, first + 1, last], ["S     ", "M", "S"])
+    axes[0].set_ylabel("position")
+    axes[0].plot(first, first + 1, "o", color="tab:red", fillstyle="none", markersize=9)
+    axes[1].plot(first + 1, last, "o", color="tab:red", fillstyle="none", markersize=9, clip_on=False)
+    figure.colorbar(images[0], ax=axes[:2], shrink=0.8, label="attention")
+    for n, colour in ((2, "tab:blue"), (1, "tab:orange")):
+        axes[2].plot(runs[n].steps, runs[n].accuracy, color=colour, alpha=0.3, linewidth=0.8)
+        label = f"{n} layer{'s' * (n > 1)}"
+        axes[2].plot(runs[n].steps, runs[n].accuracy.mean(1), color=colour, label=label)
+    axes[2].set(xlabel="step", ylabel="accuracy", ylim=(-0.02, 1.02), title="training")
+    axes[2].legend(frameon=False)
+    return figure
+
+
+def draw_general(config: "InductionToy", reporter: Reporter) -> Any:
+    """The same of the experiment `general`: the two heads by their stripes, one place back and one period less one."""
+    return draw_attention(_general(config), reporter)
+
+
+CHECKS = (
+    Experiment("two-layers", "slow", "induction learned, by a head that attends to the token before", two_layers),
+    Experiment("one-layer", "slow", "one layer cannot", one_layer),
+    Experiment("general", "slow", "any token matched, by a head that reads what the token before was", general),
+)
+FIGURES: Mapping[str, Callable[[Any, Reporter], Any]] = {"attention": draw_attention, "general": draw_general}

@@ -1,0 +1,340 @@
+"""Induction: two attention layers complete BOS T* S M T* S by the token that followed S before; one layer cannot.
+
+No MLP and no norm, one head a layer, sinusoidal positions added to queries and keys alone, loss on the last token.
+The task and the network are those of the released code of Bushnaq et al. 2025, in which S is one special token; with
+`trigger="any"` every sequence draws its own S, and with `trigger="every"` each of its tokens is one: random tokens that
+recur with a period of the sequence's own, so that the network has to match tokens in general.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot, scaled_dot_product_attention
+
+from polyseme.core.config import Config, Count, Seeds, Width
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
+from polyseme.core.site import Site
+from polyseme.heads import Pattern
+from polyseme.kernels.shield import shielded
+from polyseme.zoo.induction.checks import CHECKS, FIGURES
+from polyseme.zoo.tools.checks import Experiment
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Parameters, train_stack
+from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+
+SITE = Site(path="layers.0")
+BOS = 0
+"""Its id; ordinary tokens follow, and then the special S."""
+Places = Literal["after", "before"]
+"""Whether positions are added after the maps to queries and keys, or before them."""
+
+
+def positions(length: int, d: int) -> Float[Tensor, "position d"]:
+    """sin and cos of t / 10000^(2i/d), in turn. Vaswani et al. 2017, section 3.5."""
+    angle = torch.outer(torch.arange(length), 10_000.0 ** (-torch.arange(0, d, 2) / d))
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+class Attention(nn.Module):
+    """One causal head without biases; positions are added to its queries and keys, after their maps or before.
+
+    Args:
+        d: width of the stream and of the head.
+        length: longest sequence.
+        places: where the positions are added.
+    """
+
+    positions: Tensor
+
+    def __init__(self, d: int, length: int, places: Places):
+        super().__init__()
+        self.n_heads, self.places = 1, places
+        self.q_proj, self.k_proj = nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False)
+        self.v_proj, self.o_proj = nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False)
+        self.pattern = Pattern()
+        self.register_buffer("positions", positions(length, d), persistent=False)
+
+    def forward(self, x: Float[Tensor, "row position d"]) -> Float[Tensor, "row position d"]:
+        n = x.shape[1]
+        place = self.positions[:n]
+        if self.places == "before":
+            queries, keys = self.q_proj(x + place), self.k_proj(x + place)
+        else:
+            queries, keys = self.q_proj(x) + place, self.k_proj(x) + place
+        scores = queries @ keys.mT / math.sqrt(x.shape[-1])
+        future = torch.ones(n, n, dtype=torch.bool, device=x.device).triu(1)
+        pattern = self.pattern(scores.masked_fill(future, -math.inf).softmax(-1)[:, None])[:, 0]
+        return self.o_proj(pattern @ self.v_proj(x))
+
+
+class AttentionOnly(nn.Module):
+    """Token embedding, attention layers on a residual stream, unembedding.
+
+    Args:
+        config: of the toy.
+    """
+
+    def __init__(self, config: "InductionToy"):
+        super().__init__()
+        self.embed = nn.Embedding(config.n_tokens, config.d_model)
+        self.layers = nn.ModuleList(
+            Attention(config.d_model, config.length, config.places) for _ in range(config.n_layers)
+        )
+        self.unembed = nn.Linear(config.d_model, config.n_tokens, bias=False)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.unembed
+
+    def forward(self, tokens: Int[Tensor, "row position"]) -> Float[Tensor, "row position token"]:
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.unembed(x)
+
+
+class GeneralConfig(Config):
+    """What the experiment `general` trains with; vocabulary, length and seeds are the toy's."""
+
+    d_model: Annotated[Width, Field(ge=2, multiple_of=2)] = 64
+    """Width."""
+    batch: Width = 32
+    """Sequences a step."""
+    optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=1e-2, warmup=200, schedule="cosine")
+
+
+class InductionToy(Config):
+    """Networks of several seeds; the experiments train them with two layers and with one."""
+
+    title: ClassVar[str] = "induction and previous-token heads"
+    paper: ClassVar[str] = "Bushnaq et al. 2025, Stochastic Parameter Decomposition (task); Olsson et al. 2022 (scores)"
+    experiments: ClassVar[tuple[Experiment, ...]] = CHECKS
+    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = FIGURES
+
+    vocabulary: Annotated[Width, Field(ge=4)] = 128
+    """Ordinary tokens."""
+    length: int = Field(default=64, ge=5, le=2**20)
+    """Tokens of a sequence, BOS and the last S included."""
+    d_model: Annotated[Width, Field(ge=2)] = 16
+    """Width, even."""
+    n_layers: Literal[1, 2] = 2
+    trigger: Literal["special", "any", "every"] = "special"
+    """S: one token that stands nowhere else, as in the released code; any ordinary token, anew in each sequence; or
+    every token of a sequence that repeats, with a period of its own, the loss being on all that its period decides."""
+    places: Places = "after"
+    """Positions are added after the maps to queries and keys, as in the released code, or before them to what they
+    read (Elhage et al. 2021, Olsson et al. 2022), without which no head can attend to the token before."""
+    seeds: Seeds = (0, 1, 2)
+    batch: Width = 128
+    """Sequences a step; the released code takes 1024, for 100,000 steps at a learning rate of .001: hours on a CPU."""
+    optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=3e-3, warmup=500)
+    record_every: Count = 100
+    """Steps between two records of loss and accuracy."""
+    general: GeneralConfig = GeneralConfig()
+
+    @model_validator(mode="after")
+    def _even(self) -> "InductionToy":
+        if self.d_model % 2:
+            raise ValueError("d_model must be even: each frequency of the positions has a sine and a cosine")
+        if self.trigger == "every" and self.vocabulary < self.periods[1]:
+            raise ValueError(f"vocabulary must be at least {self.periods[1]}: the tokens of a period are all different")
+        return self
+
+    @property
+    def periods(self) -> tuple[int, int]:
+        """Shortest and longest period of `trigger="every"`: a quarter and a half of the sequence."""
+        return max(2, (self.length - 1) // 4), (self.length - 1) // 2
+
+    @property
+    def n_tokens(self) -> int:
+        """BOS, the ordinary tokens and the special S."""
+        return self.vocabulary + 2
+
+    @shielded
+    def build(self) -> AttentionOnly:
+        """An untrained network."""
+        return AttentionOnly(self)
+
+    @shielded
+    def train(self, reporter: Reporter) -> list[TrainedToy]:
+        """Every seed, as one stack."""
+        run = train(self, reporter)
+        return [
+            TrainedToy(
+                module=module,
+                truth=Truth(SITE, tuple(f"after {t}" for t in range(self.n_tokens)), written(module), "layers.0"),
+                draw=self._draw,
+                seed=seed,
+                setting={"n_layers": self.n_layers, "trigger": self.trigger},
+                loss=float(run.loss[-1, i]),
+                ceiling=self.ceiling,
+            )
+            for i, (seed, module) in enumerate(zip(self.seeds, run.modules, strict=True))
+        ]
+
+    @property
+    def ceiling(self) -> float:
+        """Half of the loss, in nats, of a guess among the ordinary tokens."""
+        return math.log(self.vocabulary) / 2
+
+    def sequences(self, draws: Draws, n: int) -> tuple[Int[Tensor, "instance row position"], Int[Tensor, "..."]]:
+        """BOS T* S M T* S, and the place of the first S `[instance, row]`; S stands nowhere else, M may.
+
+        With `trigger="every"` BOS and different tokens T₁ … T_p over and over, and the place p of the last of them.
+        """
+        if self.trigger == "every":
+            return self._repeating(draws, n)
+        first = 1 + (draws.uniform(n) * (self.length - 3)).long()
+        if self.trigger == "special":
+            tokens = 1 + (draws.uniform(n, self.length) * self.vocabulary).long()
+            s = torch.full_like(first, self.vocabulary + 1)
+        else:
+            s = 1 + (draws.uniform(n) * self.vocabulary).long()
+            others = 1 + (draws.uniform(n, self.length) * (self.vocabulary - 1)).long()
+            tokens = 1 + (s[..., None] - 1 + others) % self.vocabulary
+        tokens[..., 0], tokens[..., -1] = BOS, s
+        return tokens.scatter(-1, first[..., None], s[..., None]), first
+
+    def _repeating(self, draws: Draws, n: int) -> tuple[Int[Tensor, "instance row position"], Int[Tensor, "..."]]:
+        shortest, longest = self.periods
+        period = shortest + (draws.uniform(n) * (longest - shortest + 1)).long()
+        # Were two tokens of a period alike, what follows them would not be known from the token alone.
+        different = 1 + draws.uniform(n, self.vocabulary).argsort(-1)[..., :longest]
+        recurring = different.gather(-1, torch.arange(self.length - 1) % period[..., None])
+        return torch.cat([torch.full_like(recurring[..., :1], BOS), recurring], dim=-1), period
+
+    def _draw(self, n: int, generator: torch.Generator) -> Sample:
+        tokens = self.sequences(Draws([int(torch.randint(2**62, (), generator=generator))]), n)[0][0]
+        before = one_hot(tokens, self.n_tokens).float()
+        return Sample(inputs=tokens, features=torch.cat([torch.zeros_like(before[:, :1]), before[:, :-1]], dim=1))
+
+
+def written(module: AttentionOnly) -> Float[Tensor, "token d"]:
+    """What the first layer writes to where it attends to one token alone."""
+    first: Any = module.layers[0]
+    with torch.no_grad():
+        return first.o_proj(first.v_proj(module.embed.weight))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training and what was recorded of it.
+
+    Attributes:
+        config: of the toy.
+        steps: the records'.
+        loss: of what is asked, nats, mean over the steps since the record before, `[record, instance]`.
+        accuracy: on the same of 512 other sequences at each record, `[record, instance]`.
+        modules: the networks, one a seed.
+    """
+
+    config: InductionToy
+    steps: list[int]
+    loss: Float[Tensor, "record instance"]
+    accuracy: Float[Tensor, "record instance"]
+    modules: list[AttentionOnly]
+
+
+def answers(tokens: Int[Tensor, "*batch position"], first: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    """M: what follows the first S."""
+    return tokens.gather(-1, first[..., None] + 1).squeeze(-1)
+
+
+UNKNOWN = -100
+"""Answer at a place where nothing says what follows; the cross entropy of torch leaves it out."""
+
+
+def asked(
+    config: InductionToy, tokens: Int[Tensor, "*batch position"], first: Int[Tensor, "*batch"]
+) -> Int[Tensor, "*batch query"]:
+    """What follows each place that the loss is on: the last one, or all whose token came before; else `UNKNOWN`.
+
+    Args:
+        config: of the toy.
+        tokens: sequences.
+        first: place of the first S, or of the first period's last token.
+    """
+    if config.trigger != "every":
+        return answers(tokens, first)[..., None]
+    place = torch.arange(config.length - 1)
+    return torch.where(place > first[..., None], tokens[..., 1:], UNKNOWN)
+
+
+def initial(config: InductionToy) -> dict[str, Tensor]:
+    """Normal embeddings, and linear maps uniform in ±1/√d, as torch's own layers have them."""
+    draws = Draws([derive_seed(seed, "induction", config.n_layers) for seed in config.seeds], "initial")
+    d, n, bound = config.d_model, config.n_tokens, config.d_model**-0.5
+    weights = {"embed.weight": draws.normal(n, d)}
+    for layer in range(config.n_layers):
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            weights[f"layers.{layer}.{name}.weight"] = (2 * draws.uniform(d, d) - 1) * bound
+    return weights | {"unembed.weight": (2 * draws.uniform(n, d) - 1) * bound}
+
+
+def logits(
+    parameters: Parameters, tokens: Int[Tensor, "instance row position"], config: InductionToy
+) -> Float[Tensor, "instance row query token"]:
+    """Logits of the places that `asked` is about; of the last layer, only the queries there are computed."""
+    embed = parameters["embed.weight"]
+    length, d = tokens.shape[-1], embed.shape[-1]
+    x = embed.gather(1, tokens.flatten(1)[..., None].expand(-1, -1, d)).unflatten(1, tokens.shape[1:])
+    place = positions(length, d)
+    for layer in range(config.n_layers):
+        alone = layer == config.n_layers - 1 and config.trigger != "every"
+        asking, there = (x[:, :, -1:], place[-1:]) if alone else (x, place)
+        q, k, v, o = (partial(_mapped, weight=parameters[f"layers.{layer}.{name}_proj.weight"]) for name in "qkvo")
+        if config.places == "before":
+            queries, keys = q(asking + there), k(x + place)
+        else:
+            queries, keys = q(asking) + there, k(x) + place
+        x = asking + o(scaled_dot_product_attention(queries, keys, v(x), is_causal=not alone))
+    x = x[:, :, :-1] if config.trigger == "every" else x
+    return _mapped(x, parameters["unembed.weight"])
+
+
+def _mapped(x: Float[Tensor, "instance row position d"], weight: Float[Tensor, "instance out d"]) -> Tensor:
+    return (x.flatten(1, 2) @ weight.mT).unflatten(1, x.shape[1:3])
+
+
+@shielded
+def train(config: InductionToy, reporter: Reporter) -> Run:
+    """Train every seed at once on what is asked; the accuracy is measured on sequences of their own."""
+    seeds = [derive_seed(seed, "induction", config.n_layers) for seed in config.seeds]
+    parameters, draws = initial(config), Draws(seeds, "data")
+    held = config.sequences(Draws(seeds, "held out"), 512)
+    held_answers = asked(config, *held)
+    accuracy: list[Tensor] = []
+
+    def loss(_: int) -> Tensor:
+        tokens, first = config.sequences(draws, config.batch)
+        target = asked(config, tokens, first)
+        each = cross_entropy(logits(parameters, tokens, config).flatten(0, 2), target.flatten(), reduction="none")
+        return each.unflatten(0, (len(seeds), -1)).sum(1) / (target != UNKNOWN).flatten(1).sum(1)
+
+    @torch.no_grad()
+    def record(_: int) -> None:
+        right = logits(parameters, held[0], config).argmax(-1) == held_answers
+        accuracy.append(right.flatten(1).sum(1) / (held_answers != UNKNOWN).flatten(1).sum(1))
+
+    history = train_stack(
+        parameters,
+        loss,
+        config.optimiser,
+        reporter=reporter,
+        name=f"induction, {config.n_layers} layers",
+        record_every=config.record_every,
+        on_record=record,
+    )
+    modules = [config.build() for _ in seeds]
+    for i, module in enumerate(modules):
+        module.load_state_dict({name: tensor[i] for name, tensor in parameters.items()})
+    return Run(config, history.steps, history.loss, torch.stack(accuracy), modules)

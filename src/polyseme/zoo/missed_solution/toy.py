@@ -1,0 +1,316 @@
+"""An exact solution missed: training leaves neurons polysemantic where one neuron a piece would solve the task.
+
+y = W₂ ReLU(W₁x + b₁) + b₂. `and`: x uniform over {0, 1}ⁿ, y_ij = x_i x_j, which ReLU(x_i + x_j − 1) gives with a
+neuron for each of the n(n − 1)/2 pairs. `abs`: x_i ~ U[−1, 1] of probability p, else 0, y_i = |x_i|, which ReLU(±x_i)
+give with two neurons a feature. There is room for either, so what training does instead is no superposition.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
+from polyseme.core.site import Site
+from polyseme.kernels.shield import shielded
+from polyseme.zoo.tools.checks import Check, Experiment, Source, check, not_measured, share_interval
+from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+
+PAPER = "exact solutions ReLU(x_i + x_j − 1) and ReLU(±x_i)"
+SITE = Site(path="neurons")
+SOLVED = 1e-3
+"""Normalised loss below which a network has found a solution."""
+ROWS = 8_192
+
+
+class Perceptron(nn.Module):
+    """y = W₂ ReLU(W₁x + b₁) + b₂; `neurons` is after the ReLU.
+
+    Args:
+        n: inputs.
+        n_neurons: of the hidden layer.
+        n_out: outputs.
+    """
+
+    def __init__(self, n: int, n_neurons: int, n_out: int):
+        super().__init__()
+        self.read, self.neurons, self.write = nn.Linear(n, n_neurons), nn.ReLU(), nn.Linear(n_neurons, n_out)
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n_out"]:
+        return self.write(self.neurons(self.read(x)))
+
+
+class MissedSolutionToy(Config):
+    """Networks of several seeds."""
+
+    title: ClassVar[str] = "an exact solution missed"
+    paper: ClassVar[str] = PAPER
+
+    task: Literal["and", "abs"] = "and"
+    n: int = Field(default=5, ge=2, le=1000)
+    """Inputs."""
+    n_neurons: Width = 10
+    density: float = Field(default=0.5, gt=0, le=1)
+    """Probability p that an input of `abs` is on."""
+    seeds: Seeds = tuple(range(16))
+    batch: Width = 256
+    optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=5e-3, schedule="cosine", weight_decay=0.0)
+
+    @model_validator(mode="after")
+    def _enough_room(self) -> "MissedSolutionToy":
+        needed = self.n_out if self.task == "and" else 2 * self.n
+        if self.n_neurons < needed:
+            raise ValueError(
+                f"the exact solution of {self.task!r} with n = {self.n} takes {needed} neurons, and there are"
+                f" {self.n_neurons}: it cannot be missed where it does not fit"
+            )
+        return self
+
+    @property
+    def n_out(self) -> int:
+        """Outputs: pairs of inputs, or inputs."""
+        return self.n * (self.n - 1) // 2 if self.task == "and" else self.n
+
+    @shielded
+    def build(self) -> Perceptron:
+        """An untrained network."""
+        return Perceptron(self.n, self.n_neurons, self.n_out)
+
+    @shielded
+    def train(self, reporter: Reporter) -> list[TrainedToy]:
+        """Every seed, as one stack."""
+        stack = train(self, reporter)
+        names = [f"x{i} and x{j}" for i, j in combinations(range(self.n), 2)]
+        names = names if self.task == "and" else [f"|x{i}|" for i in range(self.n)]
+        single = stack.single()
+        return [
+            TrainedToy(
+                module=stack.module(i),
+                truth=Truth(
+                    site=SITE,
+                    features=tuple(names),
+                    directions=None,
+                    computed_at="neurons",
+                    # Of a network that mixes them it is known only that room was no reason to.
+                    cause="aligned" if bool(single[i].all()) else None,
+                ),
+                draw=self._draw,
+                seed=seed,
+                setting={"task": self.task},
+                loss=float(stack.loss[i]),
+                ceiling=0.5,
+            )
+            for i, seed in enumerate(self.seeds)
+        ]
+
+    def rows(self, draws: Draws, n: int) -> tuple[Float[Tensor, "instance row n"], Float[Tensor, "instance row out"]]:
+        """Inputs and answers."""
+        if self.task == "and":
+            x = (draws.uniform(n, self.n) < 0.5).float()
+            first, second = torch.triu_indices(self.n, self.n, 1)
+            return x, x[..., first] * x[..., second]
+        on, value = draws.uniform(n, self.n) < self.density, 2 * draws.uniform(n, self.n) - 1
+        x = torch.where(on, value, 0.0)
+        return x, x.abs()
+
+    @property
+    def variance(self) -> float:
+        """Of one output."""
+        return 3 / 16 if self.task == "and" else self.density / 3 - self.density**2 / 4
+
+    experiments: ClassVar[tuple[Experiment, ...]]
+    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = {}
+
+    def _draw(self, n: int, generator: torch.Generator) -> Sample:
+        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
+        x, y = self.rows(draws, n)
+        return Sample(inputs=x[0], features=y[0])
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack after its training; each tensor has a leading axis of instances.
+
+    Attributes:
+        parameters: as named in `Perceptron`.
+        loss: mean square error over fresh rows, in variances of an output.
+    """
+
+    parameters: dict[str, Tensor]
+    loss: Tensor
+
+    def single(self) -> Bool[Tensor, "instance neuron"]:
+        """Whether one output gets at least 90% of what a neuron writes, in squares."""
+        return largest_share(self.parameters["write.weight"].mT) >= MONOSEMANTIC
+
+    def live(self) -> Bool[Tensor, "instance neuron"]:
+        """Whether a neuron does anything: its weights in and out are not both near 0."""
+        read, write = self.parameters["read.weight"].norm(dim=-1), self.parameters["write.weight"].norm(dim=-2)
+        strength = read * write
+        return strength > 0.01 * strength.amax(-1, keepdim=True)
+
+    def module(self, i: int) -> Perceptron:
+        """One network of it."""
+        read, write = self.parameters["read.weight"], self.parameters["write.weight"]
+        module = Perceptron(read.shape[2], read.shape[1], write.shape[1])
+        module.load_state_dict({name: tensor[i] for name, tensor in self.parameters.items()})
+        return module
+
+
+@shielded
+def train(config: MissedSolutionToy, reporter: Reporter) -> Stack:
+    """Train every seed at once."""
+    seeds = [derive_seed(seed, "missed_solution", config.task) for seed in config.seeds]
+    initial, draws, n = Draws(seeds, "initial"), Draws(seeds, "data"), len(config.seeds)
+    parameters = {
+        "read.weight": initial.normal(config.n_neurons, config.n) / math.sqrt(config.n),
+        "read.bias": torch.zeros(n, config.n_neurons),
+        "write.weight": initial.normal(config.n_out, config.n_neurons) / math.sqrt(config.n_neurons),
+        "write.bias": torch.zeros(n, config.n_out),
+    }
+
+    def error(draws: Draws, rows: int) -> Tensor:
+        x, y = config.rows(draws, rows)
+        hidden = torch.relu(torch.baddbmm(parameters["read.bias"][:, None], x, parameters["read.weight"].mT))
+        out = torch.baddbmm(parameters["write.bias"][:, None], hidden, parameters["write.weight"].mT)
+        return (y - out).square().mean((-1, -2)) / config.variance
+
+    train_stack(parameters, lambda _: error(draws, config.batch), config.optimiser, reporter=reporter)
+    with torch.no_grad():
+        return Stack(parameters, error(Draws(seeds, "test"), ROWS))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of acceptance over a stack: a share of networks or of neurons."""
+
+    name: str
+    reference: str
+    hits: int
+    n: int
+    unit: str
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    source: Source = "computed"
+
+
+def _checks(stack: Stack, lines: Sequence[_Line], where: str) -> list[Check]:
+    note = f"normalised loss {float(stack.loss.min()):.2g} to {float(stack.loss.max()):.2g}"
+    checks: list[Check] = []
+    for line in lines:
+        name = f"{where}: {line.name}"
+        if not bool((stack.loss <= 0.5).all()):
+            why = "a network explains less than half of the variance: it did not train"
+            checks.append(not_measured(name, reference=line.reference, source=line.source, paper=PAPER, why=why))
+            continue
+        if line.n == 0:
+            why = f"no network solved it; {note}"
+            checks.append(not_measured(name, reference=line.reference, source=line.source, paper=PAPER, why=why))
+            continue
+        share, interval = share_interval(line.hits, line.n)
+        checks.append(
+            check(
+                name,
+                share,
+                reference=line.reference,
+                source=line.source,
+                paper=PAPER,
+                at_least=line.at_least,
+                at_most=line.at_most,
+                interval=interval,
+                n=line.n,
+                n_unit=line.unit,
+                note=note,
+            )
+        )
+    return checks
+
+
+def conjunctions(config: MissedSolutionToy, reporter: Reporter) -> Sequence[Check]:
+    """AND of five inputs: ten neurons never find the solution, forty always find another."""
+    checks: list[Check] = []
+    for n_neurons, found in ((10, 0), (40, 1)):
+        here = config.model_copy(update={"task": "and", "n": 5, "n_neurons": n_neurons})
+        stack = train(here, reporter)
+        solved, n = stack.loss < SOLVED, len(here.seeds)
+        reference = "0 of 16" if found == 0 else "16 of 16"
+        lines = [
+            _Line(
+                f"networks with normalised loss < {SOLVED:g}", reference, int(solved.sum()), n, "networks", found, found
+            )
+        ]
+        if n_neurons == 40:
+            live = stack.live()[solved]
+            single = int((stack.single()[solved] & live).sum())
+            lines.append(_Line("neurons of one AND", "0%", single, int(live.sum()), "neurons", 0, 0))
+        checks += _checks(stack, lines, f"AND, n = 5, H = {n_neurons}")
+    return checks
+
+
+def absolute_values(config: MissedSolutionToy, reporter: Reporter) -> Sequence[Check]:
+    """|x| of six inputs: found with one feature a neuron, by most networks."""
+    here = config.model_copy(update={"task": "abs", "n": 6, "n_neurons": 12})
+    stack = train(here, reporter)
+    found = (stack.loss < SOLVED) & (stack.single() | ~stack.live()).all(-1)
+    line = _Line(
+        "networks that solve it, each neuron of one feature",
+        "75% to 100%",
+        int(found.sum()),
+        len(here.seeds),
+        "networks",
+        0.75,
+        1.0,
+    )
+    return _checks(stack, [line], f"|x|, n = 6, H = 12, p = {here.density:g}")
+
+
+def sparse_absolute_values(config: MissedSolutionToy, reporter: Reporter) -> Sequence[Check]:
+    """|x| of twenty sparse inputs: stuck above the solution, most neurons of several features."""
+    here = config.model_copy(update={"task": "abs", "n": 20, "n_neurons": 40, "density": 0.02})
+    stack = train(here, reporter)
+    stuck, single, live = stack.loss >= SOLVED, stack.single(), stack.live()
+    lines = [
+        _Line(
+            "networks that miss it (normalised loss ≥ 1e-3)",
+            "all",
+            int(stuck.sum()),
+            len(here.seeds),
+            "networks",
+            1.0,
+            1.0,
+        ),
+        _Line("neurons of one feature", "≤ 23%", int((single & live).sum()), int(live.sum()), "neurons", 0.0, 0.23),
+    ]
+    checks = _checks(stack, lines, "|x|, n = 20, H = 40, p = 0.02")
+    median = float(np.median(stack.loss.numpy())) if bool((stack.loss <= 0.5).all()) else math.nan
+    checks.append(
+        check(
+            "|x|, n = 20, H = 40, p = 0.02: median normalised loss",
+            median,
+            reference="near 1e-2 (3e-3 to 3e-2)",
+            source="computed",
+            paper=PAPER,
+            at_least=3e-3,
+            at_most=3e-2,
+            n=len(here.seeds),
+        )
+    )
+    return checks
+
+
+MissedSolutionToy.experiments = (
+    Experiment("and", "fast", "AND of five inputs with ten and with forty neurons", conjunctions),
+    Experiment("abs", "fast", "|x| of six inputs", absolute_values),
+    Experiment("sparse_abs", "slow", "|x| of twenty sparse inputs", sparse_absolute_values),
+)

@@ -1,0 +1,1 @@
+"""The toy `modular_addition`."""

@@ -1,0 +1,360 @@
+"""What the probe and steering toy is held against: closed forms to 1e-6, samples to 0.01."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyseme.activations.memory import TensorSource
+from polyseme.causal import CausalConfig, causal_effects
+from polyseme.causal.directions import (
+    difference_of_means,
+    duals,
+    leaks,
+    linear_probe,
+    optimal_probe,
+    surgical_steering,
+)
+from polyseme.core.progress import Reporter
+from polyseme.core.records import Interval
+from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.dictionaries import ReLUConfig, SparseDictionary
+from polyseme.networks import add, load_network
+from polyseme.training import Job, TrainingConfig, fit
+from polyseme.zoo.probe_steering.networks import (
+    SITE,
+    Arrangement,
+    NextState,
+    ProbeSteeringConfig,
+    ReadOff,
+    all_states,
+    coupled,
+    exact_ce,
+    expected_kl,
+    features,
+    predicted_windows,
+    states,
+    true_firings,
+)
+from polyseme.zoo.tools.checks import Check, Source, check, mean_interval, not_measured
+from polyseme.zoo.tools.exact import ShortTraining, fvu, l1_coefficient, start_without_bias
+
+PAPER = "duality of probes and features: G = (F⁺)ᵀ"
+EXACT, SAMPLED = 1e-6, 0.01
+
+
+def _equals(
+    name: str,
+    value: float,
+    target: float,
+    tolerance: float,
+    *,
+    source: Source = "derived",
+    n: int = 1,
+    n_unit: str = "arrangements",
+    interval: Interval | None = None,
+    shown: str = "",
+    note: str = "",
+) -> Check:
+    return check(
+        name,
+        value,
+        reference=shown or f"{target:.4g} (± {tolerance:g})",
+        source=source,
+        paper=PAPER,
+        at_least=target - tolerance,
+        at_most=target + tolerance,
+        interval=interval,
+        n=n,
+        n_unit=n_unit,
+        note=note,
+    )
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+def analytic(config: ProbeSteeringConfig, _: Reporter) -> Sequence[Check]:
+    """Directions computed from the features alone."""
+    return [*_pair(config), *_polygon(config), *_any(config)]
+
+
+def _pair(config: ProbeSteeringConfig) -> list[Check]:
+    theta = math.radians(config.angle)
+    cot, cosec = math.cos(theta) / math.sin(theta), 1 / math.sin(theta)
+    rows, where = features(config, "pair"), f"{config.angle:g}° pair"
+    dual, probe = duals(rows), optimal_probe(rows)
+    closed = torch.tensor([[1.0, -cot], [0.0, cosec]], dtype=torch.float64)
+    form = f"(1, {-cot:.3f}), (0, {cosec:.3f})"
+    cosine = torch.nn.functional.cosine_similarity(probe.directions, rows)
+    return [
+        _equals(f"duals of the {where}, largest difference", _apart(dual, closed), 0, EXACT, shown=f"{form} (± 1e-6)"),
+        _equals(f"optimal probes of the {where} from its duals", _apart(probe.directions, closed), 0, EXACT),
+        _equals(f"leak of steering along the probe, {where}", float(leaks(dual, dual)[0, 1]), -math.cos(theta), EXACT),
+        _equals(f"leak of steering along the feature, {where}", float(leaks(dual, rows)[0, 1]), 0, EXACT),
+        _equals(f"cos(probe, feature), {where}", float(cosine[0]), math.sin(theta), EXACT),
+        _equals(
+            f"surgical steering from features, read with duals, {where}",
+            _apart(surgical_steering(dual), rows),
+            0,
+            EXACT,
+        ),
+        _equals(
+            f"surgical steering from duals of the read-off basis, read with features, {where}",
+            _apart(surgical_steering(rows), closed),
+            0,
+            EXACT,
+        ),
+    ]
+
+
+def _polygon(config: ProbeSteeringConfig) -> list[Check]:
+    k = config.n_features
+    rows, where = features(config, "polygon"), f"regular {k}-gon"
+    probe = optimal_probe(rows)
+    leak = leaks(probe.directions, rows)
+    lines = [
+        _equals(
+            f"largest |R² − 2/k| of a probe, {where}", _apart(probe.r2, torch.full_like(probe.r2, 2 / k)), 0, EXACT
+        ),
+        _equals(f"R² of a probe, {where}", float(probe.r2[0]), 2 / k, EXACT),
+        _equals(f"probes from (2/k) × features, {where}", _apart(probe.directions, 2 / k * rows), 0, EXACT),
+    ]
+    for step in range(1, k // 2 + 1):
+        target = math.cos(2 * math.pi * step / k)
+        name = f"leak to the corner {step} further, {where}"
+        lines.append(_equals(name, float(leak[0, step]), target, EXACT, shown=f"{target:.3f} (± 1e-6)"))
+    return lines
+
+
+def _any(config: ProbeSteeringConfig) -> list[Check]:
+    """Features that are nothing special: twice as many as dimensions, and orthogonal ones."""
+    seed, d = config.seeds[0], 6
+    crowded = torch.randn(2 * d, d, generator=make_generator(seed, "crowded"), dtype=torch.float64)
+    right = torch.linalg.qr(crowded).Q.mT * torch.linspace(0.5, 2, d, dtype=torch.float64)[:, None]
+    readers = (duals(right), optimal_probe(right).directions, surgical_steering(duals(right)), right)
+    unit = [torch.nn.functional.normalize(vectors, dim=1) for vectors in readers]
+    return [
+        _equals(f"Σ R² of {2 * d} random features in {d} dimensions", float(optimal_probe(crowded).r2.sum()), d, EXACT),
+        _equals(
+            "orthogonal features: dual, probe and steering vector from the feature",
+            max(_apart(vectors, unit[-1]) for vectors in unit),
+            0,
+            EXACT,
+        ),
+    ]
+
+
+def sampled(config: ProbeSteeringConfig, _: Reporter) -> Sequence[Check]:
+    """The same directions from rows of data, and what steering the network does to its read-offs."""
+    found: dict[str, list[float]] = {}
+    pair, corners = features(config, "pair"), features(config, "polygon")
+    spread = torch.eye(2, dtype=torch.float64) / 2 + 0.5
+    for seed in config.seeds:
+        g = make_generator(seed, "sampled")
+        for name, rows in (("pair", pair), (f"{len(corners)}-gon", corners)):
+            z = states(config, len(rows), config.n_samples, g)
+            x = load_network(ReadOff(rows, rows), example_inputs=z[:2]).read(z, [SITE])[SITE]
+            fitted, best, means = linear_probe(x, z), optimal_probe(rows), difference_of_means(x, z > 0)
+            found.setdefault(f"least-squares probes, {name}", []).append(_apart(fitted.directions, best.directions))
+            found.setdefault(f"R² of the probes, {name}", []).append(_apart(fitted.r2, best.r2))
+            found.setdefault(f"differences of means from features, {name}", []).append(_apart(means, rows))
+        # P(j on | i on) − P(j on | i off) is their correlation, 1/2.
+        z = coupled(config, config.n_samples, g)
+        shared = difference_of_means(z @ pair, z > 0)
+        found.setdefault("differences of means of correlated features from f + f'/2", []).append(
+            _apart(shared, spread @ pair)
+        )
+    checks: list[Check] = []
+    for name, values in found.items():
+        mean, interval = mean_interval(np.array(values))
+        unit: dict[str, Any] = {"n": len(values), "n_unit": "samples", "interval": interval}
+        checks.append(
+            _equals(f"{name}, largest difference", mean, 0, SAMPLED, note=f"at most {max(values):.1e}", **unit)
+        )
+    return [*checks, _steered(config, "pair"), _steered(config, "polygon")]
+
+
+def _steered(config: ProbeSteeringConfig, shape: Arrangement) -> Check:
+    """Add each feature and each probe to the network's site, and see every read-off change as `leaks` says."""
+    rows = features(config, shape)
+    readers = optimal_probe(rows).directions
+    network = load_network(ReadOff(rows, readers), example_inputs=torch.zeros(1, len(rows), dtype=torch.float64))
+    z = all_states(len(rows))
+    clean = network.logits(z)
+    worst = 0.0
+    for steering in (rows, readers):
+        expected = leaks(readers, steering)
+        for i, vector in enumerate(steering):
+            own = float(vector @ readers[i])
+            changed = (network.run(z, edits={SITE.path: add(vector / own)}).logits - clean).double()
+            worst = max(worst, _apart(changed, expected[i].expand_as(changed)))
+    return _equals(f"read-offs of the steered network from the leaks, {shape}", worst, 0, EXACT)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A dictionary as far as causal effects go: what each latent writes."""
+
+    directions: Float[Tensor, "n_latents d"]
+
+    @property
+    def n_latents(self) -> int:
+        return len(self.directions)
+
+    def write_directions(self) -> Float[Tensor, "n_latents d"]:
+        """The given ones."""
+        return self.directions
+
+
+def effects(config: ProbeSteeringConfig, reporter: Reporter) -> Sequence[Check]:
+    """polyseme's causal effect of each feature on a language model whose predictions are known in closed form."""
+    pair, corners = features(config, "pair"), features(config, "polygon")
+    dual, probe = duals(pair), optimal_probe(corners).directions
+    cases = [
+        (f"{config.angle:g}° pair", pair, dual, pair),
+        (f"{config.angle:g}° pair, removed along its probes", pair, dual, dual),
+        (f"regular {config.n_features}-gon", corners, probe, corners),
+    ]
+    return [line for case in cases for line in _effect(config, reporter, *case)]
+
+
+def _effect(
+    config: ProbeSteeringConfig, reporter: Reporter, name: str, rows: Tensor, readers: Tensor, written: Tensor
+) -> list[Check]:
+    seed = derive_seed(config.seeds[0], "effects", name)
+    change, removed = rows @ readers.mT, written @ readers.mT
+    windows = predicted_windows(config, change, make_generator(seed, "windows"))
+    firings = true_firings(windows, len(rows))
+    network = load_network(NextState(rows, readers), example_inputs=torch.zeros(1, 2, dtype=torch.int64), causal=True)
+    measured = causal_effects(
+        network,
+        windows,
+        SITE,
+        Writer(written),
+        firings,
+        config=CausalConfig(n_samples=windows.n_tokens, n_flips=99, n_resamples=200, tokens_per_pass=2**15),
+        seed=seed,
+        reporter=reporter,
+    )
+    latent = torch.from_numpy(measured.sample_latent.astype(np.int64))
+    at = measured.sample_row
+    token = windows.tokens[firings.window[at], firings.position[at]].astype(np.int64)
+    following = windows.tokens[firings.window[at], firings.position[at] + 1].astype(np.int64)
+    bits = all_states(len(rows))
+    state, after = bits[torch.from_numpy(token)], bits[torch.from_numpy(following)]
+    kl, ce = torch.empty(len(latent), dtype=torch.float64), torch.empty(len(latent), dtype=torch.float64)
+    for i in range(len(rows)):
+        mine = latent == i
+        kl[mine] = expected_kl(state[mine], change, removed[i])
+        ce[mine] = exact_ce(state[mine], after[mine], change, removed[i])
+    kl_apart = _apart(torch.from_numpy(measured.sample_kl).double(), kl)
+    ce_apart = _apart(torch.from_numpy(measured.sample_ce).double(), ce)
+    expected = float(kl[latent == 0].mean())
+    unit: dict[str, Any] = {"n": len(latent), "n_unit": "interventions"}
+    return [
+        _equals(f"KL of removing a feature at each token, largest difference, {name}", kl_apart, 0, EXACT, **unit),
+        _equals(f"ΔCE of removing a feature at each token, largest difference, {name}", ce_apart, 0, EXACT, **unit),
+        _equals(
+            f"causal effect of the first feature over drawn tokens, nats, {name}",
+            float(measured.effect[0]),
+            expected,
+            SAMPLED,
+            n=int(measured.n_tokens[0]),
+            n_unit="tokens",
+            interval=Interval(
+                low=float(measured.low[0]), high=float(measured.high[0]), level=0.95, method="bootstrap over windows"
+            ),
+        ),
+    ]
+
+
+def dictionary(config: ProbeSteeringConfig, reporter: Reporter) -> Sequence[Check]:
+    """A ReLU dictionary of two latents on the pair: as L1 → 0 it writes the features and reads their duals."""
+    return read_and_written(config, ShortTraining(steps=6_000, rows=100_000), 1e-2, reporter)
+
+
+def read_and_written(
+    config: ProbeSteeringConfig, training: ShortTraining, penalty: float, reporter: Reporter
+) -> list[Check]:
+    """Cosines of a trained dictionary's directions to the closed forms.
+
+    Of all pairs of vectors whose cone holds the data, the features have the least Σ f‖w‖: L1 picks them.
+
+    Args:
+        config: of the pair and the seeds.
+        training: how long.
+        penalty: L1, in the data's own units.
+        reporter: told of the progress.
+    """
+    rows = features(config, "pair").float()
+    names = (
+        f"smallest cosine of a write direction with its feature, {config.angle:g}° pair",
+        f"smallest cosine of a read direction with its feature's dual, {config.angle:g}° pair",
+    )
+    found: list[tuple[float, float]] = []
+    unexplained: list[float] = []
+    for seed in config.seeds:
+        g = make_generator(seed, "dictionary")
+        z = states(config, 2, training.rows, g).float() * torch.rand(training.rows, 2, generator=g)
+        x = z @ rows
+        made = ReLUConfig(n_latents=2, coefficient=l1_coefficient(penalty, x)).build(2, seed=derive_seed(seed, "built"))
+        assert isinstance(made, SparseDictionary)
+        # With the data's mean in b_dec, a latent may stand for a feature's absence, which no cone from 0 holds.
+        start_without_bias(made, x)
+        fit(
+            [Job("pair", made, "hidden", "hidden", seed)],
+            TensorSource({"hidden": x}, seed=seed),
+            TrainingConfig(n_tokens=training.steps * training.batch, batch_size=training.batch, lr=training.lr),
+            reporter=reporter,
+        )
+        unexplained.append(fvu(made, x))
+        found.append(_matched(made, rows))
+    if max(unexplained) > 0.05:
+        why = f"a dictionary of two latents leaves FVU {max(unexplained):.3f} on two features: it did not train"
+        return [not_measured(name, reference="1 (± 0.01)", source="derived", paper=PAPER, why=why) for name in names]
+    checks: list[Check] = []
+    for name, values in zip(names, np.array(found).T, strict=True):
+        mean, interval = mean_interval(values)
+        checks.append(
+            _equals(
+                name,
+                mean,
+                1,
+                SAMPLED,
+                n=len(values),
+                n_unit="dictionaries",
+                interval=interval,
+                note=f"at least {values.min():.4f}; L1 {penalty:g}; FVU at most {max(unexplained):.1e}",
+            )
+        )
+    return checks
+
+
+def _matched(made: SparseDictionary, rows: Float[Tensor, "feature d"]) -> tuple[float, float]:
+    """Smallest cosine of the write directions with the features, and of the read directions with their duals."""
+    unit = torch.nn.functional.normalize
+    written, read = unit(made.write_directions()), unit(made.read_directions())
+    order = (written @ unit(rows).T).argmax(0)
+    writes = (written[order] * unit(rows)).sum(1)
+    reads = (read[order] * unit(duals(rows))).sum(1)
+    return float(writes.min()), float(reads.min())
+
+
+def leak_summary(config: ProbeSteeringConfig, shape: Arrangement) -> str:
+    """One line on an arrangement, for its figure."""
+    rows = features(config, shape)
+    probe = optimal_probe(rows).directions
+    if shape == "pair":
+        along = float(leaks(probe, probe)[0, 1])
+        return f"{config.angle:g}° pair: steering along the probe leaks {along:.3f},\nalong the feature 0"
+    reached = ", ".join(f"{x:.3f}" for x in leaks(probe, rows)[0, 1 : config.n_features // 2 + 1].tolist())
+    return (
+        f"regular {config.n_features}-gon: probe ∥ feature, R² = {2 / config.n_features:.3f};\nsteering leaks {reached}"
+    )

@@ -1,0 +1,265 @@
+"""Positive scaling: without biases a ReLU network's answer cannot depend on an activation's length; with them it does.
+
+A bias-free ReLU network is positively homogeneous, f(αx) = αf(x) for α > 0, from its input or from
+any of its layers on, so its argmax never changes. With biases an activation's length chooses its polytope too, and a
+feature is no direction. Black et al. 2022, "Interpreting Neural Networks through the Polytope Lens".
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
+from polyseme.core.site import Site
+from polyseme.kernels.shield import shielded
+from polyseme.networks import load_network
+from polyseme.networks.edits import Edit
+from polyseme.zoo.tools.checks import Check, Experiment, check, mean_interval, not_measured
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+
+PAPER = "Black et al. 2022, Interpreting Neural Networks through the Polytope Lens"
+SITES = (Site(path="first"), Site(path="second"))
+FACTORS = (0.1, 0.25, 0.5, 2.0, 4.0, 10.0)
+ROWS = 2_000
+
+
+class Classifier(nn.Module):
+    """Two ReLU layers and a read-out; `first` and `second` are the layers after their ReLU.
+
+    Args:
+        d: width of the input.
+        width: of both layers.
+        n_classes: of the answer.
+    """
+
+    def __init__(self, d: int, width: int, n_classes: int):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(d, width), nn.Linear(width, width), nn.Linear(width, n_classes)])
+        self.first, self.second = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Float[Tensor, "batch d"]) -> Float[Tensor, "batch n_classes"]:
+        into_first, into_second, out = self.layers
+        return out(self.second(into_second(self.first(into_first(x)))))
+
+
+class ScalingToy(Config):
+    """Networks with and without biases, of several seeds, that tell clusters apart."""
+
+    title: ClassVar[str] = "positive scaling of ReLU networks"
+    paper: ClassVar[str] = PAPER
+
+    d: Width = 8
+    width: Width = 32
+    n_classes: Annotated[Width, Field(ge=2)] = 10
+    noise: float = Field(default=0.5, gt=0, le=1e6)
+    """Standard deviation around a class's centre; the centres are N(0, 1)."""
+    biases: tuple[bool, ...] = Field(default=(False, True), min_length=1, max_length=2)
+    seeds: Seeds = tuple(range(12))
+    batch: Width = 128
+    optimiser: OptimiserConfig = OptimiserConfig(steps=1_000, lr=5e-3, schedule="cosine")
+
+    @shielded
+    def build(self) -> Classifier:
+        """An untrained network."""
+        return Classifier(self.d, self.width, self.n_classes)
+
+    @shielded
+    def train(self, reporter: Reporter) -> list[TrainedToy]:
+        """With and without biases and every seed, as one stack."""
+        stack = train(self, reporter)
+        names = tuple(f"class {i}" for i in range(self.n_classes))
+        return [
+            TrainedToy(
+                module=stack.module(i),
+                truth=Truth(
+                    site=SITES[0],
+                    features=names,
+                    directions=None,
+                    computed_at="second",
+                    cause="non_linear" if biases else None,
+                ),
+                draw=self._draw(stack.centres[i]),
+                seed=seed,
+                setting={"biases": int(biases)},
+                loss=float(stack.loss[i]),
+                ceiling=self.ceiling,
+            )
+            for i, (biases, seed) in enumerate(stack.settings)
+        ]
+
+    @property
+    def ceiling(self) -> float:
+        """Half of what an answer costs that does not look at the input, in nats."""
+        return math.log(self.n_classes) / 2
+
+    experiments: ClassVar[tuple[Experiment, ...]]
+    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
+
+    def _draw(self, centres: Tensor) -> Callable[[int, torch.Generator], Sample]:
+        def draw(n: int, generator: torch.Generator) -> Sample:
+            draws = Draws([int(torch.randint(2**62, (), generator=generator))])
+            x, label = clusters(self, centres[None], draws, n)
+            return Sample(inputs=x[0], features=torch.nn.functional.one_hot(label[0], self.n_classes).float())
+
+        return draw
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack after its training; each tensor has a leading axis of instances.
+
+    Attributes:
+        parameters: as named in `Classifier`.
+        centres: of each instance's classes, `[instance, class, d]`.
+        settings: whether it has biases, and its seed.
+        loss: at the end, in nats.
+    """
+
+    parameters: dict[str, Tensor]
+    centres: Tensor
+    settings: list[tuple[bool, int]]
+    loss: Tensor
+
+    def module(self, i: int) -> Classifier:
+        """One network of it."""
+        weights = {name: tensor[i] for name, tensor in self.parameters.items()}
+        first, out = weights["layers.0.weight"], weights["layers.2.weight"]
+        module = Classifier(first.shape[1], first.shape[0], out.shape[0])
+        module.load_state_dict(weights)
+        return module
+
+
+def clusters(
+    config: ScalingToy, centres: Float[Tensor, "instance class d"], draws: Draws, n: int
+) -> tuple[Float[Tensor, "instance row d"], Tensor]:
+    """Rows around their class's centre, and the classes `[instance, row]`."""
+    label = (draws.uniform(n) * config.n_classes).long()
+    centre = centres.gather(1, label[..., None].expand(-1, -1, config.d))
+    return centre + config.noise * draws.normal(n, config.d), label
+
+
+@shielded
+def train(config: ScalingToy, reporter: Reporter) -> Stack:
+    """Train with and without biases and every seed at once."""
+    settings = [(biases, seed) for biases in config.biases for seed in config.seeds]
+    # The same centres and initial weights with and without biases: the two differ in nothing else.
+    seeds = [derive_seed(seed, "scaling") for _, seed in settings]
+    initial, draws = Draws(seeds, "initial"), Draws(seeds, "data")
+    centres = Draws(seeds, "centres").normal(config.n_classes, config.d)
+    sizes = (config.d, config.width, config.width, config.n_classes)
+    parameters: dict[str, Tensor] = {}
+    for i, (d_in, d_out) in enumerate(pairwise(sizes)):
+        parameters[f"layers.{i}.weight"] = initial.normal(d_out, d_in) * math.sqrt(2 / d_in)
+        parameters[f"layers.{i}.bias"] = torch.zeros(len(seeds), d_out)
+    # A bias of a bias-free network starts at 0 and has no gradient, so it stays there.
+    used = torch.tensor([float(biases) for biases, _ in settings])[:, None, None]
+
+    def loss(_: int) -> Tensor:
+        out, label = clusters(config, centres, draws, config.batch)
+        for i in range(3):
+            out = torch.relu(out) if i else out
+            out = torch.baddbmm(
+                used * parameters[f"layers.{i}.bias"][:, None], out, parameters[f"layers.{i}.weight"].mT
+            )
+        return -out.log_softmax(-1).gather(-1, label[..., None]).squeeze(-1).mean(-1)
+
+    history = train_stack(parameters, loss, config.optimiser, reporter=reporter)
+    return Stack(parameters, centres, settings, history.final)
+
+
+def flips(module: Classifier, x: Float[Tensor, "row d"], factor: float, site: Site | None) -> int:
+    """How many rows get another answer when the input, or a layer's activation, is multiplied by a factor.
+
+    Args:
+        module: the network; computed in its own precision.
+        x: inputs.
+        factor: above 0.
+        site: what is multiplied; None for the input.
+    """
+    network = load_network(module, example_inputs=x[:1])
+    edits: dict[str, Edit] = {} if site is None else {str(site): lambda vectors: factor * vectors}
+    before = network.run(x).logits.argmax(-1)
+    after = network.run(factor * x if site is None else x, edits=edits).logits.argmax(-1)
+    return int((before != after).sum())
+
+
+def scaled(config: ScalingToy, reporter: Reporter) -> Sequence[Check]:
+    """Answers that change under positive scaling of the input and of both layers."""
+    config = config.model_copy(update={"biases": (False, True)})
+    stack = train(config, reporter)
+    bad = int((~(stack.loss <= config.ceiling)).sum())
+    checks: list[Check] = []
+    for biases in config.biases:
+        here = [i for i, setting in enumerate(stack.settings) if setting[0] == biases]
+        for site in (None, *SITES):
+            place = "the input" if site is None else f"the {site.path} layer"
+            kind = "networks with biases" if biases else "bias-free networks"
+            name = f"share of answers that change, {kind}, scaling {place}"
+            reference = "> 0 in every network" if biases else "0"
+            if bad:
+                why = f"{bad} of {len(stack.settings)} networks did not train"
+                checks.append(not_measured(name, reference=reference, source="derived", paper=PAPER, why=why))
+                continue
+            counts = torch.tensor([_changed(config, stack, i, site) for i in here], dtype=torch.float64)
+            tried = ROWS * len(FACTORS)
+            share, interval = mean_interval((counts / tried).numpy())
+            checks.append(
+                check(
+                    name,
+                    share,
+                    reference=reference,
+                    source="derived",
+                    paper=PAPER,
+                    # A share above 0 on the mean does for no network that has none.
+                    at_least=(1 / tried if bool((counts > 0).all()) else math.inf) if biases else 0.0,
+                    at_most=1.0 if biases else 0.0,
+                    interval=interval,
+                    n=len(here),
+                    note=f"{int(counts.min())} to {int(counts.max())} of {tried} a network, factors {FACTORS}",
+                )
+            )
+    return checks
+
+
+def _changed(config: ScalingToy, stack: Stack, i: int, site: Site | None) -> int:
+    draws = Draws([derive_seed(stack.settings[i][1], "scaling", "test")])
+    x = clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0].double()
+    return sum(flips(stack.module(i).double(), x, factor, site) for factor in FACTORS)
+
+
+def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
+    """Answers that change against the factor, with and without biases."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    config = config.model_copy(update={"biases": (False, True)})
+    stack, factors = train(config, reporter), np.geomspace(0.05, 20, 17)
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
+    for ax, site in zip(axes, (None, *SITES), strict=True):
+        for biases, colour in ((True, "tab:red"), (False, "tab:blue")):
+            shares: list[list[float]] = []
+            for i in [i for i, setting in enumerate(stack.settings) if setting[0] == biases]:
+                draws = Draws([derive_seed(stack.settings[i][1], "scaling", "test")])
+                x, module = clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0], stack.module(i).double()
+                shares.append([flips(module, x.double(), float(f), site) / ROWS for f in factors])
+            ax.plot(factors, np.mean(shares, 0), color=colour, label="with biases" if biases else "bias-free")
+        ax.set(xscale="log", xlabel="factor", title="input" if site is None else f"{site.path} layer")
+    axes[0].set_ylabel("share of answers that change")
+    axes[0].legend(frameon=False)
+    return figure
+
+
+ScalingToy.experiments = (
+    Experiment("scaled", "fast", "answers that change under positive scaling, with and without biases", scaled),
+)
+ScalingToy.figures = {"flips": flips_figure}

@@ -1,0 +1,1 @@
+"""The toy `skip_trigram`."""

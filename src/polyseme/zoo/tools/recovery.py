@@ -1,0 +1,369 @@
+"""Reconstruction against recovery: every architecture over L0 on data whose features are known.
+
+All dictionaries of a seed are trained in one pass over the same vectors, and scored on held-out ones; a seed is a data
+set of its own, so that intervals over seeds hold for other features than these.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field, TypeAdapter, field_validator, model_validator
+from torch import Tensor
+
+from polyseme.activations.memory import TensorSource
+from polyseme.core.config import Config, Count, Name, Rate, Record, Width
+from polyseme.core.errors import nearest_names
+from polyseme.core.progress import Reporter, Silent
+from polyseme.core.records import Interval, MetricRecord
+from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.dictionaries import ARCHITECTURES, Dictionary
+from polyseme.dictionaries.engine.activation import DictionaryBase
+from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, recovery
+from polyseme.evaluation.stability import matched_cosines
+from polyseme.store import Artifact, Store, save_json
+from polyseme.training import Job, TrainingConfig, fit
+from polyseme.zoo.planted_sparse.data import PlantedSparseConfig
+from polyseme.zoo.tools.checks import mean_interval
+from polyseme.zoo.tools.source import source_hash
+
+RECOVERY = ("mcc", "feature_f1")
+"""The metrics of recovery that have a front."""
+NAMES = {"fvu": "FVU", "mcc": "MCC", "feature_f1": "F1"}
+"""How metrics with a front are called."""
+COLUMNS = (("FVU", "fvu"), ("MCC", "mcc"), ("F1", "feature_f1"), ("absorbed", "absorption"))
+"""Of the table: title and metric."""
+CODE = (
+    "polyseme.activations",
+    "polyseme.dictionaries",
+    "polyseme.training",
+    "polyseme.evaluation.recovery",
+    "polyseme.evaluation.stability",
+    "polyseme.core.stats",
+)
+"""Beside the toys' own modules, what trains and scores: seeds of other code are made anew."""
+AGREED = "Reconstruction and recovery agree wherever the seeds can tell."
+
+
+class RecoverySweep(Config):
+    """What to train, and on what."""
+
+    toy: PlantedSparseConfig = PlantedSparseConfig()
+    """The data; its seeds are the sweep's."""
+    architectures: Annotated[tuple[Name, ...], Field(max_length=64)] = (
+        "relu",
+        "batch_topk",
+        "jumprelu",
+        "matryoshka",
+        "topk",
+        "gated",
+    )
+    """Any of polyseme's."""
+    l0: tuple[Annotated[float, Field(gt=0, le=2**24)], ...] = Field(default=(2, 4, 6, 10), min_length=1, max_length=64)
+    """Mean active latents per vector: k where the architecture has one, a target for its penalty elsewhere."""
+    n_latents: Width = 256
+    tokens: Count = 500_000
+    """Vectors that each dictionary is trained on."""
+    rows: Width = 250_000
+    """Distinct training vectors; more tokens go round them again."""
+    heldout: Width = 20_000
+    """Vectors that everything is measured on."""
+    batch_size: Width = 512
+    lr: Rate | None = None
+    """None: by width and length."""
+
+    @field_validator("architectures")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in ARCHITECTURES:
+                near = nearest_names(name, list(ARCHITECTURES)) or list(ARCHITECTURES)
+                raise ValueError(f"there is no architecture {name!r}; nearest: {', '.join(near)}")
+        if not names or len(set(names)) < len(names):
+            raise ValueError("name each architecture once, and at least one")
+        return names
+
+    @model_validator(mode="after")
+    def _possible(self) -> "RecoverySweep":
+        if len(set(self.l0)) < len(self.l0):
+            raise ValueError("name each L0 once")
+        if max(self.l0) > self.n_latents:
+            raise ValueError(f"an L0 of {max(self.l0):g} is more than the {self.n_latents} latents")
+        if self.batch_size > min(self.rows, self.tokens):
+            raise ValueError(f"a batch of {self.batch_size} is more than the rows or tokens there are")
+        for name in self.architectures:
+            for l0 in self.l0:
+                self.dictionary(name, l0)
+        return self
+
+    def dictionary(self, architecture: str, l0: float) -> DictionaryBase:
+        """The config of one dictionary.
+
+        Raises:
+            ValueError: a fractional L0 for an architecture that keeps a whole k.
+        """
+        kind = ARCHITECTURES[architecture]
+        k = {"k": int(l0) if float(l0).is_integer() else l0} if "k" in kind.model_fields else {}
+        return TypeAdapter(kind).validate_python({"n_latents": self.n_latents, **k})
+
+
+class RecoveryPoint(Record):
+    """One architecture at one wanted L0, over all seeds."""
+
+    architecture: str
+    wanted_l0: float
+    records: tuple[MetricRecord, ...]
+    """FVU and every metric of recovery, with intervals over seeds; `details.seeds` has each seed's value."""
+
+    def record(self, name: str) -> MetricRecord:
+        """The metric of a name, over all depths and for write directions."""
+        return next(r for r in self.records if r.name == name and not {"depth", "directions"} & r.scope.keys())
+
+    def value(self, name: str) -> float:
+        """Its value."""
+        return self.record(name).value
+
+
+class RecoveryReport(Record):
+    """The sweep's result."""
+
+    config: RecoverySweep
+    true_l0: float
+    points: tuple[RecoveryPoint, ...]
+
+    def front(self, metric: str) -> list[RecoveryPoint]:
+        """Points that no other beats at their L0 or a lower one, by rising L0; `fvu` or a metric of recovery."""
+        sign = -1 if metric == "fvu" else 1
+        best, out = -math.inf, []
+        for point in sorted(self.points, key=lambda p: (p.value("l0"), -sign * p.value(metric))):
+            if sign * point.value(metric) > best:
+                best = sign * point.value(metric)
+                out.append(point)
+        return out
+
+    def disagreements(self) -> list[str]:
+        """Where reconstruction and recovery name different winners, in sentences, the true L0 first.
+
+        A pair counts only where the intervals of both paired differences over seeds leave zero out, and each
+        dictionary came within 15% of the L0 wanted of it.
+        """
+        nearest = sorted(self.config.l0, key=lambda l0: abs(math.log(l0 / self.true_l0)))
+        return [*(said for l0 in nearest for said in self._between(l0)), *self._within()]
+
+    def _between(self, wanted: float) -> list[str]:
+        """Architectures of one L0: the better reconstructor is the worse recoverer."""
+        at = [p for p in self.points if p.wanted_l0 == wanted and abs(p.value("l0") / wanted - 1) <= 0.15]
+        said: list[str] = []
+        for better, worse in itertools.permutations(at, 2):
+            if _differs(better, worse, "fvu") >= 0:
+                continue
+            less = [
+                f"{NAMES[m]} {better.value(m):.3f} against {worse.value(m):.3f}"
+                for m in RECOVERY
+                if _differs(better, worse, m) < 0
+            ]
+            if less:
+                said.append(
+                    f"At L0 {wanted:g}, {better.architecture} reconstructs better than {worse.architecture} "
+                    f"(FVU {better.value('fvu'):.3f} against {worse.value('fvu'):.3f}) and recovers less "
+                    f"({', '.join(less)})."
+                )
+        return said
+
+    def _within(self) -> list[str]:
+        """One architecture over L0: it reconstructs best at another L0 than it recovers most at."""
+        said: list[str] = []
+        for name in self.config.architectures:
+            own = [p for p in self.points if p.architecture == name]
+            reconstructor = min(own, key=lambda p: p.value("fvu"))
+            parts: list[str] = []
+            for metric in RECOVERY:
+                recoverer = max(own, key=lambda p: p.value(metric))
+                if recoverer is not reconstructor and _differs(recoverer, reconstructor, metric) > 0:
+                    parts.append(
+                        f"{NAMES[metric]} at L0 {recoverer.value('l0'):.1f} ({recoverer.value(metric):.3f} against "
+                        f"{reconstructor.value(metric):.3f}; FVU {recoverer.value('fvu'):.3f})"
+                    )
+            if parts:
+                said.append(
+                    f"{name} reconstructs best at L0 {reconstructor.value('l0'):.1f} "
+                    f"(FVU {reconstructor.value('fvu'):.3f}) but has its best {' and its best '.join(parts)}."
+                )
+        return said
+
+    @property
+    def chance(self) -> str:
+        """MCC of random directions, as many as there are latents and four times as many as there are features."""
+        toy, n = self.config.toy, 4 * self.config.toy.n_features
+        own, wide = chance_mcc(toy, self.config.n_latents), chance_mcc(toy, n)
+        return f"chance level of MCC, random directions: {own:.2f} with {self.config.n_latents}, {wide:.2f} with {n:,}"
+
+    @property
+    def setting(self) -> str:
+        """The data and the training, in a line."""
+        toy = self.config.toy
+        return (
+            f"{toy.n_features} features in {toy.d} dimensions, true L0 {self.true_l0:.2f}; {self.config.n_latents} "
+            f"latents, {self.config.tokens:,} vectors, {len(toy.seeds)} seeds, 95% intervals over them"
+        )
+
+    def said(self) -> list[str]:
+        """The fronts and where they disagree."""
+        lines: list[str] = []
+        for metric in ("fvu", *RECOVERY):
+            names = ", ".join(f"{p.architecture} at {p.value('l0'):.1f}" for p in self.front(metric))
+            lines.append(f"Front of {NAMES[metric]}: {names}.")
+        return [*lines, *(self.disagreements() or [AGREED])]
+
+    def summary(self) -> str:
+        """The table, the chance level, the fronts and the disagreements, as text."""
+        head = f"{'architecture':13}{'wanted':>7}{'L0':>7}" + "".join(f"{title:>16}" for title, _ in COLUMNS)
+        lines = [self.setting, self.chance, "", head + f"{'dead':>6}"]
+        for p in self.points:
+            cells = "".join(f"{_with_margin(p, metric):>16}" for _, metric in COLUMNS)
+            dead = f"{p.value('dead_latents'):6.0%}"
+            lines.append(f"{p.architecture:13}{p.wanted_l0:7g}{p.value('l0'):7.2f}{cells}{dead}")
+        return "\n".join([*lines, "", *self.said()])
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        titles = ["architecture", "L0 wanted", "L0", *(title for title, _ in COLUMNS), "dead latents"]
+        lines = [self.setting + ".", "", self.chance + ".", "", _row(titles), "|---" * len(titles) + "|"]
+        for p in self.points:
+            cells = [_with_margin(p, metric) for _, metric in COLUMNS]
+            dead = f"{p.value('dead_latents'):.0%}"
+            lines.append(_row([p.architecture, f"{p.wanted_l0:g}", f"{p.value('l0'):.2f}", *cells, dead]))
+        return "\n".join([*lines, "", *(f"- {said}" for said in self.said())]) + "\n"
+
+
+def chance_mcc(toy: PlantedSparseConfig, n_latents: int) -> float:
+    """MCC of as many random directions with a toy's features, mean over its seeds."""
+    of_seed: list[float] = []
+    for seed in toy.seeds:
+        random = torch.randn(n_latents, toy.d, generator=make_generator(seed, "random directions", "chance"))
+        of_seed.append(float(matched_cosines(random, toy.planted_directions(seed), absolute=True)[0].mean()))
+    return float(np.mean(of_seed))
+
+
+def recovery_sweep(
+    config: RecoverySweep, reporter: Reporter | None = None, *, root: Path | None = None
+) -> RecoveryReport:
+    """Train every architecture at every L0 on every seed, and score them.
+
+    Args:
+        config: what to train.
+        reporter: told of the progress.
+        root: a folder that keeps each seed's scores, and checkpoints of the one at work, so that the same code goes on
+            from there after a kill; None keeps nothing.
+
+    Raises:
+        InputError: the data and the training do not fit.
+    """
+    reporter = reporter or Silent()
+    store = None if root is None else Store(root)
+    of_seed: list[list[list[MetricRecord]]] = []
+    for i, seed in enumerate(config.toy.seeds):
+        reporter.message(f"seed {seed}, {i + 1} of {len(config.toy.seeds)}")
+        of_seed.append(_kept(config, seed, store, reporter))
+    keys = [(name, l0) for name in config.architectures for l0 in config.l0]
+    points = [
+        RecoveryPoint(architecture=name, wanted_l0=l0, records=tuple(over_seeds([found[i] for found in of_seed])))
+        for i, (name, l0) in enumerate(keys)
+    ]
+    true_l0 = float(points[0].record("l0").details["true_l0"])
+    return RecoveryReport(config=config, true_l0=true_l0, points=tuple(points))
+
+
+def _kept(config: RecoverySweep, seed: int, store: Store | None, reporter: Reporter) -> list[list[MetricRecord]]:
+    """One seed's scores, from the store where they are there."""
+    if store is None:
+        return _seed(config, seed, reporter, None)
+
+    def make(folder: Path) -> None:
+        scores = _seed(config, seed, reporter, folder / "checkpoints")
+        save_json(folder / "scores.json", [[record.model_dump(mode="json") for record in of] for of in scores])
+
+    settings = config.model_dump(mode="json")
+    del settings["toy"]["seeds"]
+    inputs = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
+    records = TypeAdapter(list[list[MetricRecord]])
+
+    def load(artifact: Artifact) -> list[list[MetricRecord]]:
+        return artifact.parsed("scores.json", records.validate_python)
+
+    identity = {**settings, "seed": seed}
+    return store.stage("recovery", identity, inputs, make, load, scratch=("checkpoints",), reporter=reporter)[1]
+
+
+def _seed(config: RecoverySweep, seed: int, reporter: Reporter, checkpoints: Path | None) -> list[list[MetricRecord]]:
+    """Train one seed's dictionaries in one pass and score each, architecture by architecture, L0 by L0."""
+    toy = config.toy.instance(seed)
+    site = str(toy.truth.site)
+    x, _ = toy.activations(config.rows, make_generator(seed, "recovery", "train"))
+    jobs = [
+        Job(
+            f"{name} {l0:g} seed {seed}",
+            (of := config.dictionary(name, l0)).build(config.toy.d, seed=derive_seed(seed, "recovery", name)),
+            site,
+            site,
+            seed,
+            None if "k" in type(of).model_fields else l0,
+        )
+        for name in config.architectures
+        for l0 in config.l0
+    ]
+    training = TrainingConfig(n_tokens=config.tokens, batch_size=config.batch_size, lr=config.lr)
+    trained = fit(jobs, TensorSource({site: x}, seed=seed), training, checkpoints=checkpoints, reporter=reporter)
+    heldout, sample = toy.activations(config.heldout, make_generator(seed, "recovery", "heldout"))
+    assert toy.truth.directions is not None
+    truth = FeatureTruth(toy.truth.directions, config.toy.parents() if config.toy.trees else None)
+    return [score(job.dictionary, truth, heldout, sample.features, seed=seed) for job in trained]
+
+
+def score(
+    dictionary: Dictionary,
+    truth: FeatureTruth,
+    x: Float[Tensor, "row d"],
+    values: Float[Tensor, "row feature"],
+    *,
+    seed: int = 0,
+) -> list[MetricRecord]:
+    """FVU and every metric of recovery of one dictionary on the same rows."""
+    z = dictionary.encode(x)
+    wide = x.double()
+    error = float((dictionary.decode(z).double() - wide).square().sum())
+    fvu = error / float((wide - wide.mean(0)).square().sum())
+    record = MetricRecord(name="fvu", value=fvu, n=len(x), n_unit="rows", better="lower", scope={"seed": seed})
+    answers = Answers.of([(z, values)])
+    write, read = dictionary.write_directions(), dictionary.read_directions()
+    return [record, *recovery(write, truth, answers, read=read, seed=seed, scope={"seed": seed})]
+
+
+def _differs(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> int:
+    """1 where a's value is the higher beyond doubt, −1 where it is the lower, 0 where seeds cannot tell."""
+    mean, interval = difference(a, b, metric)
+    return int(math.copysign(1, mean)) if interval.excludes(0) else 0
+
+
+def difference(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> tuple[float, Interval]:
+    """a's value less b's, paired by seed, with its interval."""
+    pairs = zip(a.record(metric).details["seeds"], b.record(metric).details["seeds"], strict=True)
+    return mean_interval(np.array([math.nan if None in pair else pair[0] - pair[1] for pair in pairs]))
+
+
+def _with_margin(point: RecoveryPoint, metric: str) -> str:
+    """`0.81 ± 0.02`; a dash where nothing was measured."""
+    record = next((r for r in point.records if r.name == metric and not {"depth", "directions"} & r.scope.keys()), None)
+    if record is None or math.isnan(record.value):
+        return "–"
+    half = math.nan if record.interval is None else record.interval.high - record.value
+    return f"{record.value:.3f} ± {half:.3f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,199 @@
+"""Many small networks trained at once: each parameter has a leading axis of instances, and one pass serves them all.
+
+Instances never mix: the loss of each depends on its own slice alone, the optimiser works element by element, and each
+draws its data from its own generator, so that an instance's result does not depend on what it was batched with.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from polyseme.core.config import Config, Count
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import make_generator
+from polyseme.kernels import library as native
+from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
+from polyseme.zoo.tools.streams import Streams, agrees
+
+Parameters = Mapping[str, Tensor]
+BLOCK_BYTES = 512 * 1024
+"""Of one array of a block that is worked on in cache: three of them fill a second-level cache of usual size."""
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimiserConfig(Config):
+    """AdamW and its schedule."""
+
+    steps: Count = 10_000
+    lr: float = Field(default=1e-3, ge=0, le=1e6)
+    weight_decay: float = Field(default=0.01, ge=0, le=1e3)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    warmup: int = Field(default=0, ge=0, le=10**12)
+    """Steps over which the learning rate rises from 0."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """How it falls after the warm-up: not at all, or to 0 at the last step."""
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        falling = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
+        return self.lr * falling[self.schedule]
+
+
+class Draws:
+    """Random numbers for a stack: instance i's are a pure function of its own seed.
+
+    Args:
+        seeds: one of each instance.
+        names: of the purpose, as in `derive_seed`.
+    """
+
+    def __init__(self, seeds: Sequence[int], *names: str):
+        self._generators = [make_generator(seed, *names) for seed in seeds]
+        self._streams = Streams(self._generators)
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def uniform(self, *shape: int) -> Float[Tensor, "instance ..."]:
+        """U[0, 1)."""
+        out = torch.empty(len(self), *shape, dtype=torch.float32)
+        if out.numel() and native.usable(out) and agrees():
+            return self._streams.uniform(out)
+        self._streams.release()
+        for row, generator in zip(out, self._generators, strict=True):
+            torch.rand(shape, generator=generator, out=row)
+        return out
+
+    def normal(self, *shape: int) -> Float[Tensor, "instance ..."]:
+        """N(0, 1)."""
+        self._streams.release()
+        out = torch.empty(len(self), *shape)
+        for row, generator in zip(out, self._generators, strict=True):
+            torch.randn(shape, generator=generator, out=row)
+        return out
+
+    def sparse_uniform(self, p: Float[Tensor, " instance"], *shape: int) -> Float[Tensor, "instance ..."]:
+        """U[0, 1) with probability p, else 0: of one uniform draw u, u < p is the mask and u / p the value."""
+        out = torch.empty(len(self), *shape, dtype=torch.float32)
+        if out.numel() and native.usable(out, p) and agrees():
+            return self._streams.uniform(out, p)
+        u = self.uniform(*shape)
+        together = max(1, BLOCK_BYTES * len(u) // max(1, u.nbytes))
+        for some, density in zip(u.split(together), p.split(together), strict=True):  # in place and in cache
+            some.div_(-density.reshape(-1, *(1 for _ in shape)))
+            torch.threshold_(some, -1, 0).abs_()
+        return u
+
+
+@dataclass(frozen=True)
+class History:
+    """Loss of every instance along the training.
+
+    Attributes:
+        steps: the steps recorded.
+        loss: mean over the steps since the record before, `[record, instance]`; NaN for an instance that diverged.
+    """
+
+    steps: list[int]
+    loss: Float[Tensor, "record instance"]
+
+    @property
+    def final(self) -> Float[Tensor, " instance"]:
+        """The last record."""
+        return self.loss[-1]
+
+
+def train_stack(
+    parameters: Parameters,
+    loss: Callable[[int], Float[Tensor, " instance"]],
+    config: OptimiserConfig,
+    *,
+    reporter: Reporter,
+    name: str = "networks",
+    record_every: int = 200,
+    on_record: Callable[[int], None] | None = None,
+    checkpoints: Path | None = None,
+) -> History:
+    """Train every instance of a stack by AdamW; the parameters are changed in place.
+
+    With `checkpoints`, a training that was killed goes on from its last record, to the same end bit for bit, provided
+    that `loss` draws its data from the step alone (or draws none).
+
+    Args:
+        parameters: name to a leaf tensor with a leading axis of instances.
+        loss: from the step to the loss of each instance, computed from `parameters`; it draws its own data.
+        config: the optimiser.
+        reporter: told of the progress.
+        name: of the progress line.
+        record_every: steps between two records of the history.
+        on_record: called with the step after each record, for measures along the training; not again for the records
+            of a training that goes on.
+        checkpoints: a folder of this training's own; None keeps nothing.
+    """
+    for tensor in parameters.values():
+        tensor.requires_grad_(True)
+    optimiser = torch.optim.AdamW(
+        list(parameters.values()), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+    progress = reporter.task(name, config.steps, "steps")
+    steps, records = _resume(checkpoints, parameters, optimiser, reporter)
+    summed, since = torch.zeros(()), 0
+    for step in range(steps[-1] if steps else 0, config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr_at(step)
+        losses = loss(step)
+        optimiser.zero_grad()
+        losses.sum().backward()
+        optimiser.step()
+        summed, since = summed + losses.detach(), since + 1
+        if (step + 1) % record_every == 0 or step + 1 == config.steps:
+            steps.append(step + 1)
+            records.append(summed / since)
+            summed, since = torch.zeros(()), 0
+            progress.update(step + 1, note=f"loss {records[-1].nanmean():.3g}")
+            if on_record is not None:
+                on_record(step + 1)
+            if checkpoints is not None:
+                _save(checkpoints, parameters, optimiser, steps, records)
+    for tensor in parameters.values():
+        tensor.requires_grad_(False)
+    return History(steps, torch.stack(records))
+
+
+def _save(
+    folder: Path, parameters: Parameters, optimiser: torch.optim.Optimizer, steps: list[int], records: list[Tensor]
+) -> None:
+    tensors = {f"parameters.{name}": tensor.detach() for name, tensor in parameters.items()}
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{name}": tensor for name, tensor in state.items()}
+    save_checkpoint(folder, steps[-1], tensors | {"records": torch.stack(records)}, {"steps": steps})
+
+
+def _resume(
+    folder: Path | None, parameters: Parameters, optimiser: torch.optim.Optimizer, reporter: Reporter
+) -> tuple[list[int], list[Tensor]]:
+    """Steps and losses recorded before a kill, none for a new training; the rest of the state is put back."""
+    found = None if folder is None else latest_checkpoint(folder, reporter=reporter)
+    if found is None:
+        return [], []
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            tensor.copy_(found.tensors[f"parameters.{name}"])
+    saved: dict[int, dict[str, Any]] = {}
+    for name, tensor in found.tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimiser":
+            index, _, key = rest.partition(".")
+            saved.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": saved})
+    return list(found.state["steps"]), list(found.tensors["records"])

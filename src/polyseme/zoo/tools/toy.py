@@ -1,0 +1,131 @@
+"""What a toy is: a family of networks whose features are known."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from polyseme.core.progress import Reporter
+from polyseme.core.site import Site
+from polyseme.kernels.shield import shielded
+from polyseme.networks import Network, load_network
+from polyseme.zoo.tools.checks import Experiment
+
+Cause = Literal[
+    "aligned",
+    "superposition",
+    "rotated",
+    "correlated",
+    "incidental",
+    "non_linear",
+    "compositional",
+    "computation_in_superposition",
+    "none",
+]
+"""Why a neuron of the site answers to several features; `aligned` where it does not."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a network.
+
+    Attributes:
+        site: where the features are.
+        features: their names.
+        directions: the vector each writes to the site at value 1, `[feature, d]`; None where a feature has none.
+        computed_at: where in the network they are computed; `input` for those of the data.
+        cause: why the site's neurons are polysemantic; None where the toy does not say.
+    """
+
+    site: Site
+    features: tuple[str, ...]
+    directions: Float[Tensor, "feature d"] | None
+    computed_at: str = "input"
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs and the truth of each.
+
+    Attributes:
+        inputs: what the network takes, `[row, ...]`.
+        features: the value of every feature, `[row, feature]`, or `[row, position, feature]` for a sequence.
+    """
+
+    inputs: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class TrainedToy:
+    """One network of a toy.
+
+    Attributes:
+        module: the network.
+        truth: what is known of it.
+        draw: from a number of rows and a generator to a sample of its data.
+        seed: of its initialisation and data.
+        setting: what sets it apart in a sweep (`{"density": .05}`).
+        loss: at the end of its training, on its own measure.
+        ceiling: a loss above this means that it did not train.
+    """
+
+    module: nn.Module
+    truth: Truth
+    draw: Callable[[int, torch.Generator], Sample]
+    seed: int
+    setting: Mapping[str, float | int | str]
+    loss: float
+    ceiling: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "draw", shielded(self.draw))
+
+    @property
+    def trained(self) -> bool:
+        """Whether the loss is under the ceiling; False for one that diverged."""
+        return self.loss <= self.ceiling
+
+    @shielded
+    def network(self) -> Network:
+        """The network as every other part of polyseme takes it."""
+        example = self.draw(2, torch.Generator().manual_seed(0)).inputs
+        return load_network(self.module, example_inputs=example)
+
+    @shielded
+    @torch.no_grad()
+    def activations(self, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "row d"], Sample]:
+        """The site's vectors of `n` rows of data, flat over positions, and the sample they come from."""
+        sample = self.draw(n, generator)
+        site = self.truth.site
+        vectors = self.network().read(sample.inputs, [site])[site]
+        return vectors.reshape(-1, vectors.shape[-1]), sample
+
+
+@runtime_checkable
+class Toy(Protocol):
+    """A config whose networks have known answers: one file, and one line in `TOYS`.
+
+    Attributes:
+        title: one line.
+        paper: authors, year, identifier.
+        experiments: what its networks are held against.
+        figures: name to what draws it, a function from the config and a reporter to a matplotlib figure.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    experiments: ClassVar[tuple[Experiment, ...]]
+    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
+
+    def build(self) -> nn.Module:
+        """One network of it, untrained: what a saved one is loaded into."""
+        ...
+
+    def train(self, reporter: Reporter) -> list[TrainedToy]:
+        """Its networks, trained (or made, where nothing is trained) in one batched computation."""
+        ...

@@ -1,0 +1,176 @@
+"""Circuits of ANDs: one Universal AND layer read by the next, without correcting errors in between."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
+from polyseme.zoo.tools.checks import Check, check, mean_interval, share_interval
+from polyseme.zoo.tools.stack import Draws
+from polyseme.zoo.universal_and.networks import UniversalAndConfig, mask_blocks
+
+COMMENT = "comments on Vaintrob, Mendel & Hänni 2024"
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Circuits run layer by layer.
+
+    Attributes:
+        error: root mean square of read-off − truth over the gates of each layer, `[layer, instance]`.
+        separated: 1 while in this layer and all before every gate that is on reads above every gate that is off.
+    """
+
+    error: Float[Tensor, "layer instance"]
+    separated: Float[Tensor, "layer instance"]
+
+    @property
+    def depth(self) -> Float[Tensor, " instance"]:
+        """Layers a circuit survives."""
+        return self.separated.sum(0)
+
+
+def wiring(draws: Draws, width: int, s: int) -> tuple[Int[Tensor, "instance gate"], Int[Tensor, "instance gate"]]:
+    """Two inputs of every gate: the first s take different pairs of the first s inputs, the others any other pair.
+
+    With the first s inputs on, exactly the first s gates are: a circuit keeps its activity whatever its depth, and what
+    fails with depth is the noise alone. Each layer draws its masks anew: the order of the inputs says nothing.
+    """
+    on = torch.tensor(list(combinations(range(s), 2)))
+    off = torch.tensor([pair for pair in combinations(range(width), 2) if pair[1] >= s])
+    if s > 2:
+        chosen_on = on[draws.uniform(len(on)).argsort(-1)[:, :s]]
+    else:
+        chosen_on = on[torch.zeros(len(draws), s, dtype=torch.long)]
+    chosen_off = off[draws.uniform(len(off)).argsort(-1)[:, : width - s]]
+    gates = torch.cat([chosen_on, chosen_off], dim=1)
+    return gates[..., 0], gates[..., 1]
+
+
+def run(config: UniversalAndConfig, reporter: Reporter) -> dict[str, Survival]:
+    """Run every seed's circuit as it is, and with a bias offset after each layer.
+
+    The offset of a layer is one number: what takes the mean read-off of its gates that are off, over all networks, to
+    0. It knows the construction's statistics, not which gates are on.
+    """
+    n, width, s = len(config.seeds), config.circuit_width, config.active
+    truth = torch.zeros(width)
+    truth[:s] = 1
+    start = truth.expand(n, width).clone()
+    values = {"without": start, "with": start}
+    errors: dict[str, list[Tensor]] = {kind: [] for kind in values}
+    alive: dict[str, list[Tensor]] = {kind: [] for kind in values}
+    progress = reporter.task("circuits", config.depth, "layers")
+    for layer in range(config.depth):
+        draws = Draws([derive_seed(seed, "universal and", "wiring", layer) for seed in config.seeds])
+        first, second = wiring(draws, width, s)
+        read = layer_reads(config, values, first, second, layer)
+        values = {"without": read["without"], "with": read["with"] - read["with"][:, s:].nanmean()}
+        for kind, value in values.items():
+            # A gate that no neuron shares cannot be read: it says nothing, whichever way it should be.
+            value = values[kind] = value.nan_to_num(0.0)
+            errors[kind].append((value - truth).square().mean(-1).sqrt())
+            clear = (value[:, :s].amin(-1) > value[:, s:].amax(-1)).float()
+            alive[kind].append(clear * alive[kind][-1] if layer else clear)
+        progress.update(layer + 1)
+    return {kind: Survival(torch.stack(errors[kind]), torch.stack(alive[kind])) for kind in values}
+
+
+def layer_reads(
+    config: UniversalAndConfig,
+    values: dict[str, Tensor],
+    first: Int[Tensor, "instance gate"],
+    second: Int[Tensor, "instance gate"],
+    layer: int,
+) -> dict[str, Tensor]:
+    """Read-offs of the gates of one layer, for each kind of input; the networks are the same for all kinds."""
+    n, width = first.shape
+    summed = {kind: torch.zeros(n, width) for kind in values}
+    shared = torch.zeros(n, width)
+    for block in mask_blocks(config, config.seeds, "layer", str(layer), width=width):
+        masks = block.float()
+        index = (-1, masks.shape[1], -1)
+        gates = masks.gather(-1, first[:, None].expand(*index)) * masks.gather(-1, second[:, None].expand(*index))
+        shared += gates.sum(1)
+        for kind, value in values.items():
+            hidden = torch.relu(masks @ value[..., None] - 1)
+            summed[kind] += (gates.mT @ hidden)[..., 0]
+    return {kind: total / torch.where(shared > 0, shared, math.nan) for kind, total in summed.items()}
+
+
+def chaining(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:
+    """Error of the second layer with and without a bias offset, and how far circuits survive."""
+    runs = run(config, reporter)
+    plain, offset = runs["without"], runs["with"]
+    n = len(config.seeds)
+    ratio, ratio_interval = mean_interval((plain.error[1] / offset.error[1]).numpy())
+    gain, gain_interval = mean_interval((offset.depth - plain.depth).numpy())
+    lost, lost_interval = share_interval(int((offset.depth < config.depth).sum()), n)
+    depths = {kind: mean_interval(r.depth.numpy())[0] for kind, r in runs.items()}
+    about = f"{config.circuit_width} gates a layer, {config.active} on, d = {config.n_neurons}, q = {config.q:g}"
+    return [
+        check(
+            "second layer's error without a bias offset, over that with one",
+            ratio,
+            reference="> 1",
+            source="proposed",
+            paper=COMMENT,
+            at_least=1 + 1e-9,
+            interval=ratio_interval,
+            n=n,
+            n_unit="circuits",
+            note=f"errors {float(plain.error[1].mean()):.3g} and {float(offset.error[1].mean()):.3g}; {about}",
+        ),
+        check(
+            "layers a circuit of ANDs survives by an offset, beyond those without",
+            gain,
+            reference="≥ 0",
+            source="proposed",
+            paper=COMMENT,
+            at_least=0.0,
+            interval=gain_interval,
+            n=n,
+            n_unit="circuits",
+            unit="layers",
+            note=f"mean depth {depths['without']:.2f} without and {depths['with']:.2f} with; {about}",
+        ),
+        check(
+            f"circuits that fail within {config.depth} layers in spite of the offset",
+            lost,
+            reference="> 0.5: pairs that share a variable stay correlated",
+            source="proposed",
+            paper=COMMENT,
+            at_least=0.5,
+            interval=lost_interval,
+            n=n,
+            n_unit="circuits",
+            note=about,
+        ),
+    ]
+
+
+def survival_over_depth(config: UniversalAndConfig, reporter: Reporter) -> Any:
+    """Share of the circuits that survive to each depth, with a bias offset and without, for three q."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    depth = range(1, config.depth + 1)
+    for colour, q in enumerate((config.q / 2, config.q, min(0.9, 2 * config.q))):
+        runs = run(config.model_copy(update={"q": q}), reporter)
+        for kind, style in (("without", "--"), ("with", "-")):
+            share = runs[kind].separated.mean(1)
+            axes.plot(
+                depth, share, style, marker="o", markersize=4, color=f"C{colour}", label=f"q = {q:g}, {kind} offset"
+            )
+    axes.set(xlabel="depth (layers)", ylabel="circuits with every gate told apart (share)", ylim=(-0.03, 1.03))
+    axes.set_title(f"Circuits of {config.circuit_width} ANDs a layer, {config.active} on, d = {config.n_neurons:,}")
+    axes.legend(frameon=False, fontsize="small")
+    return figure

@@ -1,0 +1,1 @@
+"""The toy `wrong_l0`."""
