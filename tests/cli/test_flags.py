@@ -25,7 +25,7 @@ seeds = [7]
 architecture = "topk"
 n_latents = 64
 k = 4
-selection = "bf16"
+selection = "fp32"
 [tokens]
 context = 32
 [evaluation]
@@ -104,7 +104,7 @@ def test_a_flag_is_what_the_file_says(args: list[str], toml: str | None) -> None
 def test_flags_are_laid_over_a_file() -> None:
     made = study("--name", "flagged", "--dictionary.k", "2", "--tokens.context", "none", given=FILE)
     assert (made.name, made.seeds, made.dictionary.n_latents, made.dictionary.k) == ("flagged", (7,), 64, 2)
-    assert made.dictionary.selection == "bf16"
+    assert made.dictionary.selection == "fp32"
     assert made.tokens.context is None
     assert [c.name for c in made.controls] == ["gaussian_reinit_keep_embeddings"]
     assert study("--controls", "none", given=FILE).controls == ()
@@ -112,9 +112,9 @@ def test_flags_are_laid_over_a_file() -> None:
 
 
 def test_another_choice_keeps_the_fields_that_it_has() -> None:
-    made = study("--dictionary", "jumprelu", given=FILE.replace('selection = "bf16"\n', ""))
+    made = study("--dictionary", "jumprelu", given=FILE)
     assert (made.dictionary.architecture, made.dictionary.n_latents) == ("jumprelu", 64)
-    made = study("--dictionary", "matryoshka", given=FILE.replace("bf16", "fp32"))
+    made = study("--dictionary", "matryoshka", given=FILE)
     assert (made.dictionary.k, made.dictionary.selection) == (4, "fp32")
 
 

@@ -71,7 +71,6 @@ CASES = {
     "topk": case(TopKConfig, "bytes", "unproven row", "streamed", "auxk by entries", k=8),
     "topk, many dead": case(TopKConfig, "bytes", "auxk dense", k=8, k_aux=1500),
     "topk, floats": case(TopKConfig, "streamed", k=8, selection="fp32"),
-    "topk, bfloat16": case(TopKConfig, "tiles", k=8, selection="bf16"),
     "topk, without loops": case(TopKConfig, "tiles", "auxk by entries", k=8, compiled=False),
     "batch_topk": case(BatchTopKConfig, "bytes", "unproven row", "guess kept", "auxk by entries", k=8),
     "batch_topk, uneven": case(BatchTopKConfig, "guess too high", "guess too low", "guess kept", k=8, scales=UNEVEN),

@@ -18,10 +18,6 @@ class TopKConfig(RevivedBase):
     """Which dictionary."""
     k: Width = 32
     """Active latents per vector (fewer where fewer are positive)."""
-    selection: Literal["auto", "fp32", "bf16"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]  frozen
-    """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
-    each vector that float32 would choose the same and computes what it chose in float32; fp32 does without; bf16 does
-    the same with products of bfloat16, where the processor has those."""
 
     @property
     def active_latents(self) -> float:

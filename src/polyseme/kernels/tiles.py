@@ -44,15 +44,6 @@ def squares(t: Tensor) -> Float[Tensor, ""]:
     return torch.dot(t.view(-1), t.view(-1))
 
 
-@functools.cache
-def adds_bf16_in_fp32(device: torch.device) -> bool:
-    """Whether products of bfloat16 are summed in float32 there: oneDNN's are, CUDA's split sums need not be."""
-    try:
-        return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except AttributeError:
-        return False
-
-
 def affine(
     x: Float[Tensor, "batch d"],
     weight: Float[Tensor, "n d"],

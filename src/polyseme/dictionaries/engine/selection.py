@@ -12,17 +12,7 @@ from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.kernels import compiled
 from polyseme.kernels import library as native
 from polyseme.kernels.int8 import Found, Int8
-from polyseme.kernels.tiles import (
-    TILE_BYTES,
-    adds_bf16_in_fp32,
-    affine,
-    affine_by_parts,
-    gather_dot,
-    spans,
-    tiles,
-    tiles_of,
-    top_k,
-)
+from polyseme.kernels.tiles import TILE_BYTES, affine, affine_by_parts, spans, top_k
 
 MAX_DENSITY = 0.15
 """Above this share of active latents dense products take as long as gathering entry by entry (from .2 on), or little
@@ -51,8 +41,8 @@ class Encoder:
     Attributes:
         x: inputs, normalised and less the bias.
         weight, bias: of the encoder.
-        selection: how entries are looked for: "fp32"; "auto", by bytes where they are faster (`Int8`); "bf16", the
-            largest by bfloat16 (`Rough`). What is found is the same.
+        selection: how entries are looked for: "fp32", or "auto", by bytes where they are faster (`Int8`). What is found
+            is the same.
         latents: which rows of `weight` are meant, one for each bias; None: all. They are read where they are, as far as
             that is possible.
     """
@@ -189,13 +179,12 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
         ascending: sort them by latent.
     """
     k = min(k, encoder.n_latents)
-    rough = encoder.selection == "bf16" and adds_bf16_in_fp32(encoder.x.device)
-    if not rough and native.usable(encoder.x, encoder.weight):
+    if native.usable(encoder.x, encoder.weight):
         proven = _by_int8(encoder, k, k, lambda w, x: w.top_k(x, k), lambda e: streamed_top_k(e, k))
         return streamed_top_k(encoder, k) if proven is None else proven
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    tops = Rough(encoder).top_k(k) if rough else (top_k(pre, k) for _, pre in encoder.tiles())
-    for values, latents in tops:
+    for _, pre in encoder.tiles():
+        values, latents = top_k(pre, k)
         if ascending:
             latents, order = torch.sort(latents, dim=1)
             values = values.gather(1, order)
@@ -275,71 +264,6 @@ def _by_int8(
     starts[again], counts[again] = rest.offsets[:-1].long() + len(found.pre), rest.offsets.diff().long()
     both = torch.cat([found.pre, rest.pre]), torch.cat([found.indices, rest.indices])
     return joined([(*compiled.gathered(*both, starts, counts, counts), counts)], latents)
-
-
-class Rough:
-    """The top k of a row by a bfloat16 product, with a proof for each row; a row without one is encoded in float32.
-
-    Half as many again as wanted, and `MARGIN` at least, are taken from the rough product and scored again in float32.
-    With x = x̃ + δx and w = w̃ + δw, their roundings,
-
-        |x w_j − x̃ w̃_j| ≤ ‖δx‖ max_j ‖w̃_j‖ + ‖x‖ max_j ‖δw_j‖ =: e
-
-    and both norms of roundings are computed, not bounded, which makes e half of what bfloat16's unit roundoff allows.
-    All that was left out is below the smallest candidate in the rough product, so its float32 value is below that
-    + e + the roundings of bias and result; where the kth score is above this, the k best are proven to be the k best.
-    """
-
-    MARGIN = 16
-    _ROUNDOFF = 2.0**-8
-
-    def __init__(self, encoder: Encoder):
-        self._encoder = encoder
-        weight, self._bias = encoder.weights(), encoder.bias.to(torch.bfloat16)
-        self._exact = weight
-        self._weight = weight.to(torch.bfloat16)
-        longest = roundest = 0.0
-        for part in tiles_of(weight):
-            rounded = self._weight[part].to(weight.dtype)
-            longest = max(longest, float(torch.linalg.vector_norm(rounded, dim=1).max()))
-            roundest = max(roundest, float(torch.linalg.vector_norm(weight[part] - rounded, dim=1).max()))
-        self._longest, self._roundest = longest, roundest
-        self._of_bias = float((encoder.bias - self._bias.to(weight.dtype)).abs().max())
-        self.n_unproven = 0
-        """Rows that were encoded in float32."""
-
-    def top_k(self, k: int) -> Iterator[tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]]:
-        """Values and latents of each row's k largest entries, tile by tile."""
-        n_latents = self._encoder.n_latents
-        for rows in tiles(len(self._encoder.x), n_latents * self._encoder.x.element_size(), least=LEAST_ROWS):
-            yield self._tile(self._encoder.x[rows], min(k, n_latents))
-
-    def _tile(self, x: Float[Tensor, "rows d_in"], k: int) -> tuple[Tensor, Tensor]:
-        weight, bias = self._exact, self._encoder.bias
-        rounded = x.to(torch.bfloat16)
-        wanted = min(k + max(k // 2, self.MARGIN), len(weight))
-        rough, latents = top_k(torch.addmm(self._bias, rounded, self._weight.t()), wanted)
-        bags = torch.arange(len(x), dtype=torch.int32, device=x.device).repeat_interleave(wanted)
-        offsets = torch.arange(0, len(bags) + 1, wanted, dtype=torch.int32, device=x.device)
-        flat = latents.to(torch.int32).view(-1)
-        scores = gather_dot(x, weight, bags, flat, offsets).view(len(x), wanted) + bias[latents]
-        values, place = top_k(scores, k)
-        latents = latents.gather(1, place)
-        if wanted == len(weight):
-            return values, latents
-        norms = torch.linalg.vector_norm(x, dim=1)
-        apart = torch.linalg.vector_norm(x - rounded.to(x.dtype), dim=1) * self._longest + norms * self._roundest
-        # Both sums of products have been rounded, too: n eps ‖x‖ ‖w‖ each, at most.
-        sums = 2 * x.shape[1] * torch.finfo(torch.float32).eps * norms * (self._longest + self._roundest)
-        least = rough.amin(1).to(x.dtype)
-        left_out = least + least.abs() * 2 * self._ROUNDOFF + apart + sums + self._of_bias
-        unproven = (~(values.amin(1) >= left_out)).nonzero().view(-1)  # of NaN nothing is proven either
-        if len(unproven):
-            self.n_unproven += len(unproven)
-            again = x[unproven]
-            exact = affine(again, weight, bias, out=x.new_empty(len(again), len(weight)))
-            values[unproven], latents[unproven] = top_k(exact, k)
-        return values, latents
 
 
 def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntries:
