@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -84,6 +85,34 @@ class Record(Config):
     """What polyseme writes and reads back: nobody sets its fields by hand, so it has no ranges, and NaN has a place."""
 
     model_config = ConfigDict(allow_inf_nan=True)
+
+
+def identity(config: Config, exclude: Collection[str] = ()) -> dict[str, Any]:
+    """What decides the result of a config, as JSON for a key: its fields without those that have their defaults.
+
+    So a field that is added later, with a default that changes nothing, leaves every key as it is. The literal that
+    names a config's kind (`kind`, `architecture`) stays, for it decides what the other defaults are.
+
+    Args:
+        config: any.
+        exclude: names of fields that decide nothing.
+    """
+    chosen: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        is_tag = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+        is_default = not field.is_required() and value == field.get_default(call_default_factory=True)
+        if name not in exclude and (is_tag or not is_default):
+            chosen[name] = _identity(value)
+    return chosen
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Config):
+        return identity(value)
+    if isinstance(value, tuple | list):
+        return [_identity(part) for part in cast("tuple[Any, ...]", value)]
+    return str(value) if isinstance(value, Path) else value
 
 
 def fingerprint(value: Any) -> str:
