@@ -5,12 +5,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from polyseme.cli.commands import RootOptions
 from polyseme.cli.flags import Group, fields_below, parse
 from polyseme.cli.help import rendered, sections_of, show_help
 from polyseme.cli.main import COMMANDS, run
+from polyseme.core.binding import BindingConfig, Bound
+from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.validation import validate_config
 from polyseme.corpora import CORPORA
@@ -309,3 +311,20 @@ def test_unknown_sections_are_refused_without_printing(capsys: pytest.CaptureFix
     with pytest.raises(InputError, match=r"the sections are options, network, .*, verdicts"):
         show_help(["--help", "dictionaries"], [Group(RootOptions), Group(StudyConfig)], "polyseme x", "about")
     assert capsys.readouterr().out == ""
+
+
+class Bindings(Config):
+    """Several."""
+
+    sites: tuple[Bound, ...] = Field(default=("a",), max_length=10)
+    """Where."""
+
+
+def test_a_name_or_a_table_may_stand_in_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    group = Group(Bindings, title="bindings")
+    [made] = parse(["--sites", "a", '{reads = "a", writes = "b"}'], [group], "polyseme x")
+    assert made == Bindings(sites=("a", BindingConfig(reads=("a",), writes=("b",))))
+    show_help(["--help"], [group], "polyseme x", "About.")
+    shown = capsys.readouterr().out
+    for part in ("--sites TEXT", "reads = TEXT …", "Sites it writes"):
+        assert part in shown

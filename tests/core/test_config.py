@@ -107,7 +107,7 @@ def test_defaults_are_in_range_and_numbers_are_finite(kind: type[Config]) -> Non
                 kind.model_validate({**defaults, name: value})
 
 
-_EXAMPLES: dict[str, Any] = {"paths": ["x"], "name": "x", "path": "x"}
+_EXAMPLES: dict[str, Any] = {"paths": ["x"], "name": "x", "path": "x", "reads": "x", "writes": ["x", "y"]}
 """Values for fields that have no default."""
 
 

@@ -184,7 +184,7 @@ def _value(texts: list[str], flag: Flag) -> Any:
     if kind.tables:
         if len(texts) == 1 and texts[0].lower() in _EMPTY and (kind.many or kind.optional):
             return [] if kind.many else None
-        tables = [_table(text, flag) for text in texts]
+        tables = [text if kind.types and not text.startswith("{") else _table(text, flag) for text in texts]
         return tables if kind.many else tables[0]
     values = [_scalar(text, kind) for text in texts]
     return values if kind.many else values[0]

@@ -78,11 +78,16 @@ def _fields(model: Model, given: Any) -> dict[str, FieldKind]:
 
 
 def _sections(fields: Mapping[str, FieldKind], prefix: str, name: str, about: str) -> Iterator[Section]:
-    yield Section(name, name, about, [_entry(prefix, kind) for kind in fields.values() if not kind.tables])
+    yield Section(
+        name, name, about, [_entry(prefix, kind) for kind in fields.values() if kind.types or not kind.tables]
+    )
     for kind in fields.values():
         below = _dotted(prefix, kind.name)
         if kind.tag:
             yield from _choice(kind, below)
+        elif kind.types and kind.tables:
+            lines = [_setting(field) for field in fields_of(kind.tables[""]).values()]
+            yield Section(below, f"{below} = {{…}}", _first_line(kind.tables[""]), lines, level=1)
         elif kind.tables:
             line = _first_line(kind.tables[""]) + (" (default: none)" if kind.default is None else "")
             yield from _sections(_fields(kind.tables[""], kind.default), below, below, line)

@@ -89,8 +89,10 @@ def models_at(model: Model, value: Any, place: tuple[int | str, ...]) -> list[Mo
         if isinstance(part, int):
             at = at[part] if isinstance(at, list | tuple) and part < len(cast(list[Any], at)) else None
         else:
-            at = cast(Mapping[str, Any], at).get(part) if isinstance(at, Mapping) else None
             kinds = [fields_of(each)[part] for _, _, each in choices if part in each.model_fields]
+            if not kinds:  # the word of a table that stands where a single value may, too
+                continue
+            at = cast(Mapping[str, Any], at).get(part) if isinstance(at, Mapping) else None
             choices = [(kind.tag, word, each) for kind in kinds for word, each in kind.tables.items()]
         table = cast(Mapping[str, Any], at) if isinstance(at, Mapping) else {}
         chosen = [choice for choice in choices if choice[0] and table.get(choice[0]) == choice[1]]

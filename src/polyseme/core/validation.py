@@ -104,7 +104,7 @@ def input_error(
 ) -> InputError:
     """What pydantic found wrong with `value` as a `model`, in the words a person wrote it in."""
     problems = {
-        ".".join(filter(None, (prefix, _place(value, problem["loc"])))): problem
+        ".".join(filter(None, (prefix, _place(value, problem)))): problem
         for problem in reversed(error.errors(include_url=False))
     }
     for place, problem in list(problems.items()):
@@ -167,14 +167,15 @@ def _worded(place: str, problem: Mapping[str, Any], value: Any, model: type[Base
             return f"{place}: {said}".removeprefix(": ") + (f" (given: {shown(given)})" if scalar else "")
 
 
-def _place(value: Any, loc: tuple[int | str, ...]) -> str:
+def _place(value: Any, problem: Mapping[str, Any]) -> str:
     """The dotted key a person wrote: pydantic puts the tags of unions between, and those are left out."""
     parts: list[str] = []
     at: Any = value
+    loc: tuple[int | str, ...] = problem["loc"]
     for i, part in enumerate(loc):
         last = i == len(loc) - 1
         if isinstance(at, Mapping):
-            if part in at or last:
+            if part in at or (last and problem["type"] == "missing"):
                 parts.append(cut(str(part)))
                 at = cast(Mapping[str, Any], at).get(str(part))
         elif isinstance(at, list | tuple) and isinstance(part, int) and part < len(cast(list[Any], at)):

@@ -1,0 +1,130 @@
+"""Bindings: what a feature finder reads and what it writes, by names of sites in a config and by sites in a network."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from polyseme.core.config import Config, Name
+from polyseme.core.errors import InputError
+
+P = TypeVar("P")
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True)
+class Binding(Generic[P]):
+    """Where a dictionary's input comes from and where its output goes.
+
+    An autoencoder reads and writes one place, a transcoder writes another than it reads, a crosscoder several. The
+    vectors of several places stand side by side on the last axis, in the order in which they are named here:
+    d_in = Σ widths of `reads`, d_out = Σ widths of `writes`.
+
+    Places are `Site`s of a network, or the names of an activation source.
+
+    Attributes:
+        reads: where the input comes from.
+        writes: what the output reconstructs, and takes the place of.
+        name: what it is called; by default `read → write`. Two bindings that differ in their names alone are equal.
+
+    Raises:
+        InputError: nothing is read or nothing written, or a place is named twice on one side.
+    """
+
+    reads: tuple[P, ...]
+    writes: tuple[P, ...]
+    name: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if problem := _problem(self.reads, self.writes):
+            raise InputError(problem, where=self.name or "a binding", fix="give each place once, and one at least")
+
+    @classmethod
+    def at(cls, place: P, name: str = "") -> "Binding[P]":
+        """Of an autoencoder: the place is read and written."""
+        return cls((place,), (place,), name)
+
+    def __str__(self) -> str:
+        return self.name or _arrow(self.reads, self.writes)
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether it writes what it reads."""
+        return self.reads == self.writes
+
+    @property
+    def places(self) -> tuple[P, ...]:
+        """All that is read or written, each once: the reads first."""
+        return tuple(dict.fromkeys((*self.reads, *self.writes)))
+
+    def map(self, change: Callable[[P], Q]) -> "Binding[Q]":
+        """The same binding of other places: `binding.map(network.site)` finds the sites that it names."""
+        return Binding(tuple(map(change, self.reads)), tuple(map(change, self.writes)), str(self))
+
+
+def side_by_side(places: Sequence[P], width: Callable[[P], int]) -> dict[P, slice]:
+    """Where the vectors of each place stand in those of all, which are joined on the last axis."""
+    found: dict[P, slice] = {}
+    start = 0
+    for place in places:
+        found[place] = slice(start, start := start + width(place))
+    return found
+
+
+def _problem(reads: Sequence[Any], writes: Sequence[Any]) -> str | None:
+    for what, places in (("reads", reads), ("writes", writes)):
+        if not places:
+            return f"`{what}` names no place"
+        if len(set(places)) < len(places):
+            return f"`{what}` names one place twice: {', '.join(map(str, places))}"
+    return None
+
+
+def _arrow(reads: Sequence[Any], writes: Sequence[Any]) -> str:
+    read, written = (" + ".join(map(str, places)) for places in (reads, writes))
+    return read if read == written else f"{read} → {written}"
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+_Names = Annotated[tuple[Name, ...], Field(max_length=1000), BeforeValidator(_several)]
+
+
+class BindingConfig(Config):
+    """What a dictionary reads and writes, where it is not one site that it reads and writes: a transcoder."""
+
+    reads: _Names
+    """Sites it reads, by name; the vectors of several stand side by side in this order."""
+    writes: _Names
+    """Sites it writes: its output is trained on their vectors, and takes their place where it is spliced in."""
+    name: Name | None = None
+    """What the study calls it; None for `read → write`."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> "BindingConfig":
+        if problem := _problem(self.reads, self.writes):
+            raise ValueError(problem)
+        return self
+
+    def build(self) -> Binding[str]:
+        """The binding of these names."""
+        return Binding(self.reads, self.writes, self.name or "")
+
+
+def _is_table(value: Any) -> str:
+    return "table" if isinstance(value, Mapping | BindingConfig) else "name"
+
+
+Bound = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[BindingConfig, Tag("table")],
+    Discriminator(_is_table),
+]
+"""In a config: the name of a site that a dictionary reads and writes, or what it reads and what it writes."""
+
+
+def bound(given: str | BindingConfig) -> Binding[str]:
+    """The binding that a config says."""
+    return Binding.at(given) if isinstance(given, str) else given.build()
