@@ -285,6 +285,41 @@ def test_wrong_input_is_refused_before_any_work(name):
             act()
 
 
+@pytest.mark.parametrize(("name", "port"), ALL)
+@pytest.mark.parametrize("leading", [(), (96,), (8, 12), (2, 1, 48)], ids=str)
+def test_latents_have_the_axes_of_the_vectors(name, port, leading):
+    dictionary, batch = build(name, port)
+    x = batch.x[:1].view(12) if leading == () else batch.x.view(*leading, 12)
+    flat, z = dictionary.encode(x.reshape(-1, 12)), dictionary.encode(x)
+    assert z.shape == (*leading, 32) == tuple(z.dense().shape)
+    assert z.l0.shape == leading
+    assert torch.equal(z.dense().view(-1, 32), flat.dense())
+    assert torch.equal(torch.stack([z.of(latent) for latent in range(32)], -1), z.dense())
+    assert torch.equal(Latents.from_dense(z.dense()).dense(), z.dense())
+    y = dictionary.decode(z)
+    assert y.shape == (*leading, dictionary.d_out)
+    assert torch.equal(y.view(-1, dictionary.d_out), dictionary.decode(flat))
+    assert torch.equal(y, dictionary.reconstruct(x))
+
+
+def test_vectors_of_numpy_and_of_other_precisions_are_encoded():
+    dictionary, batch = build("topk", "autoencoder")
+    want = dictionary.encode(batch.x).dense()
+    assert torch.equal(dictionary.encode(batch.x.numpy()).dense(), want)
+    assert torch.equal(dictionary.encode(batch.x.double()).dense(), want)
+    rounded = batch.x.bfloat16()
+    assert torch.equal(dictionary.encode(rounded).dense(), dictionary.encode(rounded.float()).dense())
+
+
+def test_the_error_of_a_wrong_width_shows_the_shape_that_was_given():
+    dictionary, _ = build("topk", "autoencoder")
+    with pytest.raises(InputError, match=r"expected vectors \[..., 12\], got \[2, 3, 5\]"):
+        dictionary.encode(torch.ones(2, 3, 5))
+    for latent in (-1, 32):
+        with pytest.raises(InputError, match="latents are 0 to 31"):
+            dictionary.encode(torch.ones(12)).of(latent)
+
+
 def test_data_without_a_scale_is_refused():
     dictionary = TopKConfig(n_latents=8, k=2).build(3, seed=0)
     for bad in (

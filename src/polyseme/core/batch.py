@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -57,12 +59,23 @@ class Latents:
         indices: the latent of each entry; within a row ascending and unique.
         offsets: start of each row and the end, int64.
         n_latents: width of the dense equivalent.
+        leading: axes of the encoded vectors before the last, which the rows fill in order; None: one axis of rows.
     """
 
     values: Float[Tensor, " entry"]
     indices: Int[Tensor, " entry"]
     offsets: Int[Tensor, " batch_plus_1"]
     n_latents: int
+    leading: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        l0 = len(self.values) / max(1, self.n_rows)
+        return f"Latents(shape={list(self.shape)}, {len(self.values):,} active, L0 {l0:.4g})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the dense equivalent, `[..., n_latents]`."""
+        return (*(self.leading if self.leading is not None else (self.n_rows,)), self.n_latents)
 
     @property
     def n_rows(self) -> int:
@@ -75,21 +88,44 @@ class Latents:
         return torch.repeat_interleave(counts)
 
     @property
-    def l0(self) -> Float[Tensor, " batch"]:
-        """Entries a row."""
-        return (self.offsets[1:] - self.offsets[:-1]).to(torch.float32)
+    def l0(self) -> Float[Tensor, "*leading"]:
+        """Active latents of each vector."""
+        return (self.offsets[1:] - self.offsets[:-1]).to(torch.float32).view(self.shape[:-1])
 
-    def dense(self) -> Float[Tensor, "batch n_latents"]:
+    def dense(self) -> Float[Tensor, "*leading n_latents"]:
         """The dense equivalent; for tests and small n."""
         out = self.values.new_zeros(self.n_rows, self.n_latents)
         out[self.rows, self.indices.long()] = self.values
-        return out
+        return out.view(self.shape)
+
+    def of(self, latent: int) -> Float[Tensor, "*leading"]:
+        """The activations of one latent, zeros included.
+
+        Raises:
+            InputError: there is no such latent.
+        """
+        check_latent(latent, self.n_latents)
+        out, here = self.values.new_zeros(self.n_rows), self.indices == latent
+        out[self.rows[here]] = self.values[here]
+        return out.view(self.shape[:-1])
 
     @classmethod
-    def from_dense(cls, z: Float[Tensor, "batch n_latents"]) -> "Latents":
+    def from_dense(cls, z: Float[Tensor, "*leading n_latents"]) -> "Latents":
         """Keep the non-zero entries of `z`."""
-        rows, indices = z.nonzero(as_tuple=True)
-        counts = torch.bincount(rows, minlength=len(z))
-        offsets = torch.zeros(len(z) + 1, dtype=torch.int64, device=z.device)
+        flat = z.reshape(-1, z.shape[-1])
+        rows, indices = flat.nonzero(as_tuple=True)
+        counts = torch.bincount(rows, minlength=len(flat))
+        offsets = torch.zeros(len(flat) + 1, dtype=torch.int64, device=z.device)
         torch.cumsum(counts, 0, out=offsets[1:])
-        return cls(z[rows, indices], indices.to(torch.int32), offsets, z.shape[1])
+        return cls(flat[rows, indices], indices.to(torch.int32), offsets, z.shape[-1], tuple(z.shape[:-1]))
+
+
+def check_latent(latent: int, n_latents: int) -> None:
+    """Refuse an index that is no latent's; latents are counted from 0.
+
+    Raises:
+        InputError: there is no such latent.
+    """
+    if not 0 <= latent < n_latents:
+        fix = f"latents are 0 to {n_latents - 1:,}"
+        raise InputError(f"there is no latent {latent:,} in a dictionary of {n_latents:,}", where="latent", fix=fix)

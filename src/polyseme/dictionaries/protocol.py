@@ -50,7 +50,7 @@ class LatentEncoder(Protocol):
     @property
     def n_latents(self) -> int: ...
 
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
+    def encode(self, x: Float[Tensor, "*leading d_in"]) -> Latents:
         """The active latents of each vector."""
         ...
 
@@ -62,7 +62,7 @@ class Reconstructor(LatentEncoder, Protocol):
     @property
     def d_out(self) -> int: ...
 
-    def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
+    def decode(self, z: Latents) -> Float[Tensor, "*leading d_out"]:
         """Σ z_i × (write direction i) + bias."""
         ...
 
@@ -89,7 +89,7 @@ class Dictionary(Reconstructor, Protocol):
         """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
         ...
 
-    def reconstruct(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
+    def reconstruct(self, x: Float[Tensor, "*leading d_in"]) -> Float[Tensor, "*leading d_out"]:
         """decode(encode(x))."""
         ...
 

@@ -18,6 +18,7 @@ An architecture is an `Activation`: what it selects, its values, and the way bac
 
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -133,13 +134,16 @@ class SparseDictionary:
 
     @shielded
     @torch.no_grad()
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Latents:
-        """The active latents of raw vectors, in units in which a write direction has norm 1.
+    def encode(self, x: Float[Tensor, "*leading d_in"] | Float[np.ndarray, "*leading d_in"]) -> Latents:
+        """The active latents of raw vectors, in units in which a write direction has norm 1; the result has the axes
+        of `x` before the last.
 
         Raises:
             InputError: when the vectors are not as wide as the dictionary, or one of them is not finite: none of its
                 latents is active or inactive, so it is named instead.
         """
+        x = torch.tensor(x) if isinstance(x, np.ndarray) else x
+        leading, x = tuple(x.shape[:-1]), x.reshape(-1, self.d_in) if x.shape[-1:] == (self.d_in,) else x
         u = self._normalised(x, "in")
         # A sum is finite only where all its terms are; finite terms whose sum overflows are looked at one by one.
         if not bool(torch.isfinite(u.sum())):
@@ -149,7 +153,7 @@ class SparseDictionary:
                 raise InputError(
                     f"{which}, hold NaN, infinities or numbers too large",
                     where="encode",
-                    fix="leave those rows out, x[torch.isfinite(x).all(1)], or read the network in float32",
+                    fix="leave those vectors out, x[x.isfinite().all(-1)], or read the network in float32",
                 )
         encoder = self._encoder(u)
         entries = self._activation.select(encoder, training=False)
@@ -160,11 +164,11 @@ class SparseDictionary:
             counts = torch.bincount(entries.bags[keep], minlength=len(offsets) - 1)
             values, indices, offsets = values[keep], indices[keep], offsets.new_zeros(len(offsets))
             torch.cumsum(counts, 0, out=offsets[1:])
-        return Latents(values * self._gain()[indices], indices, offsets.to(torch.int64), self.n_latents)
+        return Latents(values * self._gain()[indices], indices, offsets.to(torch.int64), self.n_latents, leading)
 
     @shielded
     @torch.no_grad()
-    def decode(self, z: Latents) -> Float[Tensor, "batch d_out"]:
+    def decode(self, z: Latents) -> Float[Tensor, "*leading d_out"]:
         """The raw vectors that latents stand for: Σ z_i × write_directions[i] + bias; a row with an entry that is not
         finite is not finite, and changes no other.
 
@@ -190,9 +194,11 @@ class SparseDictionary:
         if not self._activation.unit_norm:
             values = values / self._norms()[indices]
         bias = self._buffers["scale_out"] * self._parameters["b_dec"] + self._buffers["centre_out"]
-        return bag_sum(W_dec, indices, z.offsets, values).add_(bias)
+        return bag_sum(W_dec, indices, z.offsets, values).add_(bias).view(*z.shape[:-1], self.d_out)
 
-    def reconstruct(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_out"]:
+    def reconstruct(
+        self, x: Float[Tensor, "*leading d_in"] | Float[np.ndarray, "*leading d_in"]
+    ) -> Float[Tensor, "*leading d_out"]:
         """decode(encode(x))."""
         return self.decode(self.encode(x))
 
@@ -379,7 +385,7 @@ class SparseDictionary:
         width = self.d_in if port == "in" else self.d_out
         if vectors.dim() != 2 or vectors.shape[1] != width or len(vectors) == 0:
             raise InputError(
-                f"expected vectors [batch, {width}], got {list(vectors.shape)}",
+                f"expected vectors [..., {width}], got {list(vectors.shape)}",
                 where=f"dictionary, port {port}",
                 fix=f"give it a non-empty batch of a site of width {width}, or build a dictionary of another width",
             )
