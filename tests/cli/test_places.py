@@ -33,7 +33,12 @@ def as_nobody(work: Callable[[], int]) -> int:
     if os.getuid() != 0:
         return work()
     # Before the user changes: root's own installation of Python may not be readable for others.
-    for name in ("polyseme.cli.commands", "polyseme.cli.console", "polyseme.report.terminal", "polyseme.studies.run"):
+    for name in (
+        "polyseme.cli.commands",
+        "polyseme.screen.console",
+        "polyseme.report.terminal",
+        "polyseme.studies.run",
+    ):
         importlib.import_module(name)
     for name in ("colorsys", "encodings.utf_8_sig", "importlib.readers", "rich.table", "tomllib"):
         importlib.import_module(name)

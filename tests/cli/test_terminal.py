@@ -14,11 +14,11 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from polyseme.cli.console import make_console
 from polyseme.cli.main import DEBUG, run
-from polyseme.cli.progress import BarReporter
-from polyseme.cli.terminal import CleanStream, clean_streams
 from polyseme.core.text import printable
+from polyseme.screen.console import make_console
+from polyseme.screen.progress import BarReporter
+from polyseme.screen.streams import CleanStream, clean_streams
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07\x9b2J\r\x08\u202eevil\x00"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

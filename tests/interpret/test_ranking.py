@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from polyseme.core.errors import InputError
+from polyseme.core.numbers import count, duration, interval, memory, percent, short, signed
 from polyseme.core.records import Evidence, Interval, Status, Verdict
 from polyseme.interpret.ranking import Candidate, evidence_strength, most_telling
 from polyseme.report.headlines import headlines
-from polyseme.report.numbers import count, duration, interval, memory, percent, short, signed
 from polyseme.report.schema import StudyReport
 from polyseme.report.words import gap_of, metric_name, value_of
 from tests.report.fixture import bare_report, record, sample_report

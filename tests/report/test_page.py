@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval
 from polyseme.interpret.records import Context, Histogram
+from polyseme.nulls import NULLS
 from polyseme.report.html import charts, render, svg, write_report
 from polyseme.report.html.render import pieces
 from polyseme.report.html.svg import SHAPES, Frame, Scale, legend, nice_ticks, tag, tick_labels
@@ -216,7 +217,7 @@ def test_an_encoder_without_a_threshold_says_that_specificity_says_nothing(thres
 
 
 def test_every_shipped_control_has_its_own_line():
-    n = sum(2 if "keep_embeddings" in control.model_fields else 1 for control in CONTROLS)
+    n = sum(2 if "keep_embeddings" in control.model_fields else 1 for control in NULLS)
     classes = [charts.control_class(i) for i in range(n)]
     assert len(set(classes)) == n
     css = render(bare_report())

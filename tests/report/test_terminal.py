@@ -10,10 +10,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from polyseme.cli import progress
-from polyseme.cli.progress import EVERY, SILENCE, BarReporter, LineReporter, make_reporter
 from polyseme.report.schema import StudyReport
 from polyseme.report.terminal import print_summary
+from polyseme.screen import progress
+from polyseme.screen.progress import EVERY, SILENCE, BarReporter, LineReporter, make_reporter
 from tests.report.fixture import KINDS, bare_report, one_site, sample_report
 
 

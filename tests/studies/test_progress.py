@@ -87,7 +87,7 @@ def test_what_was_said_of_a_corpus_is_said_again_where_its_tokens_are_reused(sma
     good = [json.dumps({"text": f"# {i} " + "def return self import x y " * 40}) for i in range(60)]
     (tmp_path / "corpus.jsonl").write_text("\n".join([*good, "{", *good[:1]]))
     corpus = {"kind": "jsonl", "paths": [str(tmp_path / "corpus.jsonl")], "errors": "skip"}
-    tokens = {"train": 100_000, "heldout": 500, "heldout_fraction": 0.3, "allow_fewer": True}
+    tokens = {"train": 100_000, "heldout": 500, "splice": 400, "heldout_fraction": 0.3, "allow_fewer": True}
     study = StudyConfig.model_validate(
         {
             "network": {"source": str(small_network)},

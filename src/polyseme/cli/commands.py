@@ -75,11 +75,11 @@ def demo(args: list[str]) -> int:
 
 
 def _study(args: list[str], file: Path | None, command: str, usage: str, about: str) -> int:
-    from polyseme.cli.console import make_console
     from polyseme.cli.flags import Group, wants_help
     from polyseme.report.schema import StudyReport
     from polyseme.report.terminal import print_summary
     from polyseme.report.write import study as run_study
+    from polyseme.screen.console import make_console
     from polyseme.studies.config import StudyConfig
     from polyseme.studies.toml import read_toml
 
@@ -97,7 +97,7 @@ def runs(args: list[str]) -> int:
     """`polyseme runs [--root DIR]`."""
     from rich.table import Table
 
-    from polyseme.cli.console import make_console
+    from polyseme.screen.console import make_console
     from polyseme.store import list_runs
 
     root = _root(args, "runs", "runs [--root PATH]", "List the runs of a folder.")
@@ -118,9 +118,9 @@ def runs(args: list[str]) -> int:
 
 def show(args: list[str]) -> int:
     """`polyseme show RUN [--root DIR]`."""
-    from polyseme.cli.console import make_console
     from polyseme.report.schema import StudyReport
     from polyseme.report.terminal import print_summary
+    from polyseme.screen.console import make_console
 
     meaning = "a run's id or the start of it, a run's folder wherever it lies, or a report.json"
     name, rest = positional(args, "RUN", meaning, "polyseme show demo")
@@ -282,6 +282,6 @@ def _announce(text: str) -> None:
 
 def make_reporter() -> Any:
     """What tells of the progress, on standard error."""
-    from polyseme.cli import progress
+    from polyseme.screen import progress
 
     return progress.make_reporter()

@@ -74,9 +74,9 @@ class _Subject:
 def diagnose(args: list[str]) -> int:
     """`polyseme diagnose NETWORK --site SITE [flags]`."""
     from polyseme.cli.commands import make_reporter, positional
-    from polyseme.cli.console import make_console
     from polyseme.diagnosis import diagnose as run
     from polyseme.report.diagnosis import print_diagnosis
+    from polyseme.screen.console import make_console
     from polyseme.store import save_json
 
     meaning = f"a folder of `polyseme toys train`, {TOY}NAME, pylm, a folder, or a hub name"

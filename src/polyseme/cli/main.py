@@ -8,11 +8,11 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 
-from polyseme.cli.terminal import clean_streams
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.memory import is_out_of_memory
 from polyseme.core.text import visible
 from polyseme.core.version import __version__
+from polyseme.screen.streams import clean_streams
 
 OK, USER_ERROR, FAILED, INTERRUPTED = 0, 2, 1, 130
 DEBUG = "POLYSEME_DEBUG"

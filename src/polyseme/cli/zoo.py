@@ -109,7 +109,7 @@ def toys(args: list[str]) -> int:
 def _list(args: list[str]) -> int:
     from rich.table import Table
 
-    from polyseme.cli.console import make_console
+    from polyseme.screen.console import make_console
     from polyseme.zoo import TOYS
 
     if args:
@@ -273,7 +273,7 @@ def _save_figure(figure: Any, out: Path) -> None:
 def _print(result: Any) -> None:
     from rich.table import Table
 
-    from polyseme.cli.console import make_console
+    from polyseme.screen.console import make_console
     from polyseme.zoo.tools.running import measured
 
     signs = {"pass": "✓", "fail": "✗", "not_measured": "–"}

@@ -1,4 +1,4 @@
-"""How long work tells where it stands; the rendering lives in `polyseme.cli.progress`."""
+"""How long work tells where it stands; the rendering lives in `polyseme.screen.progress`."""
 
 from typing import Protocol, runtime_checkable
 
@@ -35,4 +35,7 @@ class Silent:
         pass
 
     def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        pass
+
+    def close(self) -> None:
         pass

@@ -3,8 +3,8 @@
 import math
 from collections import Counter
 
+from polyseme.core.numbers import count, interval, percent, short, signed
 from polyseme.core.records import MetricRecord
-from polyseme.report.numbers import count, interval, percent, short, signed
 from polyseme.report.schema import Comparison, ControlValue, SpliceRow, StudyReport, n_judged
 from polyseme.report.words import EFFECT_MEANINGS, SPECIFIC_MEANING, metric_name
 

@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from polyseme.activations.massive import FACTOR
+from polyseme.core.numbers import count, measured, signed
 from polyseme.core.records import MetricRecord
 from polyseme.evaluation import DocumentSums
-from polyseme.report.numbers import count, measured, signed
 from polyseme.studies.findings import Findings
 
 MATERIAL = 0.1

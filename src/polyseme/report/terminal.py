@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from polyseme.core.numbers import count, duration, interval, memory, percent, short, signed
 from polyseme.core.records import STATUSES, Status
 from polyseme.core.text import visible
 from polyseme.report.headlines import headlines
-from polyseme.report.numbers import count, duration, interval, memory, percent, short, signed
 from polyseme.report.schema import Comparison, StudyReport
 from polyseme.report.words import STATUS_SHORT, STATUS_SIGNS, bounds_of, gap_bounds, gap_of, metric_name, value_of
 

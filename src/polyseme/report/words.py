@@ -2,8 +2,8 @@
 
 import math
 
+from polyseme.core import numbers
 from polyseme.core.records import Interval, MetricRecord, Status
-from polyseme.report import numbers
 
 STATUS_NAMES: dict[Status, str] = {
     "supported": "supported",

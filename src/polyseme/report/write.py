@@ -9,6 +9,7 @@ from polyseme.kernels.shield import shielded
 from polyseme.report.build import all_records, report_of
 from polyseme.report.html import write_report
 from polyseme.report.schema import StudyReport
+from polyseme.screen.progress import reporting
 from polyseme.store import save_lines, save_record
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.result import StudyResult
@@ -29,13 +30,16 @@ def study(
         config: a config, a mapping of its fields, or the path of a TOML file.
         root: folder of runs and of the artifacts they share.
         resume: take finished stages as they are; False computes every one again.
-        reporter: receives the progress; silent by default.
+        reporter: receives the progress; by default bars in a notebook or on a terminal, and nothing elsewhere.
 
     Raises:
         InputError: anything wrong with config, network, corpus or disk, before long work where possible.
         Diverged: a training that went wrong.
     """
-    with running(config, root=root, resume=resume, reporter=reporter) as result:
+    with (
+        reporting(reporter) as told,
+        running(config, root=root, resume=resume, reporter=told) as result,
+    ):
         write(result)
     return result
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
+from polyseme.core.numbers import interval, measured, short
 from polyseme.core.records import STATUSES, Evidence, MetricRecord
 from polyseme.interpret.ranking import EFFECT
 from polyseme.interpret.records import Histogram
 from polyseme.report.html.svg import NARROWEST, SHAPES, Frame, central, chart, finite, legend, padded, plain, strip, tag
-from polyseme.report.numbers import interval, measured, short
 from polyseme.report.schema import (
     Chart,
     Comparison,

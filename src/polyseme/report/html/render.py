@@ -11,11 +11,12 @@ from typing import cast
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from polyseme.core import numbers
 from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.core.version import __version__
 from polyseme.interpret.records import STRATA, Context, LatentReport
-from polyseme.report import numbers, words
+from polyseme.report import words
 from polyseme.report.headlines import headlines
 from polyseme.report.html import charts, svg
 from polyseme.report.schema import Comparison, ControlValue, DictionaryReport, SpliceRow, StudyReport, n_judged

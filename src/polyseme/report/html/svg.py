@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-from polyseme.report.numbers import short
+from polyseme.core.numbers import short
 
 Point = tuple[float, float]
 

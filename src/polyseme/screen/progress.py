@@ -1,9 +1,11 @@
-"""How far the work is: bars on a terminal, a plain line every few seconds anywhere else."""
+"""How far the work is: bars on a terminal and in a notebook, a plain line every few seconds anywhere else."""
 
 import atexit
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -11,11 +13,12 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from polyseme.cli.console import make_console
-from polyseme.cli.terminal import wrap_streams
-from polyseme.core.progress import Progress, Reporter
+from polyseme.core.numbers import duration, short
+from polyseme.core.progress import Progress, Reporter, Silent
 from polyseme.core.text import visible
-from polyseme.report.numbers import duration, short
+from polyseme.screen.console import make_console
+from polyseme.screen.notebook import NotebookReporter, in_notebook
+from polyseme.screen.streams import wrap_streams
 
 EVERY = 5.0
 """Seconds between two plain lines of one task."""
@@ -39,6 +42,26 @@ def make_reporter(console: Console | None = None) -> ClosableReporter:
     reporter = LineReporter(console)
     reporter.watch()
     return reporter
+
+
+@contextmanager
+def reporting(reporter: Reporter | None) -> Generator[Reporter, None, None]:
+    """The reporter that was given, or the default one, which takes its bars away when the block ends."""
+    if reporter is not None:
+        yield reporter
+        return
+    made = default_reporter()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def default_reporter() -> ClosableReporter:
+    """Bars in a notebook or on a terminal; silent elsewhere, where `make_reporter` would write plain lines."""
+    if in_notebook():
+        return NotebookReporter()
+    return make_reporter() if sys.stderr is not None and sys.stderr.isatty() else Silent()
 
 
 class LineReporter:

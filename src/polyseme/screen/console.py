@@ -8,8 +8,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from polyseme.cli.terminal import CleanStream
 from polyseme.core.text import printable
+from polyseme.screen.streams import CleanStream
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -1,0 +1,1 @@
+"""What people watch while work runs: consoles through which no stranger's control character gets, and progress."""
