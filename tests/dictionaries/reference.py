@@ -17,7 +17,7 @@ from polyseme.dictionaries import (
     SparseDictionary,
     TopKConfig,
 )
-from polyseme.dictionaries.engine.activation import DictionaryBase, RevivedBase
+from polyseme.dictionaries.base import DictionaryBase, RevivedBase
 
 
 def make_batch(x: Tensor, y: Tensor | None = None) -> Batch:
@@ -123,7 +123,7 @@ def reference(
     p = {name: taken(t).requires_grad_() for name, t in dictionary.parameters().items()}
     x = (taken(batch.x) - state["centre_in"]) / state["scale_in"]
     v = (taken(batch.y) - state["centre_out"]) / state["scale_out"]
-    W_enc = p["W_dec" if config.tied else "W_enc"]
+    W_enc = p.get("W_enc", p["W_dec"])
     u = x if dictionary.is_transcoder else x - p["b_dec"]
     pre = u @ W_enc.T + p["b_enc"]
     norms = p["W_dec"].norm(dim=1)
@@ -139,7 +139,7 @@ def reference(
     if isinstance(config, ReLUConfig):
         f = pre.relu()
         sparsity = coefficient * (f * norms).sum(1).mean() / dictionary.d_out
-        if config.tied:
+        if config.tie_weights:
             sparsity = coefficient * f.sum(1).mean() / dictionary.d_out
     elif isinstance(config, JumpReLUConfig):
         threshold = p["log_threshold"].exp()
@@ -170,7 +170,7 @@ def reference(
             aux = config.aux_coefficient * per_vector(z @ p["W_dec"][dead] - error)
     (mse + sparsity + aux).backward()
     grads = {name: torch.zeros_like(t) if t.grad is None else t.grad for name, t in p.items()}
-    if not isinstance(config, ReLUConfig) or config.tied:
+    if not isinstance(config, ReLUConfig) or config.tie_weights:
         rows = p["W_dec"].detach()
         grads["W_dec"] = grads["W_dec"] - (grads["W_dec"] * rows).sum(1, keepdim=True) * rows
     return Expected(mse.detach(), torch.as_tensor(sparsity).detach(), aux.detach(), grads, pre.detach(), f.detach())

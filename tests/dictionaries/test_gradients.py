@@ -42,7 +42,7 @@ def cases(draw):
 def run(case, dtype):
     """The engine's step, the reference's on the same case in double precision, and what roundings do to the latter."""
     config = SMALL[case["architecture"]](case["n"], case["k"])
-    d_out = None if config.tied else case["d_out"]
+    d_out = None if "tied" in case["architecture"] else case["d_out"]
     generator = torch.Generator().manual_seed(case["seed"])
     dictionary = config.build(case["d_in"], d_out, seed=case["seed"], dtype=dtype)
     scramble(dictionary, case["seed"])

@@ -20,8 +20,8 @@ from polyseme.dictionaries import (
     ReLUConfig,
     TopKConfig,
 )
+from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.engine import auxk, engine, pieces, selection
-from polyseme.dictionaries.engine.activation import DictionaryBase
 from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.kernels import library as native
 from polyseme.training import Job, TrainingConfig, fit

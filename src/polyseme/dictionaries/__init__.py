@@ -12,8 +12,8 @@ import torch
 from pydantic import Field, TypeAdapter
 
 from polyseme.dictionaries import saving
+from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.batch_topk import BatchTopKConfig
-from polyseme.dictionaries.engine.activation import DictionaryBase
 from polyseme.dictionaries.engine.engine import SparseDictionary
 from polyseme.dictionaries.gated import GatedConfig
 from polyseme.dictionaries.jumprelu import JumpReLUConfig

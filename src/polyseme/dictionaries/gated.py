@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.core.config import Strength
-from polyseme.dictionaries.engine.activation import Activation, DictionaryBase, Step
+from polyseme.dictionaries.base import DictionaryBase
+from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_above, select_if_sparse
 from polyseme.kernels.tiles import where_positive

@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Strength
-from polyseme.dictionaries.engine.activation import Activation, RevivedBase, Step
+from polyseme.dictionaries.base import RevivedBase
+from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_above, select_if_sparse
 from polyseme.kernels.tiles import where_positive

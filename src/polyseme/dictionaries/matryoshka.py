@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from polyseme.core.config import Share, Width
+from polyseme.dictionaries.base import RevivedBase
 from polyseme.dictionaries.batch_topk import BatchTopK
-from polyseme.dictionaries.engine.activation import RevivedBase
 
 
 def _ascending(shares: tuple[float, ...]) -> tuple[float, ...]:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.core.config import Strength
-from polyseme.dictionaries.engine.activation import Activation, DictionaryBase, Step
+from polyseme.dictionaries.base import DictionaryBase
+from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_above, select_if_sparse
 from polyseme.kernels.tiles import tiles_of, where_positive
@@ -24,15 +25,11 @@ class ReLUConfig(DictionaryBase):
     """Encoder = decoder transposed, unit rows (no transcoders)."""
 
     @property
-    def tied(self) -> bool:
-        return self.tie_weights
-
-    @property
     def penalty(self) -> float:
         return self.coefficient
 
     def activation(self, _zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "ReLU":
-        return ReLU(unit_norm=self.tie_weights)
+        return ReLU(tied=self.tie_weights)
 
 
 @final
@@ -46,15 +43,15 @@ class ReLU(Activation):
     SAEs.
 
     Args:
-        unit_norm: decoder rows are constrained (tied).
+        tied: one matrix of unit rows.
     """
 
     by_threshold = True
     k_aux: int | None = 0
     aux_coefficient = 0.0
 
-    def __init__(self, *, unit_norm: bool):
-        self.unit_norm = unit_norm
+    def __init__(self, *, tied: bool):
+        self.tied = self.unit_norm = tied
         self.parameters: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
 

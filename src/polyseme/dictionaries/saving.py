@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
-from polyseme.dictionaries.engine.activation import DictionaryBase
+from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.engine.engine import SparseDictionary
 from polyseme.kernels.shield import shielded
 from polyseme.store import load_json, load_tensors, save_json, save_tensors, sha256, to_json

@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.core.config import Width
-from polyseme.dictionaries.engine.activation import Activation, RevivedBase, Step
+from polyseme.dictionaries.base import RevivedBase
+from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_top_k
 

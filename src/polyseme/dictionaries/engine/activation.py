@@ -1,113 +1,21 @@
-"""What an architecture brings to the engine: its configuration's common part and its activation."""
+"""What an architecture brings to the engine: its activation, and what its config says of it."""
 
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config, Strength, Width
+from polyseme.core.config import Config, Width
 from polyseme.core.errors import InputError
 from polyseme.dictionaries.engine.entries import Codes, Gradients, SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder
-
-if TYPE_CHECKING:
-    from polyseme.dictionaries.engine.engine import SparseDictionary
-
-
-class DictionaryBase(Config):
-    """What every architecture's config has; an architecture adds its `activation`."""
-
-    n_latents: Width | None = None
-    """Number of latents; None: expansion × d_in."""
-    expansion: int = Field(default=8, ge=1, le=2**16)
-    """Latents per input dimension, where n_latents is not given."""
-    selection: Literal["auto", "fp32"] = "auto"
-    """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
-    each vector that float32 would choose the same and computes what it chose in float32; fp32 does without."""
-
-    @property
-    def tied(self) -> bool:
-        """True when the encoder is the decoder's transpose."""
-        return False
-
-    @property
-    def active_latents(self) -> float | None:
-        """k, where it sets how many latents of a vector are active; None where a penalty does."""
-        return None
-
-    @property
-    def penalty(self) -> float | None:
-        """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
-        return None
-
-    @property
-    def has_coefficient(self) -> bool:
-        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
-        return self.penalty is not None
-
-    @abstractmethod
-    def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> "Activation":
-        """The architecture itself, with its own parameters at their start.
-
-        Args:
-            zeros: tells size, device and dtype.
-            spread: standard deviation of a pre-activation at the start.
-        """
-
-    def width(self, d_in: int) -> int:
-        """Number of latents for inputs of width `d_in`.
-
-        Raises:
-            InputError: k is more than that.
-        """
-        n_latents, k = self.n_latents or self.expansion * d_in, self.active_latents
-        if k is not None and k > n_latents:
-            raise InputError(
-                f"a dictionary of {n_latents:,} latents cannot keep k = {k:g} of them active",
-                where="dictionary.k",
-                fix=f"set k to {n_latents:,} or less, or take more latents",
-            )
-        return n_latents
-
-    def build(
-        self,
-        d_in: int,
-        d_out: int | None = None,
-        *,
-        seed: int | None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> "SparseDictionary":
-        """An untrained dictionary.
-
-        Args:
-            d_in: width of what it reads.
-            d_out: width of what it writes, for a transcoder; None for an autoencoder.
-            seed: of the initial weights; None leaves them zero, to be filled.
-            device, dtype: of every tensor.
-
-        Raises:
-            InputError: for a tied transcoder, or a k above the number of latents.
-        """
-        from polyseme.dictionaries.engine.engine import SparseDictionary  # the engine builds on this module
-
-        return SparseDictionary(self, d_in, d_out, seed=seed, device=device, dtype=dtype)
-
-
-class RevivedBase(DictionaryBase):
-    """The options of AuxK, for architectures whose dead latents it can reach."""
-
-    k_aux: int | None = Field(default=None, ge=0, le=2**24)
-    """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
-    aux_coefficient: Strength = 1 / 32
-    """Weight of AuxK's squared error in the loss."""
 
 
 @dataclass
@@ -159,6 +67,8 @@ class Activation(ABC):
     """AuxK's latents per vector (None: half of d_out); 0 where a dead latent has no positive pre-activation to use."""
     aux_coefficient: float
     """AuxK's weight."""
+    tied: bool = False
+    """The encoder is the decoder's transpose."""
     prefixes: Tensor | None = None
     """Ends of the nested dictionaries (Matryoshka), int32; None for one dictionary."""
     parameters: dict[str, Tensor]
@@ -201,3 +111,54 @@ class Activation(ABC):
     @abstractmethod
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         """Rescale own tensors in place: of u W_encᵀ + b_enc, the product grows by −shift, then all `gain` times."""
+
+
+class Architecture(Config):
+    """What the engine asks of a config; `DictionaryBase` adds `build`."""
+
+    n_latents: Width | None = None
+    """Number of latents; None: expansion × d_in."""
+    expansion: int = Field(default=8, ge=1, le=2**16)
+    """Latents per input dimension, where n_latents is not given."""
+    selection: Literal["auto", "fp32"] = "auto"
+    """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
+    each vector that float32 would choose the same and computes what it chose in float32; fp32 does without."""
+
+    @property
+    def active_latents(self) -> float | None:
+        """k, where it sets how many latents of a vector are active; None where a penalty does."""
+        return None
+
+    @property
+    def penalty(self) -> float | None:
+        """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
+        return None
+
+    @property
+    def has_coefficient(self) -> bool:
+        """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
+        return self.penalty is not None
+
+    @abstractmethod
+    def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> Activation:
+        """The architecture itself, with its own parameters at their start.
+
+        Args:
+            zeros: tells size, device and dtype.
+            spread: standard deviation of a pre-activation at the start.
+        """
+
+    def width(self, d_in: int) -> int:
+        """Number of latents for inputs of width `d_in`.
+
+        Raises:
+            InputError: k is more than that.
+        """
+        n_latents, k = self.n_latents or self.expansion * d_in, self.active_latents
+        if k is not None and k > n_latents:
+            raise InputError(
+                f"a dictionary of {n_latents:,} latents cannot keep k = {k:g} of them active",
+                where="dictionary.k",
+                fix=f"set k to {n_latents:,} or less, or take more latents",
+            )
+        return n_latents

@@ -26,7 +26,7 @@ from torch import Tensor
 from polyseme.core.batch import Batch, Latents
 from polyseme.core.errors import InputError
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries.engine.activation import Activation, DictionaryBase, Step
+from polyseme.dictionaries.engine.activation import Activation, Architecture, Step
 from polyseme.dictionaries.engine.auxk import auxk
 from polyseme.dictionaries.engine.entries import Gradients
 from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
@@ -58,7 +58,7 @@ class SparseDictionary:
     @shielded
     def __init__(
         self,
-        config: DictionaryBase,
+        config: Architecture,
         d_in: int,
         d_out: int | None,
         *,
@@ -66,21 +66,21 @@ class SparseDictionary:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ):
-        if config.tied and d_out is not None:
-            raise InputError(
-                "a transcoder cannot be tied",
-                where="dictionary.tie_weights",
-                fix="set it to false, or train an autoencoder",
-            )
         self.config = config
         self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)
         self.is_transcoder = d_out is not None
         # So scaled, the encoder makes W_decᵀ ReLU(W_enc u) ≈ u, where unit rows would make it n_latents / 2 d_in times
         # as large. It also learns faster: Adam's steps are of one size whatever the weights'.
-        spread = 1.0 if config.tied else min(1.0, 2 * d_in / self.n_latents)
+        spread = min(1.0, 2 * d_in / self.n_latents)
         zeros = torch.zeros(self.n_latents, device=device, dtype=dtype)
         self._activation: Activation = config.activation(zeros, spread)
-        self._encoder_name = "W_dec" if config.tied else "W_enc"
+        if self._activation.tied and self.is_transcoder:
+            raise InputError(
+                "a transcoder cannot be tied",
+                where="dictionary.tie_weights",
+                fix="set it to false, or train an autoencoder",
+            )
+        self._encoder_name = "W_dec" if self._activation.tied else "W_enc"
 
         def unit_rows(name: str, width: int) -> Tensor:
             if seed is None:
@@ -95,7 +95,7 @@ class SparseDictionary:
             "b_dec": W_dec.new_zeros(self.d_out),
             **self._activation.parameters,
         }
-        if not config.tied:
+        if not self._activation.tied:
             self._parameters["W_enc"] = (unit_rows("W_enc", d_in) if self.is_transcoder else W_dec) * spread
         self._buffers = {
             "centre_in": W_dec.new_zeros(d_in),

@@ -23,7 +23,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.dictionaries import ARCHITECTURES, Dictionary
-from polyseme.dictionaries.engine.activation import DictionaryBase
+from polyseme.dictionaries.base import DictionaryBase
 from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, recovery
 from polyseme.evaluation.stability import matched_cosines
 from polyseme.store import Artifact, Store, save_json

@@ -1,0 +1,43 @@
+"""What every dictionary's config shares."""
+
+import torch
+from pydantic import Field
+
+from polyseme.core.config import Strength
+from polyseme.dictionaries.engine.activation import Architecture
+from polyseme.dictionaries.engine.engine import SparseDictionary
+
+
+class DictionaryBase(Architecture):
+    """A config that builds its dictionary; an architecture adds its `activation`."""
+
+    def build(
+        self,
+        d_in: int,
+        d_out: int | None = None,
+        *,
+        seed: int | None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> SparseDictionary:
+        """An untrained dictionary.
+
+        Args:
+            d_in: width of what it reads.
+            d_out: width of what it writes, for a transcoder; None for an autoencoder.
+            seed: of the initial weights; None leaves them zero, to be filled.
+            device, dtype: of every tensor.
+
+        Raises:
+            InputError: for a tied transcoder, or a k above the number of latents.
+        """
+        return SparseDictionary(self, d_in, d_out, seed=seed, device=device, dtype=dtype)
+
+
+class RevivedBase(DictionaryBase):
+    """The options of AuxK, for architectures whose dead latents it can reach."""
+
+    k_aux: int | None = Field(default=None, ge=0, le=2**24)
+    """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
+    aux_coefficient: Strength = 1 / 32
+    """Weight of AuxK's squared error in the loss."""
