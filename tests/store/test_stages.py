@@ -458,32 +458,6 @@ def test_what_dead_processes_left_is_swept_and_what_can_be_resumed_stays(tmp_pat
     assert "31 days" in listener.messages[0]
 
 
-def test_a_lock_let_go_is_gone_and_a_waiter_gets_a_new_one(tmp_path):
-    path, order = tmp_path / "locks" / "a", []
-
-    def work(name):
-        for _ in range(20):
-            with lock(path, on_wait=lambda _: None):
-                order.append(name)
-                assert path.exists()
-                order.append(name)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert order[::2] == order[1::2]  # never two inside at once
-    assert not path.exists()
-
-
-def test_what_is_no_lock_file_is_left_alone(tmp_path):
-    (tmp_path / "a").write_text("my notes")
-    with pytest.raises(InputError, match="no lock file"), lock(tmp_path / "a", on_wait=print):
-        pass
-    assert (tmp_path / "a").read_text() == "my notes"
-
-
 def test_one_made_afresh_beside_one_that_is_read_disturbs_neither(tmp_path):
     """`--no-resume` in one process, the same artifact in the hands of another."""
     reader = Store(tmp_path)

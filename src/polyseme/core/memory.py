@@ -2,19 +2,31 @@
 
 import contextlib
 import math
-import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, bytes."""
+    """Largest resident memory of this process so far, bytes; NaN where the system does not say (Windows)."""
     try:  # Linux's own count: the one that getrusage gives a child starts at what its parent held
         status = Path("/proc/self/status").read_text()
         return 1024.0 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
+        resource = _resource()
+        if resource is None:
+            return math.nan
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _resource() -> Any:
+    """The limits that Unix keeps of a process; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -37,8 +49,9 @@ def available_memory() -> float:
     ):
         with contextlib.suppress(OSError, ValueError):  # `max`: no limit
             found.append(float(int(most.read_text()) - int(held.read_text())))
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
+    resource = _resource()
+    limit = None if resource is None else resource.getrlimit(resource.RLIMIT_AS)[0]
+    if resource is not None and limit != resource.RLIM_INFINITY:
         with contextlib.suppress(OSError, IndexError, ValueError):
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             found.append(float(limit - pages * resource.getpagesize()))

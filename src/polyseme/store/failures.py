@@ -62,7 +62,7 @@ def _no_room(number: int, where: Path, needed: int) -> tuple[str, str]:
     folder = _existing(where)
     try:
         free = shutil.disk_usage(folder).free
-        system = os.statvfs(folder)
+        system = os.statvfs(folder) if hasattr(os, "statvfs") else None
     except OSError:
         free, system = 0, None
     # A quota or a file size limit can refuse what the disk has room for; then ask for the whole size.

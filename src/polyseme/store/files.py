@@ -38,6 +38,12 @@ DIGEST = "sha256"
 """Key of a record's checksum of itself."""
 
 
+_BINARY = getattr(os, "O_BINARY", 0)
+"""Windows would write a carriage return before every line feed without it."""
+_OWN = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")) | _BINARY
+_IS_WINDOWS = os.name == "nt"
+
+
 class FileWriter:
     """The write end of `atomic_file`; `write` takes bytes and never writes less than all of them."""
 
@@ -108,8 +114,10 @@ def _open_up(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """fsync a file or a folder (which some file systems do not know how to do)."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """fsync a file or a folder (which some file systems do not know how to do, and Windows has no way to ask for)."""
+    if _IS_WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if _IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -156,7 +164,7 @@ def _take_name(temporary: Path, path: Path) -> None:
 def atomic_file(path: Path, needed: int = 0) -> Generator[FileWriter, None, None]:
     """`atomic_path` with a writer: stream bytes into a file that appears whole or not at all."""
     with atomic_path(path, needed) as temporary:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
         try:
             yield FileWriter(descriptor)
         finally:
@@ -179,7 +187,7 @@ def check_writable(path: Path) -> None:
             raise InputError("this is a folder, and a file is to be written", where=str(path), fix="give a file's path")
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = temporary_name(path)
-        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666))
         trial.unlink()
 
 
@@ -189,7 +197,7 @@ def open_own(path: Path, flags: int) -> int:
     Raises:
         OSError: as the system says it; ELOOP for a link, EISDIR for a folder, EINVAL for anything else but a file.
     """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, flags | _OWN, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
@@ -211,12 +219,12 @@ def append_line(path: Path, line: str) -> None:
         try:
             size = os.lseek(descriptor, 0, os.SEEK_END)
             if os.fstat(descriptor).st_nlink > 1:
-                whole = os.pread(descriptor, size, 0)
+                whole = _read_from(descriptor, 0, size)
                 with atomic_file(path, size + len(data)) as file:
                     file.write(whole if whole.endswith(b"\n") or not whole else whole + b"\n")
                     file.write(data)
                 return
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            if size and _read_from(descriptor, size - 1, 1) != b"\n":
                 data = b"\n" + data  # a killed writer's half line ends here, and is skipped by the reader
             try:
                 FileWriter(descriptor).write(data)
@@ -226,6 +234,15 @@ def append_line(path: Path, line: str) -> None:
                 raise
         finally:
             os.close(descriptor)
+
+
+def _read_from(descriptor: int, start: int, size: int) -> bytes:
+    """Bytes of a file from `start`; whatever is written next stands behind them."""
+    os.lseek(descriptor, start, os.SEEK_SET)
+    found = b""
+    while len(found) < size and (part := os.read(descriptor, size - len(found))):
+        found += part
+    return found
 
 
 def to_json(value: Any) -> Any:

@@ -1,15 +1,15 @@
-"""One process at a time: advisory locks that the system itself frees when their holder dies.
+"""One process at a time: locks that the system itself frees when their holder dies, by `filelock`.
 
-A lock file exists while its lock is held, and after a holder that was killed: whoever lets a lock go deletes the file,
-and whoever takes one makes sure that the file it locked is still the one of that name. A holder touches the file every
-few seconds, so that a killed one leaves the time of its last sign of life.
+A lock is two files. `<name>.guard` is what `filelock` locks. `<name>` names the holder, and exists while the lock is
+held and after a holder that was killed; a holder touches it every few seconds, so that a killed one leaves the time of
+its last sign of life. Who releases a lock deletes both.
 """
 
 import errno
-import fcntl
 import os
 import re
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,13 +17,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from polyseme.core.errors import InputError
 from polyseme.store.failures import own_folder, refusals
 from polyseme.store.files import open_own
 
+GUARD = ".guard"
+"""Ending of the file that `filelock` locks."""
+
 _POLL_SECONDS = 0.2
 _REMIND_SECONDS = 300.0
 _BEAT_SECONDS = 15.0
+# A process that only asks whether a lock is held has it for a moment.
+_ATTEMPTS, _ATTEMPT_SECONDS = 3, 0.01
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _SIGNATURE = re.compile(rb"([0-9]{1,19})( [\x21-\x7e]{1,255})?")
 _MAX_SIGNATURE = 300
 
@@ -34,7 +42,7 @@ class Held:
 
     Attributes:
         last_sign: when a holder before this one that was killed last gave a sign of life, in seconds since 1970; None
-            where the last holder let the lock go by itself.
+            where the last holder released the lock.
     """
 
     last_sign: float | None
@@ -42,7 +50,7 @@ class Held:
 
 @contextmanager
 def lock(path: Path, *, on_wait: Callable[[str], None]) -> Generator[Held, None, None]:
-    """Hold the exclusive lock file `path`, waiting for it where another process (or thread) holds it.
+    """Hold the exclusive lock `path`, waiting for it where another process (or thread) holds it.
 
     Args:
         path: in a folder that is made when missing.
@@ -53,134 +61,126 @@ def lock(path: Path, *, on_wait: Callable[[str], None]) -> Generator[Held, None,
     """
     reminded: float | None = None
     while True:
-        taken = _take(path)
-        if isinstance(taken, _Taken):
-            break
+        with try_lock(path) as held:
+            if isinstance(held, Held):
+                yield held
+                return
         now = time.monotonic()
         if reminded is None or now - reminded >= _REMIND_SECONDS:
-            on_wait(taken)
+            on_wait(held)
             reminded = now
         time.sleep(_POLL_SECONDS)
-    with taken.holding():
-        yield Held(taken.last_sign)
 
 
 @contextmanager
 def try_lock(path: Path) -> Generator[Held | str, None, None]:
     """Try for the lock without waiting: yields a `Held` where it was free, else the id of the process
     that has it, as text."""
-    taken = _take(path)
-    if isinstance(taken, str):
-        yield taken
+    guard = _acquired(path)
+    if guard is None:
+        yield _holder(path)
         return
-    with taken.holding():
-        yield Held(taken.last_sign)
+    _HEART.beat_for(path)
+    try:
+        with refusals(path):
+            held = Held(_sign(path))
+        yield held
+    finally:
+        _HEART.leave(path)
+        with suppress(OSError):
+            if _SIGNATURE.fullmatch(_signature(path)):
+                path.unlink()
+        with suppress(OSError):
+            os.unlink(guard.lock_file)  # `filelock` acquires no file that was deleted meanwhile
+        guard.release()
 
 
 def is_locked(path: Path) -> bool:
-    """True when some process holds the lock file `path`; reads only, so it works on a read-only folder."""
+    """Whether some process holds the lock `path`.
+
+    In a folder that may only be read, where a lock cannot be tried: whether its holder gave a sign of life lately.
+    """
+    guard = path.with_name(path.name + GUARD)
+    try:
+        signed = path.lstat().st_mtime
+        guard.lstat()
+    except OSError:
+        return False
+    try:
+        with FileLock(guard, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return time.time() - signed < 4 * _BEAT_SECONDS
+
+
+def _acquired(path: Path) -> BaseFileLock | None:
+    """The acquired guard of a lock; None where another process or thread holds it."""
+    own_folder(path.parent)
+    place = path.with_name(path.name + GUARD)
+    guard = FileLock(place, blocking=False, thread_local=False)
+    try:
+        with refusals(place):
+            _check(place)
+            for attempt in range(_ATTEMPTS):
+                time.sleep(_ATTEMPT_SECONDS if attempt else 0)
+                with suppress(Timeout):
+                    guard.acquire()
+                    return guard
+    except InputError as refused:
+        if isinstance(refused.__cause__, OSError) and refused.__cause__.errno in _NO_LOCKS:
+            raise InputError(
+                "this file system has no file locks", where=str(path), fix="keep the study's folder on a local disk"
+            ) from refused.__cause__
+        raise
+    return None
+
+
+def _sign(path: Path) -> float | None:
+    """Write who holds the lock; returns when a holder that was killed gave its last sign of life."""
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    try:
+        signature, status = os.read(descriptor, _MAX_SIGNATURE), os.fstat(descriptor)
+        # What is written into a file with a second name is written there, too.
+        if (signature and not _SIGNATURE.fullmatch(signature)) or status.st_nlink > 1:
+            raise InputError("this is no lock file of polyseme's", where=str(path), fix="move or delete it")
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, f"{os.getpid()} {_host()}".encode())
+    finally:
+        os.close(descriptor)
+    return status.st_mtime if signature else None
+
+
+def _check(guard: Path) -> None:
+    with suppress(FileNotFoundError):
+        status = guard.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise InputError("this is no lock file of polyseme's", where=str(guard), fix="move or delete it")
+
+
+def _signature(path: Path) -> bytes:
     try:
         descriptor = open_own(path, os.O_RDONLY)
     except OSError:
-        return False
+        return b""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+        return os.read(descriptor, _MAX_SIGNATURE)
     finally:
         os.close(descriptor)
-
-
-@dataclass(frozen=True)
-class _Taken:
-    path: Path
-    descriptor: int
-    last_sign: float | None
-
-    @contextmanager
-    def holding(self) -> Generator[None, None, None]:
-        _HEART.beat_for(self.descriptor)
-        try:
-            yield
-        finally:
-            _HEART.leave(self.descriptor)
-            with suppress(OSError):
-                if _is_named(self.path, self.descriptor):
-                    self.path.unlink()
-            os.close(self.descriptor)
-
-
-def _take(path: Path) -> _Taken | str:
-    """The lock, or the process id of its holder, as text."""
-    own_folder(path.parent)
-    with refusals(path):
-        while True:
-            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
-            try:
-                signature = os.pread(descriptor, _MAX_SIGNATURE, 0)
-                known = not signature or _SIGNATURE.fullmatch(signature)
-                if not known or os.fstat(descriptor).st_nlink > 1:  # what is written here would be written elsewhere
-                    raise InputError("this is no lock file of polyseme's", where=str(path), fix="move or delete it")
-                if not _flock(descriptor, path):
-                    os.close(descriptor)
-                    return _holder(signature)
-                if not _is_named(path, descriptor):  # its holder let it go, and deleted it, since it was opened
-                    os.close(descriptor)
-                    continue
-                last_sign = os.fstat(descriptor).st_mtime if signature else None
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()} {_host()}".encode(), 0)
-            except BaseException:
-                with suppress(OSError):
-                    os.close(descriptor)
-                raise
-            return _Taken(path, descriptor, last_sign)
-
-
-def _flock(descriptor: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        raise InputError(
-            "this file system has no file locks", where=str(path), fix="keep the study's folder on a local disk"
-        ) from error
-    return True
-
-
-def _is_named(path: Path, descriptor: int) -> bool:
-    try:
-        named = path.lstat()
-    except FileNotFoundError:
-        return False
-    opened = os.fstat(descriptor)
-    return (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev)
 
 
 def _host() -> str:
     return re.sub(r"[^\x21-\x7e]", "-", socket.gethostname())[:255] or "localhost"
 
 
-def _holder(signature: bytes) -> str:
-    found = _SIGNATURE.fullmatch(signature)
+def _holder(path: Path) -> str:
+    found = _SIGNATURE.fullmatch(_signature(path))
     if found is None:
         return "unknown"
-    pid, host = int(found[1]), (found[2] or b"").decode().strip()
-    if host and host != _host():
-        return f"{pid} on {host}"
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return f"{pid}, which has ended; something that it started still runs and holds the lock"
-    except (OSError, OverflowError):
-        pass
-    return f"{pid}"
+    host = (found[2] or b"").decode().strip()
+    return f"{int(found[1])} on {host}" if host and host != _host() else f"{int(found[1])}"
 
 
 class _Heart:
@@ -191,31 +191,32 @@ class _Heart:
 
     def forget(self) -> None:
         """Hold nothing: what a forked process inherits is its parent's, and threads it inherits none."""
-        self._held: set[int] = set()
+        self._held: set[Path] = set()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def beat_for(self, descriptor: int) -> None:
-        """Touch a lock file from now on."""
+    def beat_for(self, path: Path) -> None:
+        """Touch a lock's file from now on."""
         with self._guard:
-            self._held.add(descriptor)
+            self._held.add(path)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat, name="polyseme-locks", daemon=True)
                 self._thread.start()
 
-    def leave(self, descriptor: int) -> None:
+    def leave(self, path: Path) -> None:
         """Touch it no more."""
         with self._guard:
-            self._held.discard(descriptor)
+            self._held.discard(path)
 
     def _beat(self) -> None:
         while True:
             time.sleep(_BEAT_SECONDS)
             with self._guard:
-                for descriptor in self._held:
+                for path in self._held:
                     with suppress(OSError):
-                        os.utime(descriptor)
+                        os.utime(path)
 
 
 _HEART = _Heart()
-os.register_at_fork(after_in_child=_HEART.forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HEART.forget)

@@ -2,8 +2,8 @@
 
 Nothing is touched whose lock a living process holds. Temporary files go; those of runs when they are an hour old. An
 unfinished artifact (`.partial`) is what its study is resumed from, and stays for `ABANDONED_DAYS` after it was last
-written to. A lock file goes unless there is an unfinished artifact, whose next process reads from it when the last one
-died.
+written to. A lock's files go unless there is an unfinished artifact, whose next process reads from them when the
+last one died.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.store import files
-from polyseme.store.locks import Held, is_locked, try_lock
+from polyseme.store.locks import GUARD, Held, is_locked, try_lock
 
 LOCKS = ".locks"
 LOCK = ".lock"
@@ -51,7 +51,7 @@ def _left_by_stages(objects: Path) -> Iterator[str]:
             elif temporary := files.TEMPORARY.fullmatch(path.name):
                 yield temporary["name"]
     with suppress(OSError):
-        yield from (path.name for path in (objects / LOCKS).iterdir())
+        yield from (path.name.removesuffix(GUARD) for path in (objects / LOCKS).iterdir())
 
 
 def _sweep_artifact(objects: Path, name: str, reporter: Reporter) -> None:
@@ -67,9 +67,9 @@ def _sweep_artifact(objects: Path, name: str, reporter: Reporter) -> None:
             if isinstance(held, Held):
                 files.remove(partial)
                 reporter.message(f"deleted {partial}: unfinished, and not resumed for {idle:.0f} days")
-    elif os.path.lexists(lock):
+    else:
         with try_lock(lock):
-            pass  # letting it go deletes it
+            pass  # releasing it deletes it
 
 
 def _sweep_run(run: Path) -> None:
