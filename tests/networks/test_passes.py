@@ -1,7 +1,9 @@
 """One pass: early stop, edits, module kinds, partial logits, 4-D masks, bad input."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
-from polyseme.networks import Network, add, load_network, mean_ablate, replace, zero_ablate
+from polyseme.networks import EditFrom, Network, add, load_network, mean_ablate, replace, zero_ablate
 from tests import tiny
 
 TOKENS = torch.arange(1, 15).reshape(2, 7)
@@ -510,3 +512,65 @@ def test_bert_read_out() -> None:
     network = load_network(tiny.tiny_bert())
     last = network.read(TOKENS, ["blocks.1.resid_post"])[network.site("blocks.1.resid_post")]
     assert torch.allclose(network.unembed(last), network.logits(TOKENS), atol=1e-5)
+
+
+# Edits that need other sites
+
+
+def test_an_edit_is_given_what_other_sites_held_earlier_in_the_same_pass() -> None:
+    network = load_network(tiny.tiny_llama())
+    read, write = network.site("blocks.0.mlp_in"), network.site("blocks.0.mlp_out")
+    mlp = copy.deepcopy(network.module.get_submodule(write.path))
+    # Upstream edits reach what is read: the MLP recomputed from it is the MLP.
+    upstream = {"blocks.0.resid_pre": add(torch.ones(16))}
+    recomputed = {write: EditFrom((read,), lambda _, reads: mlp(reads[read]))}
+    output = network.run(TOKENS, edits={**upstream, **recomputed})
+    assert torch.equal(output.logits, network.run(TOKENS, edits=upstream).logits)
+    assert output.reads == {}, "what an edit needs is not what was asked for"
+    halved = network.run(TOKENS, edits={write: EditFrom((read,), lambda _, reads: reads[read] / 2)})
+    clean = network.read(TOKENS, [read])[read]
+    assert torch.equal(halved.logits, network.run(TOKENS, edits={write: replace(clean / 2)}).logits)
+
+
+def test_an_edit_may_need_its_own_site_and_is_given_it_before_its_edits() -> None:
+    network = load_network(tiny.tiny_gpt2())
+    one, other = (network.site(f"blocks.0.attn.head.{n}") for n in (0, 1))
+    swapped = {one: EditFrom((one, other), lambda _, r: r[other]), other: EditFrom((one, other), lambda _, r: r[one])}
+    got = network.run(TOKENS, edits=swapped, reads=["blocks.0.attn.z"]).reads[network.site("blocks.0.attn.z")]
+    clean = network.read(TOKENS, [one, other])
+    assert torch.equal(got[..., :4], clean[one])
+    expected = network.run(TOKENS, edits={one: replace(clean[other]), other: replace(clean[one])})
+    assert torch.equal(network.run(TOKENS, edits=swapped).logits, expected.logits)
+
+
+def test_an_edit_that_needs_a_later_site_is_refused_before_the_pass() -> None:
+    network = load_network(tiny.tiny_gpt2())
+    early, late = network.site("blocks.0.mlp_in"), network.site("blocks.1.mlp_in")
+    reached: list[Tensor] = []
+
+    def change(x: Tensor, reads: object) -> Tensor:
+        reached.append(x)
+        return x
+
+    with pytest.raises(InputError, match=r"put at .*h\.0\.mlp\.in depends on .*h\.1\.mlp\.in, which comes later"):
+        network.run(TOKENS, edits={early: EditFrom((late,), change)})
+    assert not reached
+    with pytest.raises(InputError, match="comes later"):
+        network.check_order(["blocks.0.mlp_in", "blocks.0.mlp_out"], ["blocks.0.mlp_in"])
+    network.check_order([early, "blocks.0.mlp_out"], ["blocks.0.mlp_out", late])
+    network.check_order([early], [early])
+
+
+def test_what_edits_need_is_read_in_passes_that_start_at_a_block() -> None:
+    network = load_network(tiny.tiny_gpt2(n_layer=3))
+    read, write = network.site("blocks.1.mlp_in"), network.site("blocks.2.mlp_out")
+    edits = {write: EditFrom((read,), lambda x, reads: x + reads[read])}
+    whole = network.run(TOKENS, edits=edits).logits
+    for sites, n_first in (([read, write], 0), ([write], 1)):
+        prefix = network.prefix(TOKENS, sites)
+        begun = partial(network.run, TOKENS, edits=edits, prefix=prefix)
+        assert torch.equal(begun().logits, whole)
+        assert calls(network, "transformer.h.0.attn", begun) == n_first, "no block is skipped that holds what is read"
+        rows = torch.zeros(TOKENS.shape, dtype=torch.bool)
+        rows[0, 3] = True
+        assert torch.allclose(begun(logits_at=rows).logits[0], whole[0, 3], atol=1e-6)

@@ -1,6 +1,6 @@
 """Networks: load them, name their sites, read and edit them in one pass, re-initialise them."""
 
-from polyseme.networks.edits import Edit, add, mean_ablate, replace, zero_ablate
+from polyseme.networks.edits import Edit, EditFrom, add, mean_ablate, replace, zero_ablate
 from polyseme.networks.families import FAMILIES, Family
 from polyseme.networks.inputs import Inputs
 from polyseme.networks.load import NetworkConfig, load_network
@@ -10,6 +10,7 @@ from polyseme.networks.prefix import Prefix
 __all__ = [
     "FAMILIES",
     "Edit",
+    "EditFrom",
     "Family",
     "Inputs",
     "Network",

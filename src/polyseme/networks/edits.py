@@ -1,23 +1,43 @@
 """Edits: what to put in place of a site's vectors during a forward pass.
 
 An edit is any function from the site's vectors to vectors of the same shape; these make the usual ones. Each takes an
-optional mask of the positions to edit and leaves the others as they are, bit for bit.
+optional mask of the positions to edit and leaves the others as they are, bit for bit. An edit that also depends on what
+other sites hold in the same pass is an `EditFrom`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.errors import InputError
+from polyseme.core.site import Site
 
-Edit = Callable[[Tensor], Tensor]
+Change = Callable[[Tensor], Tensor]
 """From a site's vectors, usually `[batch, position, d]`, to vectors of the same shape. It is given its own copy, so it
 may work in place."""
 
 
-def replace(value: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
+@dataclass(frozen=True)
+class EditFrom:
+    """An edit that depends on what other sites held earlier in the same pass: a transcoder's output, for one.
+
+    Attributes:
+        needs: the sites, which the pass must come to no later than to the one that is edited.
+        change: from the edited site's vectors and what was read at each of `needs`, before the edits there and after
+            all edits upstream. It may work in place on the former alone.
+    """
+
+    needs: tuple[Site, ...]
+    change: Callable[[Tensor, Mapping[Site, Tensor]], Tensor]
+
+
+Edit = Change | EditFrom
+
+
+def replace(value: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Change:
     """Put `value` in the site's place.
 
     Args:
@@ -27,7 +47,7 @@ def replace(value: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch po
     return _masked(lambda x: _fitted(value, x), positions)
 
 
-def add(vector: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
+def add(vector: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Change:
     """Add `vector` to the site's vectors (steering).
 
     Args:
@@ -37,12 +57,12 @@ def add(vector: Float[Tensor, "... d"], *, positions: Bool[Tensor, "#batch posit
     return _masked(lambda x: x + _fitted(vector, x), positions)
 
 
-def zero_ablate(*, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
+def zero_ablate(*, positions: Bool[Tensor, "#batch position"] | None = None) -> Change:
     """Put zeros in the site's place; at `positions` only, where given."""
     return _masked(torch.zeros_like, positions)
 
 
-def mean_ablate(mean: Float[Tensor, " d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Edit:
+def mean_ablate(mean: Float[Tensor, " d"], *, positions: Bool[Tensor, "#batch position"] | None = None) -> Change:
     """Put the site's mean vector, measured beforehand, in the place of every vector; at `positions` only, if given."""
     return replace(mean, positions=positions)
 
@@ -57,7 +77,7 @@ def _fitted(value: Tensor, x: Tensor) -> Tensor:
         ) from error
 
 
-def _masked(edit: Edit, positions: Tensor | None) -> Edit:
+def _masked(edit: Change, positions: Tensor | None) -> Change:
     if positions is None:
         return edit
 

@@ -1,7 +1,8 @@
 """Reading and writing inside one forward pass.
 
 At a site the value is read first, then edited: a read gives the value before that site's edits, and after every edit
-upstream of it. Several edits at one module and port (heads, say) apply one after the other, in the order given.
+upstream of it. Several edits at one module and port (heads, say) apply one after the other, in the order given. What an
+edit needs of other sites is read in the same way.
 """
 
 import copy
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
-from polyseme.networks.edits import Edit
+from polyseme.networks.edits import Edit, EditFrom
 from polyseme.networks.layouts import Layout
 
 Repeated = Literal["error", "first"]
@@ -48,8 +49,9 @@ class Pass:
         self._module = module
         self._layouts = layouts
         self._repeated = repeated
-        self._reads = list(dict.fromkeys(reads))
+        self._asked = list(dict.fromkeys(reads))
         self._edits = dict(edits)
+        self._reads = list(dict.fromkeys([*reads, *needed(edits)]))
         self._fired: set[tuple[str, str]] = set()
         self.values: dict[Site, Tensor] = {}
 
@@ -63,7 +65,7 @@ class Pass:
         Raises:
             InputError: a site was not reached, was called more than once, has no tensor, or an edit changed its shape.
         """
-        waiting = {(site.path, site.port) for site in self._reads}
+        waiting = {(site.path, site.port) for site in self._asked}
         stop = stop and bool(waiting)
         output = None
         with ExitStack() as stack:
@@ -144,7 +146,10 @@ class Pass:
         result = self._vectors(value, path, port).clone(memory_format=torch.contiguous_format)
         for site, edit in edits:
             part = _slice(result, site)
-            edited = edit(part.clone())
+            if isinstance(edit, EditFrom):
+                edited = edit.change(part.clone(), {need: self.values[need] for need in edit.needs})
+            else:
+                edited = edit(part.clone())
             if edited.shape != part.shape:
                 raise InputError(
                     f"The edit at {site} returned shape {tuple(edited.shape)} for vectors of shape {tuple(part.shape)}",
@@ -153,6 +158,16 @@ class Pass:
             part.copy_(edited)
         layout = self._layouts.get((path, port))
         return result if layout is None else layout.whole(result, value)
+
+
+def needed(edits: Mapping[Site, Edit]) -> list[Site]:
+    """What edits need to be read, each site once."""
+    return list(dict.fromkeys(need for edit in edits.values() for need in needs_of(edit)))
+
+
+def needs_of(edit: Edit) -> tuple[Site, ...]:
+    """What an edit needs to be read."""
+    return edit.needs if isinstance(edit, EditFrom) else ()
 
 
 def _slice(value: Tensor, site: Site) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -17,10 +17,10 @@ from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.networks import measure
 from polyseme.networks.building import loading
-from polyseme.networks.edits import Edit
+from polyseme.networks.edits import Edit, EditFrom
 from polyseme.networks.facts import Facts
 from polyseme.networks.families import Family
-from polyseme.networks.hooks import Pass, Repeated, first_tensor
+from polyseme.networks.hooks import Pass, Repeated, first_tensor, needed, needs_of
 from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
 from polyseme.networks.offline import passing
 from polyseme.networks.prefix import Prefix, Trunk
@@ -90,6 +90,7 @@ class Network:
         self._table = SiteTable(module, base=base, family=family, config=self._config)
         self._trunk = _trunk(module, base, None if run is not None else family)
         self._widths: dict[Site, int] = {}
+        self._orders: dict[frozenset[Place], dict[Place, int]] = {}
         # Named sites of known families are called once a pass, and their last axis is the width.
         self._seen: dict[Place, Seen] = {place_of(site): Seen(calls=1) for site in self._table.named.values()}
 
@@ -330,8 +331,9 @@ class Network:
         resolved = self._resolved(edits)
         forward = self._forward(inputs, attention_mask, position_ids)
         passing = self._pass(reads, resolved, forward)
+        sites = [*reads, *resolved, *needed(resolved)]
         # Whether a module is called again shows only in a pass that runs to its end.
-        once = all(self._seen[place_of(site)].calls == 1 for site in (*reads, *resolved))
+        once = all(self._seen[place_of(site)].calls == 1 for site in sites)
         with torch.inference_mode():
             passing.run(forward, stop=once or self._repeated == "first")
         return {site: passing.values[site] for site in reads}
@@ -365,15 +367,16 @@ class Network:
                 taken from it instead of being run, and the output is the same bit for bit.
 
         Raises:
-            InputError: an unknown site, bad inputs, an edit that changes the shape, a module called more than once, a
-                prefix of another network or of inputs of another shape.
+            InputError: an unknown site, bad inputs, an edit that changes the shape or needs a site that comes later, a
+                module called more than once, a prefix of another network or of inputs of another shape.
         """
         resolved = self._resolved(edits)
-        sites = [self.site(site) for site in reads]
+        asked = [self.site(site) for site in reads]
         forward = self._forward(inputs, attention_mask, position_ids)
-        passing = self._pass(sites, resolved, forward)
-        head = self._head() if logits_at is not None and not self._past_head([*sites, *resolved]) else None
-        with torch.inference_mode(), self._trunk.skipped(prefix, [*sites, *resolved]):
+        passing = self._pass(asked, resolved, forward)
+        sites = [*asked, *resolved, *needed(resolved)]
+        head = self._head() if logits_at is not None and not self._past_head(sites) else None
+        with torch.inference_mode(), self._trunk.skipped(prefix, sites):
             if logits_at is None:
                 logits = _logits(passing.run(forward, stop=False))
             elif head is None:
@@ -384,7 +387,7 @@ class Network:
                     logits = _logits(passing.run(forward, stop=False))
                 finally:
                     handle.remove()
-        return Output(logits, passing.values)
+        return Output(logits, {site: passing.values[site] for site in asked})
 
     @shielded
     def prefix(
@@ -402,7 +405,7 @@ class Network:
 
         Args:
             inputs: as in `run`.
-            sites: where the runs will edit or read, each run at one or more of them.
+            sites: where the runs will edit or read (what edits need is read), each run at one or more of them.
             attention_mask: as in `run`.
             position_ids: as in `run`.
 
@@ -472,9 +475,36 @@ class Network:
         is_short = positions <= measure.SHORT if declared is None else 2 * positions <= declared
         return declared if is_short else self.context
 
+    def check_order(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> None:
+        """Refuse reads that a forward pass comes to later than to a write that depends on them.
+
+        Raises:
+            InputError: names the two sites; or it takes a pass to know, and the network came without `example_inputs`.
+        """
+        sites = [[self.site(site) for site in some] for some in (reads, writes)]
+        self._check_order([(read, write) for read in sites[0] for write in sites[1]], None)
+
+    def _check_order(self, pairs: Sequence[tuple[Site, Site]], forward: Callable[[], Any] | None) -> None:
+        """For pairs of what is read and what is written; `forward` runs the network where tokens do not."""
+        # What a module is given is read before any of it is edited, whichever heads or ports these are.
+        pairs = [(a, b) for a, b in pairs if (a.path, a.port == "out") != (b.path, b.port == "out")]
+        places = frozenset(place_of(site) for pair in pairs for site in pair)
+        if places and places not in self._orders:
+            seen = self._look_at_tokens(places) if self.reads_tokens else {}
+            if not seen or any(at.calls == 0 for at in seen.values()):
+                seen = self._look(places, forward or self._forward(self._example(), None, None), None)
+            self._orders[places] = {place: seen[place].order for place in places}
+        for read, write in pairs:
+            if self._orders[places][place_of(read)] > self._orders[places][place_of(write)]:
+                raise InputError(
+                    f"What is put at {write} depends on {read}, which comes later in the forward pass",
+                    where=type(self.module).__name__,
+                    fix="read sites that come before all that are written",
+                )
+
     def _pass(self, reads: Sequence[Site], edits: Mapping[Site, Edit], forward: Callable[[], Any]) -> Pass:
         """A pass that reads and edits these sites, which are looked at first where nothing is known of them."""
-        places = {place_of(site) for site in (*reads, *edits)}
+        places = {place_of(site) for site in (*reads, *edits, *needed(edits))}
         unknown = places - self._seen.keys()
         if unknown and self.reads_tokens:
             self._seen |= self._look_at_tokens(unknown)
@@ -482,6 +512,7 @@ class Network:
             unknown = {place for place in unknown if self._seen[place].calls == 0}
         if unknown:
             self._seen |= self._look(unknown, forward, None)
+        self._check_order([(need, site) for site, edit in edits.items() for need in needs_of(edit)], forward)
         layouts = {place: layout for place in places if (layout := self._seen[place].layout) is not None}
         return Pass(self.module, reads, edits, self._repeated, layouts)
 
@@ -540,7 +571,12 @@ class Network:
             return self.module(**kwargs)
 
     def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
-        return {self.site(site): edit for site, edit in (edits or {}).items()}
+        return {
+            self.site(site): replace(edit, needs=tuple(map(self.site, edit.needs)))
+            if isinstance(edit, EditFrom)
+            else edit
+            for site, edit in (edits or {}).items()
+        }
 
 
 def _within(path: str, around: str) -> bool:

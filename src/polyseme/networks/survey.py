@@ -1,5 +1,6 @@
 """One pass that looks at many sites at once, and keeps no values: widths, layouts, and what speaks against a site."""
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ class Seen:
 
     Attributes:
         calls: how often the module was called.
+        order: number of the place in the order in which the pass came to those looked at.
         shape: of the vectors there, `[batch, position, width]` where a layout is known; None where there is no tensor.
         dtype: of the tensor.
         layout: how the tensor becomes vectors; None for one whose last axis is the width as it is.
@@ -39,6 +41,7 @@ class Seen:
     """
 
     calls: int = 0
+    order: int = 0
     shape: tuple[int, ...] | None = None
     dtype: torch.dtype | None = None
     layout: Layout | None = None
@@ -113,7 +116,7 @@ def survey(
         head: the module that gives the logits, where one does.
     """
     seen = {place: Seen() for place in places}
-    neighbours = Neighbours()
+    neighbours, order = Neighbours(), itertools.count()
     is_past_head = False
 
     def look(place: Place, part: nn.Module, find: Callable[[], Tensor]) -> None:
@@ -121,6 +124,7 @@ def survey(
         at.calls += 1
         if at.calls > 1:
             return
+        at.order = next(order)
         at.is_output = is_past_head
         try:
             value = find()
