@@ -237,3 +237,23 @@ def _items(output: Any) -> dict[Any, Any]:
     if dataclasses.is_dataclass(output):
         return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
     return {}
+
+
+def rows_at(positions: Tensor) -> Callable[[nn.Module, Any], Any]:
+    """A hook that leaves a module the vectors at these positions `[batch, position]` alone."""
+
+    def select(_: nn.Module, args: Any) -> Any:
+        if args[0].shape[:-1] != positions.shape:
+            raise InputError(
+                f"logits_at has shape {tuple(positions.shape)} for vectors of shape {tuple(args[0].shape)}",
+                fix="give it as [batch, position], like the tokens",
+            )
+        return (args[0][positions], *args[1:])
+
+    return select
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits of whatever a network returns; its first tensor where nothing is called logits."""
+    logits = getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else first_tensor(output, "network")

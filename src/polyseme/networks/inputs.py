@@ -155,7 +155,7 @@ def _check_tokens(
         raise InputError(
             f"The window has {n_positions} positions, and this network's context is {most}",
             where=where,
-            fix=f"set the context to at most {most}",
+            fix=f"give at most {most} tokens at a time; in a study, set the context to that",
         )
     vocabulary = declared_vocabulary(module)
     if vocabulary is not None and tokens.device.type == "cpu":

@@ -20,12 +20,13 @@ from polyseme.networks.building import loading
 from polyseme.networks.edits import Edit, EditFrom
 from polyseme.networks.facts import Facts
 from polyseme.networks.families import Family
-from polyseme.networks.hooks import Pass, Repeated, first_tensor, needed, needs_of
+from polyseme.networks.hooks import Pass, Repeated, logits_of, needed, needs_of, rows_at
 from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
 from polyseme.networks.offline import passing
-from polyseme.networks.prefix import Prefix, Trunk
+from polyseme.networks.prefix import Prefix, trunk_of
 from polyseme.networks.sites import SiteTable
 from polyseme.networks.survey import Place, Seen, place_of, survey, width_of
+from polyseme.networks.texts import Ids, Reads, Text, Texts, Tokens, reads_of
 from polyseme.networks.weights import weights_fingerprint
 
 
@@ -40,7 +41,7 @@ class Output:
     """
 
     logits: Tensor
-    reads: dict[Site, Tensor]
+    reads: Reads
 
 
 @final
@@ -79,6 +80,7 @@ class Network:
         self._predicts_tokens = predicts_tokens
         self._context = context
         self._facts = Facts(module, run, tokenizer, example_inputs)
+        self._texts = Texts(tokenizer, type(module).__name__)
         self._run = run
         self._family = family
         self._base = base
@@ -88,7 +90,7 @@ class Network:
         self._example_inputs = example_inputs
         self._repeated: Repeated = repeated
         self._table = SiteTable(module, base=base, family=family, config=self._config)
-        self._trunk = _trunk(module, base, None if run is not None else family)
+        self._trunk = trunk_of(module, base, None if run is not None else family)
         self._widths: dict[Site, int] = {}
         self._orders: dict[frozenset[Place], dict[Place, int]] = {}
         # Named sites of known families are called once a pass, and their last axis is the width.
@@ -302,46 +304,55 @@ class Network:
 
     # Passes
 
+    def tokens(self, text: Text | Ids) -> Tokens:
+        """The tokens of a text, of several, or of their ids; see `Texts.tokens` for what stands around them."""
+        return self._texts.tokens(text)
+
     @shielded
     def read(
         self,
-        inputs: Inputs,
-        sites: Sequence[str | Site],
+        inputs: Inputs | Text | Ids | Tokens,
+        sites: str | Site | Sequence[str | Site],
         *,
         edits: Mapping[Site, Edit] | Mapping[str, Edit] | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "#batch position"] | None = None,
-    ) -> dict[Site, Tensor]:
+    ) -> Reads:
         """Every site's vectors in one forward pass that stops right after the deepest of them.
 
+        >>> reads = polyseme.load_network("pylm").read("def add(a, b):", ["blocks.2.resid_post"])
+        >>> reads["blocks.2.resid_post"].shape, reads.tokens.texts[0][:3]
+        (torch.Size([1, 8, 224]), ('<|bos|>', 'def', ' add'))
+
         Args:
-            inputs: token ids `[batch, position]`, a float tensor, or keyword inputs.
+            inputs: a text, several, or token ids `[batch, position]`; a float tensor, or keyword inputs.
             sites: what to read, by name or `Site`.
             edits: as in `run`; those below the deepest read do not happen.
             attention_mask: as in `run`.
             position_ids: as in `run`.
 
         Returns:
-            Site to its vectors, usually `[batch, position, d]`, before its own edits.
+            Under each name its vectors, usually `[batch, position, d]`, before their own edits; NaN where a text
+            shorter than the others was padded.
 
         Raises:
             InputError: an unknown site, bad inputs, a module not reached or called more than once.
         """
+        sites = [sites] if isinstance(sites, str | Site) else sites
         reads = [self.site(site) for site in sites]
-        resolved = self._resolved(edits)
-        forward = self._forward(inputs, attention_mask, position_ids)
+        resolved, given = self._resolved(edits), self._given(inputs)
+        forward = self._forward(given, attention_mask, position_ids)
         passing = self._pass(reads, resolved, forward)
-        sites = [*reads, *resolved, *needed(resolved)]
         # Whether a module is called again shows only in a pass that runs to its end.
-        once = all(self._seen[place_of(site)].calls == 1 for site in sites)
+        once = all(self._seen[place_of(site)].calls == 1 for site in (*reads, *resolved, *needed(resolved)))
         with torch.inference_mode():
             passing.run(forward, stop=once or self._repeated == "first")
-        return {site: passing.values[site] for site in reads}
+        return reads_of(sites, passing.values, self.site, given, self._texts)
 
     @shielded
     def run(
         self,
-        inputs: Inputs,
+        inputs: Inputs | Text | Ids | Tokens,
         *,
         edits: Mapping[Site, Edit] | Mapping[str, Edit] | None = None,
         reads: Sequence[str | Site] = (),
@@ -355,7 +366,7 @@ class Network:
         A site is read before it is edited. An edit that returns its argument leaves the logits the same bit for bit.
 
         Args:
-            inputs: token ids `[batch, position]`, a float tensor, or keyword inputs.
+            inputs: as in `read`.
             edits: site to the function whose value takes the place of its vectors (`networks.edits` makes some).
             reads: sites to return.
             attention_mask: `[batch, position]`, 1 for positions to attend to; or, where `supports_4d_mask`, an additive
@@ -370,24 +381,24 @@ class Network:
             InputError: an unknown site, bad inputs, an edit that changes the shape or needs a site that comes later, a
                 module called more than once, a prefix of another network or of inputs of another shape.
         """
-        resolved = self._resolved(edits)
+        resolved, given = self._resolved(edits), self._given(inputs)
         asked = [self.site(site) for site in reads]
-        forward = self._forward(inputs, attention_mask, position_ids)
+        forward = self._forward(given, attention_mask, position_ids)
         passing = self._pass(asked, resolved, forward)
         sites = [*asked, *resolved, *needed(resolved)]
         head = self._head() if logits_at is not None and not self._past_head(sites) else None
         with torch.inference_mode(), self._trunk.skipped(prefix, sites):
             if logits_at is None:
-                logits = _logits(passing.run(forward, stop=False))
+                logits = logits_of(passing.run(forward, stop=False))
             elif head is None:
-                logits = _logits(passing.run(forward, stop=False))[logits_at.to(self.device)]
+                logits = logits_of(passing.run(forward, stop=False))[logits_at.to(self.device)]
             else:
-                handle = head.register_forward_pre_hook(_rows_at(logits_at.to(self.device)))
+                handle = head.register_forward_pre_hook(rows_at(logits_at.to(self.device)))
                 try:
-                    logits = _logits(passing.run(forward, stop=False))
+                    logits = logits_of(passing.run(forward, stop=False))
                 finally:
                     handle.remove()
-        return Output(logits, {site: passing.values[site] for site in asked})
+        return Output(logits, reads_of(reads, passing.values, self.site, given, self._texts))
 
     @shielded
     def prefix(
@@ -421,7 +432,7 @@ class Network:
             self._pass([last], {}, forward).run(forward, stop=True)
         return Prefix(self.module, outputs)
 
-    def logits(self, inputs: Inputs) -> Tensor:
+    def logits(self, inputs: Inputs | Text | Ids | Tokens) -> Tensor:
         """The logits of an unedited pass, `[batch, position, vocab]`."""
         return self.run(inputs).logits
 
@@ -543,8 +554,17 @@ class Network:
             self._example_inputs = example_inputs(self.module)
         return self._example_inputs
 
-    def _forward(self, inputs: Inputs, attention_mask: Tensor | None, position_ids: Tensor | None) -> Callable[[], Any]:
+    def _given(self, inputs: Inputs | Text | Ids | Tokens) -> Inputs | Tokens:
+        return inputs if isinstance(inputs, Tensor | Mapping | Tokens) else self.tokens(inputs)
+
+    def _forward(
+        self, inputs: Inputs | Tokens, attention_mask: Tensor | None, position_ids: Tensor | None
+    ) -> Callable[[], Any]:
         """Check the inputs, move them to the device and return what runs the network on them."""
+        if isinstance(inputs, Tokens):
+            if attention_mask is None and not bool(inputs.present.all()) and not self.causal:
+                attention_mask = inputs.present.long()
+            inputs = inputs.ids
         if self._run is not None:
             if attention_mask is not None or position_ids is not None:
                 raise InputError(
@@ -581,27 +601,3 @@ class Network:
 
 def _within(path: str, around: str) -> bool:
     return not around or f"{path}.".startswith(f"{around}.")
-
-
-def _trunk(module: nn.Module, base: str, family: Family | None) -> Trunk:
-    if family is None:
-        return Trunk(module, None, ())
-    return Trunk(module, f"{base}{family.blocks}", [path.format(base=base) for path in family.readout])
-
-
-def _rows_at(positions: Tensor) -> Callable[[nn.Module, Any], Any]:
-    def select(_: nn.Module, args: Any) -> Any:
-        if args[0].shape[:-1] != positions.shape:
-            raise InputError(
-                f"logits_at has shape {tuple(positions.shape)} for vectors of shape {tuple(args[0].shape)}",
-                fix="give it as [batch, position], like the tokens",
-            )
-        return (args[0][positions], *args[1:])
-
-    return select
-
-
-def _logits(output: Any) -> Tensor:
-    """The logits of whatever a network returns; its first tensor where nothing is called logits."""
-    logits = getattr(output, "logits", None)
-    return logits if isinstance(logits, Tensor) else first_tensor(output, "network")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
+from polyseme.networks.families import Family
 from polyseme.networks.hooks import first_tensor, with_first_tensor
 
 
@@ -132,3 +133,10 @@ def _restore(module: nn.Module, own: Callable[..., Any] | None) -> None:
     del module.forward
     if own is not None:
         module.forward = own
+
+
+def trunk_of(module: nn.Module, base: str, family: Family | None) -> Trunk:
+    """The blocks of a network of this family, whose paths start at `base`; none where it is not known."""
+    if family is None:
+        return Trunk(module, None, ())
+    return Trunk(module, f"{base}{family.blocks}", [path.format(base=base) for path in family.readout])
