@@ -21,7 +21,7 @@ except ImportError:  # run as a script, to build in place
 
 PACKAGE = Path("src/polyseme")
 FOLDER = PACKAGE / "kernels"
-SOURCES = tuple(f"kernels/c/{name}.c" for name in ("kernels", "int8", "attention", "mersenne", "denormals"))
+SOURCES = tuple(f"kernels/c/{name}.c" for name in ("kernels", "int8", "attention", "denormals"))
 # What may change the last bits of a sum, but none of the rules for NaN and infinity.
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 FLAGS += ("-fassociative-math", "-ffp-contract=fast")

@@ -13,16 +13,14 @@ from polyseme.core.errors import InputError
 from polyseme.kernels import attention, compiled, int8, loops
 from polyseme.kernels.library import usable
 from polyseme.kernels.loops import Loop, check_offsets, check_places
-from polyseme.zoo.tools import streams
-from polyseme.zoo.tools.stack import Draws
 
 ALL = {
     value.name: value
-    for module in (compiled, int8, attention, streams)
+    for module in (compiled, int8, attention)
     for value in vars(module).values()
     if isinstance(value, Loop)
 }
-SIZES = {"rows": 5, "n": 7, "d": 6, "k": 3, "bags": 4, "depth": 8, "blocks": 2, "panels": 2, "streams": 3, "parts": 2}
+SIZES = {"rows": 5, "n": 7, "d": 6, "k": 3, "bags": 4, "depth": 8, "blocks": 2, "panels": 2, "parts": 2}
 
 
 def right(loop: Loop) -> dict:
@@ -65,7 +63,7 @@ def test_every_function_of_the_library_is_written_down():
             n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute) and n.attr == "data_ptr"
         ]
         # Elsewhere it names a tensor's memory, and nothing reads there.
-        names = ("native/loops.py", "dictionaries/compiled.py", "dictionaries/kernels.py", "store/arrays.py")
+        names = ("kernels/loops.py", "kernels/compiled.py", "kernels/tiles.py", "store/arrays.py")
         assert not pointers or str(path.relative_to(root)) in names or path.parts[-2] == "networks", path
 
 
@@ -225,16 +223,3 @@ def test_pieces_outside_their_entries_are_refused():
         whole = {"starts": starts, "counts": counts, "a_row": counts, **changed}
         with pytest.raises(InputError):
             compiled.gathered(values, latents, **whole)
-
-
-@needs_loops
-def test_generators_of_another_layout_are_not_drawn_from_by_the_loop(monkeypatch):
-    """What torch keeps in a generator's state is its own affair: tried out, and left alone where it has moved."""
-    assert streams.agrees()
-    monkeypatch.setattr(streams, "_STATE", 32)
-    streams.agrees.cache_clear()
-    assert not streams.agrees()
-    drawn = Draws([7]).uniform(5)
-    monkeypatch.undo()
-    streams.agrees.cache_clear()
-    assert torch.equal(drawn, Draws([7]).uniform(5))

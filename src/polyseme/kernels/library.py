@@ -1,9 +1,9 @@
 """Loops in C, where they were built (`hatch_build.py`): their library, and torch's threads to run them.
 
-What they compute stands beside the Python that calls them (`dictionaries.compiled`, `networks.attention`,
-`toys.streams`), by `loops.Loop` alone; everything works without them by torch's operations. The library is built when
-the package is, once for each level of vector instructions. It starts no threads: it borrows the pool that torch itself
-uses, by the function that compiled OpenMP code calls.
+What they compute stands beside the Python that calls them (`compiled`, `int8`, `attention`), by `loops.Loop` alone;
+everything works without them by torch's operations. The library is built when the package is, once for each level of
+vector instructions. It starts no threads: it borrows the pool that torch itself uses, by the function that compiled
+OpenMP code calls.
 """
 
 import ctypes

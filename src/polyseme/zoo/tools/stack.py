@@ -18,9 +18,7 @@ from torch import Tensor
 from polyseme.core.config import Config, Count
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
-from polyseme.kernels import library as native
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
-from polyseme.zoo.tools.streams import Streams, agrees
 
 Parameters = Mapping[str, Tensor]
 BLOCK_BYTES = 512 * 1024
@@ -59,34 +57,26 @@ class Draws:
 
     def __init__(self, seeds: Sequence[int], *names: str):
         self._generators = [make_generator(seed, *names) for seed in seeds]
-        self._streams = Streams(self._generators)
 
     def __len__(self) -> int:
         return len(self._generators)
 
     def uniform(self, *shape: int) -> Float[Tensor, "instance ..."]:
         """U[0, 1)."""
-        out = torch.empty(len(self), *shape, dtype=torch.float32)
-        if out.numel() and native.usable(out) and agrees():
-            return self._streams.uniform(out)
-        self._streams.release()
-        for row, generator in zip(out, self._generators, strict=True):
-            torch.rand(shape, generator=generator, out=row)
-        return out
+        return self._drawn(torch.rand, shape)
 
     def normal(self, *shape: int) -> Float[Tensor, "instance ..."]:
         """N(0, 1)."""
-        self._streams.release()
-        out = torch.empty(len(self), *shape)
+        return self._drawn(torch.randn, shape)
+
+    def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Float[Tensor, "instance ..."]:
+        out = torch.empty(len(self), *shape, dtype=torch.float32, device="cpu")
         for row, generator in zip(out, self._generators, strict=True):
-            torch.randn(shape, generator=generator, out=row)
+            draw(shape, generator=generator, out=row)
         return out
 
     def sparse_uniform(self, p: Float[Tensor, " instance"], *shape: int) -> Float[Tensor, "instance ..."]:
         """U[0, 1) with probability p, else 0: of one uniform draw u, u < p is the mask and u / p the value."""
-        out = torch.empty(len(self), *shape, dtype=torch.float32)
-        if out.numel() and native.usable(out, p) and agrees():
-            return self._streams.uniform(out, p)
         u = self.uniform(*shape)
         together = max(1, BLOCK_BYTES * len(u) // max(1, u.nbytes))
         for some, density in zip(u.split(together), p.split(together), strict=True):  # in place and in cache
