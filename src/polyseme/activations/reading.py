@@ -1,6 +1,5 @@
 """Reading a network at the counted tokens of windows: the one loop that harvest, statistics and firings share."""
 
-import functools
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +91,6 @@ def read_windows(
     Raises:
         InputError: a site gives something else than one vector a token, or vectors that are not finite.
     """
-    _keep_freed_blocks()
     wanted = list(dict.fromkeys(sites))
     rows = np.arange(len(windows)) if rows is None else rows
     for start in range(0, len(rows), batch_windows):
@@ -135,16 +133,6 @@ def fitting_windows(network: Reader, windows: Windows, sites: Iterable[Site], mo
     row_bytes: int = getattr(network, "row_bytes", None) or 16 * max(network.width(site) for site in sites)
     tokens = min(tokens, bytes_of_pass // row_bytes, most_tokens or tokens)
     return 1 << max(0, (tokens // windows.tokens.shape[1]).bit_length() - 1)
-
-
-@functools.cache
-def _keep_freed_blocks() -> None:
-    """Give one block of 31 MiB back, from which glibc learns to keep freed blocks up to that size.
-
-    Otherwise it returns to the system what is free beyond twice the largest block it has seen, and every page faults
-    when a later pass touches it: 70 to 200 MB of faults in four passes of 2048 tokens (d=384), none after this.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _read(network: Reader, windows: Windows, chosen: Int[np.ndarray, " row"], sites: list[Site]) -> dict[Site, Tensor]:
