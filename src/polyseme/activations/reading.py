@@ -1,6 +1,5 @@
 """Reading a network at the counted tokens of windows: the one loop that harvest, statistics and firings share."""
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -19,9 +18,6 @@ from polyseme.networks.survey import all_finite
 # below the 32 MiB above which glibc maps every block, and faults every page of it, afresh.
 _ON_CPU = 16 * 2**20, 2048
 _ELSEWHERE = 256 * 2**20, 16_384
-
-# Reading hooks the network's modules: of two passes at once (one of them a prefetch) each would see the other's.
-_ONE_PASS = threading.Lock()
 
 
 @runtime_checkable
@@ -43,7 +39,7 @@ class Reader(Protocol):
         ...
 
     def read(self, inputs: Any, sites: Sequence[Site]) -> Mapping[Site, Tensor]:
-        """The vectors `[batch, position, d]` of every site, from one forward pass."""
+        """The vectors `[batch, position, d]` of every site, from one forward pass; several threads may ask."""
         ...
 
 
@@ -98,8 +94,7 @@ def read_windows(
         counted = ~windows.special[chosen]
         row, column = counted.nonzero()
         picked = torch.from_numpy(np.flatnonzero(counted.reshape(-1)))
-        with _ONE_PASS:
-            read = _read(network, windows, chosen, wanted)
+        read = _read(network, windows, chosen, wanted)
         vectors = {site: v.flatten(0, 1).index_select(0, picked.to(v.device)) for site, v in read.items()}
         yield Reading(
             vectors=vectors,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from polyseme.core.errors import InputError
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Edit, Network
+from polyseme.networks.passes import exclusive
 
 
 @final
@@ -52,7 +53,7 @@ def attention_patterns(
 
     own = {name: part for name, part in network.module.named_modules() if isinstance(part, Pattern)}
     watched = own or dict(network.module.named_modules())
-    with _eager(network.module):
+    with exclusive(network.module), _eager(network.module):
         try:
             handles += [part.register_forward_hook(keep(name)) for name, part in watched.items()]
             network.run(tokens, edits=edits)

@@ -17,6 +17,7 @@ from polyseme.networks.inputs import (
     special_ids,
 )
 from polyseme.networks.offline import passing
+from polyseme.networks.passes import exclusive
 
 FEW = 2
 """Token ids that any network has, for the first pass through one whose vocabulary is not known yet."""
@@ -27,7 +28,7 @@ class Facts:
     """What passes over random tokens show of a network.
 
     Args:
-        module: the network.
+        module: the network; passes leave it as it is.
         run: runs it; None for a Hugging Face model.
         tokenizer: whose special ids are left out of the tokens it is measured on.
         example: inputs it is known to run on.
@@ -69,7 +70,8 @@ class Facts:
         if not self.reads_tokens:
             return None
         most = self.longest_window(min(self.context or measure.LONG, measure.LONG))
-        ahead = measure.looks_ahead(self._module, self.forward, self.drawing(), most)
+        with exclusive(self._module):  # which is hooked
+            ahead = measure.looks_ahead(self._module, self.forward, self.drawing(), most)
         return None if ahead is None else not ahead
 
     @cached_property
@@ -78,7 +80,8 @@ class Facts:
         positions = self.longest_window(measure.SHORT) if self.reads_tokens else 0
         if positions == 0:
             return False
-        return measure.predicts(self._module, self.forward, self.drawing()(1, positions), self.vocabulary)
+        with exclusive(self._module):
+            return measure.predicts(self._module, self.forward, self.drawing()(1, positions), self.vocabulary)
 
     @property
     def no_prediction(self) -> str | None:
@@ -117,7 +120,7 @@ class Facts:
 
     def forward(self, tokens: Tensor) -> Any:
         """A plain pass over token ids, which are not checked."""
-        with passing(self._module):
+        with exclusive(self._module), passing(self._module):
             if self._run is not None:
                 return self._run(self._module, tokens)
             accepted = accepted_inputs(self._module)

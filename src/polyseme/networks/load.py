@@ -88,13 +88,12 @@ def load_network(
     context: int | None = None,
     repeated: Repeated = "error",
 ) -> Network:
-    """A network ready to be read and edited, in eval mode.
+    """A network ready to be read and edited; its passes run in eval mode.
 
     Args:
         source: `pylm`, a folder or hub name in the Hugging Face layout, an entry point `package.module:function`, or a
-            module. A module is put in eval mode, and moved where `device` is given, where it is; a change of its
-            weights (`dtype`) is made on a copy, and one of its code (`linear`) on a copy that shares its
-            weights.
+            module. A module is left as it is, but moved where `device` is given; a change of its weights (`dtype`)
+            is made on a copy, and one of its code (`linear`) on a copy that shares its weights.
         run: `run(module, inputs)` for a module that is no Hugging Face model, returning a tensor or something with
             one in it; by default `module(inputs)`, and `module(**inputs)` for a dict.
         tokenizer: a tokenizer, or the folder of one; by default the source's own.
@@ -125,7 +124,7 @@ def load_network(
     if isinstance(source, nn.Module):
         module = copy.deepcopy(source) if dtype is not None else source
         if dtype is not None:
-            module = module.to(_DTYPES[dtype])
+            module = module.to(_DTYPES[dtype]).eval().requires_grad_(False)
         if linear == "fused" and module is source:
             module = _sharing(module)
         placed = module if device is None else module.to(_device(device))
@@ -134,14 +133,11 @@ def load_network(
         folder = _folder(source, revision, download)
         module, own_tokenizer = build(folder, _DTYPES[dtype or "float32"], str(folder))
         tokenizer = own_tokenizer if tokenizer is None else tokenizer
-        placed = module.to(place)
+        placed = module.to(place).eval().requires_grad_(False)
         if not download:
             keep_offline(placed)
     if isinstance(tokenizer, (str, Path)):
         tokenizer = _given_tokenizer(Path(tokenizer))
-    placed.eval()
-    if placed is not source:
-        placed.requires_grad_(False)
     is_hugging_face = hasattr(placed, "base_model_prefix") and hasattr(getattr(placed, "config", None), "model_type")
     base, family = find_family(placed) if is_hugging_face else ("", None)
     if run is None and not is_hugging_face:

@@ -14,7 +14,6 @@ from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.networks import measure
 from polyseme.networks.building import loading
 from polyseme.networks.edits import Edit, EditFrom
@@ -23,6 +22,7 @@ from polyseme.networks.families import Family
 from polyseme.networks.hooks import Pass, Repeated, logits_of, needed, needs_of, rows_at
 from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
 from polyseme.networks.offline import passing
+from polyseme.networks.passes import exclusive, one_pass
 from polyseme.networks.prefix import Prefix, trunk_of
 from polyseme.networks.sites import SiteTable
 from polyseme.networks.survey import Place, Seen, place_of, survey, width_of
@@ -48,8 +48,8 @@ class Output:
 class Network:
     """A network whose named places can be read and written; made by `load_network`.
 
-    The module is in eval mode and its parameters need no gradient. Reads come back as ordinary tensors; logits come out
-    of `torch.inference_mode`, so copy them before working on them in place.
+    Every pass runs in eval mode and in `torch.inference_mode`, one thread's at a time; the module is left as it was.
+    Reads come back as ordinary tensors; copy logits before working on them in place.
 
     Attributes:
         module: the network itself.
@@ -151,7 +151,8 @@ class Network:
             change: takes the copied module and the names of the parameters that embed its input.
             made: what `change` does, as JSON; with the fingerprint of this network it names the other.
         """
-        module = copy.deepcopy(self.module)
+        with exclusive(self.module):  # no hooks of a pass are copied with it
+            module = copy.deepcopy(self.module)
         known = self._family.embeddings if self._family else ()
         change(module, [f"{self._base}{name}" for name in known])
         module.requires_grad_(False)
@@ -275,7 +276,7 @@ class Network:
                 widths[name] = width
         return widths
 
-    @shielded
+    @one_pass
     def survey(
         self, sites: Sequence[str | Site], tokens: Int[Tensor, "batch position"] | None = None
     ) -> dict[Site, Seen]:
@@ -308,7 +309,7 @@ class Network:
         """The tokens of a text, of several, or of their ids; see `Texts.tokens` for what stands around them."""
         return self._texts.tokens(text)
 
-    @shielded
+    @one_pass
     def read(
         self,
         inputs: Inputs | Text | Ids | Tokens,
@@ -349,7 +350,7 @@ class Network:
             passing.run(forward, stop=once or self._repeated == "first")
         return reads_of(sites, passing.values, self.site, given, self._texts)
 
-    @shielded
+    @one_pass
     def run(
         self,
         inputs: Inputs | Text | Ids | Tokens,
@@ -400,7 +401,7 @@ class Network:
                     handle.remove()
         return Output(logits, reads_of(reads, passing.values, self.site, given, self._texts))
 
-    @shielded
+    @one_pass
     def prefix(
         self,
         inputs: Inputs,
@@ -461,7 +462,7 @@ class Network:
         site = self._table.named.get("final_norm")
         return None if site is None else self.module.get_submodule(site.path)
 
-    @shielded
+    @one_pass
     @torch.inference_mode()
     def unembed(self, vectors: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """Logits of vectors of the last residual stream: final norm, head, and the soft cap where there is one.
