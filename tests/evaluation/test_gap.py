@@ -8,6 +8,7 @@ import pytest
 
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
+from polyseme.evaluation import METRICS
 from polyseme.evaluation.gap import gap, gap_of_records
 from tests.evaluation.test_sums import MEAN, measured
 
@@ -50,9 +51,9 @@ def test_dead_latents_are_paired_by_the_jackknife():
 def test_what_does_not_belong_together_is_refused():
     trained, control = noisy(0.5)
     with pytest.raises(InputError, match="one metric"):
-        gap(trained, replace(control, name="fvu"))
+        gap(trained, replace(control, metric=METRICS["fvu"]))
     with pytest.raises(InputError, match="one metric"):
-        gap(trained, replace(control, version=2))
+        gap(trained, replace(control, metric=replace(control.metric, version=2)))
     with pytest.raises(InputError, match="not on the same"):
         gap(trained, replace(control, documents=np.arange(1, 41)))
     with pytest.raises(InputError, match="one metric"):

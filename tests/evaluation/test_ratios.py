@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
+from polyseme.evaluation.finishes import NEGLIGIBLE, predicts_nothing
 from polyseme.evaluation.gap import gap
-from polyseme.evaluation.sums import NEGLIGIBLE, DocumentSums, predicts_nothing
+from polyseme.evaluation.metrics import METRICS
+from polyseme.evaluation.sums import DocumentSums
 from polyseme.evaluation.token_share import token_share
 
 UNIFORM = math.log(1000)
@@ -20,8 +22,7 @@ def recovered(clean, patched, ablated, *, uniform=UNIFORM) -> DocumentSums:
     """CE recovered from the three losses of each document, ten tokens each."""
     rows = np.stack([np.ones(len(clean)), clean, patched, ablated], axis=1) * 10
     return DocumentSums(
-        "ce_recovered",
-        "recovered",
+        METRICS["ce_recovered"],
         ("n", "ce_clean", "ce_patched", "ce_zero"),
         rows,
         np.arange(len(clean)),
@@ -161,7 +162,7 @@ def test_fvu_of_what_does_not_vary_is_not_measured(scale: float, at: float) -> N
     y = np.full((10, 3), at)
     offset = y - (at - scale)
     rows = np.concatenate([np.ones((10, 2)), (offset**2).sum(1, keepdims=True), offset], axis=1)
-    entry = DocumentSums("fvu", "fvu", ("n", "error", "square", "mean"), rows, np.arange(10), n=10)
+    entry = DocumentSums(METRICS["fvu"], ("n", "error", "square", "mean"), rows, np.arange(10), n=10)
     record = entry.record(n_resamples=100)
     assert math.isnan(record.value)
     assert record.interval is not None

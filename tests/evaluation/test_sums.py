@@ -18,8 +18,7 @@ from tests.evaluation.fakes import FIRST, SECOND, FakeNetwork, Linear, fluent_wi
 from tests.evaluation.test_splice import MEANS
 
 MEAN = DocumentSums(
-    "kl",
-    "ratio",
+    METRICS["kl"],
     ("n", "kl"),
     np.array([[2.0, 1.0], [4.0, 8.0], [2.0, 3.0]]),
     np.array([0, 1, 3]),

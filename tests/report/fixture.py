@@ -251,7 +251,7 @@ def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> Dict
             record("fvu", fvu, better="lower"),
             record("fvu_token", fvu + 0.3, better="lower"),
             record("fvu_bigram", fvu + 0.17, better="lower"),
-            record("l0", 24.0, 0.0, unit="latents/token"),
+            record("l0", 24.0, 0.0, unit="latents/vector"),
             record("dead_latents", 0.031, 0.2, better="lower"),
             record("dense_latents", 0.004, 0.2),
             MetricRecord(name="cosine", value=math.nan, n=0),

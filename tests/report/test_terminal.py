@@ -32,7 +32,11 @@ def test_the_summary_fits_80_columns_and_says_it_all():
     flat = " ".join(text.split())
     for expected in (
         *("2,166", "all sites jointly 2.95 3.42 +0.469 [+0.446, +0.495] 89.0%", "on spectrum_reinit"),
-        *("+0.0242 [+0.0142, +0.0342]", "+43.3 pp [+42.3, +44.3]", "cosine > 0.7 38.0%"),
+        *(
+            "+0.0242 [+0.0142, +0.0342]",
+            "+43.3 pp [+42.3, +44.3]",
+            "Seed stability (cosine > 0.7) value 95% interval by chance blocks.0.resid_post 38.0%",
+        ),
         *("Report: runs/demo/artifacts/report.html", "5 min 18 s"),
     ):
         assert expected in flat, expected

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from polyseme.core.config import Record
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
+from polyseme.evaluation.metrics import METRICS
 
 
 class Rung(Record):
@@ -61,14 +62,11 @@ def compute_equivalent(
         low, _ = _size(patched.interval.high + shift, sizes, ces)
         high, _ = _size(patched.interval.low + shift, sizes, ces)
         interval = Interval(low=low, high=high, level=patched.interval.level, method=patched.interval.method)
-    return MetricRecord(
-        name="compute_equivalent",
-        value=value,
-        interval=interval,
+    return METRICS["compute_equivalent"].record(
+        value,
+        interval,
         n=patched.n,
         n_unit=patched.n_unit,
-        unit="parameters",
-        better="higher",
         scope=patched.scope,
         details={
             "ce": ce,

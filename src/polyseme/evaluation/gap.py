@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
-from polyseme.evaluation.sums import NOT_MEASURED, DocumentSums, interval_of
+from polyseme.evaluation.finishes import NOT_MEASURED, interval_of
+from polyseme.evaluation.sums import DocumentSums
 
 
 def gap(
@@ -36,7 +37,7 @@ def gap(
     Raises:
         InputError: not the same metric, or not the same documents.
     """
-    _check_same_metric(trained, control, "name", "finish", "version")
+    _check_same_metric((trained.name, trained.metric.version), (control.name, control.metric.version))
     if not np.array_equal(trained.documents, control.documents):
         raise InputError(
             f"{trained.name!r} was measured on {len(trained.documents)} documents of the network and "
@@ -74,7 +75,7 @@ def gap_of_records(
     Raises:
         InputError: not the same metric.
     """
-    _check_same_metric(trained, control, "name", "version")
+    _check_same_metric((trained.name, trained.version), (control.name, control.version))
     value = trained.value - control.value
     low = high = math.nan
     if trained.interval is not None and control.interval is not None:
@@ -91,13 +92,11 @@ def gap_of_records(
     return _called_gap(record, scope)
 
 
-def _check_same_metric(
-    trained: DocumentSums | MetricRecord, control: DocumentSums | MetricRecord, *fields: str
-) -> None:
-    if any(getattr(trained, field) != getattr(control, field) for field in fields):
+def _check_same_metric(trained: tuple[str, int], control: tuple[str, int]) -> None:
+    if trained != control:
         raise InputError(
-            f"the gap is between two values of one metric, not {trained.name!r} (version {trained.version}) and "
-            f"{control.name!r} (version {control.version})",
+            f"the gap is between two values of one metric, not {trained[0]!r} (version {trained[1]}) and "
+            f"{control[0]!r} (version {control[1]})",
             fix="evaluate both with the same version of polyseme",
         )
 

@@ -24,6 +24,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.evaluation.metrics import METRICS
 from polyseme.evaluation.reconstruction import counted_documents, sweep
 from polyseme.evaluation.sums import DocumentSums
 from polyseme.kernels.shield import shielded
@@ -255,13 +256,11 @@ class LookupSums:
         for (site, kind), sums in self._sums.items():
             n = int(sums[:, 0].sum())
             base = DocumentSums(
-                f"fvu_{kind}",
-                "fvu",
+                METRICS[f"fvu_{kind}"],
                 ("n", "error", "square", "mean"),
                 sums,
                 self._documents,
                 n=n,
-                better="neither",
                 scope={"site": str(site), "baseline": kind, **(scope or {})},
                 details={
                     "coverage": self._covered[site, kind] / max(1, n),
@@ -273,7 +272,7 @@ class LookupSums:
                 ordinary = self._ordinary[site, kind]
                 kept = int(ordinary[:, 0].sum())
                 apart = {"sums": sums if kept == n else ordinary, "n": kept, "details": {"left_out": n - kept}}
-                found.append(replace(base, name=f"fvu_{kind}_ordinary", **apart))
+                found.append(replace(base, metric=METRICS[f"fvu_{kind}_ordinary"], **apart))
         return found
 
 

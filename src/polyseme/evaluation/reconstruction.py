@@ -5,7 +5,9 @@ ratios, so that it does not move when the data are rescaled, shifted or split in
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import Reconstructor
+from polyseme.evaluation.finishes import DEAD_SHARE, DENSE_SHARE, FVU
+from polyseme.evaluation.metrics import Metric, of_pass
 from polyseme.evaluation.sums import DocumentSums
 from polyseme.kernels.shield import shielded
 
@@ -176,18 +180,10 @@ class ReconstructionSums:
         return self._tallies[name].counts > 0
 
     def finish(self, *, scope: Mapping[str, str | int] | None = None) -> dict[str, list[DocumentSums]]:
-        """Each dictionary's metrics.
+        """Each dictionary's metrics, those of `METRICS` that this pass measures; what they are stands there.
 
-        - `fvu` = Σ‖y−ŷ‖² / Σ‖y−ȳ‖², ȳ the mean over the split (recomputed in every resample);
-        - `l0`: mean non-zero latents a vector;
-        - `fvu_ordinary`, `shrinkage_ordinary`, where a site's ordinary vectors are measured apart: of these alone,
-          about their own mean; n is how many. The other metrics count every vector once, whatever its size;
-        - `cosine`: mean cos(y, ŷ); a zero vector has cosine 0;
-        - `norm_ratio` = Σ‖ŷ‖ / Σ‖y‖;
-        - `shrinkage` = Σ‖ŷ‖² / Σ ŷ·y: below 1 the reconstruction is too short, whatever its direction
-          (relative reconstruction bias, Rajamanoharan et al. 2024, eq. 10);
-        - `dead_latents`: share of latents that never fired; details: the 95% upper limit 3/n on their density;
-        - `dense_latents`: share of latents firing on more than 10% of the vectors; details: `density_histogram`.
+        Those of ordinary vectors are given where a site's ordinary vectors are measured apart. `dead_latents` has in
+        its details the 95% upper limit 3/n on a dead latent's density, `dense_latents` a `density_histogram`.
 
         Args:
             scope: added to every record's scope (`seed`, `control`, …).
@@ -200,14 +196,53 @@ class ReconstructionSums:
         }
 
 
+@dataclass(frozen=True)
+class _Vectors:
+    """A batch of vectors, what a dictionary makes of them, and what several statistics are made of."""
+
+    y: Tensor
+    y_hat: Tensor
+    shifted: Tensor
+    n_fired: Tensor
+
+    @cached_property
+    def norm(self) -> Tensor:
+        return self.y.norm(dim=1)
+
+    @cached_property
+    def norm_hat(self) -> Tensor:
+        return self.y_hat.norm(dim=1)
+
+    @cached_property
+    def dot(self) -> Tensor:
+        return (self.y * self.y_hat).sum(1)
+
+    @property
+    def cosine(self) -> Tensor:
+        lengths = self.norm * self.norm_hat
+        return torch.where(lengths > 0, self.dot / lengths, torch.zeros_like(self.dot))
+
+
+STATISTICS: Mapping[str, Callable[[_Vectors], Tensor]] = {
+    "n": lambda v: torch.ones_like(v.norm),
+    "error": lambda v: (v.y - v.y_hat).square().sum(1),
+    "square": lambda v: v.shifted.square().sum(1),
+    "l0": lambda v: v.n_fired,
+    "cosine": lambda v: v.cosine,
+    "norm": lambda v: v.norm,
+    "norm_hat": lambda v: v.norm_hat,
+    "square_hat": lambda v: v.norm_hat.square(),
+    "dot_hat": lambda v: v.dot,
+}
+"""What is summed over the vectors of each document: the columns that metrics are made of."""
+
+
 class _Tally:
     """One dictionary's sums."""
 
-    COLUMNS = ("n", "error", "square", "l0", "cosine", "norm", "norm_hat", "square_hat", "dot_hat")
-
     def __init__(self, site: Site, dictionary: Reconstructor, n_documents: int, ordinary: Ordinary | None = None):
         self.site, self.n_latents, self.apart = site, dictionary.n_latents, ordinary is not None
-        self.sums = np.zeros((n_documents, len(self.COLUMNS)))
+        self.sums = np.zeros((n_documents, len(STATISTICS)))
         self.mean = np.zeros((n_documents, dictionary.d_out))
         self.ordinary_sums, self.ordinary_mean = (np.zeros_like(x) if ordinary else x for x in (self.sums, self.mean))
         self.counts = np.zeros(self.n_latents, dtype=np.int64)
@@ -221,24 +256,10 @@ class _Tally:
         y, y_hat = y.double(), y_hat.double()
         self.origin = y.mean(0) if self.origin is None else self.origin.to(y.device)
         shifted = y - self.origin
-        norm, norm_hat, dot = y.norm(dim=1), y_hat.norm(dim=1), (y * y_hat).sum(1)
-        lengths = norm * norm_hat
         fired = latents.values != 0
-        l0 = torch.zeros_like(norm).index_add_(0, latents.rows, fired.double())
-        statistics = torch.stack(
-            [
-                torch.ones_like(norm),
-                (y - y_hat).square().sum(1),
-                shifted.square().sum(1),
-                l0,
-                torch.where(lengths > 0, dot / lengths, torch.zeros_like(dot)),
-                norm,
-                norm_hat,
-                norm_hat.square(),
-                dot,
-            ],
-            dim=1,
-        )
+        n_fired = torch.zeros(len(y), dtype=y.dtype, device=y.device).index_add_(0, latents.rows, fired.double())
+        vectors = _Vectors(y, y_hat, shifted, n_fired)
+        statistics = torch.stack([statistic(vectors) for statistic in STATISTICS.values()], dim=1)
         at = torch.from_numpy(rows).to(y.device)
         n_documents = len(self.sums)
         sums, mean = _by_document(statistics, at, n_documents), _by_document(shifted, at, n_documents)
@@ -256,42 +277,28 @@ class _Tally:
         np.add.at(self.counts, keys % self.n_latents, counts)
 
     def finish(self, documents: np.ndarray, scope: dict[str, str | int]) -> Iterator[DocumentSums]:
-        n = int(self.sums[:, 0].sum())
-        fvu = np.concatenate([self._columns("n", "error", "square"), self.mean], axis=1)
-        base = DocumentSums("fvu", "fvu", ("n", "error", "square", "mean"), fvu, documents, n, scope=scope)
-        yield replace(base, better="lower")
-        if self.apart:
-            yield from self._ordinary(base)
-        yield replace(self._ratio(base, "l0", "l0", "n"), unit="latents/token", details={"n_latents": self.n_latents})
-        yield replace(self._ratio(base, "cosine", "cosine", "n"), better="higher")
-        yield self._ratio(base, "norm_ratio", "norm_hat", "norm")
-        yield self._ratio(base, "shrinkage", "square_hat", "dot_hat")
-        rows, latents, counts = self._per_document()
-        yield self._dead(base, rows, latents)
-        yield self._dense(base, rows, latents, counts)
-
-    def _ordinary(self, base: DocumentSums) -> Iterator[DocumentSums]:
-        """FVU and shrinkage without the vectors that are not ordinary; the same sums where there are none."""
-        n = int(self.ordinary_sums[:, 0].sum())
-        details = {"left_out": base.n - n}
-        sums = base.sums
-        if n < base.n:
-            sums = np.concatenate([self._columns("n", "error", "square", of=self.ordinary_sums), self.ordinary_mean], 1)
-        apart = replace(base, name="fvu_ordinary", sums=sums, n=n, details=details)
-        yield replace(apart, better="lower")
-        yield self._ratio(apart, "shrinkage_ordinary", "square_hat", "dot_hat", of=self.ordinary_sums)
-
-    def _columns(self, *names: str, of: np.ndarray | None = None) -> np.ndarray:
-        sums = self.sums if of is None else of
-        return np.ascontiguousarray(sums[:, [self.COLUMNS.index(name) for name in names]])
-
-    def _ratio(
-        self, base: DocumentSums, name: str, top: str, bottom: str, *, of: np.ndarray | None = None
-    ) -> DocumentSums:
-        columns = tuple(dict.fromkeys(["n", top, bottom]))
-        parameters = {"numerator": {top: 1.0}, "denominator": {bottom: 1.0}}
-        sums = self._columns(*columns, of=of)
-        return replace(base, name=name, finish="ratio", columns=columns, sums=sums, parameters=parameters)
+        fired = self._per_document()
+        every = ordinary = _Sums.of(self.sums, self.mean)
+        if self.ordinary_sums[:, 0].sum() < every.n:
+            ordinary = _Sums.of(self.ordinary_sums, self.ordinary_mean)
+        for metric in of_pass("reconstruction"):
+            of = every if metric.vectors == "counted" else ordinary
+            if metric.finish is FVU:
+                made = _Made(_OF_FVU, of.fvu)
+            elif metric.finish is DEAD_SHARE:
+                made = self._dead(every.n, *fired)
+            elif metric.finish is DENSE_SHARE:
+                made = self._dense(every.n, *fired)
+            else:
+                made = of.ratio(metric)
+            if "l0" in metric.numerator:
+                made.details["n_latents"] = self.n_latents
+            if metric.vectors == "ordinary":
+                made.details["left_out"] = every.n - of.n
+            if metric.vectors == "counted" or self.apart:
+                yield DocumentSums(
+                    metric, made.columns, made.sums, documents, of.n, scope, made.parameters, made.details
+                )
 
     def _per_document(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(document row, latent, firings), each pair once."""
@@ -300,44 +307,73 @@ class _Tally:
         unique, inverse = np.unique(keys, return_inverse=True)
         return unique // self.n_latents, unique % self.n_latents, np.bincount(inverse, counts, len(unique))
 
-    def _dead(self, base: DocumentSums, rows: np.ndarray, latents: np.ndarray) -> DocumentSums:
+    def _dead(self, n: int, rows: np.ndarray, latents: np.ndarray, _counts: np.ndarray) -> "_Made":
         spread = np.bincount(latents, minlength=self.n_latents)  # in how many documents each latent fires
         sole = np.bincount(rows[spread[latents] == 1], minlength=len(self.sums)).astype(np.float64)
-        return replace(
-            base,
-            name="dead_latents",
-            finish="dead_share",
-            columns=("sole",),
-            sums=sole[:, None],
-            better="lower",
-            parameters={"shared": int((spread > 1).sum()), "n_latents": self.n_latents},
-            details={
+        return _Made(
+            ("sole",),
+            sole[:, None],
+            {"shared": int((spread > 1).sum()), "n_latents": self.n_latents},
+            {
                 "dead": int((spread == 0).sum()),
                 "n_latents": self.n_latents,
-                "density_limit": 3 / base.n,  # the rule of three: a latent not seen in n vectors
+                "density_limit": 3 / n,  # the rule of three: a latent not seen in n vectors
             },
         )
 
-    def _dense(self, base: DocumentSums, rows: np.ndarray, latents: np.ndarray, counts: np.ndarray) -> DocumentSums:
+    def _dense(self, n: int, rows: np.ndarray, latents: np.ndarray, counts: np.ndarray) -> "_Made":
         # Latents far below the threshold stay below it in every resample: only the others need their own column.
-        near = np.flatnonzero(self.counts > DENSE / 4 * base.n)
+        near = np.flatnonzero(self.counts > DENSE / 4 * n)
         kept = np.isin(latents, near)
         sums = np.zeros((len(self.sums), 1 + len(near)))
         sums[:, 0] = self.sums[:, 0]
         sums[rows[kept], 1 + np.searchsorted(near, latents[kept])] = counts[kept]
-        return replace(
-            base,
-            name="dense_latents",
-            finish="dense_share",
-            columns=("n", "firings"),
-            sums=sums,
-            parameters={"threshold": DENSE, "n_latents": self.n_latents},
-            details={
-                "dense": int((self.counts > DENSE * base.n).sum()),
+        return _Made(
+            ("n", "firings"),
+            sums,
+            {"threshold": DENSE, "n_latents": self.n_latents},
+            {
+                "dense": int((self.counts > DENSE * n).sum()),
                 "n_latents": self.n_latents,
-                "density_histogram": density_histogram(self.counts, base.n),
+                "density_histogram": density_histogram(self.counts, n),
             },
         )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The part of a metric's `DocumentSums` that depends on its finish."""
+
+    columns: tuple[str, ...]
+    sums: np.ndarray
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Statistics of all vectors, or of the ordinary ones, and the sums that their FVU is made of."""
+
+    statistics: np.ndarray
+    fvu: np.ndarray
+    n: int
+
+    @classmethod
+    def of(cls, statistics: np.ndarray, mean: np.ndarray) -> "_Sums":
+        fvu = np.concatenate([_columns(statistics, _OF_FVU[:-1]), mean], axis=1)
+        return cls(statistics, fvu, int(statistics[:, 0].sum()))
+
+    def ratio(self, metric: Metric) -> _Made:
+        columns = tuple(dict.fromkeys(["n", *metric.numerator, *metric.denominator]))
+        return _Made(columns, _columns(self.statistics, columns), metric.weights)
+
+
+_OF_FVU = ("n", "error", "square", "mean")
+
+
+def _columns(statistics: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    known = list(STATISTICS)
+    return np.ascontiguousarray(statistics[:, [known.index(name) for name in names]])
 
 
 def density_histogram(

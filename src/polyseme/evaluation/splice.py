@@ -27,6 +27,7 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.evaluation.metrics import METRICS, of_pass
 from polyseme.evaluation.reconstruction import Reconstructor, check_width, counted_documents
 from polyseme.evaluation.sums import DocumentSums
 from polyseme.kernels.shield import shielded
@@ -122,11 +123,9 @@ def splice_sums(
 ) -> dict[str, list[DocumentSums]]:
     """Patch every set of dictionaries into the network, one site at a time and all together.
 
-    Each set gives, for every site and for `joint`: `ce_clean`, `ce_patched`, `ce_zero`, `ce_mean`, `ce_increase` =
-    CE_patched − CE_clean, `ce_recovered` (scope `ablation`: zero, mean), `kl` = KL(clean ‖ patched), and once
-    `ce_interaction`. The clean pass and the ablated ones are run once for all sets. Where some of these vectors are not
-    ordinary, `ce_patched_ordinary` and `ce_increase_ordinary` are those of patching the others alone; where training
-    left some out, `ce_patched_all` and `ce_increase_all` are those of patching them too.
+    Each set gives, for every site and for `joint`, the metrics of `METRICS` that this pass measures (scope `ablation`:
+    zero, mean), and `ce_interaction` once. The clean pass and the ablated ones are run once for all sets. Metrics of
+    patching other vectors are given where some are not ordinary, and where training left some out.
 
     Args:
         network: run with edits.
@@ -383,53 +382,35 @@ def _put(value: Tensor, counted: Bool[Tensor, "window position"]) -> Edit:
 
 
 _COLUMNS = ("n", "ce_clean", "ce_patched", "ce_zero", "ce_mean", "kl")
+_ABLATED = "ce_ablated"
+"""Stands in a metric for the column of each ablation in turn."""
 
 
 def _metrics(name: str, sites: Sites, tally: _Tally) -> Iterator[DocumentSums]:
+    uniform = {"uniform": math.log(tally.vocabulary)} if tally.vocabulary else {}
     for chosen, where in [*(((site,), str(site)) for site in sites), (sites, "joint")]:
         parts = [("n",), ("clean",), _key("patched", name, sites=chosen)]
         parts += [_key("zero", sites=chosen), _key("mean", sites=chosen), _key("kl", name, sites=chosen)]
-        apart = [kind for kind in APART if (kind, chosen) in tally.apart]
+        apart = {kind: tally.apart[kind, chosen] for kind in APART if (kind, chosen) in tally.apart}
         parts += [_key(kind, name, sites=chosen) for kind in apart]
+        columns = (*_COLUMNS, *(f"ce_patched_{kind}" for kind in apart))
         sums = np.stack([tally.of(part) for part in parts], axis=1)
-        base = DocumentSums(
-            "ce_clean",
-            "ratio",
-            (*_COLUMNS, *(f"ce_patched_{kind}" for kind in apart)),
-            sums,
-            tally.documents,
-            n=int(sums[:, 0].sum()),
-            unit="nats/token",
-            better="lower",
-            scope={"set": name, "site": where, "n_sites": len(chosen)},
-            parameters={"uniform": math.log(tally.vocabulary)} if tally.vocabulary else {},
-        )
-        for column in ("ce_clean", "ce_patched", "ce_zero", "ce_mean", "kl"):
-            better = "neither" if column in ("ce_zero", "ce_mean") else "lower"
-            yield replace(base, name=column, better=better, parameters={**base.parameters, **_mean({column: 1.0})})
-        increase = _mean({"ce_patched": 1.0, "ce_clean": -1.0})
-        yield replace(base, name="ce_increase", parameters={**base.parameters, **increase})
-        for kind in apart:
-            column, details = f"ce_patched_{kind}", {"patched_differently": tally.apart[kind, chosen]}
-            patched = {**base.parameters, **_mean({column: 1.0})}
-            yield replace(base, name=column, parameters=patched, details=details)
-            increase = {**base.parameters, **_mean({column: 1.0, "ce_clean": -1.0})}
-            yield replace(base, name=f"ce_increase_{kind}", parameters=increase, details=details)
-        for ablation in ("zero", "mean"):
-            yield replace(
-                base,
-                name="ce_recovered",
-                finish="recovered",
-                unit="",
-                better="higher",
-                scope={**base.scope, "ablation": ablation},
-                parameters={
-                    **base.parameters,
-                    "numerator": {f"ce_{ablation}": 1.0, "ce_patched": -1.0},
-                    "denominator": {f"ce_{ablation}": 1.0, "ce_clean": -1.0},
-                },
-                version=2,
-            )
+        scope: dict[str, str | int] = {"set": name, "site": where, "n_sites": len(chosen)}
+        for metric in of_pass("splice"):
+            differently = apart.get(metric.vectors)
+            if not metric.numerator or (metric.vectors != "counted" and differently is None):
+                continue
+            details = {} if differently is None else {"patched_differently": differently}
+            base = DocumentSums(metric, columns, sums, tally.documents, int(sums[:, 0].sum()), scope, details=details)
+            if _ABLATED not in metric.numerator:
+                yield replace(base, parameters={**uniform, **metric.weights})
+                continue
+            for ablation in ("zero", "mean"):
+                weights = {
+                    of: {f"ce_{ablation}" if column == _ABLATED else column: weight for column, weight in w.items()}
+                    for of, w in metric.weights.items()
+                }
+                yield replace(base, scope={**scope, "ablation": ablation}, parameters={**uniform, **weights})
     yield _interaction(name, sites, tally)
 
 
@@ -440,19 +421,11 @@ def _interaction(name: str, sites: Sites, tally: _Tally) -> DocumentSums:
     sums += [tally.of(_key("patched", name, sites=(site,))) for site in sites]
     weights = {"ce_joint": 1.0, "ce_clean": len(sites) - 1.0} | dict.fromkeys(singles, -1.0)
     return DocumentSums(
-        "ce_interaction",
-        "ratio",
+        METRICS["ce_interaction"],
         ("n", "ce_clean", "ce_joint", *singles),
         np.stack(sums, axis=1),
         tally.documents,
         n=int(sums[0].sum()),
-        unit="nats/token",
-        better="lower",
         scope={"set": name, "site": "joint", "n_sites": len(sites)},
-        parameters=_mean(weights),
+        parameters={"numerator": weights, "denominator": {"n": 1.0}},
     )
-
-
-def _mean(weights: dict[str, float]) -> dict[str, Any]:
-    """Parameters of a mean over tokens."""
-    return {"numerator": weights, "denominator": {"n": 1.0}}

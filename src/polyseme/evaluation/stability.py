@@ -12,6 +12,7 @@ from torch import Tensor
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.evaluation.metrics import METRICS, Metric
 from polyseme.kernels.shield import shielded
 
 EXACT = 4096
@@ -108,14 +109,12 @@ def stability(
         "curve": [float((cosines > t).mean()) for t in thresholds],
         "null_curve": [float((null > t).mean()) for t in thresholds],
     }
-    scores = {"stability_cosine": (cosines, null), "stability_shared": (cosines > SHARED, null > SHARED)}
-    records: list[MetricRecord] = []
-    for name, (values, chance) in scores.items():
-        more = {**details, "chance": float(chance.mean())}
-        if name == "stability_shared":
-            more["threshold"] = SHARED
-        records.append(_record(name, values.astype(np.float64), more, seed, n_resamples, scope))
-    return records
+    of_cosine = {**details, "chance": float(null.mean())}
+    of_share = {**details, "chance": float((null > SHARED).mean()), "threshold": SHARED}
+    return [
+        _record(METRICS["stability_cosine"], cosines, of_cosine, seed, n_resamples, scope),
+        _record(METRICS["stability_shared"], (cosines > SHARED) * 1.0, of_share, seed, n_resamples, scope),
+    ]
 
 
 @shielded
@@ -151,7 +150,7 @@ def mcc(
         "n_features": len(truth),
         "alive": n_alive,
     }
-    return _record("mcc", cosines, details, seed, n_resamples, scope)
+    return _record(METRICS["mcc"], cosines, details, seed, n_resamples, scope)
 
 
 @shielded
@@ -224,7 +223,7 @@ def _count(alive: np.ndarray | None, n: int) -> int:
 
 
 def _record(
-    name: str,
+    metric: Metric,
     values: Float[np.ndarray, " pair"],
     details: dict[str, Any],
     seed: int,
@@ -234,13 +233,11 @@ def _record(
     rng = np.random.default_rng(derive_seed(seed, "latents"))
     means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(n_resamples)])
     low, high = np.quantile(means, [0.025, 0.975])
-    return MetricRecord(
-        name=name,
-        value=float(values.mean()),
-        interval=Interval(low=float(low), high=float(high), method="bootstrap over latents, matching kept"),
+    return metric.record(
+        float(values.mean()),
+        Interval(low=float(low), high=float(high), method="bootstrap over latents, matching kept"),
         n=len(values),
         n_unit="latents",
-        better="higher",
-        scope=dict(scope or {}),
+        scope=scope,
         details=details,
     )

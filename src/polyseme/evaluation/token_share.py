@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.core.seeds import derive_seed
-from polyseme.evaluation.sums import jackknife_error
+from polyseme.evaluation.finishes import jackknife_error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.core.stats import least_documents
 from polyseme.core.text import visible
 from polyseme.evaluation import DocumentSums, Rung, compute_equivalent, density_histogram, gap
-from polyseme.evaluation.sums import predicts_nothing
+from polyseme.evaluation.finishes import predicts_nothing
 from polyseme.interpret.records import Histogram
 from polyseme.report.headlines import headlines
 from polyseme.report.massive import massive_at
@@ -42,10 +42,6 @@ from polyseme.trials.shipped import shipped_calibration
 MAX_POINTS = 2000
 _LOSSES = {"kl": "expected", "ce": "observed"}
 """The loss that the causal test is made on."""
-_COMPARED = ("fvu", "fvu_ordinary", "l0", "cosine", "shrinkage", "shrinkage_ordinary", "dead_latents", "dense_latents")
-_COMPARED_SPLICES = ("ce_clean", "ce_patched", "ce_increase", "ce_recovered", "kl")
-_OF_A_PREDICTION = ("ce_patched", "ce_increase", "ce_recovered", "kl")
-"""Metrics that mean something only of a network that predicts better than a uniform guess."""
 
 
 def report_of(result: StudyResult) -> StudyReport:
@@ -354,9 +350,9 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
     def entries(measured: Measured) -> dict[tuple[str, str, str], DocumentSums]:
         out: dict[tuple[str, str, str], DocumentSums] = {}
         for site in findings.config.sites:
-            out |= {(site, e.name, ""): e for e in measured.readings.sums[site, seed] if e.name in _COMPARED}
+            out |= {(site, e.name, ""): e for e in measured.readings.sums[site, seed] if e.metric.compared}
         for e in measured.spliced.sums:
-            if e.name in _COMPARED_SPLICES:
+            if e.metric.compared:
                 out[str(e.scope["site"]), e.name, str(e.scope.get("ablation", ""))] = e
         return out
 
@@ -371,7 +367,7 @@ def _comparisons(findings: Findings) -> Iterator[Comparison]:
         for name, other in others.items():
             difference = gap(real, other[key], n_resamples=findings.config.evaluation.n_resamples)
             # What patching does to a loss that is no better than a guess is neither good nor bad.
-            note = (own or mute[name]) if key[1] in _OF_A_PREDICTION else ""
+            note = (own or mute[name]) if real.metric.of_a_prediction else ""
             note = note or str(difference.details.get("note", ""))
             values.append(
                 ControlValue(

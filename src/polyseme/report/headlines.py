@@ -156,7 +156,8 @@ def _single_sites(report: StudyReport) -> str:
 
 def _scores(comparisons: tuple[Comparison, ...]) -> str:
     # Where some vectors are massive, FVU is about them, and the figure without them stands in for it.
-    of_site = {c.site: c for name in ("fvu", "fvu_ordinary") for c in comparisons if c.trained.name == name}
+    of_site = {c.site: c for c in comparisons if c.trained.name == "fvu"}
+    of_site |= {c.site: c for c in comparisons if c.trained.name == "fvu_ordinary"}
     rows = [c for c in of_site.values() if not math.isnan(c.trained.value) and c.controls]
     if not rows:
         return ""

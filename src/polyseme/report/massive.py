@@ -22,7 +22,7 @@ def massive_at(findings: Findings, site: str) -> str:
     wanted, spread = config.training.leave_out, real.trained.statistics.spreads[site]
     massive = spread.massive(FACTOR if wanted.norm is None else wanted.norm)
     sums = {entry.name: entry for entry in real.readings.sums[site, config.seeds[0]]}
-    fvu, ordinary = (_record(findings, sums[name]) for name in ("fvu", "fvu_ordinary"))
+    fvu, ordinary = _record(findings, sums["fvu"]), _record(findings, sums["fvu_ordinary"])
     left_out = len(real.readings.left_out[site])
     differ = left_out > 0 and not abs(fvu.value - ordinary.value) <= MATERIAL * ordinary.value
     trained_without = real.subject.sites[site] in real.trained.statistics.trained_on

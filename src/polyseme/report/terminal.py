@@ -1,7 +1,7 @@
 """A study's results on a terminal: what stands at the top of the report, in 80 columns."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,9 +10,10 @@ from rich.text import Text
 from polyseme.core.numbers import count, duration, interval, memory, percent, short, signed
 from polyseme.core.records import STATUSES, Status
 from polyseme.core.text import visible
+from polyseme.evaluation.metrics import METRICS, Metric
 from polyseme.report.headlines import headlines
 from polyseme.report.schema import Comparison, StudyReport
-from polyseme.report.words import STATUS_SHORT, STATUS_SIGNS, bounds_of, gap_bounds, gap_of, metric_name, value_of
+from polyseme.report.words import STATUS_SHORT, STATUS_SIGNS, bounds_of, gap_bounds, gap_of, value_of
 
 _COLOURS: dict[Status, str] = {
     "supported": "blue",
@@ -20,8 +21,6 @@ _COLOURS: dict[Status, str] = {
     "indistinguishable_from_control": "default",
     "insufficient_data": "dim",
 }
-_SHOWN = ("fvu", "fvu_ordinary", "ce_recovered")
-"""Metrics whose gaps are printed; the report has all of them."""
 _ASCII = str.maketrans({"−": "-", "Δ": "d", "·": "-", "…": "~", "≤": "<=", "‖": "|", "–": "-", "∞": "inf", "’": "'"})
 
 
@@ -156,8 +155,8 @@ def _controls(write: _Writer, report: StudyReport) -> None:
             write.line(f"{control.name}: {control.note}.")
     # Patching the only site is patching every site: what is joint would be the same figures once more.
     several = len(report.dictionaries) > 1
-    for name in _SHOWN:
-        rows = [c for c in report.comparisons if c.trained.name == name and c.controls and _shown(c)]
+    for metric in _shown_metrics(compared=True):
+        rows = [c for c in report.comparisons if c.trained.name == metric.name and c.controls and _shown(c)]
         rows = [c for c in rows if several or c.site != "joint"]
         if all(math.isnan(c.trained.value) for c in rows):
             continue
@@ -171,7 +170,7 @@ def _controls(write: _Writer, report: StudyReport) -> None:
             for value in row.controls:
                 gap = [gap_of(value.gap, row.trained), gap_bounds(value.gap_interval, row.trained)]
                 lines.append((f"  on {value.control}", [value_of(value.record), *gap], ""))
-        write.table(f"{metric_name(name)}{over}{better}", _plain("value", "gap", "95% interval"), lines)
+        write.table(f"{metric.title}{over}{better}", _plain("value", "gap", "95% interval"), lines)
     _of_all(write, report)
 
 
@@ -179,7 +178,7 @@ def _of_all(write: _Writer, report: StudyReport) -> None:
     """What of the comparisons with the controls stands above."""
     every = {(c.trained.name, str(c.trained.scope.get("ablation", ""))) for c in report.comparisons if c.controls}
     shown = {(c.trained.name, str(c.trained.scope.get("ablation", ""))) for c in report.comparisons if _shown(c)}
-    n = sum(name in _SHOWN for name, _ in every & shown)
+    n = sum(METRICS[name].in_terminal for name, _ in every & shown if name in METRICS)
     if n < len(every):
         write.line(f"{n} of {len(every)} metrics that are compared with the controls are shown; the report has all.")
 
@@ -193,21 +192,22 @@ def _stability(write: _Writer, report: StudyReport) -> None:
         write.line()
         write.line("Stability over seeds: not measured, the study has one seed.")
         return
-    records = [
-        (label, dictionary.name, record)
-        for name, label in (("stability_shared", "cosine > 0.7"), ("stability_cosine", "mean cosine"))
-        for dictionary in report.dictionaries
-        for record in dictionary.metrics
-        if record.name == name
-    ]
-    if not records:
-        return
-    rows: list[_Row] = []
-    for label, site, record in records:
-        chance = record.details.get("chance")
-        known = value_of(record.model_copy(update={"value": float(chance)})) if isinstance(chance, int | float) else "–"
-        rows.append((site, [label, value_of(record), bounds_of(record), known], ""))
-    write.table("Stability over seeds", _plain("", "value", "95% interval", "by chance"), rows)
+    for metric in _shown_metrics(compared=False):
+        rows: list[_Row] = []
+        for dictionary in report.dictionaries:
+            for record in dictionary.metrics:
+                if record.name == metric.name:
+                    chance = record.details.get("chance")
+                    known = "–"
+                    if isinstance(chance, int | float):
+                        known = value_of(record.model_copy(update={"value": float(chance)}))
+                    rows.append((dictionary.name, [value_of(record), bounds_of(record), known], ""))
+        if rows:
+            write.table(metric.title, _plain("value", "95% interval", "by chance"), rows)
+
+
+def _shown_metrics(*, compared: bool) -> Iterator[Metric]:
+    return (metric for metric in METRICS.values() if metric.in_terminal and metric.compared == compared)
 
 
 def _plain(*columns: str) -> list[tuple[str, str]]:

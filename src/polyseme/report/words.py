@@ -4,6 +4,7 @@ import math
 
 from polyseme.core import numbers
 from polyseme.core.records import Interval, MetricRecord, Status
+from polyseme.evaluation.metrics import METRICS
 
 STATUS_NAMES: dict[Status, str] = {
     "supported": "supported",
@@ -46,37 +47,10 @@ STATUS_MEANINGS: dict[Status, str] = {
     ),
 }
 
-METRIC_NAMES: dict[str, str] = {
-    "fvu": "FVU",
-    "fvu_ordinary": "FVU, ordinary vectors",
-    "shrinkage_ordinary": "Shrinkage, ordinary vectors",
-    "l0": "L0",
-    "cosine": "Cosine of y and ŷ",
-    "shrinkage": "Shrinkage",
-    "stability_cosine": "Seed stability (mean cosine)",
-    "stability_shared": "Seed stability (cosine > 0.7)",
-    "norm_ratio": "Norm ratio",
-    "dead_latents": "Dead latents",
-    "dense_latents": "Dense latents",
-    "ce_clean": "CE clean",
-    "ce_patched": "CE patched",
-    "ce_zero": "CE zero-ablated",
-    "ce_mean": "CE mean-ablated",
-    "ce_recovered": "CE recovered",
-    "ce_increase": "ΔCE",
-    "ce_interaction": "Interaction",
-    "kl": "KL(clean ‖ patched)",
+EVIDENCE_NAMES = {
     "firing_documents": "Documents fired in",
     "model_specificity": "Model-specificity",
     "observed_loss_effect": "Observed loss effect",
-    "fvu_token": "FVU of a token look-up",
-    "fvu_bigram": "FVU of a bigram look-up",
-    "fvu_token_ordinary": "FVU of a token look-up, ordinary vectors",
-    "fvu_bigram_ordinary": "FVU of a bigram look-up, ordinary vectors",
-    "ce_patched_ordinary": "CE patched, ordinary vectors",
-    "ce_increase_ordinary": "ΔCE, ordinary vectors",
-    "ce_patched_all": "CE patched, left-out vectors too",
-    "ce_increase_all": "ΔCE, left-out vectors too",
 }
 TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firing_documents": "data"}
 """Tests by one word each."""
@@ -86,49 +60,58 @@ SPECIFIC_MEANING = "are matched better by another seed's dictionary than by any 
 """What latents are that pass the test of model-specificity."""
 SHOWN_ONLY = frozenset({"observed_loss_effect"})
 """Evidence that no verdict rests on."""
-SHARES = frozenset({"dead_latents", "dense_latents", "stability_shared", "ce_recovered"})
-"""Metrics that are shares of something, written as percentages."""
-PRIMARY = frozenset({"fvu", "fvu_ordinary", "ce_recovered", "ce_increase", "kl"})
-"""Metrics compared with the controls at once; the others are folded away."""
+
+
+PRIMARY = frozenset(metric.name for metric in METRICS.values() if metric.primary)
+"""Metrics whose comparisons with the controls are shown at once; the others are folded away."""
 
 
 def metric_name(name: str) -> str:
     """How a metric or a test is called in a report; what stands after a slash is kept."""
     head, slash, rest = name.partition("/")
-    known = METRIC_NAMES.get(head) or (head[:1].upper() + head[1:]).replace("_", " ")
+    if head in METRICS:
+        known = METRICS[head].title
+    else:
+        known = EVIDENCE_NAMES.get(head) or (head[:1].upper() + head[1:]).replace("_", " ")
     return f"{known} / {rest}" if slash else known
+
+
+def _is_share(record: MetricRecord) -> bool:
+    return record.name in METRICS and METRICS[record.name].is_share
 
 
 def value_of(record: MetricRecord | None) -> str:
     """A record's value as its kind is written: shares as percentages."""
     if record is None:
         return numbers.MISSING
-    return numbers.percent(record.value, 3) if record.name in SHARES else numbers.short(record.value)
+    return numbers.percent(record.value, 3) if _is_share(record) else numbers.short(record.value)
 
 
 def bounds_of(record: MetricRecord | None) -> str:
     """A record's interval as its kind is written; nothing where it was not measured."""
     if record is None or record.interval is None or math.isnan(record.interval.low):
         return ""
-    if record.name in SHARES:
+    if _is_share(record):
         return f"[{numbers.percent(record.interval.low, 3)}, {numbers.percent(record.interval.high, 3)}]"
     return numbers.interval(record.interval)
 
 
 def gap_of(gap: float, trained: MetricRecord) -> str:
     """The gap between two values of a metric: percentage points between shares."""
-    if trained.name not in SHARES or math.isnan(gap):
+    if not _is_share(trained) or math.isnan(gap):
         return numbers.signed(gap)
     return f"{numbers.signed(100 * gap)} pp"
 
 
 def gap_bounds(bounds: Interval | None, trained: MetricRecord) -> str:
     """The interval of a gap, in the unit of `gap_of`."""
-    if bounds is None or trained.name not in SHARES:
+    if bounds is None or not _is_share(trained):
         return numbers.interval(bounds, sign=True)
     return numbers.interval(Interval(low=100 * bounds.low, high=100 * bounds.high), sign=True)
 
 
+_IN_STUDIES = ("reconstruction", "lookup", "splice", "ladder", "stability")
+"""The passes whose metrics a study has."""
 GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Latent, feature",
@@ -141,17 +124,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "about them, for them or against them.",
     ),
     (
-        "L0",
-        "Mean number of non-zero latents per vector.",
-    ),
-    (
         "Density",
         "Share of held-out vectors on which a latent fires. Dead: it never fires there; dense: on more than a tenth.",
-    ),
-    (
-        "FVU",
-        "Fraction of variance unexplained: Σ‖y−ŷ‖² / Σ‖y−ȳ‖² over the whole held-out split, ȳ the split's mean. 0 "
-        "is perfect, 1 is no better than the mean. Never a mean of batch ratios. Not measured where y does not vary.",
     ),
     (
         "Massive and ordinary vectors",
@@ -161,41 +135,16 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "out massive ones and positions that training leaves out; ȳ is then the mean of the ordinary vectors.",
     ),
     (
-        "Token and bigram look-up",
-        "FVU of E[y | token] and E[y | the last two tokens], learned on the first evaluation.lookup_tokens training "
-        "tokens (200,000 unless set) and at most 100,000 bigrams; a token not seen there gets the mean vector. What a "
-        "table without any network inside scores.",
-    ),
-    (
-        "CE clean, patched, zero, mean",
-        "Cross-entropy of the next token in nats, with the network as it is, with the reconstruction in place of "
-        "the activations, with zeros there, and with the site's mean vector there.",
-    ),
-    (
         "Mean ablation",
         "Every counted token's vector is replaced by the mean vector of the site over the first 50,000 training tokens "
         "(all of them where there are fewer), in whole windows: one vector for the whole split, not the mean of the "
         "held-out tokens.",
     ),
     (
-        "CE recovered",
-        "(CE ablated − CE patched) / (CE ablated − CE clean), for zero and for mean ablation. The choice of "
-        "ablation changes the number, so both are shown with every CE behind them. Not measured where ablation costs "
-        "no loss to recover: see the note beside it.",
-    ),
-    (
         "Joint",
         "Every site of the study patched in the same forward pass.",
     ),
-    (
-        "Interaction",
-        "ΔCE(joint) − Σ ΔCE(single). Above 0: the errors of the sites make each other worse.",
-    ),
-    (
-        "Compute-equivalent",
-        "The size of the plain model, on a measured ladder of models trained alike, whose CE equals the patched CE. "
-        "Beyond the ends of the ladder only the side is given.",
-    ),
+    *((m.title, m.meaning) for m in METRICS.values() if m.measured in _IN_STUDIES and m.vectors == "counted"),
     (
         "Causal effect",
         "Mean, over at most causal.n_samples of a latent's firing tokens, of what subtracting fᵢdᵢ there does to the "
@@ -246,7 +195,6 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "The number does not exist for this study. It is never replaced by 0.",
     ),
 )
-
 LIMITS: tuple[str, ...] = (
     "A supported latent is one whose role in this network on this corpus survives these controls. It is not shown "
     "to be a feature, to be monosemantic, or to mean what its contexts suggest.",

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.errors import InputError
-from polyseme.core.records import Better, MetricRecord
+from polyseme.core.records import MetricRecord
 from polyseme.evaluation.intervals import mean_interval
+from polyseme.evaluation.metrics import METRICS
 from polyseme.evaluation.recovery import directions as by_direction
 from polyseme.evaluation.recovery import firing as by_firing
 from polyseme.evaluation.recovery.answers import Answers, FeatureTruth
@@ -82,22 +83,13 @@ class _Records:
         values: Float[np.ndarray, " unit"],
         *,
         over: str = "features",
-        better: Better = "higher",
-        unit: str = "",
         scope: Scope | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> MetricRecord:
         value, interval = mean_interval(values, over=over)
-        return MetricRecord(
-            name=name,
-            value=value,
-            interval=interval,
-            n=int(np.count_nonzero(~np.isnan(np.asarray(values, np.float64)))),
-            n_unit=over,
-            unit=unit,
-            better=better,
-            scope={**self.scope, **(scope or {})},
-            details=dict(details or {}),
+        n = int(np.count_nonzero(~np.isnan(np.asarray(values, np.float64))))
+        return METRICS[name].record(
+            value, interval, n=n, n_unit=over, scope={**self.scope, **(scope or {})}, details=details
         )
 
 
@@ -116,7 +108,7 @@ def _direction_records(
     hedges = by_direction.hedging(cosines, truth.directions, answers.correlation)
     return [
         make("mmcs", nearest, details={"chance": float(chance.mean())}),
-        make("ml2r", ratio, better="neither"),
+        make("ml2r", ratio),
         make(
             "feature_coverage",
             (nearest >= by_direction.COVERED).astype(np.float64),
@@ -128,11 +120,9 @@ def _direction_records(
         make(
             "splitting",
             np.where(n_copies > 0, n_copies, np.nan),
-            better="lower",
-            unit="latents/feature",
             details={"threshold": by_direction.OWN, "split": float((n_copies > 1).mean())},
         ),
-        make("hedging", hedges, over="latents", better="lower", details={"chance": 0.0}),
+        make("hedging", hedges, over="latents", details={"chance": 0.0}),
     ]
 
 
@@ -157,7 +147,7 @@ def _absorption_records(answers: Answers, truth: FeatureTruth, make: _Records) -
     def of(which: Bool[np.ndarray, " child"], scope: Scope) -> MetricRecord:
         absorbed = float(found.absorbed[which].mean()) if which.any() else None
         details = {"chance": 0.0, "absorbed": absorbed}
-        return make("absorption", found.excess[which], over="children", better="lower", scope=scope, details=details)
+        return make("absorption", found.excess[which], over="children", scope=scope, details=details)
 
     depths = range(1, int(truth.depths.max()) + 1)
     return [of(found.depth > 0, {}), *(of(found.depth == depth, {"depth": depth}) for depth in depths)]
@@ -170,9 +160,9 @@ def _size_records(write: Tensor, truth: FeatureTruth, answers: Answers, make: _R
     share = {"true_l0": float(true_l0.mean()), "ratio": float(l0.mean() / true_l0.mean()) if true_l0.any() else None}
     dead = (answers.fired == 0).astype(np.float64)
     return [
-        make("feature_shrinkage", by_firing.size_ratio(answers, norms, truth.lengths), better="neither"),
-        make("l0", l0, over="rows", better="neither", unit="latents", details=share),
-        make("dead_latents", dead, over="latents", better="lower"),
+        make("feature_shrinkage", by_firing.size_ratio(answers, norms, truth.lengths)),
+        make("l0", l0, over="rows", details=share),
+        make("dead_latents", dead, over="latents"),
     ]
 
 

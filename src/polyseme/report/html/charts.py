@@ -27,18 +27,22 @@ _ROW = 22
 """Pixels of a row of a chart."""
 _ACROSS = 480
 """Pixels that a plot across the page has on a wide screen."""
-_SPLICED = (
-    ("ce_clean", "clean", "ring", "clean"),
-    ("ce_patched", TRAINED, "dot", "patched with reconstructions"),
-    ("ce_mean", "null c1", "diamond", "mean-ablated"),
-    ("ce_zero", "null c0", "square", "zero-ablated"),
+_LOSS_MARKS = (
+    ("clean", "ring", "clean"),
+    (TRAINED, "dot", "patched with reconstructions"),
+    ("null c1", "diamond", "mean-ablated"),
+    ("null c0", "square", "zero-ablated"),
 )
-"""Cross-entropies of a splice: field, class, mark and name."""
+"""Class, mark and name of each of `_losses`."""
+
+
+def _losses(row: SpliceRow) -> tuple[MetricRecord, ...]:
+    return row.ce_clean, row.ce_patched, row.ce_mean, row.ce_zero
 
 
 def control_class(index: int) -> str:
     """CSS class of the index-th control: as many as the shipped ones, with embeddings kept and without."""
-    return f"{NULL} c{index % 8}"
+    return f"{NULL} c{index % 9}"
 
 
 def dots(comparison: Comparison) -> Markup | None:
@@ -64,19 +68,18 @@ def dots(comparison: Comparison) -> Markup | None:
 
 def splice(rows: Sequence[SpliceRow]) -> Markup | None:
     """Every cross-entropy of every site on one axis: clean, patched, mean- and zero-ablated."""
-    x = padded([v for row in rows for field, *_ in _SPLICED for v in _ends(getattr(row, field))], 0.05)
+    x = padded([v for row in rows for record in _losses(row) for v in _ends(record)], 0.05)
     strips: list[Markup] = []
     for row in rows:
-        known = finite(getattr(row, field).value for field, *_ in _SPLICED)
+        known = finite(record.value for record in _losses(row))
         if not known:
             continue
         name = "all sites jointly" if row.joint else row.site
         plot = _row(x, _ACROSS).segment(min(known), max(known), "rail")
         if len(finite([row.ce_clean.value, row.ce_patched.value])) == 2:
             plot.segment(row.ce_clean.value, row.ce_patched.value, "lost")
-        for field, class_, shape, _ in _SPLICED:
-            record: MetricRecord = getattr(row, field)
-            title = f"{metric_name(field)}, {name}: {measured(record)}"
+        for record, (class_, shape, _) in zip(_losses(row), _LOSS_MARKS, strict=True):
+            title = f"{metric_name(record.name)}, {name}: {measured(record)}"
             plot.whisker(record.value, *_bounds(record), class_, title, shape)
         strips.append(strip(name, plot, "strong" if row.joint else ""))
     if not strips:
@@ -95,11 +98,11 @@ def _foot(x: tuple[float, float], pixels: float = NARROWEST) -> Markup:
 
 def splice_legend() -> Markup:
     """Legend of `splice`."""
-    return legend((class_, shape, text) for _, class_, shape, text in _SPLICED)
+    return legend(_LOSS_MARKS)
 
 
 def _splice_label(row: SpliceRow) -> str:
-    values = ", ".join(f"{metric_name(field)} {short(getattr(row, field).value)}" for field, *_ in _SPLICED)
+    values = ", ".join(f"{metric_name(record.name)} {short(record.value)}" for record in _losses(row))
     return f"{'joint' if row.joint else row.site}: {values}"
 
 

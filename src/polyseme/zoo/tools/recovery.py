@@ -24,6 +24,7 @@ from polyseme.core.records import Interval, MetricRecord
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.dictionaries import ARCHITECTURES, Dictionary
 from polyseme.dictionaries.base import DictionaryBase
+from polyseme.evaluation.metrics import METRICS
 from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, recovery
 from polyseme.evaluation.stability import matched_cosines
 from polyseme.store import Artifact, Store, save_json
@@ -33,11 +34,11 @@ from polyseme.zoo.tools.checks import mean_interval
 from polyseme.zoo.tools.source import source_hash
 
 RECOVERY = ("mcc", "feature_f1")
-"""The metrics of recovery that have a front."""
-NAMES = {"fvu": "FVU", "mcc": "MCC", "feature_f1": "F1"}
+"""The metrics of recovery that have a front, beside FVU."""
+NAMES = {name: METRICS[name].title for name in ("fvu", *RECOVERY)}
 """How metrics with a front are called."""
-COLUMNS = (("FVU", "fvu"), ("MCC", "mcc"), ("F1", "feature_f1"), ("absorbed", "absorption"))
-"""Of the table: title and metric."""
+COLUMNS = {name: METRICS[name].title for name in (*NAMES, "absorption")}
+"""Of the table: metric and title."""
 CODE = (
     "polyseme.activations",
     "polyseme.dictionaries",
@@ -138,7 +139,7 @@ class RecoveryReport(Record):
 
     def front(self, metric: str) -> list[RecoveryPoint]:
         """Points that no other beats at their L0 or a lower one, by rising L0; `fvu` or a metric of recovery."""
-        sign = -1 if metric == "fvu" else 1
+        sign = -1 if METRICS[metric].better == "lower" else 1
         best, out = -math.inf, []
         for point in sorted(self.points, key=lambda p: (p.value("l0"), -sign * p.value(metric))):
             if sign * point.value(metric) > best:
@@ -215,27 +216,27 @@ class RecoveryReport(Record):
     def said(self) -> list[str]:
         """The fronts and where they disagree."""
         lines: list[str] = []
-        for metric in ("fvu", *RECOVERY):
+        for metric in NAMES:
             names = ", ".join(f"{p.architecture} at {p.value('l0'):.1f}" for p in self.front(metric))
             lines.append(f"Front of {NAMES[metric]}: {names}.")
         return [*lines, *(self.disagreements() or [AGREED])]
 
     def summary(self) -> str:
         """The table, the chance level, the fronts and the disagreements, as text."""
-        head = f"{'architecture':13}{'wanted':>7}{'L0':>7}" + "".join(f"{title:>16}" for title, _ in COLUMNS)
+        head = f"{'architecture':13}{'wanted':>7}{'L0':>7}" + "".join(f"{title:>16}" for title in COLUMNS.values())
         lines = [self.setting, self.chance, "", head + f"{'dead':>6}"]
         for p in self.points:
-            cells = "".join(f"{_with_margin(p, metric):>16}" for _, metric in COLUMNS)
+            cells = "".join(f"{_with_margin(p, metric):>16}" for metric in COLUMNS)
             dead = f"{p.value('dead_latents'):6.0%}"
             lines.append(f"{p.architecture:13}{p.wanted_l0:7g}{p.value('l0'):7.2f}{cells}{dead}")
         return "\n".join([*lines, "", *self.said()])
 
     def markdown(self) -> str:
         """The same as Markdown."""
-        titles = ["architecture", "L0 wanted", "L0", *(title for title, _ in COLUMNS), "dead latents"]
+        titles = ["architecture", "L0 wanted", "L0", *COLUMNS.values(), "dead latents"]
         lines = [self.setting + ".", "", self.chance + ".", "", _row(titles), "|---" * len(titles) + "|"]
         for p in self.points:
-            cells = [_with_margin(p, metric) for _, metric in COLUMNS]
+            cells = [_with_margin(p, metric) for metric in COLUMNS]
             dead = f"{p.value('dead_latents'):.0%}"
             lines.append(_row([p.architecture, f"{p.wanted_l0:g}", f"{p.value('l0'):.2f}", *cells, dead]))
         return "\n".join([*lines, "", *(f"- {said}" for said in self.said())]) + "\n"
@@ -338,7 +339,7 @@ def score(
     wide = x.double()
     error = float((dictionary.decode(z).double() - wide).square().sum())
     fvu = error / float((wide - wide.mean(0)).square().sum())
-    record = MetricRecord(name="fvu", value=fvu, n=len(x), n_unit="rows", better="lower", scope={"seed": seed})
+    record = METRICS["fvu"].record(fvu, None, n=len(x), n_unit="rows", scope={"seed": seed})
     answers = Answers.of([(z, values)])
     write, read = dictionary.write_directions(), dictionary.read_directions()
     return [record, *recovery(write, truth, answers, read=read, seed=seed, scope={"seed": seed})]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from polyseme.evaluation.metrics import METRICS
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.recovery import AGREED, NAMES, RecoveryReport
 
@@ -37,9 +38,13 @@ def recovery_figure(report: RecoveryReport, *, most: int = 6) -> Any:
             chance = float(np.mean([p.record(metric).details["chance"] for p in report.points]))
             axes.axhline(chance, color="0.4", ls="--", lw=1, label="chance")
             shown.append(chance)
-        better = "lower" if metric == "fvu" else "higher"
         ticks = sorted({p.wanted_l0 for p in report.points})
-        axes.set(xscale="log", xlabel="L0, latents a vector", ylabel=name, title=f"{name} ({better} is better)")
+        axes.set(
+            xscale="log",
+            xlabel="L0, latents a vector",
+            ylabel=name,
+            title=f"{name} ({METRICS[metric].better} is better)",
+        )
         axes.set_xticks(ticks, [f"{l0:g}" for l0 in ticks])
         axes.minorticks_off()
         margin = 0.08 * (max(shown) - min(shown))
