@@ -8,7 +8,7 @@ import torch
 
 import polyseme
 
-MODULES = ["polyseme.networks.network"]
+MODULES = ["polyseme.networks.network", "polyseme.api.latent_edits", "polyseme.api.continued"]
 
 
 @pytest.mark.parametrize("name", MODULES)

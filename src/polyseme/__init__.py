@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 from polyseme.core.version import __version__
 
 if TYPE_CHECKING:
-    from polyseme.dictionaries import load_dictionary
+    from polyseme.api.continued import continue_text
+    from polyseme.api.latent_edits import ablate, steer
+    from polyseme.dictionaries import (
+        BatchTopKConfig,
+        GatedConfig,
+        JumpReLUConfig,
+        MatryoshkaConfig,
+        ReLUConfig,
+        TopKConfig,
+        load_dictionary,
+        save_dictionary,
+    )
     from polyseme.networks import load_network
     from polyseme.report.write import study
     from polyseme.studies.config import StudyConfig as Study
@@ -27,11 +38,38 @@ _PUBLIC = {
     "Study": ("polyseme.studies.config", "StudyConfig"),
     "StudyResult": ("polyseme.studies.result", "StudyResult"),
     "study": ("polyseme.report.write", "study"),
+    "ablate": ("polyseme.api.latent_edits", "ablate"),
+    "steer": ("polyseme.api.latent_edits", "steer"),
+    "continue_text": ("polyseme.api.continued", "continue_text"),
+    "BatchTopKConfig": ("polyseme.dictionaries", "BatchTopKConfig"),
+    "GatedConfig": ("polyseme.dictionaries", "GatedConfig"),
+    "JumpReLUConfig": ("polyseme.dictionaries", "JumpReLUConfig"),
+    "MatryoshkaConfig": ("polyseme.dictionaries", "MatryoshkaConfig"),
+    "ReLUConfig": ("polyseme.dictionaries", "ReLUConfig"),
+    "TopKConfig": ("polyseme.dictionaries", "TopKConfig"),
     "load_dictionary": ("polyseme.dictionaries", "load_dictionary"),
+    "save_dictionary": ("polyseme.dictionaries", "save_dictionary"),
     "load_network": ("polyseme.networks", "load_network"),
 }
 
-__all__ = ["Study", "StudyResult", "__version__", "load_dictionary", "load_network", "study"]
+__all__ = [
+    "BatchTopKConfig",
+    "GatedConfig",
+    "JumpReLUConfig",
+    "MatryoshkaConfig",
+    "ReLUConfig",
+    "Study",
+    "StudyResult",
+    "TopKConfig",
+    "__version__",
+    "ablate",
+    "continue_text",
+    "load_dictionary",
+    "load_network",
+    "save_dictionary",
+    "steer",
+    "study",
+]
 
 
 def __getattr__(name: str) -> Any:

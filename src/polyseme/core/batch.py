@@ -1,6 +1,7 @@
 """What travels between stages: batches of activations with their ids, and sparse latents."""
 
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -104,8 +105,7 @@ class Latents:
         Raises:
             InputError: there is no such latent.
         """
-        check_latent(latent, self.n_latents)
-        out, here = self.values.new_zeros(self.n_rows), self.indices == latent
+        out, here = self.values.new_zeros(self.n_rows), self.indices == check_latent(latent, self.n_latents)
         out[self.rows[here]] = self.values[here]
         return out.view(self.shape[:-1])
 
@@ -120,12 +120,13 @@ class Latents:
         return cls(flat[rows, indices], indices.to(torch.int32), offsets, z.shape[-1], tuple(z.shape[:-1]))
 
 
-def check_latent(latent: int, n_latents: int) -> None:
-    """Refuse an index that is no latent's; latents are counted from 0.
+def check_latent(latent: object, n_latents: int) -> int:
+    """The latent of this index, counted from 0.
 
     Raises:
         InputError: there is no such latent.
     """
-    if not 0 <= latent < n_latents:
-        fix = f"latents are 0 to {n_latents - 1:,}"
-        raise InputError(f"there is no latent {latent:,} in a dictionary of {n_latents:,}", where="latent", fix=fix)
+    if isinstance(latent, SupportsIndex) and not isinstance(latent, bool) and 0 <= latent.__index__() < n_latents:
+        return latent.__index__()
+    fix = f"latents are 0 to {n_latents - 1:,}"
+    raise InputError(f"there is no latent {latent} in a dictionary of {n_latents:,}", where="latent", fix=fix)

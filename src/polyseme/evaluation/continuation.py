@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from polyseme.corpora.pack import Windows
 from polyseme.corpora.special import ending_ids
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.reconstruction import check_width
-from polyseme.evaluation.splice import Edit, Runner, patch_edits
+from polyseme.evaluation.splice import Runner, patch_edits
 from polyseme.kernels.shield import shielded
 
 
@@ -101,13 +101,12 @@ def continue_text(
     counted = torch.from_numpy(~windows.special[rows, : config.prompt_tokens])
     special, hidden = ending_ids(tokenizer)  # not padding's: an ordinary word may serve for it
     progress = (reporter or Silent()).task("text, clean and patched", 2 * config.new_tokens, "tokens")
-    clean = _write(network, prompt, counted, {}, {}, special, config, progress.update)
-    patched = _write(
+    clean = write_on(network, prompt, counted, lambda _: {}, special, config, progress.update)
+    patched = write_on(
         network,
         prompt,
         counted,
-        dictionaries,
-        trained_on or {},
+        lambda counted: patch_edits(dictionaries, counted, trained_on),
         special,
         config,
         lambda written: progress.update(config.new_tokens + written),
@@ -157,17 +156,26 @@ def _prompts(windows: Windows, config: ContinuationConfig) -> Int[np.ndarray, " 
     return np.sort(rng.choice(whole, min(config.n_prompts, len(whole)), replace=False))
 
 
-def _write(
+def write_on(
     network: Runner,
     prompt: Int[Tensor, "prompt token"],
-    counted: Tensor,
-    dictionaries: Mapping[Site, Reconstructor],
-    trained_on: Mapping[Site, Ordinary],
+    counted: Bool[Tensor, "prompt token"],
+    edits: Callable[[Tensor], Mapping[Site, Any]],
     special: set[int],
     config: ContinuationConfig,
     advance: Callable[[int], None],
 ) -> list[list[int]]:
-    """Tokens written after each prompt, each list ending with its first special token, if any."""
+    """Tokens written after each prompt, each list ending with its first special token, if any.
+
+    Args:
+        network: run once a token, over the whole text so far.
+        prompt: prompts of one length.
+        counted: which of their tokens are not special.
+        edits: from the places of the counted tokens, `[prompt, token]` of the text so far, to the edits of a pass.
+        special: ids that end a text.
+        config: length, temperature and noise.
+        advance: told how many tokens are written.
+    """
     tokens = prompt
     stops = torch.tensor(sorted(special), dtype=torch.int64)
     generator = make_generator(config.seed, "noise")
@@ -175,8 +183,7 @@ def _write(
         for n_written in range(1, config.new_tokens + 1):
             last = torch.zeros_like(tokens, dtype=torch.bool)
             last[:, -1] = True
-            edits: dict[Site, Edit] = patch_edits(dictionaries, counted, trained_on)
-            logits = network.run(tokens, edits=edits, logits_at=last).logits.float().cpu()
+            logits = network.run(tokens, edits=edits(counted), logits_at=last).logits.float().cpu()
             if config.temperature > 0:
                 uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float32).clamp(1e-12, 1 - 1e-7)
                 logits = logits / config.temperature - (-uniform.log()).log()
@@ -211,9 +218,7 @@ def _side_by_side(
     true: list[int],
     hidden: set[int],
 ) -> Continuation:
-    same = [a == b for a, b in zip(clean, patched, strict=False)]
-    longest = max(len(clean), len(patched))
-    diverges = next((i for i, equal in enumerate(same) if not equal), len(same) if len(same) < longest else None)
+    diverges, agreement = compared(clean, patched)
 
     def text(tokens: list[int]) -> str:
         return str(tokenizer.decode([token for token in tokens if token not in hidden]))
@@ -227,5 +232,13 @@ def _side_by_side(
         clean_tokens=tuple(str(tokenizer.decode([token])) for token in clean),
         patched_tokens=tuple(str(tokenizer.decode([token])) for token in patched),
         diverges_at=diverges,
-        agreement=sum(same) / longest if longest else 1.0,
+        agreement=agreement,
     )
+
+
+def compared(clean: list[int], patched: list[int]) -> tuple[int | None, float]:
+    """Where two texts part, None where they do not; and the share of positions at which both have the same token."""
+    same = [a == b for a, b in zip(clean, patched, strict=False)]
+    longest = max(len(clean), len(patched))
+    diverges = next((i for i, equal in enumerate(same) if not equal), len(same) if len(same) < longest else None)
+    return diverges, sum(same) / longest if longest else 1.0

@@ -77,11 +77,19 @@ def _fitted(value: Tensor, x: Tensor) -> Tensor:
         ) from error
 
 
-def _masked(edit: Change, positions: Tensor | None) -> Change:
+def masked(edit: Edit, positions: Bool[Tensor, "#batch position"] | None) -> Edit:
+    """The edit at these positions `[batch, position]` alone, the others bit for bit as they were; None: everywhere."""
     if positions is None:
         return edit
+    if isinstance(edit, EditFrom):
+        change = edit.change
+        return EditFrom(edit.needs, lambda x, read: _where(positions, change(x.clone(), read), x))
+    return _masked(edit, positions)
 
-    def masked(x: Tensor) -> Tensor:
-        return torch.where(positions.to(x.device).unsqueeze(-1), edit(x), x)
 
-    return masked
+def _masked(edit: Change, positions: Tensor | None) -> Change:
+    return edit if positions is None else lambda x: _where(positions, edit(x.clone()), x)
+
+
+def _where(positions: Tensor, edited: Tensor, x: Tensor) -> Tensor:
+    return torch.where(positions.to(x.device).unsqueeze(-1), edited, x)

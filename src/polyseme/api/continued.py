@@ -1,0 +1,143 @@
+"""A text continued by a network and by the edited network, side by side."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter
+from polyseme.core.site import Site
+from polyseme.core.text import visible
+from polyseme.corpora.special import ending_ids
+from polyseme.evaluation.continuation import ContinuationConfig, compared, write_on
+from polyseme.kernels.shield import shielded
+from polyseme.networks import Edit, Network
+from polyseme.networks.edits import masked
+from polyseme.networks.texts import Tokens
+from polyseme.screen.progress import reporting
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What both networks wrote after a prompt.
+
+    Attributes:
+        prompt: the text that was continued.
+        clean, edited: the text each network wrote.
+        clean_ids, edited_ids: the same as token ids; shorter where a special token ended the text.
+        diverges_at: index of the first written token that differs; None where all agree.
+        agreement: share of the positions at which both wrote the same token.
+    """
+
+    prompt: str
+    clean: str
+    edited: str
+    clean_ids: tuple[int, ...]
+    edited_ids: tuple[int, ...]
+    diverges_at: int | None
+    agreement: float
+
+    @property
+    def _summary(self) -> str:
+        if self.diverges_at is None:
+            return "both networks write the same"
+        return f"the texts part at token {self.diverges_at}; {self.agreement:.0%} of the positions agree"
+
+    def __repr__(self) -> str:
+        texts = [f"{name:>6}: {visible(text)}" for name, text in self._texts.items()]
+        return "\n".join([f"Continued: {self._summary}", *texts])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th style="text-align:left;vertical-align:top">{name}</th><td style="text-align:left">'
+            f'<bdi style="font-family:ui-monospace,monospace;white-space:pre-wrap">{_shown(text)}</bdi></td></tr>'
+            for name, text in self._texts.items()
+        )
+        return f"<table><caption>{html.escape(self._summary)}</caption><tbody>{rows}</tbody></table>"
+
+    @property
+    def _texts(self) -> dict[str, str]:
+        return {"prompt": self.prompt, "clean": self.clean, "edited": self.edited}
+
+
+def _shown(text: str) -> str:
+    return "\n".join(html.escape(visible(line)) for line in text.split("\n"))
+
+
+@shielded
+def continue_text(
+    network: Network,
+    text: str | Tokens,
+    edits: Mapping[str, Edit] | Mapping[Site, Edit],
+    *,
+    n_tokens: int = 40,
+    temperature: float = 0.0,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> Continued:
+    """Continue a text with the network and with the edited network.
+
+    Both see the same prompt and draw with the same noise, so that the texts part only where their predictions do.
+    Special tokens (what opens the text) keep the network's own vectors; every other token is edited, the prompt's too.
+
+    >>> network = polyseme.load_network("pylm")
+    >>> dictionary = polyseme.TopKConfig(n_latents=64, k=4).build(224, seed=0)
+    >>> polyseme.continue_text(
+    ...     network, "import os\\nimport", {"blocks.2.resid_post": polyseme.steer(dictionary, 17, 200.0)}, n_tokens=4
+    ... )
+    Continued: the texts part at token 0; 0% of the positions agree
+    prompt: import os↵import
+     clean:  sys↵import sys
+    edited: EnEnEnEn
+
+    Args:
+        network: a causal language model with a tokenizer.
+        text: the prompt.
+        edits: site to edit: `polyseme.ablate`, `polyseme.steer`, or any function from vectors to vectors.
+        n_tokens: how many are written.
+        temperature: 0 takes the likeliest token; above, tokens are drawn.
+        seed: of the noise.
+        reporter: told how many tokens are written; by default a bar in a notebook and on a terminal.
+
+    Raises:
+        InputError: several texts, a network that does not predict the next token, or more tokens than its context.
+    """
+    prompt = text if isinstance(text, Tokens) else network.tokens(text)
+    if len(prompt) != 1:
+        raise InputError(f"one text is continued at a time, not {len(prompt)}", where="text", fix="call it for each")
+    if not network.predicts_tokens:
+        raise InputError(f"the network cannot continue a text: {network.no_prediction}", fix="take a language model")
+    n_prompt = prompt.ids.shape[1]
+    if network.context is not None and n_prompt + n_tokens > network.context:
+        raise InputError(
+            f"a text of {n_prompt} tokens and {n_tokens} new ones are more than the network's context, "
+            f"{network.context}",
+            where="n_tokens",
+            fix=f"write at most {max(0, network.context - n_prompt)}, or shorten the text",
+        )
+    config = ContinuationConfig(
+        n_prompts=1, prompt_tokens=n_prompt, new_tokens=n_tokens, temperature=temperature, seed=seed
+    )
+    at = {network.site(site): edit for site, edit in edits.items()}
+    special, hidden = ending_ids(network.tokenizer)
+    with reporting(reporter) as told:
+        progress = told.task("text, clean and edited", 2 * n_tokens, "tokens")
+        clean, edited = (
+            write_on(
+                network,
+                prompt.ids,
+                prompt.counted,
+                lambda counted, chosen=chosen: {site: masked(edit, counted) for site, edit in chosen.items()},
+                special,
+                config,
+                lambda written, start=start: progress.update(start + written),
+            )[0]
+            for start, chosen in ((0, {}), (n_tokens, at))
+        )
+    tokenizer: Any = network.tokenizer
+    prompted, wrote, wrote_edited = (
+        str(tokenizer.decode([token for token in row if token not in hidden]))
+        for row in (prompt.ids[0].tolist(), clean, edited)
+    )
+    return Continued(prompted, wrote, wrote_edited, tuple(clean), tuple(edited), *compared(clean, edited))
