@@ -225,6 +225,7 @@ HELPED = [
     ["runs"],
     ["show"],
     ["sites"],
+    ["info"],
     ["calibrate"],
     ["diagnose"],
     ["diagnose", "toy:superposition"],

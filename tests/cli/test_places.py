@@ -66,7 +66,7 @@ ROOTS = {
 
 
 @pytest.mark.parametrize("root", list(ROOTS))
-@pytest.mark.parametrize("command", ["runs", "show", "demo"])
+@pytest.mark.parametrize("command", ["runs", "info", "show", "demo"])
 def test_a_root_that_cannot_be_is_refused_before_work(
     root: str, command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +83,7 @@ def test_a_root_that_cannot_be_is_refused_before_work(
 
 COMMANDS = [
     ["runs"],
+    ["info"],
     ["show", "x"],
     ["sites", "pylm"],
     ["study", "study.toml"],

@@ -67,12 +67,19 @@ def _diagnose(args: list[str]) -> int:
     return diagnose(args)
 
 
+def _info(args: list[str]) -> int:
+    from polyseme.cli.info import info
+
+    return info(args)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "study": (_study, "run a study file: a network and a corpus to latents with evidence beside each of them"),
     "demo": (_demo, "run the embedded study: the shipped language model on the standard library's source, offline"),
     "runs": (_runs, "list the runs of a folder"),
     "show": (_show, "print a run's summary and where its report is"),
     "sites": (_sites, "list the sites of a network, by the names a study file takes"),
+    "info": (_info, "print versions, devices, threads, the compiled loops in use, and the folder of runs"),
     "toys": (_toys, "networks with known answers: train them, check them, draw them"),
     "diagnose": (_diagnose, "say why a site's neurons are polysemantic, with the evidence, or abstain"),
     "calibrate": (_calibrate, "measure how often the verdicts are wrong, on networks whose features are planted"),

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from polyseme.core.config import Record
@@ -49,20 +50,23 @@ def provenance(folder: Path | None = None) -> Provenance:
     Args:
         folder: whose git commit is recorded; the working folder by default.
     """
-    packages: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            packages[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return Provenance(
         git=_git(folder or Path.cwd()),
-        packages=packages,
+        packages=versions(),
         python=platform.python_version(),
         platform=platform.platform(),
         # Bytes that are not UTF-8 are spelled out: JSON has no place for them.
         argv=[os.fsencode(argument).decode("utf-8", "backslashreplace") for argument in sys.argv],
     )
+
+
+def versions(*others: str) -> dict[str, str]:
+    """The versions of the packages that numbers depend on, those installed, and of `others`."""
+    found: dict[str, str] = {}
+    for package in (*_PACKAGES, *others):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _git(folder: Path) -> Git | None:

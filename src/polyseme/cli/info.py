@@ -1,0 +1,113 @@
+"""`polyseme info`: what this installation is and what it computes with, for a bug report or a methods section."""
+
+import json
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from polyseme.cli.commands import RootOptions, parsed
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # `json` is also a deprecated method of pydantic's, which nobody calls
+
+    class InfoOptions(RootOptions):
+        """What is looked at, and how it is printed."""
+
+        json: bool = False  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+        """Print JSON."""
+
+
+def info(args: list[str]) -> int:
+    """`polyseme info [--root DIR] [--json]`."""
+    from polyseme.cli.flags import Group
+
+    about = "Print versions, devices, threads, the compiled loops in use, and the folder of runs."
+    (options,) = parsed(args, [Group(InfoOptions)], "info", "info [--root PATH] [--json]", about)
+    found = gathered(options.root)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print(found)
+    return 0
+
+
+def gathered(root: Path) -> dict[str, Any]:
+    """All of it, as JSON.
+
+    Args:
+        root: folder of runs.
+
+    Raises:
+        InputError: a file stands there, or it cannot be read.
+    """
+    import torch
+
+    from polyseme.kernels.library import loops_in_use
+    from polyseme.kernels.onednn import is_fastest
+    from polyseme.store import list_runs
+    from polyseme.store.provenance import versions
+
+    loops = loops_in_use()
+    packages = versions("huggingface-hub", "filelock", "pyarrow", "matplotlib", "triton")
+    return {
+        "versions": {"python": platform.python_version(), **packages},
+        "system": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "torch": {
+            "threads": torch.get_num_threads(),
+            "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+            "devices": _devices(torch),
+            "auto": "cuda" if torch.cuda.is_available() else "cpu",
+        },
+        "loops": {"compiled": loops.build, "why_not": loops.why_not, "products_by_onednn": is_fastest()},
+        "runs": {"root": str(root.absolute()), "exists": root.is_dir(), "n_runs": len(list_runs(root))}
+        | {"free_bytes": shutil.disk_usage(_existing(root)).free},
+    }
+
+
+def _devices(torch: Any) -> list[str]:
+    cuda = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *cuda, *mps]
+
+
+def _processor() -> str:
+    with suppress(OSError, IndexError):
+        return Path("/proc/cpuinfo").read_text(errors="replace").split("model name")[1].split("\n")[0].strip("\t :")
+    return platform.processor() or platform.machine()
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.absolute().parent)
+
+
+def _print(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Lines of `section.name value` on a pipe, a table on a terminal."""
+    from polyseme.screen.console import make_console
+
+    console = make_console()
+    rows = [(f"{section}.{name}", _text(value)) for section, values in found.items() for name, value in values.items()]
+    if not console.is_terminal:
+        for name, text in rows:
+            print(f"{name} {text}")
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(overflow="fold", style="bold")
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(name, text)
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "–" if value is None else str(value)
