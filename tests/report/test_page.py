@@ -17,7 +17,6 @@ from polyseme.core.records import STATUSES, Evidence, Interval
 from polyseme.interpret.records import Context, Histogram
 from polyseme.nulls import NULLS
 from polyseme.report.html import charts, render, svg, write_report
-from polyseme.report.html.render import pieces
 from polyseme.report.html.svg import SHAPES, Frame, Scale, legend, nice_ticks, tag, tick_labels
 from polyseme.report.schema import StudyReport
 from tests.report.fixture import HOSTILE, bare_report, encoder, one_site, sample_report
@@ -295,13 +294,13 @@ def test_tokens_are_grouped_and_coloured_by_their_share_of_the_greatest():
         loss_effects=(math.nan, math.nan, math.nan, 0.25, math.nan, math.nan),
         kl_effects=(math.nan, math.nan, math.nan, 0.031, 0.5, math.nan),
     )
-    found = pieces(context, 6.0)
+    found = context.pieces(6.0)
     assert [(p.text, p.level, p.focus) for p in found] == [
         *(("a b", 0, False), ("c", 1, False), ("d", 6, True), ("e", 3, False), ("⟨U+202E⟩", 0, False)),
     ]
     assert [p.title for p in found[1:4]] == ["0.100", "6, ΔCE +0.25, KL 0.031", "3, KL 0.50"]
-    assert [p.text for p in pieces(context, 6.0, before=1, after=0)] == ["c", "d"]
-    assert [p.level for p in pieces(context, 0.0)] == [0, 0, 0]  # a greatest of 0 colours nothing
+    assert [p.text for p in context.pieces(6.0, before=1, after=0)] == ["c", "d"]
+    assert [p.level for p in context.pieces(0.0)] == [0, 0, 0]  # a greatest of 0 colours nothing
 
 
 def test_effects_at_the_outlined_token_stand_in_columns_where_any_was_measured():

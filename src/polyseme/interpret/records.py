@@ -3,13 +3,76 @@
 Text that comes from a corpus or a tokenizer passes through `polyseme.core.text.visible` before it gets here.
 """
 
-from typing import Literal
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
+from pydantic import AfterValidator
+
+from polyseme.core import html, numbers
 from polyseme.core.config import Record
-from polyseme.core.records import Interval, Number, Verdict
+from polyseme.core.records import Evidence, Interval, Number, Verdict
+from polyseme.core.table import data_frame
+from polyseme.core.text import visible
 
 Stratum = Literal["top", "quantile", "random", "near_miss", "silent"]
-STRATA: tuple[Stratum, ...] = ("top", "quantile", "random", "near_miss", "silent")
+STRATA: dict[Stratum, str] = {
+    "top": "strongest",
+    "quantile": "in between",
+    "random": "random firings",
+    "near_miss": "silent on its own tokens",
+    "silent": "random silence",
+}
+"""How a context was chosen, and what its group is called."""
+LEVELS = 6
+"""Steps of a token's colour."""
+EFFECTS = ("ΔCE", "KL")
+"""What ablation does at single tokens, by the name it is shown under."""
+SHOWN = 20
+"""Records that a notebook shows of many."""
+R = TypeVar("R", bound=Record)
+
+
+class Records(tuple[R, ...]):
+    """Records of one kind, which a notebook shows one below the other."""
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with a row for each and a column for each field.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        names = list(type(self[0]).model_fields) if self else []
+        return data_frame({name: [getattr(record, name) for record in self] for name in names})
+
+    def __repr__(self) -> str:
+        more = [f"… and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return "\n".join([*map(repr, self[:SHOWN]), *more]) or "nothing"
+
+    def _repr_html_(self) -> str:
+        more = html.small(html.text(f"{len(self) - SHOWN} more are not shown")) if len(self) > SHOWN else ""
+        return "".join(_html_of(record) for record in self[:SHOWN]) + more or html.small("nothing")
+
+
+def _html_of(record: Any) -> str:
+    return record._repr_html_() if hasattr(record, "_repr_html_") else f"<div>{html.text(repr(record))}</div>"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of tokens shown alike.
+
+    Attributes:
+        text: visible text.
+        level: 0 silent, else 1 to `LEVELS` by activation over the latent's greatest.
+        title: activation and exact effects of ablation, for the tooltip.
+        focus: True for the token the context was chosen for.
+    """
+
+    text: str
+    level: int
+    title: str
+    focus: bool
 
 
 class Histogram(Record):
@@ -44,6 +107,62 @@ class Context(Record):
     measured, empty when at none."""
     kl_effects: tuple[Number, ...] = ()
     """KL(clean ‖ ablated there) of the next token's prediction, nats, where verdicts rest on it; NaN, empty alike."""
+
+    @property
+    def activation(self) -> float:
+        """The latent's activation at the focus."""
+        return self.activations[self.focus]
+
+    @property
+    def text(self) -> str:
+        """The stretch of text, the focus between « and »."""
+        return "".join(f"«{t}»" if i == self.focus else t for i, t in enumerate(self.tokens))
+
+    def pieces(self, greatest: float, *, before: int = 10**9, after: int = 10**9) -> list[Piece]:
+        """The tokens, silent neighbours joined; `before` and `after` limit them around the focus."""
+        out: list[Piece] = []
+        rows = list(zip(self.tokens, self.activations, strict=True))
+        start = max(0, self.focus - before)
+        for i, (token, activation) in enumerate(rows[start : self.focus + after + 1], start):
+            level = _level(activation, greatest)
+            focus = i == self.focus
+            if not level and not focus and out and not out[-1].level and not out[-1].focus:
+                out[-1] = Piece(out[-1].text + visible(token), 0, "", False)
+                continue
+            title = numbers.short(activation) if level else "silent here" if focus else ""
+            effects = [(name, self.effect_at(name, i)) for name in EFFECTS]
+            title += "".join(f", {name} {effect}" for name, effect in effects if effect)
+            out.append(Piece(visible(token), level, title, focus))
+        return out
+
+    def effect_at(self, name: str, token: int) -> str:
+        """What ablating the latent at a token did, in nats; nothing where it was not measured."""
+        effects = self.loss_effects if name == "ΔCE" else self.kl_effects
+        if not effects or math.isnan(effects[token]):
+            return ""
+        return numbers.signed(effects[token], 2) if name == "ΔCE" else numbers.short(effects[token], 2)
+
+    def line(self, greatest: float) -> str:
+        """One line for a notebook, its colours over the latent's greatest activation."""
+        marked = "".join(html.marked(p.text, p.level / LEVELS, p.title, focus=p.focus) for p in self.pieces(greatest))
+        side = f"{html.number(self.activation)} · {html.text(self.document)}"
+        line = f'<bdi style="font-family:ui-monospace,monospace;white-space:pre-wrap">{marked}</bdi>'
+        return f'<div style="overflow-wrap:anywhere;margin:1px 0">{line} {html.small(side)}</div>'
+
+    def _repr_html_(self) -> str:
+        return self.line(max((a for a in self.activations if a == a), default=0.0))
+
+    def __repr__(self) -> str:
+        return f"{numbers.short(self.activation):>8}  {self.text}"
+
+
+Contexts = Annotated[tuple[Context, ...], AfterValidator(Records[Context])]
+
+
+def _level(activation: float, greatest: float) -> int:
+    if math.isnan(activation) or activation == 0 or not greatest > 0:
+        return 0
+    return max(1, min(LEVELS, math.ceil(LEVELS * abs(activation) / greatest)))
 
 
 class TokenWeight(Record):
@@ -103,4 +222,53 @@ class LatentReport(Record):
     top_logits: tuple[TokenWeight, ...] = ()
     """Highest direct logit effects of its write direction (nothing in between, no final norm)."""
     bottom_logits: tuple[TokenWeight, ...] = ()
-    contexts: tuple[Context, ...] = ()
+    contexts: Contexts = Records()
+
+    @property
+    def by_stratum(self) -> list[tuple[str, Records[Context]]]:
+        """The contexts by how they were chosen: what a group is called, and its contexts."""
+        groups = [(name, Records(c for c in self.contexts if c.stratum == s)) for s, name in STRATA.items()]
+        return [(name, contexts) for name, contexts in groups if contexts]
+
+    @property
+    def title(self) -> str:
+        """Which latent it is, and its verdict."""
+        return f"{self.site} #{self.latent}: {self.verdict.status.replace('_', ' ')}"
+
+    def __repr__(self) -> str:
+        lines = [self.title, *(f"  {name} {value}" for name, value in self._facts if value != "")]
+        return "\n".join([*lines, *map(repr, self.contexts[:SHOWN])])
+
+    @property
+    def _facts(self) -> list[tuple[str, object]]:
+        words = [f"{w.token!r}" for w in self.top_tokens[:8]]
+        return [
+            ("no verdict:", self.verdict.missing),
+            ("fires at", f"{self.n_tokens:,} tokens in {self.n_documents:,} documents"),
+            ("density", numbers.percent(self.density)),
+            ("mean activation", numbers.short(self.mean_activation)),
+            ("greatest", numbers.short(self.max_activation)),
+            ("token share", numbers.short(self.token_share)),
+            ("recurrence", numbers.short(self.recurrence)),
+            ("most active on", ", ".join(words)),
+            ("raises", ", ".join(f"{w.token!r}" for w in self.top_logits[:6])),
+            ("lowers", ", ".join(f"{w.token!r}" for w in self.bottom_logits[:6])),
+        ]
+
+    def _repr_html_(self) -> str:
+        tests = [_test(e) for e in self.verdict.evidence]
+        parts = [html.facts((name, value) for name, value in self._facts if value != "")]
+        if tests:
+            parts.append(html.table(("test", "effect", "low", "high", "null", "n", "passed"), tests))
+        for name, contexts in self.by_stratum:
+            lines = "".join(context.line(self.max_activation) for context in contexts)
+            parts.append(f'<div style="margin-top:6px">{html.small(html.text(name))}</div>{lines}')
+        if not self.contexts:
+            parts.append(html.small(html.text("It fires nowhere on the held-out tokens.")))
+        return html.frame(self.title, *parts)
+
+
+def _test(evidence: Evidence) -> tuple[object, ...]:
+    low, high = (evidence.interval.low, evidence.interval.high) if evidence.interval else (math.nan, math.nan)
+    passed = ("yes" if evidence.passed else "no") if evidence.made else "no evidence"
+    return (evidence.name, evidence.effect, low, high, evidence.null, f"{evidence.n:,} {evidence.n_unit}", passed)

@@ -1,29 +1,24 @@
 """Every latent of every judged dictionary in one table, columns first."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, make_dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from polyseme.causal import Effect
-from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.records import STATUSES, Status
+from polyseme.core.table import Table
 
 if TYPE_CHECKING:
     from polyseme.studies.findings import Findings
 
-PREVIEW = 5
-_PREVIEWED = ("site", "latent", "status", "density", "n_documents", "effect", "null", "p_corrected", "margin")
-
 
 @dataclass(frozen=True, repr=False)
-class LatentTable:
+class LatentTable(Table):
     """One row a latent, by site in the order of the study and then by index; NaN is "not measured".
 
-    `table["density"]` is a column, `len(table)` the number of latents, and iterating gives rows with a field for each
-    column. The columns:
+    The columns:
 
     - `site`, `seed`, `latent`: which one; `status`: its verdict; `missing`: with `insufficient_data`, why it has none.
     - `density`, `n_tokens`, `n_documents`: held-out vectors, tokens and documents where it fires.
@@ -45,21 +40,16 @@ class LatentTable:
         sites: sites of the study, whether latents of theirs are in the table or not.
     """
 
-    columns: Mapping[str, Shaped[np.ndarray, " latent"]]
+    row = "Latent"
+    previewed = ("site", "latent", "status", "density", "n_documents", "effect", "null", "p_corrected", "margin")
+
     sites: tuple[str, ...]
 
-    def __len__(self) -> int:
-        return len(self.columns["latent"])
-
-    def __getitem__(self, column: str) -> Shaped[np.ndarray, " latent"]:
-        if column not in self.columns:
-            near = nearest_names(column, list(self.columns))
-            raise InputError(f"the table has no column {column!r}", fix=f"nearest: {', '.join(near)}")
-        return self.columns[column]
-
-    def __iter__(self) -> Iterator[Any]:
-        row = make_dataclass("Latent", list(self.columns), frozen=True)
-        return (row(*values) for values in zip(*(c.tolist() for c in self.columns.values()), strict=True))
+    @property
+    def title(self) -> str:
+        verdicts = ", ".join(f"{n:,} {status}" for status, n in self.counts.items() if n)
+        sites = len(set(self.columns["site"].tolist()))
+        return f"{len(self):,} latents at {sites} {'site' if sites == 1 else 'sites'}: {verdicts or 'none'}"
 
     @property
     def counts(self) -> dict[Status, int]:
@@ -72,46 +62,8 @@ class LatentTable:
         Raises:
             InputError: the study has no such site, or there is no such verdict.
         """
-        chosen = np.ones(len(self), dtype=bool)
-        for column, wanted, known in (
-            ("site", site, self.sites),
-            ("status", status, STATUSES),
-        ):
-            if wanted is None:
-                continue
-            if wanted not in known:
-                raise InputError(
-                    f"no latent has the {column} {wanted!r}", where=column, fix=f"one of {', '.join(known)}"
-                )
-            chosen &= self.columns[column] == wanted
+        chosen = self.rows_where({"site": site, "status": status}, {"site": self.sites, "status": STATUSES})
         return LatentTable({name: values[chosen] for name, values in self.columns.items()}, self.sites)
-
-    def to_pandas(self) -> Any:
-        """The table as a pandas DataFrame.
-
-        Raises:
-            InputError: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise InputError("pandas is not installed", fix="pip install pandas, or use the columns") from error
-        return pandas.DataFrame(dict(self.columns))
-
-    def __repr__(self) -> str:
-        verdicts = ", ".join(f"{n:,} {status}" for status, n in self.counts.items() if n)
-        sites = len(set(self.columns["site"].tolist()))
-        lines = [f"{len(self):,} latents at {sites} {'site' if sites == 1 else 'sites'}: {verdicts or 'none'}"]
-        n = min(PREVIEW, len(self))
-        cells = [list(_PREVIEWED), *([_cell(self.columns[name][i]) for name in _PREVIEWED] for i in range(n))]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells if n]
-        lines.append(f"{n} of {len(self):,} rows and {len(_PREVIEWED)} of {len(self.columns)} columns shown")
-        return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def latent_table(findings: "Findings") -> LatentTable:

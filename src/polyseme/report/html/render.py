@@ -15,41 +15,12 @@ from polyseme.core import numbers
 from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.core.version import __version__
-from polyseme.interpret.records import STRATA, Context, LatentReport
+from polyseme.interpret.records import EFFECTS, LatentReport
 from polyseme.report import words
 from polyseme.report.headlines import headlines
 from polyseme.report.html import charts, svg
 from polyseme.report.schema import Comparison, ControlValue, DictionaryReport, SpliceRow, StudyReport, n_judged
 from polyseme.store import save_text
-
-LEVELS = 6
-"""Steps of the token colours: CSS classes `a1` to `a6`."""
-EFFECTS = ("ΔCE", "KL")
-"""What ablation does at single tokens, by the name it is shown under."""
-STRATUM_NAMES = {
-    "top": "strongest",
-    "quantile": "in between",
-    "random": "random firings",
-    "near_miss": "silent on its own tokens",
-    "silent": "random silence",
-}
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A run of tokens shown alike.
-
-    Attributes:
-        text: visible text.
-        level: 0 silent, else 1 to `LEVELS` by activation over the latent's greatest.
-        title: activation and exact effects of ablation, for the tooltip.
-        focus: True for the token the context was chosen for.
-    """
-
-    text: str
-    level: int
-    title: str
-    focus: bool
 
 
 @dataclass(frozen=True)
@@ -105,51 +76,14 @@ def write_report(report: StudyReport, path: Path) -> Path:
     return path
 
 
-def pieces(context: Context, greatest: float, *, before: int = 10**9, after: int = 10**9) -> list[Piece]:
-    """A context's tokens, silent neighbours joined; `before` and `after` limit it around the focus."""
-    out: list[Piece] = []
-    rows = list(zip(context.tokens, context.activations, strict=True))
-    start = max(0, context.focus - before)
-    for i, (token, activation) in enumerate(rows[start : context.focus + after + 1], start):
-        level = _level(activation, greatest)
-        focus = i == context.focus
-        if not level and not focus and out and not out[-1].level and not out[-1].focus:
-            out[-1] = Piece(out[-1].text + visible(token), 0, "", False)
-            continue
-        title = numbers.short(activation) if level else "silent here" if focus else ""
-        effects = [(name, effect_at(context, name, i)) for name in EFFECTS]
-        title += "".join(f", {name} {effect}" for name, effect in effects if effect)
-        out.append(Piece(visible(token), level, title, focus))
-    return out
-
-
-def effect_at(context: Context, name: str, token: int) -> str:
-    """What ablating the latent at a token did, in nats; nothing where it was not measured."""
-    effects = context.loss_effects if name == "ΔCE" else context.kl_effects
-    if not effects or math.isnan(effects[token]):
-        return ""
-    return numbers.signed(effects[token], 2) if name == "ΔCE" else numbers.short(effects[token], 2)
-
-
 def _effects_of(latent: LatentReport) -> list[str]:
     """The effects measured at the focus of any context shown."""
-    return [name for name in EFFECTS if any(effect_at(c, name, c.focus) for c in latent.contexts)]
-
-
-def _level(activation: float, greatest: float) -> int:
-    if math.isnan(activation) or activation == 0 or not greatest > 0:
-        return 0
-    return max(1, min(LEVELS, math.ceil(LEVELS * abs(activation) / greatest)))
+    return [name for name in EFFECTS if any(c.effect_at(name, c.focus) for c in latent.contexts)]
 
 
 def _firing_contexts(latent: LatentReport) -> int:
     """How many of the contexts shown are of tokens where the latent fires."""
     return sum(context.activations[context.focus] > 0 for context in latent.contexts)
-
-
-def _by_stratum(latent: LatentReport) -> list[tuple[str, list[Context]]]:
-    groups = [(STRATUM_NAMES[s], [c for c in latent.contexts if c.stratum == s]) for s in STRATA]
-    return [(name, contexts) for name, contexts in groups if contexts]
 
 
 def _opened(report: StudyReport) -> int:
@@ -354,11 +288,8 @@ def _environment() -> Environment:
         "stability_note": _stability_note,
         "thresholds_note": _thresholds_note,
         "points_note": _points_note,
-        "pieces": pieces,
-        "by_stratum": _by_stratum,
         "firing_contexts": _firing_contexts,
         "effects_of": _effects_of,
-        "effect_at": effect_at,
         "tests_of": _tests,
         "shown_only": words.SHOWN_ONLY,
         "share_of": _share_of,
