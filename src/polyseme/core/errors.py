@@ -37,3 +37,22 @@ def nearest_names(name: str, known: "list[str] | tuple[str, ...]", n: int = 5) -
 
     # Its cost grows with the square of the length, and a stranger's name may be as long as a file.
     return difflib.get_close_matches(name[:200], known, n=n, cutoff=0.3)
+
+
+def known_name(name: str, known: "list[str] | tuple[str, ...]", what: str) -> str:
+    """`name`, where it is one of the known names.
+
+    Args:
+        name: what was given.
+        known: what may be given.
+        what: the sentence for anything else, up to the name: `the study has no site`.
+
+    Raises:
+        InputError: it is none of them; the nearest are said.
+    """
+    if name in known:
+        return name
+    near = nearest_names(str(name), known)
+    raise InputError(
+        f"{what} {str(name)[:80]!r}", fix=f"nearest: {', '.join(near)}" if near else f"one of {', '.join(known[:10])}"
+    )

@@ -11,7 +11,7 @@ from polyseme.core.text import visible
 
 _RULE = "1px solid rgba(128,128,128,.35)"
 _FRAME = "font:13px/1.5 system-ui,sans-serif;max-width:100%"
-_CELL = "padding:2px 10px;vertical-align:top;text-align:{};border:0"
+_CELL = "padding:2px 10px;vertical-align:top;text-align:{};border:0;white-space:nowrap"
 
 
 def text(value: object, *, limit: int | None = 400) -> str:
@@ -32,8 +32,9 @@ def small(html: str) -> str:
 
 
 def frame(title: str, *parts: str) -> str:
-    """A titled block; `title` is text, the parts are HTML."""
-    return f'<div style="{_FRAME}"><div style="margin:2px 0 4px"><b>{text(title)}</b></div>{"".join(parts)}</div>'
+    """A block under a title, which is text where the parts are HTML."""
+    head = f'<div style="margin:2px 0 4px"><b>{text(title)}</b></div>' if title else ""
+    return f'<div style="{_FRAME}">{head}{"".join(parts)}</div>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, scroll: int = 420) -> str:
@@ -62,17 +63,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, scroll: i
         + "</tr>"
         for row in found
     )
-    box = f"overflow:auto;max-height:{scroll}px;max-width:100%"
-    inner = (
-        f'<table style="border-collapse:collapse;margin:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    )
-    return f'<div style="{box}">{inner}</div>'
+    style = "border-collapse:collapse;margin:0;font:inherit;color:inherit"
+    inner = f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div style="overflow:auto;max-height:{scroll}px;max-width:100%">{inner}</div>'
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
     """Names with values beside them, in one flowing line."""
     shown = (f'<span style="white-space:nowrap">{small(text(name))} {number(value)}</span>' for name, value in pairs)
     return f'<div style="display:flex;flex-wrap:wrap;gap:0 16px">{"".join(shown)}</div>'
+
+
+def line(value: str, told: str, note: str) -> str:
+    """A line of marked tokens between a figure and a note, all HTML."""
+    figure = f'<span style="flex:0 0 4.5em;text-align:right;opacity:.7;font-variant-numeric:tabular-nums">{told}</span>'
+    tokens = (
+        f'<bdi style="font-family:ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere">{value}</bdi>'
+    )
+    return f'<div style="display:flex;gap:10px;align-items:baseline;margin:1px 0">{figure}{tokens} {small(note)}</div>'
 
 
 def marked(value: str, share: float, title: str, *, focus: bool = False) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Shaped
 
 from polyseme.core import html
 from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.text import visible
 
 T = TypeVar("T", bound="Table")
 
@@ -129,4 +130,4 @@ def data_frame(columns: Mapping[str, Any]) -> Any:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else visible(str(value), limit=80)

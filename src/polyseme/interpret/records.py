@@ -51,7 +51,7 @@ class Records(tuple[R, ...]):
 
     def _repr_html_(self) -> str:
         more = html.small(html.text(f"{len(self) - SHOWN} more are not shown")) if len(self) > SHOWN else ""
-        return "".join(_html_of(record) for record in self[:SHOWN]) + more or html.small("nothing")
+        return html.frame("", *map(_html_of, self[:SHOWN]), more or ("" if self else html.small("nothing")))
 
 
 def _html_of(record: Any) -> str:
@@ -145,15 +145,13 @@ class Context(Record):
     def line(self, greatest: float) -> str:
         """One line for a notebook, its colours over the latent's greatest activation."""
         marked = "".join(html.marked(p.text, p.level / LEVELS, p.title, focus=p.focus) for p in self.pieces(greatest))
-        side = f"{html.number(self.activation)} · {html.text(self.document)}"
-        line = f'<bdi style="font-family:ui-monospace,monospace;white-space:pre-wrap">{marked}</bdi>'
-        return f'<div style="overflow-wrap:anywhere;margin:1px 0">{line} {html.small(side)}</div>'
+        return html.line(marked, html.number(self.activation), html.text(self.document))
 
     def _repr_html_(self) -> str:
-        return self.line(max((a for a in self.activations if a == a), default=0.0))
+        return html.frame("", self.line(max((a for a in self.activations if a == a), default=0.0)))
 
     def __repr__(self) -> str:
-        return f"{numbers.short(self.activation):>8}  {self.text}"
+        return f"{numbers.short(self.activation):>8}  {visible(self.text)}"
 
 
 Contexts = Annotated[tuple[Context, ...], AfterValidator(Records[Context])]
@@ -237,7 +235,7 @@ class LatentReport(Record):
 
     def __repr__(self) -> str:
         lines = [self.title, *(f"  {name} {value}" for name, value in self._facts if value != "")]
-        return "\n".join([*lines, *map(repr, self.contexts[:SHOWN])])
+        return "\n".join([*map(visible, lines), *map(repr, self.contexts[:SHOWN])])
 
     @property
     def _facts(self) -> list[tuple[str, object]]:

@@ -1,21 +1,29 @@
 """A finished study."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from polyseme.core.errors import InputError
+from polyseme.activations.firings import Firings
+from polyseme.core import html
+from polyseme.core.errors import InputError, known_name
 from polyseme.core.progress import Reporter, Silent
-from polyseme.core.records import Status
+from polyseme.core.records import STATUSES, Status
+from polyseme.core.text import visible
+from polyseme.corpora import Windows
+from polyseme.dictionaries import Dictionary
 from polyseme.interpret.records import LatentReport
+from polyseme.networks import Network
 from polyseme.store import Run
 from polyseme.studies.findings import Findings
 from polyseme.studies.latent_table import LatentTable, latent_table
 from polyseme.studies.latents import describe, latent_reports
+from polyseme.studies.metric_table import MetricTable, metric_table
 from polyseme.studies.runner import StageRecord
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyResult:
     """A finished study.
 
@@ -35,6 +43,57 @@ class StudyResult:
     def report(self) -> Path:
         """The self-contained page."""
         return self.run.artifacts / "report.html"
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites that were studied."""
+        return self.findings.config.sites
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the dictionaries; the first one's are judged."""
+        return self.findings.config.seeds
+
+    @property
+    def network(self) -> Network:
+        """The network that was studied."""
+        return self.findings.real.subject.network
+
+    @property
+    def heldout(self) -> Windows:
+        """The held-out tokens that everything was measured on; `firings` says where in them a latent fires."""
+        return self.findings.real.subject.tokens.heldout
+
+    @cached_property
+    def metrics(self) -> MetricTable:
+        """Every metric of the study, its baselines and its controls, and the gaps between them, with intervals.
+
+        Raises:
+            DamagedArtifact: the run's `metrics.jsonl` is missing or was changed.
+        """
+        return metric_table(self.run.metrics)
+
+    def dictionary(self, site: str, seed: int | None = None) -> Dictionary:
+        """The dictionary trained at a site: the judged one, or another seed's.
+
+        Raises:
+            InputError: the study has no such site, or no such seed.
+        """
+        return self.findings.real.trained.dictionaries[self._key(site, seed)]
+
+    def firings(self, site: str, seed: int | None = None) -> Firings:
+        """The latents of that dictionary at every held-out token, kept sparse.
+
+        Raises:
+            InputError: the study has no such site, or no such seed.
+        """
+        return self.findings.real.readings.firings[self._key(site, seed)]
+
+    def _key(self, site: str, seed: int | None) -> tuple[str, int]:
+        known_name(site, self.sites, "the study has no site")
+        if seed is not None and seed not in self.seeds:
+            raise InputError(f"the study has no seed {seed}", fix=f"one of {', '.join(map(str, self.seeds))}")
+        return site, self.seeds[0] if seed is None else seed
 
     @property
     def verdict_counts(self) -> dict[Status, int]:
@@ -78,7 +137,37 @@ class StudyResult:
         Raises:
             InputError: the study has no such site, or its dictionary no such latent.
         """
-        n = len(self.latents(site))
+        n = self.firings(site).n_latents
         if not 0 <= index < n:
             raise InputError(f"the dictionary at {site} has no latent {index}", fix=f"0 to {n - 1}")
         return describe(self.findings, site, index)
+
+    @property
+    def _title(self) -> str:
+        n, several = len(self.sites), "s" if len(self.sites) > 1 else ""
+        return f"study {self.run.id}: {len(self._table):,} latents at {n} site{several} of {self._source}"
+
+    @property
+    def _source(self) -> str:
+        return visible(self.findings.config.network.source, limit=200)
+
+    def _rows(self) -> list[tuple[object, ...]]:
+        """By site: FVU, L0, dead latents, and the number of latents with each verdict."""
+        found = self.findings.real.readings.sums
+        rows: list[tuple[object, ...]] = []
+        for site in self.sites:
+            values = {entry.name: float(entry.values(entry.sums.sum(0))) for entry in found[self._key(site, None)]}
+            shown = [values.get(name, math.nan) for name in ("fvu", "l0", "dead_latents")]
+            rows.append((site, *shown, *self._table.where(site).counts.values()))
+        return rows
+
+    def __repr__(self) -> str:
+        head = ("site", "FVU", "L0", "dead", *STATUSES)
+        cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in (head, *self._rows())]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+        return "\n".join([self._title, *lines, f"report: {self.report}"])
+
+    def _repr_html_(self) -> str:
+        head = ("site", "FVU", "L0", "dead", *(status.replace("_", " ") for status in STATUSES))
+        return html.frame(self._title, html.table(head, self._rows()), html.small(html.text(f"report: {self.report}")))
