@@ -131,6 +131,7 @@ def _encoder_gemm(spec: Spec, turns: Turns) -> None:
 
 def _polyseme(spec: Spec, turns: Turns) -> None:
     from polyseme.core.batch import SiteBatch
+    from polyseme.core.binding import Binding
     from polyseme.dictionaries import (
         BatchTopKConfig,
         GatedConfig,
@@ -173,7 +174,7 @@ def _polyseme(spec: Spec, turns: Turns) -> None:
         return dictionaries[0].decode(z), z.offsets.diff()
 
     turns.reconstruct = reconstruct
-    jobs = [Job(f"job{i}", d, "site", "site", seed=i) for i, d in enumerate(dictionaries)]
+    jobs = [Job(f"job{i}", d, Binding.at("site"), seed=i) for i, d in enumerate(dictionaries)]
     settings = TrainingConfig(batch_size=spec.batch_size, lr=spec.lr, **spec.options.get("training", {}))
     fit(jobs, Source(), settings, spreads={})
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from polyseme.activations import ActivationSource, HarvestConfig, LiveSource
 from polyseme.core.batch import SiteBatch
+from polyseme.core.binding import Binding
 from polyseme.core.seeds import make_generator
 from polyseme.dictionaries import ARCHITECTURES
 from polyseme.dictionaries.engine.selection import BLOCK, Encoder, by_bytes
@@ -210,7 +211,9 @@ def train(spec: Spec, source: ActivationSource, turns: Turns | None) -> None:
     target_l0 = None if has_k else float(spec.k)
     built = [config.build(spec.d, seed=seed) for seed in range(spec.dictionaries)]
     site = source.sites[0]
-    jobs = [Job(f"job{seed}", each, site, site, seed=seed, target_l0=target_l0) for seed, each in enumerate(built)]
+    jobs = [
+        Job(f"job{seed}", each, Binding.at(site), seed=seed, target_l0=target_l0) for seed, each in enumerate(built)
+    ]
     reporter = None
     if turns is not None:
         turns.dictionaries, reporter = built, Notes(turns)

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import polyseme
 from polyseme.activations import TensorSource
+from polyseme.core.binding import Binding
 from polyseme.dictionaries import ARCHITECTURES, load_dictionary, save_dictionary
 from polyseme.kernels.shield import shield, shielded
 from polyseme.networks import load_network
@@ -122,7 +123,7 @@ def trained(name: str, folder: Path):
     wide = {"n_latents": 2048} | ({"k": 8} if "k" in ARCHITECTURES[name].model_fields else {})
     dictionary = ARCHITECTURES[name].model_validate(wide).build(64, seed=0)
     config = TrainingConfig(n_tokens=4 * 384, batch_size=384, dead_after=500)
-    (done,) = fit([Job("one", dictionary, "x", "x", 0)], TensorSource({"x": X}), config, reporter=Listener())
+    (done,) = fit([Job("one", dictionary, Binding.at("x"), 0)], TensorSource({"x": X}), config, reporter=Listener())
     z = dictionary.encode(X)
     assert not any(tensor.is_inference() for tensor in (z.values, *dictionary.tensors().values()))
     folded = dictionary.folded()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme.core.batch import SiteBatch
+from polyseme.core.binding import Binding
 from polyseme.core.errors import Diverged, InputError
 from polyseme.core.progress import Silent
 from polyseme.dictionaries import ARCHITECTURES
@@ -21,7 +22,7 @@ SHORT = TrainingConfig(n_tokens=64 * 20, batch_size=64, lr=1e-3, dead_after=200)
 
 def job(name="one", *, seed=0, site="a", config=None, d=16, **kwargs):
     config = config or TOPK(n_latents=32, k=4)
-    return Job(name, config.build(d, seed=seed), site, site, seed, **kwargs)
+    return Job(name, config.build(d, seed=seed), Binding.at(site), seed, **kwargs)
 
 
 def test_a_planted_truth_is_recovered():
@@ -45,7 +46,7 @@ def test_the_loop_is_adam_with_the_schedule_and_clipping():
     idle = torch.zeros(32, dtype=torch.int64)
     clipped = 0
     for t, batch in enumerate(source.batches(64, stop=20)):
-        own = batch.at("a")
+        own = batch.at(Binding.at("a"))
         if t == 0:
             dictionary.initialise(own)
         dead = idle >= 200
@@ -81,7 +82,7 @@ def test_jobs_in_one_pass_equal_each_alone():
             job("other seed", seed=1),
             job("other site", site="b"),
             job("other size", config=wide),
-            Job("transcoder", TOPK(n_latents=32, k=4).build(16, 16, seed=0), "a", "b", 0),
+            Job("transcoder", TOPK(n_latents=32, k=4).build(16, 16, seed=0), Binding(("a",), ("b",)), 0),
         ]
 
     together = fit(jobs(), source, SHORT)
@@ -229,7 +230,7 @@ def test_divergence_names_the_last_good_checkpoint(tmp_path, what):
         (lambda: [job(), job()], {}, "two jobs are called 'one'"),
         (lambda: [job(site="aa")], {}, r"no site 'aa'.*nearest: a"),
         (lambda: [job(d=17)], {}, r"d_in is 17.*width 16"),
-        (lambda: [Job("t", TOPK(n_latents=8, k=2).build(16, 5, seed=0), "a", "a", 0)], {}, "d_out is 5"),
+        (lambda: [Job("t", TOPK(n_latents=8, k=2).build(16, 5, seed=0), Binding.at("a"), 0)], {}, "d_out is 5"),
         (lambda: [job()], {"batch_size": 65_000, "n_tokens": None}, "a batch of 65000 tokens is more than the 64000"),
         (lambda: [job()], {"n_tokens": 63}, "more than the 63"),
         (lambda: [job()], {"warmup": 0.7, "decay": 0.7}, "longer than the training"),

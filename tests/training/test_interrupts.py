@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from polyseme.core.binding import Binding
 from polyseme.core.errors import DamagedArtifact, Diverged, InputError
 from polyseme.dictionaries import ARCHITECTURES
 from polyseme.store import latest_checkpoint, load_json, load_tensors, save_json, save_tensors
@@ -37,7 +38,10 @@ class Preempted(Exception):  # noqa: N818
 
 def two_jobs():
     names = ("batch_topk", "jumprelu")
-    return [Job(name, ARCHITECTURES[name](n_latents=32).build(16, seed=i), "a", "a", i) for i, name in enumerate(names)]
+    return [
+        Job(name, ARCHITECTURES[name](n_latents=32).build(16, seed=i), Binding.at("a"), i)
+        for i, name in enumerate(names)
+    ]
 
 
 def within_step(own: list[Job], at: int, act):
@@ -229,7 +233,7 @@ def test_a_dictionary_that_was_half_trained_is_not_trained_from_there(tmp_path):
         fit(own, Planted(), CONFIG, checkpoints=tmp_path)
     with pytest.raises(InputError, match="trained before, and there is no checkpoint"):
         fit(own, Planted(), CONFIG, checkpoints=tmp_path)
-    folded = [Job(job.name, job.dictionary.folded(), "a", "a", 0) for job in own[:1]]
+    folded = [Job(job.name, job.dictionary.folded(), Binding.at("a"), 0) for job in own[:1]]
     fit(folded, Planted(), CONFIG)
 
 
@@ -252,18 +256,18 @@ def snapshot(trainee: Trainee):
 
 
 def trainee_of(name, steps=4):
-    (trained,) = [Job(name, SMALL[name](32, 4).build(16, seed=0), "a", "a", 0)]
+    (trained,) = [Job(name, SMALL[name](32, 4).build(16, seed=0), Binding.at("a"), 0)]
     plan = jobs.Plan(20, 64, 1, 4, 2, 200, (0.9, 0.999), 1.0)
     trainee = Trainee(trained, plan, 1e-3, L0Controller(1.0, 4.0))
     for i, batch in enumerate(Planted().batches(64, stop=steps)):
         if i == 0:
-            trained.dictionary.initialise(batch.at("a"))
-        trainee.step(batch.at("a"), i)
+            trained.dictionary.initialise(batch.at(Binding.at("a")))
+        trainee.step(batch.at(Binding.at("a")), i)
     return trainee
 
 
 def spoiled(how):
-    batch = Planted().batch(64, 9).at("a")
+    batch = Planted().batch(64, 9).at(Binding.at("a"))
     x = batch.x.clone()
     if how == "hopeless":
         x = 1000 + 0.01 * x
@@ -284,7 +288,7 @@ def test_a_step_that_is_not_taken_leaves_everything_as_it_was(name, how):
         assert torch.equal(after[key], tensor), key
     assert state_after == state
     # And what comes next is what would have come.
-    trainee.step(Planted().batch(64, 4).at("a"), 4)
+    trainee.step(Planted().batch(64, 4).at(Binding.at("a")), 4)
     other = trainee_of(name, 5)
     for key, tensor in snapshot(other)[0].items():
         assert torch.equal(trainee.tensors()[key], tensor), key
@@ -298,7 +302,9 @@ def test_the_same_batch_twice_gives_the_same_gradients_and_moves_nothing(name):
     dead = torch.arange(32) % 3 == 0
     results = []
     for _ in range(3):
-        stats = dictionary.accumulate(Planted().batch(64, 9).at("a"), progress=0.5, dead=dead, coefficient=0.3)
+        stats = dictionary.accumulate(
+            Planted().batch(64, 9).at(Binding.at("a")), progress=0.5, dead=dead, coefficient=0.3
+        )
         gradients = {key: parameter.grad.clone() for key, parameter in dictionary.parameters().items()}
         results.append((stats, gradients))
     for stats, gradients in results[1:]:
@@ -312,7 +318,7 @@ def test_the_same_batch_twice_gives_the_same_gradients_and_moves_nothing(name):
 
 def test_initialising_is_all_or_nothing():
     dictionary = SMALL["topk"](32, 4).build(16, 16, seed=0)
-    batch = Planted().batch(64, 0).at("a")
+    batch = Planted().batch(64, 0).at(Binding.at("a"))
     with pytest.raises(InputError, match="port out"):
         dictionary.initialise(type(batch)(batch.x, torch.ones(64, 16), batch.token, batch.document, batch.position))
     assert not dictionary.is_initialised

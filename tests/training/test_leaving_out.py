@@ -9,6 +9,7 @@ import torch
 from polyseme.activations import TensorSource
 from polyseme.activations.massive import Ordinary
 from polyseme.core.batch import SiteBatch
+from polyseme.core.binding import Binding
 from polyseme.core.errors import Diverged, InputError
 from polyseme.dictionaries import ARCHITECTURES
 from polyseme.training import Job, LeaveOutConfig, TrainingConfig, fit
@@ -24,7 +25,7 @@ WIDTHS = {"n_latents": 32}
 def job_of(name: str, d: int = 16, *, site: str = "a", seed: int = 0) -> Job:
     k = {} if name in TARGETS else {"k": 4}
     dictionary = ARCHITECTURES[name](**WIDTHS, **k).build(d, seed=seed)
-    return Job(f"{name} {site} {seed}", dictionary, site, site, seed, target_l0=TARGETS.get(name))
+    return Job(f"{name} {site} {seed}", dictionary, Binding.at(site), seed, target_l0=TARGETS.get(name))
 
 
 def config(steps: int = 30, batch: int = 64, **changes: object) -> TrainingConfig:
@@ -84,7 +85,7 @@ def test_ordinary_vectors_are_reconstructed_as_if_there_were_no_others(name: str
 
     def fvu(data: torch.Tensor, leave_out: LeaveOutConfig) -> tuple[float, list[str]]:
         settings, listener = ARCHITECTURES[name](n_latents=64, **({"k": 4} if name == "topk" else {})), Listener()
-        job = Job("j", settings.build(20, seed=0), "x", "x", 0, TARGETS.get(name))
+        job = Job("j", settings.build(20, seed=0), Binding.at("x"), 0, TARGETS.get(name))
         plan = TrainingConfig(n_tokens=30_000, batch_size=250, leave_out=leave_out)
         fit([job], TensorSource({"x": data}), plan, reporter=listener)
         y = data[ordinary].double()
@@ -146,9 +147,7 @@ def test_a_transcoder_leaves_out_what_is_massive_on_either_side():
     batch = source.batch(64, 0)
     batch.acts["b"] = batch.acts["b"].roll(5, 0)
     ordinary = Ordinary(torch.full((16,), 3.0), 50.0)
-    job = job_of("topk")
-    job.y_site = "b"
-    kept = LeavingOut({"a": ordinary, "b": ordinary}).kept(job, batch.at("a", "b"))
+    kept = LeavingOut({"a": ordinary, "b": ordinary}).kept(Binding(("a",), ("b",)), batch)
     gone = {i for i in range(64) if i % 23 == 0} | {(i + 5) % 64 for i in range(64) if i % 23 == 0}
     assert kept.token.tolist() == [i for i in range(64) if i not in gone]
     assert torch.equal(kept.x, batch.acts["a"][kept.token])

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from polyseme.activations import HarvestConfig, LiveSource
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.dictionaries import ARCHITECTURES
 from polyseme.store import latest_checkpoint, load_json, load_tensors, save_json, save_tensors, to_json
@@ -28,7 +29,7 @@ CONFIG = TrainingConfig(n_tokens=64 * N_STEPS, batch_size=64, dead_after=500, ch
 def build_jobs():
     names = [name for name in ("topk", "batch_topk", "jumprelu", "gated") if name in ARCHITECTURES]
     return [
-        Job(name, ARCHITECTURES[name](n_latents=32).build(16, seed=seed), "a", "a", seed, target_l0=target)
+        Job(name, ARCHITECTURES[name](n_latents=32).build(16, seed=seed), Binding.at("a"), seed, target_l0=target)
         for seed, name in enumerate(names)
         for target in [6.0 if name in ("jumprelu", "gated") else None]
     ]
@@ -138,9 +139,9 @@ def test_a_live_network_is_trained_on_and_resumed(tmp_path):
         source = LiveSource(network, make_windows(40), NAMES, HarvestConfig(block_tokens=64, batch_windows=4))
         topk = ARCHITECTURES["topk"](n_latents=16, k=2)
         jobs = [
-            Job("shallow", topk.build(4, seed=0), "shallow", "shallow", 0),
-            Job("deep", topk.build(6, seed=1), "deep", "deep", 1),
-            Job("transcoder", topk.build(4, 6, seed=0), "shallow", "deep", 0),
+            Job("shallow", topk.build(4, seed=0), Binding.at("shallow"), 0),
+            Job("deep", topk.build(6, seed=1), Binding.at("deep"), 1),
+            Job("transcoder", topk.build(4, 6, seed=0), Binding(("shallow",), ("deep",)), 0),
         ]
         config = TrainingConfig(n_tokens=2 * source.n_tokens, batch_size=16, dead_after=100)
         return fit(jobs, source, config, checkpoints=folder)
@@ -160,7 +161,7 @@ def test_a_live_network_is_trained_on_and_resumed(tmp_path):
 
 def test_a_signal_inside_a_step_waits_for_its_end(tmp_path):
     """The first job's dictionary raises SIGINT while it makes its gradient; the second job must still step."""
-    jobs = [*build_jobs()[:1], Job("second", ARCHITECTURES["topk"](n_latents=32).build(16, seed=9), "a", "a", 9)]
+    jobs = [*build_jobs()[:1], Job("second", ARCHITECTURES["topk"](n_latents=32).build(16, seed=9), Binding.at("a"), 9)]
     accumulate, steps = jobs[0].dictionary.accumulate, []
 
     def signalling(*args, **kwargs):

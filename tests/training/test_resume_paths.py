@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from polyseme.core.binding import Binding
 from polyseme.dictionaries import (
     ARCHITECTURES,
     BatchTopKConfig,
@@ -167,7 +168,7 @@ def train(case, folder=None, stop_at=None):
     )
     source = Vectors(d=D, n_features=3 * D, active=8.0, noise=0.1)
     source.scales, source.stop_at, source.outliers = case.scales, stop_at, case.outliers
-    (trained,) = fit([Job("one", dictionary, "a", "a", 0)], source, config, spreads={}, checkpoints=folder)
+    (trained,) = fit([Job("one", dictionary, Binding.at("a"), 0)], source, config, spreads={}, checkpoints=folder)
     return trained
 
 

@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from polyseme.activations.memory import TensorSource
+from polyseme.core.binding import Binding
 from polyseme.core.progress import Silent
 from polyseme.dictionaries import BatchTopKConfig
 from polyseme.evaluation.recovery import FeatureTruth
@@ -82,7 +83,7 @@ def trained():
     x, _ = toy.activations(4_000, torch.Generator().manual_seed(1))
     dictionary = BatchTopKConfig(n_latents=16, k=2).build(DATA.d, seed=2)
     training = TrainingConfig(n_tokens=300 * 128, batch_size=128, lr=5e-3)
-    fit([Job("only", dictionary, "x", "x", 0)], TensorSource({"x": x}, seed=3), training)
+    fit([Job("only", dictionary, Binding.at("x"), 0)], TensorSource({"x": x}, seed=3), training)
     heldout, sample = toy.activations(1_500, torch.Generator().manual_seed(4))
     return toy.truth.directions, dictionary, heldout, sample.features
 

@@ -11,8 +11,9 @@ nothing. Medians, because a mean or a variance would be the massive vectors' own
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from polyseme.core.config import Record
 from polyseme.core.records import Number
 
+P = TypeVar("P")
 FACTOR = 10.0
 """Medians of the distance beyond which a vector is massive."""
 MOST = 0.05
@@ -78,6 +80,28 @@ class Ordinary:
             far = distances(x, self.centre)
             kept &= ~((far > self.limit) & torch.isfinite(far))
         return kept
+
+
+def ordinary_rows(
+    places: Iterable[P],
+    vectors: Mapping[P, Float[Tensor, "row _"]],
+    position: Int[Tensor, " row"],
+    ordinary: Mapping[P, Ordinary],
+) -> Bool[Tensor, " row"] | None:
+    """Which rows are ordinary at every one of some places; None where nothing tells them at any.
+
+    Args:
+        places: of one dictionary, say.
+        vectors: at each place.
+        position: of each row in its window.
+        ordinary: what tells the ordinary vectors, of some places; at the others all are.
+    """
+    kept = None
+    for place in places:
+        if place in ordinary:
+            there = ordinary[place].mask(vectors[place].float(), position)
+            kept = there if kept is None else kept & there
+    return kept
 
 
 class Massive(Record):

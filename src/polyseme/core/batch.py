@@ -1,22 +1,31 @@
 """What travels between stages: batches of activations with their ids, and sparse latents."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
+
+P = TypeVar("P")
+
+
+def joined(places: Sequence[P], vectors: Mapping[P, Float[Tensor, "*_rows _"]]) -> Float[Tensor, "*rows d"]:
+    """The vectors of some places side by side, in their order; those of a single place themselves, not a copy."""
+    return vectors[places[0]] if len(places) == 1 else torch.cat([vectors[place] for place in places], dim=-1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Vectors for one dictionary; `y is x` for an autoencoder, another site's vectors for a transcoder.
+    """Vectors for one dictionary; `y is x` for an autoencoder, other sites' vectors for a transcoder.
 
     Attributes:
-        x: what the dictionary reads.
-        y: what it must reconstruct.
+        x: what the dictionary reads: the vectors of all its binding's reads, side by side in their order.
+        y: what it must reconstruct: those of its writes in the same way.
         token: the token at which each vector was read.
         document: its document's index in the corpus split.
         position: its position in its window.
@@ -46,9 +55,11 @@ class SiteBatch:
     def __len__(self) -> int:
         return len(self.token)
 
-    def at(self, x: str, y: str | None = None) -> Batch:
-        """The batch of a dictionary that reads site `x` and writes site `y` (the same site by default)."""
-        return Batch(self.acts[x], self.acts[y or x], self.token, self.document, self.position)
+    def at(self, binding: Binding[str]) -> Batch:
+        """The batch of a dictionary with this binding."""
+        x = joined(binding.reads, self.acts)
+        y = x if binding.is_autoencoder else joined(binding.writes, self.acts)
+        return Batch(x, y, self.token, self.document, self.position)
 
 
 @dataclass(frozen=True)

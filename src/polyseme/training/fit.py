@@ -118,7 +118,7 @@ def _identity(
         {
             "name": job.name,
             "dictionary": job.dictionary.config.model_dump(mode="json"),
-            "sites": [job.x_site, job.y_site],
+            "sites": [" + ".join(sites) for sites in (job.binding.reads, job.binding.writes)],
             "seed": job.seed,
             "target_l0": job.target_l0,
         }
@@ -262,8 +262,7 @@ class _Fit:
         step, self.done = self.done, None
         assert step is not None
         for trainee in self.trainees:
-            own = batch.at(trainee.job.x_site, trainee.job.y_site)
-            own = self.leaving.kept(trainee.job, _to(own, trainee.device))
+            own = _to(self.leaving.kept(trainee.job.binding, batch), trainee.device)
             if step == 0 and len(own.x) < min(2, len(batch)):
                 raise InputError(
                     f"leave_out leaves {len(own.x)} of the {len(batch)} vectors of the first batch",
@@ -285,13 +284,14 @@ class _Fit:
     def _diverged(self, trainee: Trainee, batch: Batch, step: int, what: str) -> Diverged:
         first, n = step * self.plan.batch_size, len(batch.x)
         where = f"job {trainee.job.name}, step {step + 1} of {self.plan.n_steps}, tokens {first} to {first + n}"
-        for site, vectors in ((trainee.job.x_site, batch.x), (trainee.job.y_site, batch.y)):
+        binding = trainee.job.binding
+        for sites, vectors in ((binding.reads, batch.x), (binding.writes, batch.y)):
             bad = (~torch.isfinite(vectors)).any(dim=1).nonzero().view(-1)
             if len(bad):
                 row = int(bad[0])
                 at = f"document {int(batch.document[row])}, position {int(batch.position[row])}"
                 return Diverged(
-                    f"{len(bad)} vectors of {site} hold NaN or infinities, the first at {at}",
+                    f"{len(bad)} vectors of {' + '.join(sites)} hold NaN or infinities, the first at {at}",
                     where=where,
                     fix="run the network in float32, or leave that document out",
                 )

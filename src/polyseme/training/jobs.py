@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyseme.core.batch import Batch
+from polyseme.core.binding import Binding
 from polyseme.core.config import Record
 from polyseme.core.records import Number
 from polyseme.dictionaries.protocol import Trainable
@@ -28,8 +29,8 @@ class Job:
     Attributes:
         name: unique among the jobs of one fit; names its history and checkpoints.
         dictionary: built, not initialised; trained in place.
-        x_site: what it reads.
-        y_site: what it writes; the same for an autoencoder.
+        binding: what it reads and what it writes, by the names of the activation source; `Binding.at(name)` for an
+            autoencoder.
         seed: of its initialisation, kept for the record. Jobs of one fit see the same batches in the same order: seeds
             differ in how they start, not in what they see.
         target_l0: instead of the config's, for this job alone.
@@ -37,8 +38,7 @@ class Job:
 
     name: str
     dictionary: Trainable
-    x_site: str
-    y_site: str
+    binding: Binding[str]
     seed: int
     target_l0: float | None = None
 

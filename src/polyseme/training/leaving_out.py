@@ -4,14 +4,14 @@ Rows are dropped from a batch, and only from that of the job whose vectors they 
 the step, and a job trained among others sees what it would see alone.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from polyseme.activations import ActivationSource
-from polyseme.activations.massive import FACTOR, MOST, SAMPLE, Ordinary, Spread, spreads_of
-from polyseme.core.batch import Batch
+from polyseme.activations.massive import FACTOR, MOST, SAMPLE, Ordinary, Spread, ordinary_rows, spreads_of
+from polyseme.core.batch import Batch, SiteBatch
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.training.config import LeaveOutConfig, TrainingConfig
@@ -29,21 +29,18 @@ class LeavingOut:
 
     sites: dict[str, Ordinary]
 
-    def kept(self, job: Job, batch: Batch) -> Batch:
-        """The rows whose vectors are ordinary at all sites of the job; the batch itself where all are."""
-        mask = None
-        for site, x in {job.x_site: batch.x, job.y_site: batch.y}.items():
-            if site in self.sites:
-                ordinary = self.sites[site].mask(x, batch.position)
-                mask = ordinary if mask is None else mask & ordinary
+    def kept(self, binding: Binding[str], batch: SiteBatch) -> Batch:
+        """The batch of a dictionary, without the rows whose vectors are not ordinary at all its sites."""
+        whole = batch.at(binding)
+        mask = ordinary_rows(binding.places, batch.acts, batch.position, self.sites)
         if mask is None or bool(mask.all()):
-            return batch
+            return whole
         rows = mask.nonzero().view(-1)
-        x = batch.x.index_select(0, rows)
-        y = x if batch.y is batch.x else batch.y.index_select(0, rows)
+        x = whole.x.index_select(0, rows)
+        y = x if whole.y is whole.x else whole.y.index_select(0, rows)
         ids = rows.to(batch.token.device)
         token, document, position = (t.index_select(0, ids) for t in (batch.token, batch.document, batch.position))
-        return dataclasses.replace(batch, x=x, y=y, token=token, document=document, position=position)
+        return Batch(x, y, token, document, position)
 
     def identity(self) -> dict[str, str]:
         """Differs where other vectors are left out; empty where none is."""
@@ -57,7 +54,7 @@ def measured_spreads(
     n_tokens = min(SAMPLE, plan.n_steps * plan.batch_size, source.n_tokens)
     stop = -(-n_tokens // plan.batch_size)
     progress = reporter.task("spread of the vectors", stop * plan.batch_size, "tokens")
-    sites = dict.fromkeys(site for job in jobs for site in (job.x_site, job.y_site))
+    sites = dict.fromkeys(site for job in jobs for site in job.binding.places)
 
     def batches():
         for done, batch in enumerate(source.batches(plan.batch_size, start=0, stop=stop), start=1):
@@ -82,7 +79,7 @@ def leaving_out(jobs: Sequence[Job], config: TrainingConfig, spreads: Mapping[st
     if wanted == LeaveOutConfig():
         return LeavingOut({})
     sites: dict[str, Ordinary] = {}
-    for site in dict.fromkeys(site for job in jobs for site in (job.x_site, job.y_site)):
+    for site in dict.fromkeys(site for job in jobs for site in job.binding.places):
         if site not in spreads:
             raise InputError(
                 "vectors can only be left out where their spread was measured",

@@ -55,20 +55,22 @@ def _check_jobs(jobs: Sequence[Job], source: ActivationSource, config: TrainingC
     if len({id(job.dictionary) for job in jobs}) < len(jobs):
         raise InputError("two jobs train the same dictionary object", where="jobs", fix="build one for each job")
     for job in jobs:
-        for site, width, port in (
-            (job.x_site, job.dictionary.d_in, "d_in"),
-            (job.y_site, job.dictionary.d_out, "d_out"),
-        ):
+        for site in job.binding.places:
             if site not in source.widths:
                 near = nearest_names(site, list(source.widths)) or list(source.widths)[:5]
                 raise InputError(
                     f"the activations have no site {site!r}", where=f"job {job.name}", fix=f"nearest: {', '.join(near)}"
                 )
-            if source.widths[site] != width:
+        for sites, width, port in (
+            (job.binding.reads, job.dictionary.d_in, "d_in"),
+            (job.binding.writes, job.dictionary.d_out, "d_out"),
+        ):
+            there = sum(source.widths[site] for site in sites)
+            if there != width:
                 raise InputError(
-                    f"the dictionary's {port} is {width}, the vectors of {site} have width {source.widths[site]}",
+                    f"the dictionary's {port} is {width}, the vectors of {' + '.join(sites)} have width {there}",
                     where=f"job {job.name}",
-                    fix=f"build it with {port}={source.widths[site]}",
+                    fix=f"build it with {port}={there}",
                 )
         _check_target(job, target_of(job, config))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from polyseme.activations import Firings, TensorSource, collect_firings
 from polyseme.causal import CausalConfig, causal_effects
 from polyseme.causal.effect import Writer
+from polyseme.core.binding import Binding
 from polyseme.core.config import Config, Count, Record, Seed, Width
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import STATUSES, MetricRecord, Status
@@ -292,7 +293,7 @@ def _trained(config: CalibrationConfig, planted: _Planted, seed: int) -> _Dictio
         vectors = network.read(tokens, [SITE])[SITE][~torch.from_numpy(windows.special)]
         source = TensorSource({"site": vectors}, seed=derive_seed(seed, "order"))
         jobs = [
-            Job(name, config.dictionary.build(D, seed=s), "site", "site", s)
+            Job(name, config.dictionary.build(D, seed=s), Binding.at("site"), s)
             for name in names
             for s in [derive_seed(seed, "dictionary", name)]
         ]

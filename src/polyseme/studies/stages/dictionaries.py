@@ -8,6 +8,7 @@ from torch import Tensor
 
 from polyseme.activations import HarvestConfig, site_means
 from polyseme.activations.massive import SAMPLE
+from polyseme.core.binding import Binding
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
 from polyseme.store import Artifact, save_json, save_tensors
@@ -65,7 +66,7 @@ def dictionaries_stage(
             for site, seed in keys
         }
         jobs = [
-            Job(names[site, seed], dictionary, site, site, seed, (target_l0 or {}).get((site, seed)))
+            Job(names[site, seed], dictionary, Binding.at(site), seed, (target_l0 or {}).get((site, seed)))
             for (site, seed), dictionary in dictionaries.items()
         ]
         trained = fit(

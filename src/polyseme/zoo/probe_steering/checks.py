@@ -20,6 +20,7 @@ from polyseme.causal.directions import (
     optimal_probe,
     surgical_steering,
 )
+from polyseme.core.binding import Binding
 from polyseme.core.progress import Reporter
 from polyseme.core.records import Interval
 from polyseme.core.seeds import derive_seed, make_generator
@@ -309,7 +310,7 @@ def read_and_written(
         # With the data's mean in b_dec, a latent may stand for a feature's absence, which no cone from 0 holds.
         start_without_bias(made, x)
         fit(
-            [Job("pair", made, "hidden", "hidden", seed)],
+            [Job("pair", made, Binding.at("hidden"), seed)],
             TensorSource({"hidden": x}, seed=seed),
             TrainingConfig(n_tokens=training.steps * training.batch, batch_size=training.batch, lr=training.lr),
             reporter=reporter,

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polyseme.core.binding import Binding
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.zoo.superposition.checks import ELHAGE, variant
@@ -94,7 +95,7 @@ def dictionaries(
     rows = min(len(h) for h in sites)
     named = {f"network {i}": h[:rows] for i, h in enumerate(sites)}
     jobs = [
-        Job(name, built.build(stack.config.n_hidden, seed=seed), name, name, seed)
+        Job(name, built.build(stack.config.n_hidden, seed=seed), Binding.at(name), seed)
         for name, s in zip(named, stack.settings, strict=True)
         for seed in [derive_seed(s.seed, "dictionary")]
     ]

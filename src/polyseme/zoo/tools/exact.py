@@ -9,6 +9,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from polyseme.activations.memory import TensorSource
+from polyseme.core.binding import Binding
 from polyseme.core.config import Config, Count, Rate, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
@@ -82,7 +83,7 @@ def train_on(
     """Train dictionaries in place on a toy's vectors, all in one pass; returns the vectors."""
     x = rows_of(toy, config.rows)
     source = TensorSource({"mixture": x}, seed=derive_seed(toy.seed, "order"))
-    jobs = [Job(name, dictionary, "mixture", "mixture", toy.seed) for name, dictionary in dictionaries.items()]
+    jobs = [Job(name, dictionary, Binding.at("mixture"), toy.seed) for name, dictionary in dictionaries.items()]
     training = TrainingConfig(n_tokens=config.steps * config.batch, batch_size=config.batch, lr=config.lr)
     fit(jobs, source, training, reporter=reporter)
     return x

@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 from torch import Tensor
 
 from polyseme.activations.memory import TensorSource
+from polyseme.core.binding import Binding
 from polyseme.core.config import Config, Count, Name, Rate, Record, Width
 from polyseme.core.errors import nearest_names
 from polyseme.core.progress import Reporter, Silent
@@ -310,8 +311,7 @@ def _seed(config: RecoverySweep, seed: int, reporter: Reporter, checkpoints: Pat
         Job(
             f"{name} {l0:g} seed {seed}",
             (of := config.dictionary(name, l0)).build(config.toy.d, seed=derive_seed(seed, "recovery", name)),
-            site,
-            site,
+            Binding.at(site),
             seed,
             None if "k" in type(of).model_fields else l0,
         )
