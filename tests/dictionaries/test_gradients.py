@@ -62,7 +62,12 @@ def run(case, dtype):
     if case["dead_share"] is not None:
         dead = torch.rand(case["n"], generator=generator) < case["dead_share"]
     batch = make_batch(x, y)
-    chosen = dictionary.encode(x).dense() != 0  # before the first step BatchTopK chooses as in training
+    # Of equal pre-activations, training and inference may choose others.
+    encoder = dictionary._encoder(dictionary._normalised(x, "in"))
+    found = None if config.has_coefficient else dictionary._activation.select(encoder, training=True)
+    chosen = torch.zeros(case["rows"], case["n"], dtype=torch.bool)
+    if found is not None:
+        chosen[found.bags.long(), found.indices.long()] = True
     stats = dictionary.accumulate(batch, progress=0.0, dead=dead, coefficient=case["coefficient"])
     step = {"coefficient": case["coefficient"], "dead": dead, "chosen": chosen}
     expected = reference(dictionary, batch, dtype=torch.float64, **step)

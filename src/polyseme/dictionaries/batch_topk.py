@@ -11,7 +11,8 @@ from polyseme.core.config import Width
 from polyseme.dictionaries.base import RevivedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
-from polyseme.dictionaries.engine.selection import Encoder, select_above, select_batch_top_k
+from polyseme.dictionaries.engine.exact import exact_above, exact_top_k
+from polyseme.dictionaries.engine.selection import Encoder, select_batch_top_k
 
 
 class BatchTopKConfig(RevivedBase):
@@ -65,10 +66,11 @@ class BatchTopK(Activation):
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         if not training and float(self._threshold) >= 0:
-            return select_above(encoder, self._threshold)
-        entries = select_batch_top_k(encoder, self._k, float(self._guess) if training else 0.0)
-        if training:
-            self._smallest = entries.pre.min() if len(entries.pre) else None
+            return exact_above(encoder, self._threshold)
+        if not training:
+            return exact_top_k(encoder, min(encoder.n_latents, max(1, round(self._k))))
+        entries = select_batch_top_k(encoder, self._k, float(self._guess))
+        self._smallest = entries.pre.min() if len(entries.pre) else None
         return entries
 
     def stepped(self) -> None:

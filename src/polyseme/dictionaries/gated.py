@@ -10,7 +10,8 @@ from polyseme.core.config import Strength
 from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
-from polyseme.dictionaries.engine.selection import Encoder, select_above, select_if_sparse
+from polyseme.dictionaries.engine.exact import exact_above
+from polyseme.dictionaries.engine.selection import Encoder, select_if_sparse
 from polyseme.kernels.tiles import where_positive
 
 
@@ -57,7 +58,7 @@ class Gated(Activation):
         self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return select_if_sparse(encoder, 0.0) if training else select_above(encoder, 0.0)
+        return select_if_sparse(encoder, 0.0) if training else exact_above(encoder, 0.0)
 
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         ratio, b_mag = codes.take(self._r_mag.exp()), codes.take(self._b_mag)

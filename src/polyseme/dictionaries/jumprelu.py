@@ -12,7 +12,8 @@ from polyseme.core.config import Strength
 from polyseme.dictionaries.base import RevivedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
-from polyseme.dictionaries.engine.selection import Encoder, select_above, select_if_sparse
+from polyseme.dictionaries.engine.exact import exact_above
+from polyseme.dictionaries.engine.selection import Encoder, select_if_sparse
 from polyseme.kernels.tiles import where_positive
 
 
@@ -64,7 +65,7 @@ class JumpReLU(Activation):
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         if training:
             return select_if_sparse(encoder, self._threshold() - self._bandwidth / 2)
-        return select_above(encoder, self._threshold())
+        return exact_above(encoder, self._threshold())
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return where_positive(codes.pre, codes.pre - codes.take(self._threshold()))

@@ -9,6 +9,7 @@ from polyseme.core.config import Width
 from polyseme.dictionaries.base import RevivedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
+from polyseme.dictionaries.engine.exact import exact_top_k
 from polyseme.dictionaries.engine.selection import Encoder, select_top_k
 
 
@@ -44,7 +45,7 @@ class TopK(Activation):
         self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return select_top_k(encoder, self._k, ascending=not training)
+        return select_top_k(encoder, self._k, ascending=False) if training else exact_top_k(encoder, self._k)
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre

@@ -54,6 +54,11 @@ _DOT = Loop(
     "weight:f32[n,d] indices:i32[entries] offsets:i32[bags+1] g:f32[bags,d] dots:f32[entries] next:i64[bags] n:i64 "
     "d:i64 block:i64",
 )
+_EXACT = Loop(
+    "polyseme_exact",
+    "bags",
+    "x:f32[bags,d] weight:f32[n,d] bias:f32[n] indices:i32[entries] offsets:i32[bags+1] out:f32[entries] d:i64",
+)
 # Of the function that works on no rows: it is called by itself, and checked as if it were a loop.
 _SORT = Loop("polyseme_sort_by_latent", "n", "latents:i32[entries] starts:i32[n+1] order:i32[entries]")
 
@@ -274,6 +279,21 @@ def dot(
         raise InputError(f"blocks of {block} rows", where="dot", fix="give at least one")
     _DOT(len(g), **entries, g=g, dots=dots, next=following, n=n, d=d, block=block)
     return dots
+
+
+def exact(
+    x: Float[Tensor, "bag d"],
+    weight: Float[Tensor, "n d"],
+    bias: Float[Tensor, " n"],
+    indices: Int[Tensor, " entry"],
+    offsets: Int[Tensor, " bag_plus_1"],
+) -> Float[Tensor, " entry"]:
+    """`exact.exact_affine`."""
+    out = torch.empty(len(indices), dtype=torch.float32, device="cpu")
+    _check_entries("exact", indices, offsets, len(weight), len(indices))
+    n, d = x.shape
+    _EXACT(n, x=x, weight=weight, bias=bias, indices=indices, offsets=offsets, out=out, d=d)
+    return out
 
 
 def _check_entries(where: str, indices: Tensor, offsets: Tensor, n: int, places: int) -> None:

@@ -99,6 +99,11 @@ def loops_in_use() -> Loops:
     return Loops(level, None)
 
 
+def has(name: str) -> bool:
+    """Whether the library has that function: one that was built from older sources may lack it."""
+    return hasattr(loaded(), name)
+
+
 def pool() -> ctypes.Structure:
     """Torch's threads, as the functions of the library take them (`pool.h`)."""
     return _Pool(_fork() or 0, torch.get_num_threads())

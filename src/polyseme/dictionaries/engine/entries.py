@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.kernels import compiled
@@ -210,6 +210,15 @@ class SparseEntries:
         own = self.indices[kept] - first
         return SparseEntries(self.pre[kept], own, offsets, end - first, ascending=self.ascending), kept
 
+    def where(self, kept: Bool[Tensor, " entry"], pre: Float[Tensor, " entry"]) -> "SparseEntries":
+        """Some of the entries, with other pre-activations."""
+        if bool(kept.all()):
+            return SparseEntries(pre, self.indices, self.offsets, self.n_latents, ascending=self.ascending)
+        before = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
+        torch.cumsum(kept, 0, out=before[1:])
+        offsets = before[self.offsets.long()]
+        return SparseEntries(pre[kept], self.indices[kept], offsets, self.n_latents, ascending=self.ascending)
+
     def called(self, names: Int[Tensor, " n_latents"], n_latents: int) -> "SparseEntries":
         """The same entries; latent j is latent names[j] of `n_latents`, ascending (int32)."""
         return SparseEntries(self.pre, names[self.indices], self.offsets, n_latents, ascending=self.ascending)
@@ -291,6 +300,17 @@ def concatenated(parts: Sequence[SparseEntries]) -> SparseEntries:
     pre, indices = torch.cat([part.pre for part in parts]), torch.cat([part.indices for part in parts])
     ascending = all(part.ascending for part in parts)
     return SparseEntries(pre, indices, torch.cat(offsets), parts[0].n_latents, ascending=ascending)
+
+
+def replaced(found: SparseEntries, again: Int[Tensor, " some"], rest: SparseEntries) -> SparseEntries:
+    """`found`, with the entries of `rest` in the rows `again`, which are its rows."""
+    starts, counts = found.offsets[:-1].long(), found.offsets.diff().long()
+    starts[again], counts[again] = rest.offsets[:-1].long() + len(found.pre), rest.offsets.diff().long()
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    shift = torch.repeat_interleave(starts - offsets[:-1], counts)
+    places = shift + torch.arange(len(shift), device=shift.device)
+    pre, indices = torch.cat([found.pre, rest.pre])[places], torch.cat([found.indices, rest.indices])[places]
+    return SparseEntries(pre, indices, offsets, found.n_latents, ascending=found.ascending and rest.ascending)
 
 
 class DenseTile:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polyseme.dictionaries.engine.entries import SparseEntries
+from polyseme.dictionaries.engine.entries import SparseEntries, replaced
 from polyseme.kernels import compiled
 from polyseme.kernels import library as native
 from polyseme.kernels.int8 import Found, Int8
@@ -55,7 +55,7 @@ class Encoder:
     in_bytes: "list[Int8 | None]" = field(default_factory=list["Int8 | None"], init=False, repr=False, compare=False)
     """The weights as bytes, for these vectors and all cut from them; None: of no use there; empty: not tried."""
 
-    def rows(self, rows: slice) -> "Encoder":
+    def rows(self, rows: slice | Tensor) -> "Encoder":
         """The encoder of some of the vectors."""
         part = dataclasses.replace(self, x=self.x[rows])
         object.__setattr__(part, "in_bytes", self.in_bytes)
@@ -150,9 +150,7 @@ def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> Sp
     return joined(parts, encoder.n_latents)
 
 
-def above(
-    pre: Float[Tensor, "rows n_latents"], bound: Float[Tensor, "*n_latents"] | float
-) -> tuple[Tensor, Tensor, Tensor]:
+def above(pre: Float[Tensor, "rows n_latents"], bound: Float[Tensor, "*any"] | float) -> tuple[Tensor, Tensor, Tensor]:
     """Values, latents (int32) and entries a row, of a tile's entries above `bound`."""
     n_latents = pre.shape[1]
     flat = active(pre > bound)
@@ -260,10 +258,7 @@ def _by_int8(
     own = (dataclasses.replace(encoder, x=encoder.x[some], selection="fp32") for some in again.split(BLOCK[0]))
     by_floats = [in_float32(part) for part in own]
     rest = joined([(e.pre, e.indices, e.offsets.diff().long()) for e in by_floats], latents)
-    starts, counts = found.offsets[:-1].long(), found.offsets.diff().long()
-    starts[again], counts[again] = rest.offsets[:-1].long() + len(found.pre), rest.offsets.diff().long()
-    both = torch.cat([found.pre, rest.pre]), torch.cat([found.indices, rest.indices])
-    return joined([(*compiled.gathered(*both, starts, counts, counts), counts)], latents)
+    return replaced(found, again, rest)
 
 
 def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntries:

@@ -307,3 +307,54 @@ static void dot_bags(const void *args, i64 low, i64 high) {
 void polyseme_dot(const pool_t *pool, const dots_t *dots, i64 bags) {
     share(pool, dot_bags, dots, bags, (bags + pool->threads - 1) / pool->threads);
 }
+
+/* ---- Pre-activations whose bits depend on a vector and a latent alone ---- */
+
+typedef struct {
+    const float *x;      /* [bags, d] */
+    const float *weight; /* [n, d] */
+    const float *bias;   /* [n] */
+    const i32 *indices;  /* [entries]: row of the weight */
+    const i32 *offsets;  /* [bags + 1] */
+    float *out;          /* [entries] */
+    i64 d;
+} exact_t;
+
+typedef float floats_t __attribute__((vector_size(32), aligned(4)));
+typedef double doubles_t __attribute__((vector_size(64)));
+
+/* The order of the sums is part of the result (exact.py). */
+#if defined(__clang__)
+#define IN_ORDER
+#pragma clang fp reassociate(off)
+#else
+#define IN_ORDER __attribute__((optimize("no-associative-math")))
+#endif
+
+IN_ORDER static void exact_bags(const void *args, i64 low, i64 high) {
+    enum { WIDTH = 8, SUMS = 4, ALL = WIDTH * SUMS };
+    const exact_t *a = args;
+    i64 d = a->d, end = a->offsets[high];
+    for (i64 bag = low; bag < high; bag++)
+        for (i64 e = a->offsets[bag]; e < a->offsets[bag + 1]; e++) {
+            const float *x = a->x + bag * d, *w = a->weight + a->indices[e] * d;
+            const float *next = a->weight + a->indices[e + 1 < end ? e + 1 : e] * d;
+            doubles_t sums[SUMS] = {{0}, {0}, {0}, {0}};
+            i64 i = 0;
+            for (; i + ALL <= d; i += ALL) {
+                __builtin_prefetch(next + i);
+                __builtin_prefetch(next + i + ALL / 2);
+                for (i64 s = 0; s < SUMS; s++) {
+                    floats_t left = *(const floats_t *)(x + i + s * WIDTH), right = *(const floats_t *)(w + i + s * WIDTH);
+                    sums[s] += __builtin_convertvector(left, doubles_t) * __builtin_convertvector(right, doubles_t);
+                }
+            }
+            for (i64 s = 0; i < d; i++, s++) sums[s / WIDTH][s % WIDTH] += (double)x[i] * (double)w[i];
+            doubles_t sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+            for (i64 half = WIDTH / 2; half; half /= 2)
+                for (i64 lane = 0; lane < half; lane++) sum[lane] += sum[lane + half];
+            a->out[e] = (float)(sum[0] + (double)a->bias[a->indices[e]]);
+        }
+}
+
+void polyseme_exact(const pool_t *pool, const exact_t *exact, i64 bags) { share(pool, exact_bags, exact, bags, 32); }
