@@ -8,7 +8,8 @@ import torch
 
 import polyseme
 
-MODULES = ["polyseme.networks.network", "polyseme.api.latent_edits", "polyseme.api.continued"]
+API = ("latent_edits", "continued", "top_tokens", "splice_loss", "probes")
+MODULES = ["polyseme.networks.network", *(f"polyseme.api.{name}" for name in API)]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -19,6 +19,9 @@ from polyseme.core.version import __version__
 if TYPE_CHECKING:
     from polyseme.api.continued import continue_text
     from polyseme.api.latent_edits import ablate, steer
+    from polyseme.api.probes import fit_probe
+    from polyseme.api.splice_loss import splice_loss
+    from polyseme.api.top_tokens import top_tokens
     from polyseme.dictionaries import (
         BatchTopKConfig,
         GatedConfig,
@@ -41,6 +44,9 @@ _PUBLIC = {
     "ablate": ("polyseme.api.latent_edits", "ablate"),
     "steer": ("polyseme.api.latent_edits", "steer"),
     "continue_text": ("polyseme.api.continued", "continue_text"),
+    "top_tokens": ("polyseme.api.top_tokens", "top_tokens"),
+    "splice_loss": ("polyseme.api.splice_loss", "splice_loss"),
+    "fit_probe": ("polyseme.api.probes", "fit_probe"),
     "BatchTopKConfig": ("polyseme.dictionaries", "BatchTopKConfig"),
     "GatedConfig": ("polyseme.dictionaries", "GatedConfig"),
     "JumpReLUConfig": ("polyseme.dictionaries", "JumpReLUConfig"),
@@ -64,11 +70,14 @@ __all__ = [
     "__version__",
     "ablate",
     "continue_text",
+    "fit_probe",
     "load_dictionary",
     "load_network",
     "save_dictionary",
+    "splice_loss",
     "steer",
     "study",
+    "top_tokens",
 ]
 
 

@@ -127,6 +127,21 @@ class Reads(Mapping[Any, Tensor]):
         return frame
 
 
+def known_tokenizer(tokenizer: Any | None, where: str) -> Tokenizer:
+    """The tokenizer, where text can be read with it; `where` names the network in the error.
+
+    Raises:
+        InputError: there is none, or it is no tokenizer of transformers.
+    """
+    if tokenizer is None:
+        fix = "pass tokenizer= to load_network, or give token ids [batch, position]"
+        raise InputError("the network came without a tokenizer, so it cannot read text", where=where, fix=fix)
+    if not isinstance(tokenizer, Tokenizer):
+        fix = "tokenize the text yourself, and give token ids [batch, position]"
+        raise InputError(f"a {type(tokenizer).__name__} is no tokenizer of transformers", where=where, fix=fix)
+    return tokenizer
+
+
 @final
 class Texts:
     """Turns text into the tokens of one network.
@@ -141,16 +156,7 @@ class Texts:
 
     @cached_property
     def _encoder(self) -> Encoder:
-        if self._tokenizer is None:
-            fix = "pass tokenizer= to load_network, or give token ids [batch, position]"
-            raise InputError("the network came without a tokenizer, so it cannot read text", where=self._where, fix=fix)
-        if not isinstance(self._tokenizer, Tokenizer):
-            raise InputError(
-                f"a {type(self._tokenizer).__name__} is no tokenizer of transformers",
-                where=self._where,
-                fix="tokenize the text yourself, and give token ids [batch, position]",
-            )
-        return Encoder(self._tokenizer)
+        return Encoder(known_tokenizer(self._tokenizer, self._where))
 
     def tokens(self, given: Text | Ids | Tensor) -> Tokens:
         """A text, several, or their token ids; texts open and close as documents do in a study's windows.
