@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.core.config import Record
+from polyseme.core.precision import wide
 from polyseme.core.records import Number
 
 P = TypeVar("P")
@@ -41,10 +42,10 @@ _TILE = 2**20
 def distances(x: Float[Tensor, "row d"], centre: Float[Tensor, " d"]) -> Float[Tensor, " row"]:
     """‖x − centre‖ of each row in float64, which no finite float32 overflows; NaN or infinite where the row is not
     finite."""
-    centre = centre.to(x.device, torch.float64)
+    centre = wide(centre.to(x.device))
     rows = max(1, _TILE // max(1, x.shape[1]))
-    parts = [torch.linalg.vector_norm(part.double() - centre, dim=1) for part in x.split(rows)]
-    return torch.cat(parts) if parts else x.new_zeros(0, dtype=torch.float64)
+    parts = [torch.linalg.vector_norm(wide(part) - centre, dim=1) for part in x.split(rows)]
+    return torch.cat(parts) if parts else centre.new_zeros(0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Ordinary:
         kept = (position >= self.positions).to(x.device)
         if not math.isinf(self.limit):
             far = distances(x, self.centre)
-            kept &= ~((far > self.limit) & torch.isfinite(far))
+            kept &= ~((far > self.limit) & torch.isfinite(far)).to(x.device)
         return kept
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from polyseme.activations.massive import Ordinary, SpreadSums
 from polyseme.activations.reading import Reader, fitting_windows, read_windows
 from polyseme.core.errors import InputError
+from polyseme.core.precision import wide
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
@@ -47,7 +48,7 @@ class SiteStatistics:
     @classmethod
     def of(cls, x: Float[Tensor, "row d"]) -> "SiteStatistics":
         """The statistics of one batch of at least one row."""
-        x = x.double()
+        x = wide(x)
         mean = x.mean(0)
         squares = x.square().sum(1)
         scatter = float((x - mean).square().sum())

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.core.errors import InputError
+from polyseme.core.precision import wide
 from polyseme.kernels.shield import shielded
 
 DEPENDENT = 1e-8
@@ -96,7 +97,7 @@ def leaks(
         readers: rows r_j.
         steering: rows v_i, one for each reader.
     """
-    changed = steering.double() @ readers.double().mT
+    changed = wide(steering) @ wide(readers).mT
     return (changed / changed.diagonal()[:, None]).to(readers.dtype)
 
 
@@ -122,7 +123,7 @@ def optimal_probe(
     rows = _wide(features, "features")
     n = len(rows)
     spread = torch.eye(n, dtype=rows.dtype) if covariance is None else _wide(covariance, "covariance")
-    centre = torch.zeros(n, dtype=rows.dtype) if mean is None else mean.double()
+    centre = torch.zeros(n, dtype=rows.dtype) if mean is None else wide(mean)
     if spread.shape != (n, n) or len(centre) != n:
         raise InputError(
             f"{n} features have a covariance of {n} × {n} and {n} means, not {tuple(spread.shape)} and {len(centre)}"
@@ -183,7 +184,7 @@ def difference_of_means(x: Float[Tensor, "row d"], on: Bool[Tensor, "_ feature"]
     rows = _wide(x, "activations")
     if len(rows) != len(on):
         raise InputError(f"{len(rows)} rows of activations and {len(on)} rows of labels")
-    labels = on.double()
+    labels = wide(on)
     n_on, total = labels.sum(0), labels.mT @ rows
     # 0 / 0 is NaN: a mean of no rows.
     means_on, means_off = total / n_on[:, None], (rows.sum(0) - total) / (len(rows) - n_on)[:, None]
@@ -191,9 +192,9 @@ def difference_of_means(x: Float[Tensor, "row d"], on: Bool[Tensor, "_ feature"]
 
 
 def _wide(rows: Tensor, name: str) -> Tensor:
-    wide = rows.detach().double()
-    if wide.numel() == 0:
-        raise InputError(f"there are no {name}: their shape is {tuple(wide.shape)}", where=name)
-    if not bool(wide.isfinite().all()):
+    rows = wide(rows.detach())
+    if rows.numel() == 0:
+        raise InputError(f"there are no {name}: their shape is {tuple(rows.shape)}", where=name)
+    if not bool(rows.isfinite().all()):
         raise InputError(f"some {name} are not finite", where=name)
-    return wide
+    return rows

@@ -165,7 +165,7 @@ def observe(
 
 
 def _numpy(x: Tensor) -> Array:
-    return x.detach().to("cpu", torch.float64).numpy()
+    return x.detach().cpu().double().numpy()
 
 
 def _rows(vectors: Tensor) -> Array:

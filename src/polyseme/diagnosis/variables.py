@@ -62,7 +62,7 @@ def variables_of(inputs: Tensor) -> Array | None:
     """Coordinates of vector inputs; presence of each token where the data have few; None for inputs of other kinds."""
     if inputs.is_floating_point():
         few = inputs.dim() == 2 and inputs.shape[1] <= MAX_VARIABLES
-        return inputs.detach().to("cpu", torch.float64).numpy() if few else None
+        return inputs.detach().cpu().double().numpy() if few else None
     if inputs.dim() != 2:
         return None
     known = inputs.unique()

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Width
+from polyseme.core.precision import wide
 from polyseme.dictionaries.base import RevivedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
@@ -91,4 +92,4 @@ class BatchTopK(Activation):
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         if float(self._threshold) >= 0:
-            self._threshold.copy_(self._threshold.double() * gain[0])  # unit decoder norms: one gain for all
+            self._threshold.copy_(wide(self._threshold) * gain[0])  # unit decoder norms: one gain for all

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.core.config import Strength
+from polyseme.core.precision import wide
 from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
@@ -84,4 +85,4 @@ class Gated(Activation):
         return d_shared
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
-        self._b_mag.copy_((self._b_mag.double() + self._r_mag.double().exp() * shift) * gain)
+        self._b_mag.copy_((wide(self._b_mag) + wide(self._r_mag).exp() * shift) * gain)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Strength
+from polyseme.core.precision import wide
 from polyseme.dictionaries.base import RevivedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
@@ -82,7 +83,7 @@ class JumpReLU(Activation):
         return where_positive(d_values, values, out=d_values)
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
-        self._log_threshold.copy_(self._log_threshold.double() + gain.log())
+        self._log_threshold.copy_(wide(self._log_threshold) + gain.log())
 
     def _threshold(self) -> Float[Tensor, " n_latents"]:
         return self._log_threshold.exp()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
+from polyseme.core.precision import wide
 from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.engine.engine import SparseDictionary
 from polyseme.kernels.shield import shielded
@@ -112,7 +113,7 @@ def _impossible(weights: Mapping[str, Tensor]) -> str | None:
             return f"tensor {name} holds NaN or infinities"
         if tensor.numel() and float(tensor.abs().max()) > LARGEST:
             return f"tensor {name} holds numbers beyond {LARGEST:g}"
-    norms = torch.linalg.vector_norm(weights["W_dec"].double(), dim=1)
+    norms = torch.linalg.vector_norm(wide(weights["W_dec"]), dim=1)
     wrong = ((norms - 1).abs() > 1e-2) & (norms > 0)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])

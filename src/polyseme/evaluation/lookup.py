@@ -20,6 +20,7 @@ from polyseme.activations.reading import Reader, Reading, fitting_windows, read_
 from polyseme.core.batch import Latents
 from polyseme.core.config import Config, PassWindows
 from polyseme.core.errors import InputError
+from polyseme.core.precision import wide
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
@@ -146,7 +147,7 @@ def learn_lookup(
         for site in totals:
             vectors = reading.vectors[site].cpu()
             kept = _kept(ordinary, site, reading)
-            totals[site] += (vectors if kept.all() else vectors[torch.from_numpy(kept)]).double().sum(0)
+            totals[site] += wide(vectors if kept.all() else vectors[torch.from_numpy(kept)]).sum(0)
             n[site] += int(kept.sum())
             for kind, (at, known) in found.items():
                 table, taken = sums[site, kind], known & kept
@@ -228,7 +229,7 @@ class LookupSums:
             self._covered[site, "bigram"] += int((self.lookup.counts[site, "bigram"][bigram[known]] > 0).sum())
             vectors = reading.vectors[site].cpu().double()
             kept = torch.from_numpy(_kept(self.lookup.ordinary, site, reading))
-            shifted = vectors - mean.double()
+            shifted = vectors - wide(mean)
             by_token = self.lookup.tables[site, "token"][torch.from_numpy(token)]
             by_bigram = by_token
             if known.any():
@@ -236,7 +237,7 @@ class LookupSums:
                 by_bigram = torch.where(torch.from_numpy(known)[:, None], found, by_token)
             estimates: dict[Kind, Tensor] = {"token": by_token, "bigram": by_bigram}
             for kind, estimate in estimates.items():
-                error = (vectors - estimate.double()).square().sum(1, keepdim=True)
+                error = (vectors - wide(estimate)).square().sum(1, keepdim=True)
                 square = shifted.square().sum(1, keepdim=True)
                 statistics = torch.cat([torch.ones_like(error), error, square, shifted], dim=1)
                 at = torch.from_numpy(rows)

@@ -19,6 +19,7 @@ from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading
 from polyseme.core.batch import Latents
 from polyseme.core.errors import InputError
+from polyseme.core.precision import wide
 from polyseme.core.progress import Reporter
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
@@ -248,16 +249,16 @@ class _Tally:
         self.counts = np.zeros(self.n_latents, dtype=np.int64)
         self.firings: list[tuple[np.ndarray, np.ndarray]] = []  # (document · n_latents + latent, count)
         # Squares are taken about a vector near the mean: Σ‖y‖² − ‖Σy‖²/n would cancel where the mean is large.
-        self.origin: Tensor | None = None if ordinary is None else ordinary.centre.double()
+        self.origin: Tensor | None = None if ordinary is None else wide(ordinary.centre)
 
     def add(self, y: Tensor, y_hat: Tensor, latents: Latents, rows: np.ndarray, ordinary: Tensor | None = None) -> None:
         if not len(y):
             return
-        y, y_hat = y.double(), y_hat.double()
+        y, y_hat = wide(y), wide(y_hat)
+        entries, indices, fired = (x.to(y.device) for x in (latents.rows, latents.indices, latents.values != 0))
         self.origin = y.mean(0) if self.origin is None else self.origin.to(y.device)
         shifted = y - self.origin
-        fired = latents.values != 0
-        n_fired = torch.zeros(len(y), dtype=y.dtype, device=y.device).index_add_(0, latents.rows, fired.double())
+        n_fired = torch.zeros(len(y), dtype=y.dtype, device=y.device).index_add_(0, entries, wide(fired))
         vectors = _Vectors(y, y_hat, shifted, n_fired)
         statistics = torch.stack([statistic(vectors) for statistic in STATISTICS.values()], dim=1)
         at = torch.from_numpy(rows).to(y.device)
@@ -266,12 +267,13 @@ class _Tally:
         self.sums += sums
         self.mean += mean
         if ordinary is not None:
+            ordinary = ordinary.to(y.device)
             if not bool(ordinary.all()):
                 sums = _by_document(statistics[ordinary], at[ordinary], n_documents)
                 mean = _by_document(shifted[ordinary], at[ordinary], n_documents)
             self.ordinary_sums += sums
             self.ordinary_mean += mean
-        pairs = (at[latents.rows] * self.n_latents + latents.indices)[fired].cpu().numpy()
+        pairs = (at[entries] * self.n_latents + indices)[fired].cpu().numpy()
         keys, counts = np.unique(pairs, return_counts=True)
         self.firings.append((keys, counts))
         np.add.at(self.counts, keys % self.n_latents, counts)

@@ -297,7 +297,7 @@ def _measure(
         return logits.float().log_softmax(-1)
 
     def add(key: tuple[str, ...], values: Tensor) -> None:
-        tally.add(key, chunk.document, values.double().cpu().numpy())
+        tally.add(key, chunk.document, values.cpu().double().numpy())
 
     def ce(log_q: Tensor) -> Tensor:
         return -log_q.gather(1, chunk.target.to(log_q.device)[:, None])[:, 0]

@@ -110,13 +110,13 @@ def copying_scores(network: Network) -> Float[Tensor, "layer head"]:
     unembed = network.unembedding()
     if embed is None or unembed is None:
         raise InputError("copying needs token embeddings and an unembedding", where=type(network.module).__name__)
-    W_E, last = embed.weight.double(), network.final_norm
-    W_U = unembed.double() if last is None else unembed.double() * _gain(last, unembed).double()
+    W_E, last = embed.weight.cpu().double(), network.final_norm
+    W_U = unembed.cpu().double() if last is None else unembed.cpu().double() * _gain(last, unembed).cpu().double()
     # tr-cyclic: the eigenvalues of (W_E W_V)(W_O W_U) are those of W_O (W_U W_E) W_V, d_head by d_head.
     through = W_U.T @ W_E
     scores: list[Tensor] = []
     for maps in head_maps(network):
-        small = maps.W_O.double() @ through @ (maps.gain.double()[:, None] * maps.W_V.double())
+        small = maps.W_O.cpu().double() @ through @ (maps.gain.cpu().double()[:, None] * maps.W_V.cpu().double())
         eigenvalues = torch.linalg.eigvals(small)
         scores.append(eigenvalues.sum(-1).real / eigenvalues.abs().sum(-1))
     return torch.stack(scores).float()

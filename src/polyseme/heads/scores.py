@@ -105,7 +105,7 @@ def head_scores(network: Network, config: HeadScoresConfig | None = None) -> lis
     for name, (scores, null) in measured.items():
         for layer, of_layer in enumerate(scores):
             for head, values in enumerate(of_layer.T):
-                sums = torch.stack([values.double(), torch.ones_like(values.double())], dim=1).cpu().numpy()
+                sums = torch.stack([values.cpu().double(), torch.ones(len(values), dtype=torch.float64)], dim=1).numpy()
                 value, interval = bootstrap_documents(sums, lambda t: t[..., 0] / t[..., 1], seed=config.seed)
                 records.append(
                     MetricRecord(

@@ -130,4 +130,4 @@ def _matrix(parameter: Tensor) -> Float[Tensor, "rows columns"]:
     """The parameter as a float64 matrix on the CPU; leading axes of length one are dropped first."""
     while parameter.dim() > 2 and parameter.shape[0] == 1:
         parameter = parameter[0]
-    return parameter.detach().to("cpu", torch.float64).flatten(1)
+    return parameter.detach().cpu().double().flatten(1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from polyseme.core.batch import Batch
 from polyseme.core.binding import Binding
 from polyseme.core.config import Record
+from polyseme.core.precision import wide
 from polyseme.core.records import Number
 from polyseme.dictionaries.protocol import Trainable
 from polyseme.training.controller import L0Controller
@@ -182,7 +183,7 @@ class Trainee:
             batch, progress=step / plan.n_steps, dead=dead if n_dead else None, coefficient=coefficient
         )
         loss, l0, sse, total, norm = torch.stack(
-            [value.double() for value in (stats.loss, stats.l0, stats.sse, stats.total, self._gradient_norm())]
+            [wide(value) for value in (stats.loss, stats.l0, stats.sse, stats.total, self._gradient_norm())]
         ).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFinite("a loss or gradient that is not finite")

@@ -33,7 +33,7 @@ def scaling(seen: Observations) -> Evidence:
     for factor in (0.5, 2.0):
         edits = {str(seen.site): lambda h, by=factor: h * by}
         runs = [seen.network.run(part, edits=edits).logits for part in parts(seen.network, inputs)]
-        after = torch.cat([x if x.dim() == 2 else x[:, -1] for x in runs]).double().cpu().numpy() / size
+        after = torch.cat([x if x.dim() == 2 else x[:, -1] for x in runs]).cpu().double().numpy() / size
         flips += (after.argmax(1) != before.argmax(1)) & (after.max(1) > after.min(1))
     # A row whose outputs are all alike has no largest one.
     told = (before.max(1) > before.min(1)) & np.isfinite(flips)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from polyseme.core.batch import Batch, Latents
 from polyseme.core.errors import InputError
+from polyseme.core.precision import wide
 from polyseme.core.seeds import make_generator
 from polyseme.dictionaries.engine.activation import Activation, Architecture, Step
 from polyseme.dictionaries.engine.auxk import auxk
@@ -239,8 +240,8 @@ class SparseDictionary:
     ) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
         self._check_width(vectors, port)
         parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # few in float64 at a time
-        centre = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(vectors)
-        squares = torch.stack([(part - centre).square().sum() for part in parts]).sum()
+        centre = torch.stack([wide(part).sum(0) for part in parts]).sum(0) / len(vectors)
+        squares = torch.stack([(wide(part) - centre).square().sum() for part in parts]).sum()
         scale = (squares / vectors.numel()).sqrt()
         if not bool(torch.isfinite(scale)) or float(scale) <= 1e-12 * float(centre.abs().max()):
             raise InputError(
@@ -312,9 +313,9 @@ class SparseDictionary:
             self._project(grads["W_dec"])
 
         # About centred, so float32 is exact enough for a mean; a sum in float64 converts all of it first.
-        mean = torch.mv(goal.t(), goal.new_ones(len(goal))).double() / len(goal)
-        total = squares(goal).double() - len(goal) * mean.square().sum()
-        sse = squares(residual).double()
+        mean = wide(torch.mv(goal.t(), goal.new_ones(len(goal)))) / len(goal)
+        total = wide(squares(goal)) - len(goal) * mean.square().sum()
+        sse = wide(squares(residual))
         mse, sparsity, aux = (goal.new_zeros(()) + part for part in (step.mse, step.sparsity, step.aux))
         l0 = fired.sum().to(goal.dtype) / len(goal)
         return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
@@ -336,8 +337,8 @@ class SparseDictionary:
         With gain_j = s_y‖W_dec_j‖: W_enc′_j = gain_j W_enc_j / s_x, b_enc′ = gain b_enc (a transcoder: less
         gain W_enc c_x / s_x), b_dec′ = s_y b_dec + c_y, thresholds × gain; computed in float64.
         """
-        own = {name: tensor.double() for name, tensor in self.tensors().items()}
-        norms = self._norms().double()
+        own = {name: wide(tensor) for name, tensor in self.tensors().items()}
+        norms = wide(self._norms())
         gain = norms * own["scale_out"]
         bias = self._parameters["b_dec"]
         d_out = self.d_out if self.is_transcoder else None

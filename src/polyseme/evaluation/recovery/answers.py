@@ -60,7 +60,7 @@ class FeatureTruth:
     @cached_property
     def lengths(self) -> Float[np.ndarray, " feature"]:
         """‖direction‖ of each feature."""
-        return torch.linalg.vector_norm(self.directions.detach().double(), dim=1).cpu().numpy()
+        return torch.linalg.vector_norm(self.directions.detach().cpu().double(), dim=1).numpy()
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _mask(matrix: sparse.csr_array) -> sparse.csr_array:
 
 
 def _of_latents(latents: Latents) -> sparse.csr_array:
-    arrays = (latents.values.double(), latents.indices, latents.offsets)
+    arrays = (latents.values.cpu().double(), latents.indices, latents.offsets)
     matrix = sparse.csr_array(
         tuple(part.detach().cpu().numpy() for part in arrays), shape=(latents.n_rows, latents.n_latents)
     )
@@ -201,4 +201,4 @@ def _of_latents(latents: Latents) -> sparse.csr_array:
 
 
 def _of_dense(values: Float[Tensor, "row column"]) -> sparse.csr_array:
-    return sparse.csr_array(values.detach().double().cpu().numpy())
+    return sparse.csr_array(values.detach().cpu().double().numpy())

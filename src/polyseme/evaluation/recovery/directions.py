@@ -24,8 +24,8 @@ def cosines(
     alive: Bool[np.ndarray, " n_latents"] | None = None,
 ) -> Cosines:
     """Cosine of every latent's direction with every feature's; 0 for the dead and for zero directions."""
-    a = torch.nn.functional.normalize(directions.detach().double(), dim=1).cpu().numpy()
-    b = torch.nn.functional.normalize(truth.detach().double(), dim=1).cpu().numpy()
+    a = torch.nn.functional.normalize(directions.detach().cpu().double(), dim=1).numpy()
+    b = torch.nn.functional.normalize(truth.detach().cpu().double(), dim=1).numpy()
     if alive is not None:
         a = a * np.asarray(alive)[:, None]
     return np.clip(a @ b.T, -1.0, 1.0)
@@ -83,7 +83,7 @@ def hedging(
     Returns:
         NaN for the dead, for latents that resemble no feature (largest cosine under .5), and where nothing correlates.
     """
-    units = torch.nn.functional.normalize(truth.detach().double(), dim=1).cpu().numpy()
+    units = torch.nn.functional.normalize(truth.detach().cpu().double(), dim=1).numpy()
     gram = np.clip(units @ units.T, -1.0, 1.0)
     own = of.argmax(axis=1)
     with_own = np.take_along_axis(of, own[:, None], 1)

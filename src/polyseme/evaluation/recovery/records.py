@@ -101,7 +101,7 @@ def _direction_records(
     nearest, chance = by_direction.nearest_cosine(cosines), by_direction.nearest_cosine(random)
     n_copies = by_direction.copies(cosines)
     # A latent's length is what it writes for a feature of value 1, on average over the rows where the feature is on.
-    norms = torch.linalg.vector_norm(write.detach().double(), dim=1).cpu().numpy()
+    norms = torch.linalg.vector_norm(write.detach().cpu().double(), dim=1).numpy()
     squares = answers.squares[None]
     slopes = np.where(squares > 0, answers.products.T / np.where(squares > 0, squares, 1), np.nan)
     ratio = by_direction.length_ratio(cosines, slopes * norms[:, None], truth.lengths)
@@ -154,7 +154,7 @@ def _absorption_records(answers: Answers, truth: FeatureTruth, make: _Records) -
 
 
 def _size_records(write: Tensor, truth: FeatureTruth, answers: Answers, make: _Records) -> list[MetricRecord]:
-    norms = torch.linalg.vector_norm(write.detach().double(), dim=1).cpu().numpy()
+    norms = torch.linalg.vector_norm(write.detach().cpu().double(), dim=1).numpy()
     l0 = np.diff(answers.latents.indptr).astype(np.float64)
     true_l0 = np.diff(answers.features.indptr).astype(np.float64)
     share = {"true_l0": float(true_l0.mean()), "ratio": float(l0.mean() / true_l0.mean()) if true_l0.any() else None}
