@@ -43,7 +43,7 @@ check: $(SITE_DEV)
 
 # The networks with known answers whose checks take one to ten minutes each; a killed run goes on where it was.
 check-slow: $(SITE_DEV)
-	$(BIN)/polyseme toys check --all --cost slow
+	$(BIN)/polyseme zoo check --all --cost slow
 
 # Beside the other libraries, in an environment of their own (.venv-peers); about an hour, on a machine that does nothing else.
 PEERS := .venv-peers

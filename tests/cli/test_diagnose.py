@@ -8,7 +8,7 @@ import pytest
 from polyseme.cli.main import run
 from polyseme.core.progress import Silent
 from polyseme.zoo.product.toy import ProductToy
-from polyseme.zoo.tools.running import save_toy
+from polyseme.zoo.running import save_toy
 from polyseme.zoo.tools.stack import OptimiserConfig
 from tests import tiny
 

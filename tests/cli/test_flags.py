@@ -121,7 +121,7 @@ def test_another_choice_keeps_the_fields_that_it_has() -> None:
 
 
 def test_a_table_that_no_file_names_starts_from_the_default_of_its_place() -> None:
-    kind = TOYS["superposition"]
+    kind = TOYS["superposition"].config
     made = parse(["--optimiser.steps", "3"], [Group(kind)], "x")[0]
     assert (made.optimiser.steps, made.optimiser.lr) == (3, kind().optimiser.lr)
     assert kind().optimiser.lr != type(kind().optimiser)().lr
@@ -229,13 +229,13 @@ HELPED = [
     ["calibrate"],
     ["diagnose"],
     ["diagnose", "toy:superposition"],
-    ["toys", "train"],
-    ["toys", "train", "hedging"],
-    ["toys", "check", "superposition"],
-    ["toys", "figure", "superposition"],
-    ["toys", "recovery"],
-    ["toys", "confusion"],
-    ["toys", "dose"],
+    ["zoo", "train"],
+    ["zoo", "train", "hedging"],
+    ["zoo", "check", "superposition"],
+    ["zoo", "figures", "superposition"],
+    ["zoo", "recovery"],
+    ["zoo", "confusion"],
+    ["zoo", "dose"],
 ]
 
 
@@ -291,7 +291,7 @@ def test_help_of_one_section(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_shows_the_defaults_of_the_place_and_of_the_file() -> None:
-    text = rendered(list(sections_of(Group(TOYS["superposition"]))), 100)
+    text = rendered(list(sections_of(Group(TOYS["superposition"].config))), 100)
     assert re.search(r"--optimiser.lr NUMBER +\(default: 0.005\)", text)
     text = rendered(list(sections_of(Group(StudyConfig, given=tomllib.loads(FILE)))), 100)
     assert "(default: filed)" in text
@@ -301,9 +301,9 @@ def test_help_shows_the_defaults_of_the_place_and_of_the_file() -> None:
 
 def test_a_value_given_as_a_config_is_checked_like_any(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"toy\.seeds"):
-        parse(["--toy.seeds", "-1"], [Group(TOYS["hedging"], prefix="toy")], "x")
+        parse(["--toy.seeds", "-1"], [Group(TOYS["hedging"].config, prefix="toy")], "x")
     with pytest.raises(InputError, match=r"toy\.training"):
-        validate_config({"training": {"stps": 1}}, TOYS["hedging"], where="here", prefix="toy")
+        validate_config({"training": {"stps": 1}}, TOYS["hedging"].config, where="here", prefix="toy")
 
 
 def test_unknown_sections_are_refused_without_printing(capsys: pytest.CaptureFixture[str]) -> None:

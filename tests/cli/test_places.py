@@ -213,15 +213,15 @@ def test_where_a_result_cannot_go_is_said_before_it_is_worked_out(
         raise AssertionError("worked before looking")
 
     monkeypatch.setattr(calibration, "calibrate", worked)
-    monkeypatch.setattr("polyseme.zoo.tools.running.run_experiment", worked)
+    monkeypatch.setattr("polyseme.zoo.running.run_experiment", worked)
     monkeypatch.setattr("polyseme.zoo.superposition.toy.SuperpositionToy.train", worked)
     commands = [
         ["calibrate", "--out", out],
-        ["toys", "check", "superposition", "--table", out],
-        ["toys", "figure", "superposition", "--out", out + ".svg" if out == "a\0b" or len(out) > 99 else out],
+        ["zoo", "check", "superposition", "--table", out],
+        ["zoo", "figures", "superposition", "--out", out + ".svg" if out == "a\0b" or len(out) > 99 else out],
     ]
     if out != "folder":
-        commands.append(["toys", "train", "superposition", "--out", out])
+        commands.append(["zoo", "train", "superposition", "--out", out])
         commands.append(["diagnose", "toy:superposition", "--site", "hidden", "--out", out])
     for command in commands:
         assert run(command) == 2, command

@@ -37,7 +37,7 @@ RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\
         ["runs", "--root", HOSTILE.replace("\x00", "")],
         ["runs", f"--{HOSTILE}"],
         ["sites", "pylm", f"--{HOSTILE}"],
-        ["toys", "check", HOSTILE],
+        ["zoo", "check", HOSTILE],
         ["diagnose", "toy:" + HOSTILE],
         ["calibrate", f"--{HOSTILE}"],
     ],

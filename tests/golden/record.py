@@ -95,16 +95,50 @@ def study_numbers(kind: str, folder: Path) -> dict[str, Any]:
     )
 
 
+def toy_keys() -> dict[str, dict[str, list[str]]]:
+    """Key of the result of every experiment of the zoo and of every part of a trial, and the hash of all its settings.
+
+    No key moves where a default changes: the hash does, and tells that the version has to be raised.
+    """
+    from polyseme.core.config import Config
+    from polyseme.store import Store
+    from polyseme.trials import diagnosis, dose
+    from polyseme.zoo import TOYS, running
+    from polyseme.zoo.planted_sparse import sweep
+
+    found: dict[str, list[str]] = {}
+    with TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+
+        def add(at: str, stage: str, decisive: Any, version: int, config: Config) -> None:
+            found[at] = [store.key(stage, decisive, {}, version=version)[:16], config.fingerprint()[:16]]
+
+        for name, toy in TOYS.items():
+            for e in toy.experiments:
+                config = toy.config()
+                add(f"{name}/{e.name}", "toy-check", running.decisive(name, config, e), e.version, config)
+        points = sweep.RecoverySweep()
+        add("recovery/0", "recovery", sweep.decisive(points, 0), sweep.VERSION, points)
+        rows = diagnosis.ConfusionConfig()
+        for kind in (*diagnosis.CLASSES, *diagnosis.NULLS):
+            at = f"confusion/{kind.name}"
+            add(at, "confusion", diagnosis.decisive(kind.name, rows), diagnosis.VERSION, rows)
+        curves = dose.DoseConfig()
+        for name in dose.DOSES:
+            add(f"dose/{name}", "dose", dose.decisive(name, curves), dose.VERSION, curves)
+    return {"key and hash of all settings": found}
+
+
 def toy_numbers() -> Iterator[tuple[str, dict[str, Any]]]:
     """Values and bounds of every fast check."""
     from polyseme.core.progress import Silent
     from polyseme.zoo import TOYS
-    from polyseme.zoo.tools.running import run_experiment
+    from polyseme.zoo.running import run_experiment
 
-    for name, kind in TOYS.items():
-        for experiment in kind.experiments:
+    for name, toy in TOYS.items():
+        for experiment in toy.experiments:
             if experiment.cost == "fast":
-                result = run_experiment(name, kind(), experiment, reporter=Silent())
+                result = run_experiment(name, toy.config(), experiment, reporter=Silent())
                 yield f"{name}/{experiment.name}", _same({c.name: [c.value, c.outcome] for c in result.checks})
 
 
@@ -162,6 +196,7 @@ def main() -> None:
     for kind in STUDIES:
         with TemporaryDirectory() as folder:
             settle(kind, study_numbers(kind, Path(folder)))
+    settle("toys_keys", toy_keys())
     if options.toys:
         settle("toys", dict(toy_numbers()))
     sys.exit(bool(found))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.record import HERE, STUDIES, differences, study_numbers
+from tests.golden.record import HERE, STUDIES, differences, study_numbers, toy_keys
 
 ROUNDING = 1e-3
 
@@ -16,6 +16,11 @@ def test_a_study_has_the_keys_and_the_numbers_that_were_recorded(kind: str, tmp_
     """Where one differs on purpose: `python -m tests.golden.record --write`, and a line in the changelog."""
     golden = json.loads((HERE / f"{kind}.json").read_text())
     assert not differences(golden, study_numbers(kind, tmp_path), kind, within=ROUNDING)
+
+
+def test_the_toys_and_the_trials_have_the_keys_that_were_recorded() -> None:
+    """Where a default or the code changes what one finds, raise its version; then record it, with a changelog line."""
+    assert not differences(json.loads((HERE / "toys_keys.json").read_text()), toy_keys(), "toys_keys")
 
 
 def test_a_difference_is_found_wherever_it_is() -> None:

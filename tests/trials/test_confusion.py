@@ -57,7 +57,7 @@ def test_a_kept_row_is_taken_and_splits_share_no_network(tmp_path: Path) -> None
 
 def test_the_command_writes_the_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--rows", "bit extraction", "--n-seeds", "1", "--diagnosis.max-rows", "512"]
-    assert run(["toys", "confusion", *flags, "--out", str(tmp_path / "o"), "--root", str(tmp_path)]) == 0
+    assert run(["zoo", "confusion", *flags, "--out", str(tmp_path / "o"), "--root", str(tmp_path)]) == 0
     assert "| bit extraction | 1 |" in capsys.readouterr().out
     assert (tmp_path / "o" / "calibration.json").is_file()
     assert "bit extraction" in (tmp_path / "o" / "calibration.md").read_text()

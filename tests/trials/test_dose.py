@@ -11,8 +11,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.diagnosis import DiagnosisConfig
 from polyseme.trials.dose import DOSES, Curve, DoseConfig, Point, as_markdown, dose_figure, dose_response, turned
-from polyseme.zoo.superposition.networks import ReluOutput
-from polyseme.zoo.superposition.toy import SuperpositionToy
+from polyseme.zoo.superposition.toy import ReluOutput, SuperpositionToy
 from polyseme.zoo.tools.stack import OptimiserConfig
 
 SMALL = DiagnosisConfig(n_resamples=20, n_null=200, max_rows=512)
@@ -70,7 +69,7 @@ def test_the_command_keeps_a_curve_and_draws_it(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("polyseme.trials.dose.ANGLES", (0.0, 45.0))
     monkeypatch.setattr("polyseme.trials.dose._FAST", OptimiserConfig(steps=800, lr=2e-2))
     flags = ["--doses", "angle", "--n-seeds", "2", "--diagnosis.max-rows", "512", "--diagnosis.n-null", "200"]
-    args = ["toys", "dose", *flags, "--out", str(tmp_path / "o"), "--root", str(tmp_path)]
+    args = ["zoo", "dose", *flags, "--out", str(tmp_path / "o"), "--root", str(tmp_path)]
     assert run(args) == 0
     assert {p.name for p in (tmp_path / "o").iterdir()} == {"dose.json", "dose.md", "dose.svg"}
     kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("curve.json")}

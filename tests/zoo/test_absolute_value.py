@@ -5,10 +5,17 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.absolute_value import networks as networks
+from polyseme.zoo.absolute_value import toy as networks
 from polyseme.zoo.absolute_value.checks import densities, paired
-from polyseme.zoo.absolute_value.networks import AbsoluteValueNetwork, Trained, inputs, outputs, train, variance
-from polyseme.zoo.absolute_value.toy import AbsoluteValueToy
+from polyseme.zoo.absolute_value.toy import (
+    AbsoluteValueNetwork,
+    AbsoluteValueToy,
+    Trained,
+    inputs,
+    outputs,
+    train,
+    variance,
+)
 from polyseme.zoo.tools.neurons import largest_share, monosemantic
 from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig
 

@@ -4,7 +4,7 @@ import pytest
 
 from polyseme.core.progress import Silent
 from polyseme.zoo import TOYS
-from polyseme.zoo.tools.running import run_experiment
+from polyseme.zoo.running import run_experiment
 
 _SHARED = "pairs share a direction, but between neurons or beside others: the .90 is our proposal, and found too strict"
 KNOWN: dict[tuple[str, str], str] = {
@@ -17,13 +17,13 @@ KNOWN: dict[tuple[str, str], str] = {
     ("missed_solution", "AND, n = 5, H = 40: neurons of one AND"): "6 of 640 neurons by our rule, not none",
 }
 """(toy, check) that does not reproduce → why; docs/zoo.md says what was found."""
-FAST = [(name, e) for name, kind in TOYS.items() for e in kind.experiments if e.cost == "fast"]
+FAST = [(name, e) for name, toy in TOYS.items() for e in toy.experiments if e.cost == "fast"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "experiment"), FAST, ids=[f"{name}-{e.name}" for name, e in FAST])
 def test_the_fast_checks_hold(name: str, experiment: object) -> None:
-    result = run_experiment(name, TOYS[name](), experiment, reporter=Silent())
+    result = run_experiment(name, TOYS[name].config(), experiment, reporter=Silent())
     assert result.checks
     failed = {c.name: f"{c.value} against {c.reference}: {c.note}" for c in result.checks if c.outcome != "pass"}
     unexpected = {check: why for check, why in failed.items() if (name, check) not in KNOWN}
@@ -34,9 +34,9 @@ def test_the_fast_checks_hold(name: str, experiment: object) -> None:
 
 @pytest.mark.parametrize("name", TOYS)
 def test_a_toy_says_what_it_is(name: str) -> None:
-    kind = TOYS[name]
-    assert kind.title
-    assert kind.paper
-    assert kind.experiments
-    names = [e.name for e in kind.experiments]
+    toy = TOYS[name]
+    assert toy.config.title
+    assert toy.config.paper
+    assert toy.experiments
+    names = [e.name for e in toy.experiments]
     assert len(set(names)) == len(names)

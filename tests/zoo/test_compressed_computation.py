@@ -5,9 +5,10 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.compressed_computation import networks as networks
+from polyseme.zoo.compressed_computation import toy as networks
 from polyseme.zoo.compressed_computation.checks import gains, identity, one_hot
-from polyseme.zoo.compressed_computation.networks import (
+from polyseme.zoo.compressed_computation.toy import (
+    CompressedComputationToy,
     in_top_eigenspace,
     mixing_matrices,
     naive_loss,
@@ -15,7 +16,6 @@ from polyseme.zoo.compressed_computation.networks import (
     one_hot_loss,
     train,
 )
-from polyseme.zoo.compressed_computation.toy import CompressedComputationToy
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig
 
 TINY = CompressedComputationToy(

@@ -6,19 +6,21 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.correlated_pairs.toy import (
-    CorrelatedPairsToy,
+from polyseme.zoo.correlated_pairs.checks import (
     algebra,
     boundary,
     change,
     crossing,
     dimension_loss,
-    features,
-    held,
     neurons,
     opposite_loss,
-    partners,
     shared_loss,
+)
+from polyseme.zoo.correlated_pairs.toy import (
+    CorrelatedPairsToy,
+    features,
+    held,
+    partners,
     sharing,
     sharing_neurons,
     train,

@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.datapoint_features.toy import DatapointFeaturesToy, TiedRelu, bump, examples, few, peak, train
+from polyseme.zoo.datapoint_features.checks import bump, few, peak
+from polyseme.zoo.datapoint_features.toy import DatapointFeaturesToy, ReluOutput, examples, train
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig
 
 SHORT = OptimiserConfig(steps=25, lr=1e-2)
@@ -41,7 +42,7 @@ def test_a_network_does_not_depend_on_its_stack():
 def test_examples_that_fill_up_a_stack_do_not_count():
     for run in train(SMALL, Silent()):
         assert run.X.shape == (run.n_examples, 30)
-        out = TiedRelu(run.W, run.b)(run.X)
+        out = ReluOutput(run.W, run.b)(run.X)
         assert run.train_loss == pytest.approx(float((out - run.X).square().sum(-1).mean().detach()), rel=1e-5)
 
 

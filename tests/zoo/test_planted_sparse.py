@@ -7,8 +7,8 @@ from scipy.optimize import linear_sum_assignment
 from polyseme.core.progress import Silent
 from polyseme.core.records import MetricRecord
 from polyseme.zoo.planted_sparse.checks import distribution, expected_order, joint_probabilities, least_p
+from polyseme.zoo.planted_sparse.sweep import RecoveryPoint, chance_mcc
 from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
-from polyseme.zoo.tools.recovery import RecoveryPoint, chance_mcc
 
 SMALL = PlantedSparseToy(n_features=20, d=8, l0=2, trees=2, branching=2, depth=2, n_factors=3, seeds=(0, 1))
 

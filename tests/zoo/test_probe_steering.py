@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from polyseme.causal.directions import duals, optimal_probe
 from polyseme.core.progress import Silent
 from polyseme.zoo.probe_steering.checks import analytic, effects, read_and_written, sampled
-from polyseme.zoo.probe_steering.networks import (
+from polyseme.zoo.probe_steering.toy import (
     NextState,
-    ProbeSteeringConfig,
+    ProbeSteeringToy,
     all_states,
     coupled,
     exact_ce,
@@ -18,18 +18,17 @@ from polyseme.zoo.probe_steering.networks import (
     predicted_windows,
     true_firings,
 )
-from polyseme.zoo.probe_steering.toy import ProbeSteeringToy
 from polyseme.zoo.tools.exact import ShortTraining
 
 
 @pytest.mark.parametrize(("angle", "k"), [(60, 5), (90, 4), (20, 3), (135, 8)])
 def test_closed_forms_at_other_sizes(angle: float, k: int):
-    config = ProbeSteeringConfig(angle=angle, n_features=k, seeds=(3,))
+    config = ProbeSteeringToy(angle=angle, n_features=k, seeds=(3,))
     assert {c.outcome for c in analytic(config, Silent())} == {"pass"}
 
 
 def test_the_documented_numbers():
-    found = {c.name: c.value for c in analytic(ProbeSteeringConfig(), Silent())}
+    found = {c.name: c.value for c in analytic(ProbeSteeringToy(), Silent())}
     assert found["leak of steering along the probe, 60° pair"] == pytest.approx(-0.5)
     assert found["cos(probe, feature), 60° pair"] == pytest.approx(0.866, abs=1e-3)
     assert found["R² of a probe, regular 5-gon"] == pytest.approx(0.4)
@@ -39,7 +38,7 @@ def test_the_documented_numbers():
 
 @pytest.mark.parametrize("shape", ["pair", "polygon"])
 def test_effects_are_those_of_every_next_token_counted_out(shape: str):
-    rows = features(ProbeSteeringConfig(), shape)
+    rows = features(ProbeSteeringToy(), shape)
     readers = optimal_probe(rows).directions
     module, bits = NextState(rows, readers), all_states(len(rows))
     hidden = bits @ rows
@@ -56,7 +55,7 @@ def test_effects_are_those_of_every_next_token_counted_out(shape: str):
 
 
 def test_removing_a_feature_along_its_probe_does_more_than_removing_it():
-    rows = features(ProbeSteeringConfig(), "pair")
+    rows = features(ProbeSteeringToy(), "pair")
     dual, bits = duals(rows), all_states(2)
     clean = expected_kl(bits, rows @ dual.T, (rows @ dual.T)[0])
     leaky = expected_kl(bits, rows @ dual.T, (dual @ dual.T)[0])
@@ -64,14 +63,14 @@ def test_removing_a_feature_along_its_probe_does_more_than_removing_it():
 
 
 def test_polyseme_measures_the_effects_of_the_closed_form():
-    config = ProbeSteeringConfig(n_windows=4, n_features=4, seeds=(1,))
+    config = ProbeSteeringToy(n_windows=4, n_features=4, seeds=(1,))
     found = [c for c in effects(config, Silent()) if "largest difference" in c.name]
     assert len(found) == 6
     assert {c.outcome for c in found} == {"pass"}
 
 
 def test_windows_follow_their_predictions():
-    config = ProbeSteeringConfig(n_windows=400)
+    config = ProbeSteeringToy(n_windows=400)
     windows = predicted_windows(config, torch.eye(2, dtype=torch.float64), torch.Generator().manual_seed(0))
     bits = all_states(2)[torch.from_numpy(windows.tokens).long()]
     before, after = bits[:, :-1].reshape(-1, 2), bits[:, 1:].reshape(-1, 2)
@@ -85,13 +84,13 @@ def test_windows_follow_their_predictions():
 
 
 def test_coupled_features_correlate_by_half_and_are_as_dense():
-    z = coupled(ProbeSteeringConfig(density=0.2), 200_000, torch.Generator().manual_seed(0))
+    z = coupled(ProbeSteeringToy(density=0.2), 200_000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(z.mean(0), torch.full((2,), 0.2, dtype=torch.float64), atol=0.01, rtol=0)
     assert float(torch.corrcoef(z.T)[0, 1]) == pytest.approx(0.5, abs=0.01)
 
 
 def test_samples_too_few_for_the_tolerance_fail():
-    config = ProbeSteeringConfig(n_samples=200, seeds=(0,))
+    config = ProbeSteeringToy(n_samples=200, seeds=(0,))
     found = {c.name: c.outcome for c in sampled(config, Silent())}
     assert found["differences of means from features, 5-gon, largest difference"] == "fail"
     # Without noise, and with as many dimensions as features, a fitted probe is exact whatever the sample.
@@ -101,7 +100,7 @@ def test_samples_too_few_for_the_tolerance_fail():
 
 def test_a_dictionary_that_did_not_train_is_not_measured():
     checks = read_and_written(
-        ProbeSteeringConfig(seeds=(0,)), ShortTraining(steps=1, batch=64, rows=256, lr=1e-9), 1e-2, Silent()
+        ProbeSteeringToy(seeds=(0,)), ShortTraining(steps=1, batch=64, rows=256, lr=1e-9), 1e-2, Silent()
     )
     assert {c.outcome for c in checks} == {"not_measured"}
 

@@ -11,9 +11,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.core.records import Interval
 from polyseme.zoo import Experiment
-from polyseme.zoo.superposition.toy import SuperpositionToy
-from polyseme.zoo.tools.checks import check, mean_interval, not_measured, share_interval
-from polyseme.zoo.tools.running import (
+from polyseme.zoo.running import (
     Result,
     chosen,
     load_toy,
@@ -21,15 +19,20 @@ from polyseme.zoo.tools.running import (
     run_experiment,
     save_toy,
     saved_inputs,
-    toy_type,
+    toy_named,
 )
+from polyseme.zoo.superposition.toy import SuperpositionToy
+from polyseme.zoo.tools.checks import Check, Line, Value, fill, mean, mean_interval, share, share_interval
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 
 TINY = SuperpositionToy(seeds=(0, 1), optimiser=OptimiserConfig(steps=20, lr=1e-2), batch=16)
 
 
-def a_check(value: float) -> object:
-    return check("x", value, reference="1 ± 0.1", source="derived", paper="p", n=3, at_least=0.9, at_most=1.1)
+LINE = Line("x of {what}", "1 ± 0.1", 0.9, 1.1, source="derived")
+
+
+def a_check(value: float) -> Check:
+    return LINE.fill(Value(value, 3), what="y")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,41 @@ def test_outcomes(value: float, outcome: str) -> None:
 
 
 def test_nothing_measured_never_passes() -> None:
-    assert not_measured("x", reference="1", source="derived", paper="p", why="did not train").outcome == "not_measured"
+    for found in (Value(1.0, 3), Value(math.nan, 3)):
+        check = LINE.fill(found, "did not train", what="y")
+        assert (check.outcome, check.note, check.n) == ("not_measured", "did not train", 0)
+    assert [c.outcome for c in fill((LINE, LINE), (), "no data", what="y")] == ["not_measured"] * 2
+
+
+def test_a_line_names_what_it_is_filled_with() -> None:
+    assert (a_check(1.0).name, a_check(1.0).reference, a_check(1.0).n) == ("x of y", "1 ± 0.1", 3)
+    near = Line("x", "{target:.1f} ± 10%", relative=0.1)
+    assert [near.fill(Value(v), target=-2.0).outcome for v in (-2.21, -2.19, -1.81, -1.79)] == [
+        "fail",
+        "pass",
+        "pass",
+        "fail",
+    ]
+    assert near.fill(Value(3.0), target=3.0).reference == "3.0 ± 10%"
+    assert Line("x", "1", target=1.0, within=0.5).fill(Value(1.4)).outcome == "pass"
+
+
+def test_a_claim_about_every_network_fails_by_one_of_them_and_an_interval_counts_where_it_has_to() -> None:
+    assert LINE.fill(Value(1.0, 3, holds=False), what="y").outcome == "fail"
+    beyond = Line("x", "> 0", at_least=0.0, beyond=True)
+    assert [beyond.fill(mean([v, 1.0])).outcome for v in (0.99, -0.9)] == ["pass", "fail"]
+    assert beyond.fill(mean([1.0])).outcome == "fail", "one network has no interval"
+
+
+def test_every_line_needs_its_value() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        fill((LINE, LINE), (Value(1.0),), what="y")
+
+
+def test_shares_and_means_count_what_they_are_given() -> None:
+    assert share(torch.tensor([[True, False], [True, True]])).n == 4
+    assert share([True, False, False, False]).value == share(1, 4).value == 0.25
+    assert mean(torch.tensor([1.0, 2.0, 3.0])).shown(".1f") == "2.0 [-0.5, 4.5]"
 
 
 def test_wilson_interval_of_all_and_none() -> None:
@@ -124,7 +161,7 @@ def test_results_are_kept_until_the_settings_change(tmp_path: Path) -> None:
 
 def test_unknown_names_are_told_with_the_nearest() -> None:
     with pytest.raises(InputError, match="superpos") as error:
-        toy_type("superpositon")
+        toy_named("superpositon")
     assert "superposition" in str(error.value.fix)
     with pytest.raises(InputError, match="hexagon"):
         chosen("superposition", ("hexagon",))
@@ -137,14 +174,14 @@ def test_the_table_shows_what_failed_and_why() -> None:
     )
     result = Result(toy="superposition", experiment="e", about="", cost="fast", seconds=1.0, config={}, checks=checks)
     text = markdown([result])
-    assert "| x | 1 ± 0.1 | derived | 1 [0.95, 1.05] | 3 networks | pass |" in text
+    assert "| x of y | 1 ± 0.1 | derived | 1 [0.95, 1.05] | 3 networks | pass |" in text
     assert "**superposition, y**: twice as much" in text
 
 
 def test_a_saved_toy_with_weights_that_are_not_finite_is_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
-    config = toy_type("probe_steering")()
+    config = toy_named("probe_steering").config()
     save_toy(tmp_path, "probe_steering", config, config.train(Silent())[0])
     load_toy(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -20,19 +20,18 @@ from polyseme.zoo.superposition.exact import (
     sticky,
     vanished_first,
 )
-from polyseme.zoo.superposition.networks import (
+from polyseme.zoo.superposition.recovery import dictionaries, factorised, hidden_vectors
+from polyseme.zoo.superposition.sweeps import edge, phase, sticky_checks
+from polyseme.zoo.superposition.toy import (
     Setting,
     Stack,
-    SuperpositionConfig,
+    SuperpositionToy,
     cause,
     features,
     final_loss,
     initial,
     train,
 )
-from polyseme.zoo.superposition.recovery import dictionaries, factorised, hidden_vectors
-from polyseme.zoo.superposition.sweeps import edge, phase, sticky_checks
-from polyseme.zoo.superposition.toy import SuperpositionToy
 from polyseme.zoo.tools.geometry import dimensionality, polygon
 from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig
 
@@ -60,7 +59,7 @@ def test_square_is_two_antipodal_pairs_without_any_loss():
 
 
 def test_polygons_pass():
-    assert {c.outcome for c in polygons(SuperpositionConfig(), Silent())} == {"pass"}
+    assert {c.outcome for c in polygons(SuperpositionToy(), Silent())} == {"pass"}
 
 
 @pytest.mark.parametrize("r", [0.2, 1.0, 3.0])
@@ -129,9 +128,9 @@ def test_causes():
 def test_pairs_are_on_together_or_never():
     draws = lambda: Draws([1, 2], "data")  # noqa: E731
     p = torch.tensor([0.1, 0.4])
-    both = features(SuperpositionConfig(n_features=4, correlation="correlated"), draws(), p, 20_000)
+    both = features(SuperpositionToy(n_features=4, correlation="correlated"), draws(), p, 20_000)
     assert torch.equal(both[..., ::2] > 0, both[..., 1::2] > 0)
-    never = features(SuperpositionConfig(n_features=4, correlation="anticorrelated"), draws(), p, 20_000)
+    never = features(SuperpositionToy(n_features=4, correlation="anticorrelated"), draws(), p, 20_000)
     assert not ((never[..., ::2] > 0) & (never[..., 1::2] > 0)).any()
     for x in (both, never):
         torch.testing.assert_close((x > 0).float().mean((1, 2)), p, atol=0.01, rtol=0)
@@ -139,17 +138,17 @@ def test_pairs_are_on_together_or_never():
 
 def test_a_network_does_not_depend_on_its_stack():
     common = {"density": (0.1, 0.5), "importance": (0.8, 1.0), "batch": 32, "optimiser": OptimiserConfig(steps=20)}
-    many = train(SuperpositionConfig(seeds=(3, 4, 5), **common), Silent())
-    one = train(SuperpositionConfig(seeds=(4,), **common | {"density": (0.5,), "importance": (0.8,)}), Silent())
+    many = train(SuperpositionToy(seeds=(3, 4, 5), **common), Silent())
+    one = train(SuperpositionToy(seeds=(4,), **common | {"density": (0.5,), "importance": (0.8,)}), Silent())
     at = many.settings.index(Setting(0.5, 0.8, 4))
     torch.testing.assert_close(many.W[at], one.W[0], atol=1e-6, rtol=1e-5)
 
 
 def test_turning_the_basis_changes_no_output():
     base = {"seeds": (0, 1), "batch": 64, "optimiser": OptimiserConfig(steps=50, lr=1e-2)}
-    free = train(SuperpositionConfig(**base), Silent())
+    free = train(SuperpositionToy(**base), Silent())
     for basis in ("aligned", "rotated"):
-        turned = train(SuperpositionConfig(**base, basis=basis), Silent())
+        turned = train(SuperpositionToy(**base, basis=basis), Silent())
         torch.testing.assert_close(turned.W.mT @ turned.W, free.W.mT @ free.W, atol=1e-5, rtol=1e-4)
         assert not torch.allclose(turned.W, free.W, atol=1e-2)
 
@@ -183,19 +182,19 @@ def test_the_site_holds_the_directions():
 
 
 def test_untrained_networks_are_not_measured():
-    config = SuperpositionConfig(seeds=(0, 1), optimiser=OptimiserConfig(steps=20, lr=0.0))
+    config = SuperpositionToy(seeds=(0, 1), optimiser=OptimiserConfig(steps=20, lr=0.0))
     assert {c.outcome for c in pentagon(config, Silent())} == {"not_measured"}
 
 
 def test_the_ceiling_is_what_the_hand_made_network_costs():
     for p, r in ((0.2, 0.5), (0.9, 0.5)):
         best = min(antipodal_loss(p, r), dropped_loss(p, r))
-        ceiling = Setting(p, r, 0).ceiling(SuperpositionConfig(n_features=2, n_hidden=1))
+        ceiling = Setting(p, r, 0).ceiling(SuperpositionToy(n_features=2, n_hidden=1))
         assert ceiling == pytest.approx(1.1 * best)
 
 
 def test_the_final_loss_is_the_expected_one():
-    config = SuperpositionConfig(n_features=2, n_hidden=1, density=(0.3, 0.01), importance=(0.5,), seeds=(0,))
+    config = SuperpositionToy(n_features=2, n_hidden=1, density=(0.3, 0.01), importance=(0.5,), seeds=(0,))
     settings = tuple(Setting(p, 0.5, 0) for p in config.density)
     W, b = torch.tensor([[[1.0, -0.8]]]).expand(2, -1, -1), torch.tensor([[0.1, -0.05]]).expand(2, -1)
     batches = History([1], torch.zeros(1, 2))
@@ -205,7 +204,7 @@ def test_the_final_loss_is_the_expected_one():
 
 @pytest.mark.parametrize("correlation", ["correlated", "anticorrelated"])
 def test_the_final_loss_of_pairs_is_what_rows_give(correlation: str):
-    config = SuperpositionConfig(
+    config = SuperpositionToy(
         n_features=4, n_hidden=2, density=(0.3,), importance=(0.7,), correlation=correlation, seeds=(0,)
     )
     W, b, settings, _ = initial(config)
@@ -216,14 +215,14 @@ def test_the_final_loss_of_pairs_is_what_rows_give(correlation: str):
 
 
 def test_many_features_take_the_loss_of_the_last_batches():
-    config = SuperpositionConfig(n_features=12, n_hidden=3, seeds=(0,))
+    config = SuperpositionToy(n_features=12, n_hidden=3, seeds=(0,))
     W, b, settings, _ = initial(config)
     history = History([1, 2], torch.tensor([[1.0], [0.25]]))
     assert final_loss(W, b, settings, history, config).tolist() == [0.25]
 
 
 def test_sticky_checks_fail_without_structure_and_tell_untrained_networks():
-    config = SuperpositionConfig(n_features=60, n_hidden=10, density=tuple(np.geomspace(1, 0.05, 20)), seeds=(0,))
+    config = SuperpositionToy(n_features=60, n_hidden=10, density=tuple(np.geomspace(1, 0.05, 20)), seeds=(0,))
     W, b, settings, _ = initial(config)
     good, bad = (History([1], torch.full((1, 20), loss)) for loss in (0.0, math.nan))
     found = {c.name: c.outcome for c in sticky_checks(Stack(W, b, settings, good, good.final, config))}
@@ -233,13 +232,13 @@ def test_sticky_checks_fail_without_structure_and_tell_untrained_networks():
 
 
 def test_capacity_is_dimensionality_for_any_size():
-    config = SuperpositionConfig(n_features=7, n_hidden=3, seeds=(1,), batch=16, optimiser=OptimiserConfig(steps=2))
+    config = SuperpositionToy(n_features=7, n_hidden=3, seeds=(1,), batch=16, optimiser=OptimiserConfig(steps=2))
     assert {c.outcome for c in capacities(config, Silent())} == {"pass"}
     assert dimensionality(corners(5).double()).tolist() == pytest.approx([0.4] * 5)
 
 
 def test_factorisations_stop_at_the_rank_where_a_dictionary_does_not():
-    config = SuperpositionConfig(seeds=(1,))
+    config = SuperpositionToy(seeds=(1,))
     _, b, settings, _ = initial(config)
     stack = Stack(
         corners(5, 1.13).T[None].contiguous(), b, settings, History([1], torch.zeros(1, 1)), torch.zeros(1), config

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from polyseme.core.progress import Silent
 from polyseme.zoo.tools.stack import Draws
 from polyseme.zoo.universal_and.circuits import chaining, run, wiring
-from polyseme.zoo.universal_and.networks import (
+from polyseme.zoo.universal_and.noise import exponent, gate_cosines, neurons_needed, overlap_sums, read_errors
+from polyseme.zoo.universal_and.toy import (
     UniversalAnd,
+    UniversalAndToy,
     active_inputs,
     deviation,
     enumerated_reads,
@@ -22,8 +24,6 @@ from polyseme.zoo.universal_and.networks import (
     pairs,
     reads,
 )
-from polyseme.zoo.universal_and.noise import exponent, gate_cosines, neurons_needed, overlap_sums, read_errors
-from polyseme.zoo.universal_and.toy import UniversalAndToy
 
 SMALL = UniversalAndToy(n_features=8, n_neurons=2_000, active=4, circuit_width=10, depth=3, seeds=(0, 1, 2))
 

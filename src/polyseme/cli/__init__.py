@@ -1,4 +1,4 @@
-"""The command line: `polyseme study`, `demo`, `runs`, `show`, `sites`, `toys`, `diagnose`, `calibrate`."""
+"""The command line: `polyseme study`, `demo`, `runs`, `show`, `sites`, `zoo`, `diagnose`, `calibrate`."""
 
 
 def main() -> int:

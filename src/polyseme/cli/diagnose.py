@@ -41,7 +41,7 @@ class ToyOptions(Config):
 
 
 class SavedOptions(Config):
-    """What stands beside a network of `polyseme toys train`."""
+    """What stands beside a network of `polyseme zoo train`."""
 
     siblings: int = Field(default=8, ge=0, le=1000)
     """Most siblings looked at: networks saved beside this one, of other seeds and the same setting."""
@@ -79,7 +79,7 @@ def diagnose(args: list[str]) -> int:
     from polyseme.screen.console import make_console
     from polyseme.store import save_json
 
-    meaning = f"a folder of `polyseme toys train`, {TOY}NAME, pylm, a folder, or a hub name"
+    meaning = f"a folder of `polyseme zoo train`, {TOY}NAME, pylm, a folder, or a hub name"
     source, rest = positional(args, "NETWORK", meaning, EXAMPLE)
     if not source:
         _parsed(rest, "NETWORK", _every_group())
@@ -116,9 +116,9 @@ def diagnose(args: list[str]) -> int:
 def _toy(name: str, source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _Subject]:
     """A toy by name: trained here, one network diagnosed, the others of its setting its siblings."""
     from polyseme.networks import load_network
-    from polyseme.zoo.tools.running import toy_type
+    from polyseme.zoo.running import toy_named
 
-    kind = toy_type(name)
+    kind = toy_named(name).config
     seeds = kind.model_fields.get("seeds")
     few = {"seeds": list(range(N_TRAINED))} if seeds is not None and len(seeds.default or ()) > N_TRAINED else {}
     groups = [Group(ToyOptions, title="a toy by name"), Group(kind, prefix="toy", given=few)]
@@ -147,9 +147,9 @@ def _drawn(toy: Any, config: Any) -> "Tensor":
 
 
 def _saved(folder: Path, source: str, args: list[str]) -> tuple[Options, Any, _Subject]:
-    """A toy saved by `polyseme toys train`, with the rows of data saved beside it."""
+    """A toy saved by `polyseme zoo train`, with the rows of data saved beside it."""
     from polyseme.networks import load_network
-    from polyseme.zoo.tools.running import load_toy, read_toy, saved_inputs
+    from polyseme.zoo.running import load_toy, read_toy, saved_inputs
 
     options, config, saved = _parsed(args, source, [Group(SavedOptions, title="a saved toy")])
     about = read_toy(folder)
@@ -263,7 +263,7 @@ def _parsed(args: list[str], source: str, groups: list[Group]) -> list[Any]:
 
     about = (
         "Say why neurons of a site answer to several features, from the network and its data alone. NETWORK is pylm, a "
-        f"folder, a hub name, a folder of `polyseme toys train`, or {TOY}NAME, whose own settings are --toy.FIELD: "
+        f"folder, a hub name, a folder of `polyseme zoo train`, or {TOY}NAME, whose own settings are --toy.FIELD: "
         f"polyseme diagnose {TOY}superposition --help."
     )
     every = [Group(Options), *groups, Group(DiagnosisConfig, title="diagnosis")]

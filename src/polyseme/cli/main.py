@@ -55,10 +55,10 @@ def _calibrate(args: list[str]) -> int:
     return calibrate(args)
 
 
-def _toys(args: list[str]) -> int:
-    from polyseme.cli.zoo import toys
+def _zoo(args: list[str]) -> int:
+    from polyseme.cli.zoo import zoo
 
-    return toys(args)
+    return zoo(args)
 
 
 def _diagnose(args: list[str]) -> int:
@@ -80,7 +80,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "show": (_show, "print a run's summary and where its report is"),
     "sites": (_sites, "list the sites of a network, by the names a study file takes"),
     "info": (_info, "print versions, devices, threads, the compiled loops in use, and the folder of runs"),
-    "toys": (_toys, "networks with known answers: train them, check them, draw them"),
+    "zoo": (_zoo, "networks with known answers: train them, check them, draw them"),
     "diagnose": (_diagnose, "say why a site's neurons are polysemantic, with the evidence, or abstain"),
     "calibrate": (_calibrate, "measure how often the verdicts are wrong, on networks whose features are planted"),
 }

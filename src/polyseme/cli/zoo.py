@@ -1,4 +1,4 @@
-"""`polyseme toys`: networks with known answers, trained, checked and drawn."""
+"""`polyseme zoo`: networks with known answers, trained, checked and drawn."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +9,18 @@ from pydantic import Field
 from polyseme.core.config import Config, FilePath, Name
 from polyseme.core.errors import InputError, nearest_names
 
-USAGE = """usage: polyseme toys ACTION [ARGUMENTS]
+USAGE = """usage: polyseme zoo ACTION [ARGUMENTS]
 
   list                 the toys, their experiments and what each costs
-  train NAME           train a toy's networks and keep them under runs/toys
-  check NAME           hold a toy against what is known of it; --only EXPERIMENT, --cost fast
+  train NAME           train a toy's networks and keep them under runs/zoo
+  check NAME           compare a toy with what is known of it; --only EXPERIMENT, --cost fast
   check --all          every toy, the fast experiments unless --cost says otherwise; --table FILE writes them down
-  figure NAME          draw the paper's figure from our own networks; --which FIGURE, --out FILE
+  figures NAME         draw the paper's figures from our own networks; --which FIGURE, --out FILE
   recovery             every architecture over L0 on planted data: two Pareto fronts
   confusion            how often `polyseme diagnose` is right, wrong or silent, over toys whose cause is known
   dose                 whether its answer follows the density, the angle or the mixing that makes the cause
 
-Every action but list takes the toy's own settings as flags: polyseme toys check NAME --help."""
+Every action but list takes the toy's own settings as flags: polyseme zoo check NAME --help."""
 
 
 _SUFFIXES = (".svg", ".png", ".pdf")
@@ -29,21 +29,21 @@ _SUFFIXES = (".svg", ".png", ".pdf")
 class TrainOptions(Config):
     """Where networks go."""
 
-    out: FilePath = Path("runs/toys")
+    out: FilePath = Path("runs/zoo")
     """A folder; each network gets one in it."""
 
 
 class CheckOptions(Config):
-    """Which checks, and what becomes of their results."""
+    """Which checks to run, and where their results go."""
 
     only: tuple[Name, ...] = Field(default=(), max_length=100)
     """Experiments to run, by name; all by default."""
     cost: tuple[Literal["fast", "slow", "long"], ...] = Field(default=(), max_length=3)
     """Costs to run: fast (under a minute on two cores), slow (under ten), long; all by default, fast with --all."""
     root: FilePath = Path("runs")
-    """Folder that keeps results, so that a killed run goes on from there."""
+    """Folder that keeps results; a killed run continues from there."""
     resume: bool = True
-    """Take results of the same code and settings as they are; --no-resume measures them again."""
+    """Reuse results of the same settings and version; --no-resume measures them again."""
     table: FilePath | None = None
     """Write the results there as Markdown, too."""
 
@@ -57,40 +57,22 @@ class FigureOptions(Config):
     """A file ending in .svg, .png or .pdf; NAME-FIGURE.svg in the working folder by default."""
 
 
-class RecoveryOptions(Config):
-    """Where the sweep's figure and figures go."""
+class TrialOptions(Config):
+    """Where the result of a trial goes."""
 
-    out: FilePath = Path("runs/toys/recovery")
-    """A folder for `recovery.json`, `recovery.md` and `recovery.svg`."""
+    out: FilePath | None = None
+    """A folder for its numbers, its table and its figure; runs/zoo/TRIAL by default."""
     root: FilePath = Path("runs")
-    """Folder that keeps each seed's scores, so that a killed sweep goes on from there."""
+    """Folder that keeps finished parts; a killed run continues from there."""
 
 
-class ConfusionOptions(Config):
-    """Where the matrix goes."""
-
-    out: FilePath = Path("runs/toys/confusion")
-    """A folder for `SPLIT.json` and `SPLIT.md`."""
-    root: FilePath = Path("runs")
-    """Folder that keeps each row as it is finished, so that a killed run goes on from there."""
-
-
-class DoseOptions(Config):
-    """Where the curves go."""
-
-    out: FilePath = Path("runs/toys/dose")
-    """A folder for `dose.json`, `dose.md` and `dose.svg`."""
-    root: FilePath = Path("runs")
-    """Folder that keeps each curve as it is finished, so that a killed run goes on from there."""
-
-
-def toys(args: list[str]) -> int:
-    """`polyseme toys list | train NAME | check NAME | check --all | figure NAME | recovery | confusion | dose`."""
+def zoo(args: list[str]) -> int:
+    """`polyseme zoo list | train NAME | check NAME | check --all | figures NAME | recovery | confusion | dose`."""
     actions: dict[str, Callable[[list[str]], int]] = {
         "list": _list,
         "train": _train,
         "check": _check,
-        "figure": _figure,
+        "figures": _figures,
         "recovery": _recovery,
         "confusion": _confusion,
         "dose": _dose,
@@ -101,8 +83,8 @@ def toys(args: list[str]) -> int:
         return 0
     if action not in actions:
         near = ", ".join(nearest_names(action, list(actions)) or actions)
-        what = f"toys has no action {action!r}" if action else "toys needs an action"
-        raise InputError(what, where="the first argument", fix=f"{near}; see polyseme toys --help")
+        what = f"zoo has no action {action!r}" if action else "zoo needs an action"
+        raise InputError(what, where="the first argument", fix=f"{near}; see polyseme zoo --help")
     return actions[action](args[1:])
 
 
@@ -113,13 +95,13 @@ def _list(args: list[str]) -> int:
     from polyseme.zoo import TOYS
 
     if args:
-        raise InputError("toys list takes no arguments", where=args[0])
+        raise InputError("zoo list takes no arguments", where=args[0])
     table = Table(box=None, pad_edge=False)
     for column in ("toy", "experiment", "cost"):
         table.add_column(column, no_wrap=True)
     table.add_column("what it shows", overflow="fold")
-    for name, kind in TOYS.items():
-        for i, experiment in enumerate(kind.experiments):
+    for name, toy in TOYS.items():
+        for i, experiment in enumerate(toy.experiments):
             table.add_row("" if i else name, experiment.name, experiment.cost, experiment.about)
     make_console().print(table)
     return 0
@@ -128,7 +110,7 @@ def _list(args: list[str]) -> int:
 def _train(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
     from polyseme.store import check_writable
-    from polyseme.zoo.tools.running import save_toy
+    from polyseme.zoo.running import save_toy
 
     name, config, options = _named("train", TrainOptions, args)
     folder = options.out / f"{name}-{config.fingerprint()[:8]}"
@@ -148,15 +130,15 @@ def _check(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
     from polyseme.store import check_writable, save_text
     from polyseme.zoo import TOYS
-    from polyseme.zoo.tools.running import Result, chosen, markdown, run_experiment
+    from polyseme.zoo.running import Result, chosen, markdown, run_experiment
 
     options: CheckOptions
     if "--all" in args:
         options = _parsed(CheckOptions, None, [a for a in args if a != "--all"], "check --all")[0]
         cost = options.cost or ("fast",)
-        jobs = [(n, kind(), e) for n, kind in TOYS.items() for e in _of_any(chosen, n, options.only, cost)]
+        jobs = [(n, toy.config(), e) for n, toy in TOYS.items() for e in _of_any(chosen, n, options.only, cost)]
         if not jobs:
-            raise InputError("no toy has such an experiment", where="--only", fix="see polyseme toys list")
+            raise InputError("no toy has such an experiment", where="--only", fix="see polyseme zoo list")
     else:
         name, config, options = _named("check", CheckOptions, args)
         jobs = [(name, config, e) for e in chosen(name, options.only, options.cost)]
@@ -178,13 +160,14 @@ def _check(args: list[str]) -> int:
     return 0 if passed == len(outcomes) else 1
 
 
-def _figure(args: list[str]) -> int:
+def _figures(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
+    from polyseme.zoo.running import toy_named
 
-    name, config, options = _named("figure", FigureOptions, args)
-    figures = type(config).figures
+    name, config, options = _named("figures", FigureOptions, args)
+    figures = toy_named(name).figures
     if not figures:
-        raise InputError(f"toy {name!r} has no figure", fix="see polyseme toys list")
+        raise InputError(f"toy {name!r} has no figure", fix="see polyseme zoo list")
     which = options.which or next(iter(figures))
     if which not in figures:
         raise InputError(f"toy {name!r} has no figure {which!r}", where="--which", fix=f"it has {', '.join(figures)}")
@@ -196,55 +179,63 @@ def _figure(args: list[str]) -> int:
 
 def _recovery(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
-    from polyseme.store import check_writable, save_json, save_text
-    from polyseme.zoo.tools.recovery import RecoverySweep, recovery_sweep
-    from polyseme.zoo.tools.recovery_figures import recovery_figure
+    from polyseme.zoo.planted_sparse.figures import recovery_figure
+    from polyseme.zoo.planted_sparse.sweep import RecoverySweep, recovery_sweep
 
-    options, config = _parsed(RecoveryOptions, RecoverySweep, args, "recovery")
-    for name in ("recovery.json", "recovery.md", "recovery.svg"):
-        check_writable(options.out / name)
-    report = recovery_sweep(config, make_reporter(), root=options.root)
-    save_json(options.out / "recovery.json", report.model_dump(mode="json"))
-    save_text(options.out / "recovery.md", report.markdown())
+    out, root, config = _trial("recovery", RecoverySweep, args, ("recovery.json", "recovery.md", "recovery.svg"))
+    report = recovery_sweep(config, make_reporter(), root=root)
+    _write(out / "recovery", report.model_dump(mode="json"), report.markdown())
     print(report.summary())
-    _save_figure(recovery_figure(report), options.out / "recovery.svg")
+    _save_figure(recovery_figure(report), out / "recovery.svg")
     return 0
 
 
 def _confusion(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
-    from polyseme.store import check_writable, save_json, save_text
+    from polyseme.store import check_writable
     from polyseme.trials.diagnosis import ConfusionConfig, Row, as_markdown, confusion
 
-    options, config = _parsed(ConfusionOptions, ConfusionConfig, args, "confusion")
+    out, root, config = _trial("confusion", ConfusionConfig, args, ())
     for suffix in ("json", "md"):
-        check_writable(options.out / f"{config.split}.{suffix}")
+        check_writable(out / f"{config.split}.{suffix}")
     rows: list[Row] = []
     reporter = make_reporter()
-    for row in confusion(config, reporter, root=options.root):
+    for row in confusion(config, reporter, root=root):
         rows.append(row)
-        told = ", ".join(f"{answer} {n}" for answer, n in row.answers.most_common())
-        reporter.message(f"{row.name}: {told}")
-        save_json(options.out / f"{config.split}.json", [r.model_dump(mode="json") for r in rows])
-        save_text(options.out / f"{config.split}.md", as_markdown(rows))
+        reporter.message(f"{row.name}: {', '.join(f'{answer} {n}' for answer, n in row.answers.most_common())}")
+        _write(out / config.split, [r.model_dump(mode="json") for r in rows], as_markdown(rows))
     print(as_markdown(rows))
     return 0
 
 
 def _dose(args: list[str]) -> int:
     from polyseme.cli.commands import make_reporter
-    from polyseme.store import check_writable, save_json, save_text
     from polyseme.trials.dose import DoseConfig, as_markdown, dose_figure, dose_response
 
-    options, config = _parsed(DoseOptions, DoseConfig, args, "dose")
-    for name in ("dose.json", "dose.md", "dose.svg"):
-        check_writable(options.out / name)
-    curves = dose_response(config, make_reporter(), root=options.root)
-    save_json(options.out / "dose.json", [curve.model_dump(mode="json") for curve in curves])
-    save_text(options.out / "dose.md", as_markdown(curves))
+    out, root, config = _trial("dose", DoseConfig, args, ("dose.json", "dose.md", "dose.svg"))
+    curves = dose_response(config, make_reporter(), root=root)
+    _write(out / "dose", [curve.model_dump(mode="json") for curve in curves], as_markdown(curves))
     print(as_markdown(curves))
-    _save_figure(dose_figure(curves), options.out / "dose.svg")
+    _save_figure(dose_figure(curves), out / "dose.svg")
     return 0
+
+
+def _trial(name: str, config: type[Config], args: list[str], files: tuple[str, ...]) -> tuple[Path, Path, Any]:
+    """The folder of a trial's result, the folder of its finished parts, and its config."""
+    from polyseme.store import check_writable
+
+    options, chosen = _parsed(TrialOptions, config, args, name)
+    out = options.out or Path("runs/zoo") / name
+    for file in files:
+        check_writable(out / file)
+    return out, options.root, chosen
+
+
+def _write(path: Path, numbers: Any, table: str) -> None:
+    from polyseme.store import save_json, save_text
+
+    save_json(path.with_suffix(".json"), numbers)
+    save_text(path.with_suffix(".md"), table)
 
 
 def _of_any(chosen: Callable[..., Any], name: str, only: tuple[str, ...], cost: tuple[str, ...]) -> list[Any]:
@@ -274,7 +265,7 @@ def _print(result: Any) -> None:
     from rich.table import Table
 
     from polyseme.screen.console import make_console
-    from polyseme.zoo.tools.running import measured
+    from polyseme.zoo.running import measured
 
     signs = {"pass": "✓", "fail": "✗", "not_measured": "–"}
     table = Table(box=None, pad_edge=False)
@@ -294,16 +285,16 @@ def _named(action: str, options: type[Config], args: list[str]) -> tuple[str, An
     """The toy's name, its config and the action's options."""
     from polyseme.cli.commands import parsed, positional
     from polyseme.cli.flags import Group
-    from polyseme.zoo.tools.running import toy_type
+    from polyseme.zoo.running import toy_named
 
-    name, rest = positional(args, "NAME", "a toy of `polyseme toys list`", f"polyseme toys {action} superposition")
-    kind = toy_type(name) if name else None
+    name, rest = positional(args, "NAME", "a toy of `polyseme zoo list`", f"polyseme zoo {action} superposition")
+    kind = toy_named(name).config if name else None
     about = (
-        (kind.__doc__ or "") if kind else f"The toy's own settings follow its name: polyseme toys {action} NAME --help."
+        (kind.__doc__ or "") if kind else f"The toy's own settings follow its name: polyseme zoo {action} NAME --help."
     )
     groups = [Group(options), *([Group(kind, title=name)] if kind else [])]
-    usage = f"toys {action} {name or 'NAME'} [--FIELD VALUE …]"
-    chosen, config = parsed(rest, groups, f"toys {action} {name}", usage, " ".join(about.split("\n\n")[0].split()))
+    usage = f"zoo {action} {name or 'NAME'} [--FIELD VALUE …]"
+    chosen, config = parsed(rest, groups, f"zoo {action} {name}", usage, " ".join(about.split("\n\n")[0].split()))
     return name, config, chosen
 
 
@@ -314,4 +305,4 @@ def _parsed(options: type[Config], config: type[Config] | None, args: list[str],
 
     groups = [Group(options), *([Group(config, title=action)] if config else [])]
     about = " ".join(((config or options).__doc__ or "").split("\n\n")[0].split())
-    return parsed(args, groups, f"toys {action}", f"toys {action} [--FIELD VALUE …]", about)
+    return parsed(args, groups, f"zoo {action}", f"zoo {action} [--FIELD VALUE …]", about)

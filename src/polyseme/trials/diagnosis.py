@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config, Name, Record
+from polyseme.core.config import Config, Name, Record, identity
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
@@ -32,10 +32,8 @@ from polyseme.zoo.incidental.toy import IncidentalToy
 from polyseme.zoo.product.toy import ProductToy
 from polyseme.zoo.scaling.toy import ScalingToy
 from polyseme.zoo.skip_trigram.toy import SkipTrigramToy
-from polyseme.zoo.superposition.networks import ReluOutput
-from polyseme.zoo.superposition.toy import SuperpositionToy
+from polyseme.zoo.superposition.toy import ReluOutput, SuperpositionToy
 from polyseme.zoo.tools.checks import share_interval
-from polyseme.zoo.tools.source import source_hash
 from polyseme.zoo.tools.stack import OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Cause, Toy, TrainedToy
 from polyseme.zoo.universal_and.toy import UniversalAndToy
@@ -45,8 +43,8 @@ SEEDS: dict[Split, int] = {"calibration": 0, "test": 1_000}
 """First seed of each set; a set never has as many as a thousand."""
 ROWS = 4_096
 N_SIBLINGS = 8
-CODE = ("polyseme.diagnosis", "polyseme.nulls")
-"""Outside the toys, what shapes a diagnosis of them; kept rows are of the same code."""
+VERSION = 1
+"""Raised when code, or a default, changes what a row finds: kept rows are then made again."""
 
 Networks = Callable[[Split, tuple[int, ...]], Toy]
 
@@ -265,7 +263,7 @@ def confusion(config: ConfusionConfig, reporter: Reporter | None = None, *, root
     Args:
         config: which networks, and how they are diagnosed.
         reporter: told of the progress.
-        root: a folder that keeps each row as it is finished, so that the same code goes on from there after a kill.
+        root: a folder that keeps each row as it is finished, so that a run that was killed goes on from there.
 
     Raises:
         InputError: there is no row of a name.
@@ -280,6 +278,11 @@ def confusion(config: ConfusionConfig, reporter: Reporter | None = None, *, root
     return (_kept(kind, config, store, reporter) for name, kind in table.items() if name in (config.rows or table))
 
 
+def decisive(row: str, config: ConfusionConfig) -> dict[str, Any]:
+    """What decides a row, beside `VERSION`: defaults are left out."""
+    return {"row": row, **identity(config, exclude=("rows",))}
+
+
 def _kept(kind: Class, config: ConfusionConfig, store: Store | None, reporter: Reporter) -> Row:
     if store is None:
         return _row(kind, config, reporter)
@@ -287,13 +290,10 @@ def _kept(kind: Class, config: ConfusionConfig, store: Store | None, reporter: R
     def make(folder: Path) -> None:
         save_json(folder / "row.json", _row(kind, config, reporter).model_dump(mode="json"))
 
-    identity = {"row": kind.name, **config.model_dump(mode="json", exclude={"rows"})}
-    inputs = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
-
     def load(artifact: Artifact) -> Row:
         return artifact.parsed("row.json", Row.model_validate)
 
-    return store.stage("confusion", identity, inputs, make, load, reporter=reporter)[1]
+    return store.stage("confusion", decisive(kind.name, config), {}, make, load, version=VERSION, reporter=reporter)[1]
 
 
 def _row(kind: Class, config: ConfusionConfig, reporter: Reporter) -> Row:

@@ -17,22 +17,20 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config, Name, Record
+from polyseme.core.config import Config, Name, Record, identity
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.diagnosis import ANSWERS, Answer, DiagnosisConfig, diagnose
 from polyseme.store import Artifact, Store, save_json
-from polyseme.trials.diagnosis import CODE, N_SIBLINGS, ROWS
+from polyseme.trials.diagnosis import N_SIBLINGS, ROWS
 from polyseme.zoo.compressed_computation.toy import CompressedComputationToy
 from polyseme.zoo.superposition.exact import boundary
-from polyseme.zoo.superposition.networks import ReluOutput, cause
 from polyseme.zoo.superposition.sweeps import phase
-from polyseme.zoo.superposition.toy import SuperpositionToy
+from polyseme.zoo.superposition.toy import ReluOutput, SuperpositionToy, cause
 from polyseme.zoo.tools.checks import share_interval
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.source import source_hash
 from polyseme.zoo.tools.stack import OptimiserConfig
 from polyseme.zoo.tools.toy import TrainedToy
 
@@ -42,6 +40,8 @@ _FAST = OptimiserConfig(steps=3_000, lr=5e-3)
 DENSITIES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.95)
 ANGLES = (0.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 MIXINGS = (0.0, 0.02, 0.04, 0.08)
+VERSION = 1
+"""Raised when code, or a default, changes what a curve is: kept curves are then made again."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def dose_response(config: DoseConfig, reporter: Reporter | None = None, *, root:
     Args:
         config: which, and how many.
         reporter: told of the progress.
-        root: a folder that keeps each curve as it is finished, so that the same code goes on from there after a kill.
+        root: a folder that keeps each curve as it is finished, so that a run that was killed goes on from there.
 
     Raises:
         InputError: there is no dose of a name.
@@ -244,10 +244,14 @@ def dose_response(config: DoseConfig, reporter: Reporter | None = None, *, root:
         def make(folder: Path, name: str = name) -> None:
             save_json(folder / "curve.json", _curve(name, config, reporter).model_dump(mode="json"))
 
-        identity = {"dose": name, **config.model_dump(mode="json", exclude={"doses"})}
-        code = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
-        curves.append(store.stage("dose", identity, code, make, _load_curve, reporter=reporter)[1])
+        given = decisive(name, config)
+        curves.append(store.stage("dose", given, {}, make, _load_curve, version=VERSION, reporter=reporter)[1])
     return curves
+
+
+def decisive(dose: str, config: DoseConfig) -> dict[str, Any]:
+    """What decides a curve, beside `VERSION`: defaults are left out."""
+    return {"dose": dose, **identity(config, exclude=("doses",))}
 
 
 def _load_curve(artifact: Artifact) -> Curve:

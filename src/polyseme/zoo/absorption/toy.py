@@ -18,7 +18,7 @@ Chanin et al. 2024, A is for absorption; Chanin et al. 2025, Feature hedging.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -35,9 +35,9 @@ from polyseme.dictionaries import ReLUConfig, SparseDictionary
 from polyseme.evaluation.recovery import Answers, FeatureTruth
 from polyseme.evaluation.recovery import absorption as absorbed_children
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.planted_sparse.data import Mixture
-from polyseme.zoo.tools.checks import Check, Experiment, Source, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import NOTHING, Check, Line, fill, mean
 from polyseme.zoo.tools.exact import (
+    Mixture,
     ShortTraining,
     components,
     cosine_map,
@@ -82,9 +82,6 @@ class AbsorptionToy(Config):
     """Of the L1 norm, in the data's own units."""
     seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining(steps=1_000)
-
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
     @model_validator(mode="after")
     def _possible(self) -> "AbsorptionToy":
@@ -186,93 +183,79 @@ def found(config: AbsorptionToy, starts: Sequence[Start], reporter: Reporter) ->
     return out
 
 
-def absorbed(config: AbsorptionToy, reporter: Reporter) -> Sequence[Check]:
+LINES = (
+    Line(
+        "greatest cosine of what the parent's latent reads with a child",
+        "< −0.1: a negative component of each child",
+        at_most=-0.1,
+        n_unit="dictionaries",
+    ),
+    Line(
+        "least cosine of what a child's latent writes with the parent",
+        "≥ 0.5 (1/√2 where it is absorbed in whole)",
+        at_least=0.5,
+        n_unit="dictionaries",
+    ),
+    Line(
+        "share of children's rows where the parent's latent is silent, beyond carelessness",
+        "≥ 0.9",
+        at_least=0.9,
+        n_unit="dictionaries",
+    ),
+    Line(
+        "penalised loss over the least there can be",
+        "1 ± 0.02: absorption is the optimum",
+        target=1,
+        within=0.02,
+        source="derived",
+        paper="λ‖x‖ − λ²/4 a row",
+        n_unit="dictionaries",
+    ),
+)
+AT_DEPTH = Line(
+    "absorbed share of children's rows at depth {depth}",
+    "> 0: the penalty pays at every depth",
+    at_least=math.ulp(0),
+    beyond=True,
+    n_unit="dictionaries",
+)
+
+
+def absorbed(config: AbsorptionToy, reporter: Reporter) -> list[Check]:
     """The parent's latent reads its children with a minus; theirs write the parent; it is silent where they speak."""
     truth, random = found(config, ("at the truth", "at random"), reporter).values()
     children = [c for c, parent in enumerate(config.parents) if parent == 0]
     reached = sum(of.loss <= 1.02 for of in random)
     lost = sum(of.fvu > CEILING for of in random)
-    return [
-        _line(
-            "greatest cosine of what the parent's latent reads with a child",
-            np.array([float(of.read[0, children].max()) for of in truth]),
-            truth,
-            reference="< −0.1: a negative component of each child",
-            at_most=-0.1,
+    values = (
+        mean([float(of.read[0, children].max()) for of in truth]),
+        mean([float(of.write[children, 0].min()) for of in truth]),
+        mean([float(of.absorbed[of.depth == 1].mean()) for of in truth]),
+        mean(
+            [of.loss for of in truth],
+            f"{reached} of {len(random)} random starts come as near, {lost} lose a latent (FVU above {CEILING:g})",
         ),
-        _line(
-            "least cosine of what a child's latent writes with the parent",
-            np.array([float(of.write[children, 0].min()) for of in truth]),
-            truth,
-            reference="≥ 0.5 (1/√2 where it is absorbed in whole)",
-            at_least=0.5,
-        ),
-        _line(
-            "share of children's rows where the parent's latent is silent, beyond carelessness",
-            np.array([float(of.absorbed[of.depth == 1].mean()) for of in truth]),
-            truth,
-            reference="≥ 0.9",
-            at_least=0.9,
-        ),
-        _line(
-            "penalised loss over the least there can be",
-            np.array([of.loss for of in truth]),
-            truth,
-            reference="1 ± 0.02: absorption is the optimum",
-            source="derived",
-            paper="λ‖x‖ − λ²/4 a row",
-            at_least=0.98,
-            at_most=1.02,
-            note=f"{reached} of {len(random)} random starts come as near, {lost} lose a latent (FVU above {CEILING:g})",
-        ),
-    ]
+    )
+    return fill(LINES, values, untrained([of.fvu for of in truth], CEILING))
 
 
-def by_depth(config: AbsorptionToy, reporter: Reporter) -> Sequence[Check]:
+def by_depth(config: AbsorptionToy, reporter: Reporter) -> list[Check]:
     """Two generations: what is absorbed at each depth.
 
     At most 1 − branching × given at depth 1, where a grandchild's latent speaks for the child too, and 1 at depth 2.
     """
     deeper = config.model_copy(update={"depth": 2})
-    reference = "> 0: the penalty pays at every depth"
-    label = "absorbed share of children's rows at depth {}"
     if deeper.n_features > deeper.d:
         why = f"{deeper.n_features} orthogonal features do not fit into {deeper.d} dimensions"
-        shared: dict[str, Any] = {"reference": reference, "source": "proposed", "paper": ABSORPTION, "why": why}
-        return [not_measured(label.format(depth), **shared) for depth in (1, 2)]
+        return [AT_DEPTH.fill(NOTHING, why, depth=depth) for depth in (1, 2)]
     (dictionaries,) = found(deeper, ("at the truth",), reporter).values()
-    lines: list[Check] = []
+    why = untrained([of.fvu for of in dictionaries], CEILING)
+    checks: list[Check] = []
     for depth in (1, 2):
         values = [of.absorbed[of.depth == depth] for of in dictionaries]
-        means = np.array([float(of.mean()) if len(of) else math.nan for of in values])
-        lines.append(
-            _line(label.format(depth), means, dictionaries, reference=reference, at_least=math.ulp(0), beyond=True)
-        )
-    return lines
-
-
-def _line(
-    name: str,
-    values: np.ndarray,
-    dictionaries: Sequence[Found],
-    *,
-    reference: str,
-    at_least: float = -math.inf,
-    at_most: float = math.inf,
-    beyond: bool = False,
-    source: Source = "proposed",
-    paper: str = ABSORPTION,
-    note: str = "",
-) -> Check:
-    """A line of values, one a dictionary; `beyond`: its interval, too, is to be at least that."""
-    shared: dict[str, Any] = {"reference": reference, "source": source, "paper": paper}
-    if why := untrained([of.fvu for of in dictionaries], CEILING):
-        return not_measured(name, why=why, **shared)
-    value, interval = mean_interval(values)
-    if beyond:
-        at_least += value - interval.low
-    bounds = {"at_least": at_least, "at_most": at_most, "interval": interval}
-    return check(name, value, n=len(values), n_unit="dictionaries", note=note, **bounds, **shared)
+        found_there = mean([float(of.mean()) if len(of) else math.nan for of in values])
+        checks.append(AT_DEPTH.fill(found_there, why, depth=depth))
+    return checks
 
 
 def directions(config: AbsorptionToy, reporter: Reporter) -> Any:
@@ -285,10 +268,3 @@ def directions(config: AbsorptionToy, reporter: Reporter) -> Any:
         cosine_map(axes[2 * i + 1], dictionary.read, title=f"reads (encoder)\n{about}", left=False)
     figure.suptitle(f"Absorption at L1 {config.penalty:g}: cosines with parent f0 and its children", fontsize=11)
     return figure
-
-
-AbsorptionToy.experiments = (
-    Experiment("absorbed", "fast", "the parent's latent reads its children with a minus", absorbed),
-    Experiment("depth", "fast", "absorption in a tree of two generations", by_depth),
-)
-AbsorptionToy.figures = {"directions": directions}

@@ -8,9 +8,9 @@ digit is a linear function of the rest of the code, after a tent it is not. The 
 that all examples are done at once, and two more follow in the last layer: before it no label can be read linearly.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,21 +18,16 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from polyseme.causal.directions import linear_probe
 from polyseme.core.config import Config, Seeds
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.core.seeds import make_generator
 from polyseme.core.site import Site
-from polyseme.diagnosis import DiagnosisConfig, diagnose
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Experiment, check, not_measured, share_interval
-from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "bit extraction of Bartlett et al. 2019, Nearly-tight VC-dimension bounds"
 PADS = 2
 """Random digits before a row's labels: as many tents as the last layer does at once."""
-N_SHUFFLES = 400
 ONE = "1"
 """The constant, among the units a unit reads."""
 Layer = dict[str, dict[str, float]]
@@ -71,9 +66,6 @@ class BitExtractionToy(Config):
     """Bits that choose a digit of it; float64 has room for 2^5 digits."""
     seeds: Seeds = tuple(range(8))
     """Of the labels."""
-
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
     @property
     def n_rows(self) -> int:
@@ -209,164 +201,3 @@ def wiring(config: BitExtractionToy, code: Float[np.ndarray, " row"]) -> list[La
     hinges = {"over 0/4": 4.0, "over 1/4": -8.0, "over 2/4": 8.0, "over 3/4": -8.0}
     layers.append({"logit": {**{name: w * scale for name, w in hinges.items()}, ONE: -scale / 2}})
     return layers
-
-
-@torch.no_grad()
-def hidden(module: LookUp, x: Float[Tensor, "index bit"]) -> list[Float[Tensor, "index unit"]]:
-    """The input and every hidden layer."""
-    seen = [x]
-    for weights, relu in zip(module.maps, module.units, strict=True):
-        seen.append(relu(weights(seen[-1])))
-    return seen
-
-
-def probed(config: BitExtractionToy) -> tuple[Float[np.ndarray, " layer"], Float[np.ndarray, "shuffle layer"]]:
-    """Held-out accuracy of a linear label probe at the input and each hidden layer, mean over the seeds; its null.
-
-    A least-squares probe of every unit of the layer, fitted to half of the indices and scored on the other half; the
-    null is the same probe with the labels shuffled among the indices.
-    """
-    n = 2**config.n_bits
-    total = np.zeros((1 + N_SHUFFLES, config.n_rows + config.n_columns + 2))
-    for seed in config.seeds:
-        generator = make_generator(seed, "probe")
-        table = labels(config, seed)
-        shuffled = [table[torch.randperm(n, generator=generator)] for _ in range(N_SHUFFLES)]
-        targets = torch.stack([table, *shuffled], dim=1)
-        fit, held = torch.randperm(n, generator=generator).chunk(2)
-        for layer, x in enumerate(hidden(wired(config, seed), inputs(config))):
-            read = linear_probe(x[fit], targets[fit].double())(x[held]) > 0.5
-            total[:, layer] += (read == targets[held]).double().mean(0).numpy()
-    mean = total / len(config.seeds)
-    return mean[0], mean[1:]
-
-
-def look_up(config: BitExtractionToy, reporter: Reporter) -> Sequence[Check]:
-    """Every label right, in how narrow a network."""
-    toys = config.train(reporter)
-    n, networks = 2**config.n_bits, len(toys)
-    right = round(sum(1 - toy.loss for toy in toys) * n)
-    share, interval = share_interval(right, n * networks)
-    width = max(len(layer) for layer in wiring(config, np.zeros(config.n_rows)))
-    x = inputs(config)
-    with torch.no_grad():
-        margin = min(float(toy.module(x).abs().min()) for toy in toys)
-    common: dict[str, Any] = {"paper": PAPER, "n": networks, "n_unit": "networks"}
-    return [
-        check(
-            f"{n} random labels looked up right",
-            share,
-            reference="100%",
-            source="proposed",
-            paper=PAPER,
-            at_least=1.0,
-            interval=interval,
-            n=n * networks,
-            n_unit="labels",
-        ),
-        check("width of the widest hidden layer", width, reference="≤ 6", source="proposed", at_most=6, **common),
-        check("smallest |logit|", margin, reference="≥ 1, exactly", source="derived", at_least=1.0, **common),
-    ]
-
-
-def probes(config: BitExtractionToy, _: Reporter) -> Sequence[Check]:
-    """No linear probe reads the label before the last layer; after it, one does."""
-    before_name, after_name = "best linear label probe before the last layer", "linear label probe of the last layer"
-    lines = [(before_name, "≤ shuffled labels' 99th percentile"), (after_name, "≥ 0.95")]
-    n = 2**config.n_bits
-    if n < 128:
-        why = f"{n} labels are too few to score a probe of six units on half of them"
-        return [
-            not_measured(name, reference=reference, source="proposed", paper=PAPER, why=why)
-            for name, reference in lines
-        ]
-    accuracy, null = probed(config)
-    best_null = null[:, :-1].max(1)
-    limit = float(np.quantile(best_null, 0.99))
-    worst = int(accuracy[:-1].argmax())
-    held = n // 2 * len(config.seeds)
-    interval = share_interval(round(float(accuracy[worst]) * held), held)[1]
-    common: dict[str, Any] = {"source": "proposed", "paper": PAPER, "n": held, "n_unit": "held-out labels"}
-    return [
-        check(
-            before_name,
-            float(accuracy[worst]),
-            reference=f"≤ {limit:.3f}, shuffled labels' 99th percentile",
-            at_most=limit,
-            interval=interval,
-            note=f"best of {len(accuracy) - 1} layers, layer {worst}; mean over them {accuracy[:-1].mean():.3f}; "
-            f"the best of shuffled labels {best_null.mean():.3f} on average",
-            **common,
-        ),
-        check(
-            after_name,
-            float(accuracy[-1]),
-            reference="≥ 0.95",
-            at_least=0.95,
-            interval=share_interval(round(float(accuracy[-1]) * held), held)[1],
-            **common,
-        ),
-    ]
-
-
-def verdict(config: BitExtractionToy, reporter: Reporter) -> Sequence[Check]:
-    """The diagnosis of a layer half-way through the tents, from network and data alone."""
-    answers = [
-        diagnose(
-            toy.network(),
-            toy.truth.site,
-            toy.draw(4096, make_generator(toy.seed, "diagnosis")).inputs,
-            DiagnosisConfig(seed=derive_seed(toy.seed, "diagnosis")),
-            reporter,
-        ).answer
-        for toy in config.train(reporter)
-    ]
-    honest = sum(answer in ("compositional", "abstain") for answer in answers)
-    share, interval = share_interval(honest, len(answers))
-    return [
-        check(
-            "diagnosed as compositional, or left open",
-            share,
-            reference="all",
-            source="proposed",
-            paper=PAPER,
-            at_least=1.0,
-            interval=interval,
-            n=len(answers),
-            note=", ".join(f"{answer}: {answers.count(answer)}" for answer in sorted(set(answers))),
-        )
-    ]
-
-
-def probes_figure(config: BitExtractionToy, _: Reporter) -> Any:
-    """What a linear probe reads of the label at each layer, and how the code of one row unrolls."""
-    accuracy, null = probed(config)
-    figure, (left, right) = panels(2, width=10, height=3.6)
-    layers = np.arange(len(accuracy))
-    low, high = np.quantile(null, [0.01, 0.99], axis=0)
-    left.fill_between(layers, low, high, color="0.85", label="shuffled labels, 1% to 99%")
-    left.plot(layers, accuracy, color="tab:blue", label=f"labels, mean of {len(config.seeds)} networks")
-    left.axvline(config.n_rows + 0.5, color="0.6", linewidth=0.8, linestyle=":")
-    left.text(config.n_rows, 0.97, "code picked ", ha="right", va="top", color="0.4", fontsize=8)
-    left.text(config.n_rows + 1, 0.97, " code unrolled", ha="left", va="top", color="0.4", fontsize=8)
-    left.set(xlabel="hidden layer (0: input)", ylabel="held-out accuracy of a linear probe", ylim=(0.4, 1.02))
-    left.legend(frameon=False, loc="center left")
-
-    seed, start = config.seeds[0], config.n_rows + 1
-    table, seen = labels(config, seed), hidden(wired(config, seed), inputs(config))
-    unrolled = torch.stack([x[: config.n_columns, 0] for x in seen[start:-1]], dim=1)
-    image = right.imshow(unrolled, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-    on = table[: config.n_columns].nonzero()[:, 0]
-    right.scatter(torch.full_like(on, unrolled.shape[1]), on, s=10, color="tab:red", clip_on=False)
-    right.set(xlabel="tent maps", ylabel="column")
-    right.set_title("a, in the first row of the table (red: label 1)", fontsize=10)
-    figure.colorbar(image, ax=right, fraction=0.05)
-    return figure
-
-
-BitExtractionToy.experiments = (
-    Experiment("look-up", "fast", "every label right, six units wide", look_up),
-    Experiment("probes", "fast", "no linear probe reads the label before the last layer", probes),
-    Experiment("verdict", "slow", "the diagnosis says compositional, or abstains", verdict),
-)
-BitExtractionToy.figures = {"probes": probes_figure}

@@ -1,14 +1,13 @@
-"""What compressed computation is held against, and its figure."""
+"""Checks of compressed computation, and its figure."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from polyseme.core.progress import Reporter
-from polyseme.zoo.compressed_computation.networks import (
-    PAPER,
-    CompressedComputationConfig,
+from polyseme.zoo.compressed_computation.toy import (
+    CompressedComputationToy,
     Trained,
     in_top_eigenspace,
     inputs,
@@ -17,14 +16,43 @@ from polyseme.zoo.compressed_computation.networks import (
     one_hot_loss,
     train,
 )
-from polyseme.zoo.tools.checks import Check, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import Check, Line, Value, mean
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws
 
 MIXINGS = (0.02, 0.03)
 """Where the gain is claimed."""
+SAME_ERROR = Line(
+    "largest difference between the residual MLP's error and the plain MLP's on labels ReLU(x) + Mx",
+    "0 (≤ 1e-12, relative)",
+    at_most=1e-12,
+    source="published",
+)
+NAIVE = Line(
+    "naive loss L/p a feature: as many features as neurons solved, the others left out",
+    "(1 − m/n)/6 = {target:.6f}{twelfth}",
+    within=1e-12,
+    source="derived",
+    n_unit="features",
+)
+FLOOR = Line(
+    "closed-form floor of the loss over the loss reached, p → 0",
+    "≤ 1",
+    at_most=1 + 1e-5,
+    source="derived",
+    paper="Eckart & Young 1936, on the outputs at single features",
+)
+_GAIN = "gain over the naive loss at mixing σ = {sigma:g}, {at}"
+NO_GAIN = Line(_GAIN, "≤ 0.01", at_least=-1, at_most=0.01)
+GAIN = Line(_GAIN, "> 0", at_least=1e-6, at_most=1)
+EIGENSPACE = Line(
+    "share of the read directions in M's top-{m} eigenspace at σ = {sigma:g}, {at}",
+    "lie mainly there: ≥ {half_way:g} (half of the way from chance, {chance:g}, to 1)",
+    source="published",
+)
 
 
-def identity(config: CompressedComputationConfig, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001
+def identity(config: CompressedComputationToy, reporter: Reporter) -> list[Check]:  # noqa: ARG001
     """The residual MLP's error on x + ReLU(x) is the plain MLP's on ReLU(x) + Mx; the naive loss is (1 − m/n)/6."""
     n, m = config.n_features, config.n_hidden
     draws = Draws(config.seeds, "compressed computation", "identity")
@@ -39,121 +67,62 @@ def identity(config: CompressedComputationConfig, reporter: Reporter) -> Sequenc
     gap = (residual - x - torch.relu(x)) - (plain - torch.relu(x) - x @ M)
     first = torch.eye(n, dtype=torch.float64)[:m]
     naive = float(one_hot_loss(first, first.T, torch.zeros(n, n, dtype=torch.float64)))
-    expected = naive_loss(config)
+    twelfth = " = 1/12" if 2 * m == n else ""
     return [
-        check(
-            "largest difference between the residual MLP's error and the plain MLP's on labels ReLU(x) + Mx",
-            float(gap.abs().max() / residual.abs().max()),
-            reference="0 (≤ 1e-12, relative)",
-            source="published",
-            paper=PAPER,
-            at_most=1e-12,
-            n=len(config.seeds),
-        ),
-        check(
-            "naive loss L/p a feature: as many features as neurons solved, the others left out",
-            naive,
-            reference=f"(1 − m/n)/6 = {expected:.6f}" + (" = 1/12" if 2 * m == n else ""),
-            source="derived",
-            paper=PAPER,
-            at_least=expected - 1e-12,
-            at_most=expected + 1e-12,
-            n=n,
-            n_unit="features",
-        ),
+        SAME_ERROR.fill(Value(float(gap.abs().max() / residual.abs().max()), len(config.seeds))),
+        NAIVE.fill(Value(naive, n), target=naive_loss(config), twelfth=twelfth),
     ]
 
 
-def one_hot(config: CompressedComputationConfig, reporter: Reporter) -> Sequence[Check]:
+def one_hot(config: CompressedComputationToy, reporter: Reporter) -> list[Check]:
     """In the limit p → 0 the loss is exact, has a floor in closed form, and shows where the gain comes from."""
-    steps = min(config.optimiser.steps, 2_000)
-    config = config.model_copy(
-        update={
-            "mixing": (0.0, *MIXINGS),
-            "optimiser": config.optimiser.model_copy(update={"steps": steps, "lr": 1e-2}),
-        }
-    )
-    stack = train(config, reporter, one_hot=True)
-    floor = one_hot_floor(stack.M, config.n_hidden)
-    under = float((floor / stack.loss).max())
-    return [
-        check(
-            "closed-form floor of the loss over the loss reached, p → 0",
-            under,
-            reference="≤ 1",
-            source="derived",
-            paper="Eckart & Young 1936, on the outputs at single features",
-            at_most=1 + 1e-5,
-            n=len(stack.settings),
-        ),
-        *gains(config, stack, "p → 0"),
-    ]
+    config, stack = _at_the_limit(config, (0.0, *MIXINGS), reporter)
+    under = float((one_hot_floor(stack.M, config.n_hidden) / stack.loss).max())
+    return [FLOOR.fill(Value(under, len(stack.settings))), *gains(config, stack, "p → 0")]
 
 
-def sparse(config: CompressedComputationConfig, reporter: Reporter) -> Sequence[Check]:
+def _at_the_limit(
+    config: CompressedComputationToy, mixing: tuple[float, ...], reporter: Reporter
+) -> tuple[CompressedComputationToy, Trained]:
+    optimiser = config.optimiser.model_copy(update={"steps": min(config.optimiser.steps, 2_000), "lr": 1e-2})
+    config = config.model_copy(update={"mixing": mixing, "optimiser": optimiser})
+    return config, train(config, reporter, one_hot=True)
+
+
+def sparse(config: CompressedComputationToy, reporter: Reporter) -> list[Check]:
     """The documented density, with several features on at once."""
     config = config.model_copy(update={"mixing": (0.0, *MIXINGS)})
     return gains(config, train(config, reporter), f"p = {config.density:g}")
 
 
-def gains(config: CompressedComputationConfig, stack: Trained, at: str) -> list[Check]:
+def gains(config: CompressedComputationToy, stack: Trained, at: str) -> list[Check]:
     """Gain over the naive loss and place of the read directions, for every mixing of a stack."""
-    naive, place = naive_loss(config), in_top_eigenspace(stack.W_in, stack.M)
-    gain = 1 - stack.loss / naive
+    place, gain = in_top_eigenspace(stack.W_in, stack.M), 1 - stack.loss / naive_loss(config)
+    chance = config.n_hidden / config.n_features
+    half_way = (1 + chance) / 2
+    words: dict[str, Any] = {"m": config.n_hidden, "at": at, "chance": chance, "half_way": half_way}
     checks: list[Check] = []
     for sigma in config.mixing:
-        chosen = stack.sigma == torch.tensor(sigma)
-        name = f"gain over the naive loss at mixing σ = {sigma:g}, {at}"
-        reference = "≤ 0.01" if sigma == 0 else "> 0"
-        if not stack.trained[chosen].all():
-            why = "a network did no better than the output 0"
-            checks.append(not_measured(name, reference=reference, source="proposed", paper=PAPER, why=why))
-            continue
-        value, interval = mean_interval(gain[chosen].numpy())
-        lowest, highest = float(gain[chosen].min()), float(gain[chosen].max())
+        chosen, line = stack.sigma == torch.tensor(sigma), GAIN if sigma else NO_GAIN
+        why = "" if stack.trained[chosen].all() else "a network did no better than the output 0"
+        # The claim is about every network: the worst of them is compared.
+        here = gain[chosen]
+        note = f"the worst network; mean {mean(here).shown('.4f')}"
         checks.append(
-            check(
-                name,
-                # The claim is about every network: the worst of them is held against it.
-                highest if sigma == 0 else lowest,
-                reference=reference,
-                source="proposed",
-                paper=PAPER,
-                at_least=-1.0 if sigma == 0 else 1e-6,
-                at_most=0.01 if sigma == 0 else 1.0,
-                n=int(chosen.sum()),
-                note=f"the worst network; mean {value:.4f} [{interval.low:.4f}, {interval.high:.4f}]",
+            line.fill(
+                Value(float(here.min() if sigma else here.max()), len(here), note=note), why, sigma=sigma, **words
             )
         )
-        if sigma == 0:
-            continue
-        share, share_interval = mean_interval(place[chosen].numpy())
-        chance = config.n_hidden / config.n_features
-        half_way = (1 + chance) / 2
-        checks.append(
-            check(
-                f"share of the read directions in M's top-{config.n_hidden} eigenspace at σ = {sigma:g}, {at}",
-                share,
-                reference=f"lie mainly there: ≥ {half_way:g} (half of the way from chance, {chance:g}, to 1)",
-                source="published",
-                paper=PAPER,
-                at_least=half_way,
-                interval=share_interval,
-                n=int(chosen.sum()),
-            )
-        )
+        if sigma and not why:
+            found = mean(place[chosen])
+            checks.append(EIGENSPACE.fill(replace(found, holds=found.value >= half_way), sigma=sigma, **words))
     return checks
 
 
-def loss_over_mixing(config: CompressedComputationConfig, reporter: Reporter) -> Any:
+def loss_over_mixing(config: CompressedComputationToy, reporter: Reporter) -> Any:
     """L/p a feature over the mixing: the exact limit p → 0 beside its floor and the naive loss."""
-    from polyseme.zoo.tools.figures import panels
-
     mixing = (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04)
-    steps = min(config.optimiser.steps, 2_000)
-    optimiser = config.optimiser.model_copy(update={"steps": steps, "lr": 1e-2})
-    config = config.model_copy(update={"mixing": mixing, "optimiser": optimiser})
-    stack = train(config, reporter, one_hot=True)
+    config, stack = _at_the_limit(config, mixing, reporter)
     n = len(config.seeds)
     floor = one_hot_floor(stack.M, config.n_hidden).reshape(-1, n)
     loss = stack.loss.reshape(-1, n)

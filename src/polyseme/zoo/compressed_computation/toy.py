@@ -1,43 +1,72 @@
-"""Compressed computation: seems to compute more ReLUs than it has neurons, and does not. Bhagat et al. 2025."""
+"""Compressed computation: a network that seems to compute more ReLUs than it has neurons, and does not.
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+The residual MLP of Braun et al. 2025 on y = x + ReLU(x), with a random embedding W_E, is the plain MLP
+y = W_out ReLU(W_in x) on labels ReLU(x) + Mx with M = I − W_E W_Eᵀ: what it gains over solving half of the features
+comes from the mixing M. Bhagat et al. 2025.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
+from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.compressed_computation import checks as checks
-from polyseme.zoo.compressed_computation.networks import (
-    PAPER,
-    CompressedComputation,
-    CompressedComputationConfig,
-    inputs,
-    train,
-)
-from polyseme.zoo.tools.checks import Experiment
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, monosemantic
-from polyseme.zoo.tools.stack import Draws
+from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 SITE = Site(path="hidden")
+EVALUATION_ROWS, EVALUATION_BLOCK = 1 << 17, 1 << 14
 
 
-@final
-class CompressedComputationToy(CompressedComputationConfig):
+class CompressedComputation(nn.Module):
+    """y = W_out ReLU(W_in x); `hidden` is after the ReLU.
+
+    Args:
+        W_in: `[neuron, feature]`.
+        W_out: `[feature, neuron]`.
+    """
+
+    def __init__(self, W_in: Float[Tensor, "neuron feature"], W_out: Float[Tensor, "feature neuron"]):
+        super().__init__()
+        self.W_in, self.W_out = nn.Parameter(W_in.clone()), nn.Parameter(W_out.clone())
+        self.hidden = nn.ReLU()
+
+    def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
+        return self.hidden(x @ self.W_in.T) @ self.W_out.T
+
+
+class CompressedComputationToy(Config):
     """Every mixing with every seed: one network each, trained as one stack."""
 
     title: ClassVar[str] = "compressed computation: the false twin of computation in superposition"
-    paper: ClassVar[str] = PAPER
-    experiments: ClassVar[tuple[Experiment, ...]] = (
-        Experiment("identity", "fast", "the residual MLP is the plain one on labels ReLU(x) + Mx", checks.identity),
-        Experiment("one hot", "fast", "the exact limit p → 0: no gain without mixing", checks.one_hot),
-        Experiment("sparse", "slow", "the documented density: no gain without mixing", checks.sparse),
-    )
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = {
-        "mixing": checks.loss_over_mixing,
-    }
+    paper: ClassVar[str] = "Bhagat et al. 2025, Compressed Computation is (probably) not Computation in Superposition"
+
+    n_features: Annotated[Width, Field(ge=2)] = 100
+    n_hidden: Width = 50
+    mixing: tuple[Strength, ...] = Field(default=(0.0, 0.01, 0.02, 0.03), min_length=1, max_length=1000)
+    """Standard deviation σ of M's entries (symmetric, zero diagonal); a random embedding of width D gives 1/√D."""
+    density: float = Field(default=0.01, gt=0, le=1)
+    """Probability p that a feature is on, at a value of U[−1, 1]."""
+    d_embed: Width = 1_000
+    """Width of the embedding in the experiment that compares with the residual MLP."""
+    seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3)
+    batch: Width = 1024
+    optimiser: OptimiserConfig = OptimiserConfig(steps=10_000, lr=3e-3, weight_decay=0.0, schedule="cosine")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CompressedComputationToy":
+        if self.n_hidden >= self.n_features:
+            raise ValueError(f"n_hidden = {self.n_hidden} must be under n_features = {self.n_features}")
+        return self
 
     @shielded
     def build(self) -> CompressedComputation:
@@ -80,3 +109,121 @@ class CompressedComputationToy(CompressedComputationConfig):
         draws = Draws([int(torch.randint(2**62, (), generator=generator))])
         x = inputs(draws, self.density, n, self.n_features)[0]
         return Sample(inputs=x, features=torch.relu(torch.cat([x, -x], dim=-1)))
+
+
+def inputs(draws: Draws, density: float, n: int, n_features: int) -> Float[Tensor, "instance row feature"]:
+    """U[−1, 1) with probability p, else 0."""
+    u = draws.sparse_uniform(torch.full((len(draws),), density), n, n_features)
+    return torch.where(u > 0, 2 * u - 1, 0.0)
+
+
+def mixing_matrices(sigma: Float[Tensor, " instance"], draws: Draws, n: int) -> Float[Tensor, "instance n n"]:
+    """Symmetric M with zero diagonal and N(0, σ²) beside it."""
+    upper = draws.normal(n, n).triu(1)
+    return sigma[:, None, None] * (upper + upper.mT)
+
+
+def naive_loss(config: CompressedComputationToy) -> float:
+    """L/p a feature where as many features as there are neurons are solved, and the rest left out: (1 − m/n) / 6.
+
+    A feature left out costs E[ReLU(x)²] = p/6. Half as many neurons as features: 1/12.
+    """
+    return (1 - config.n_hidden / config.n_features) / 6
+
+
+def one_hot_floor(M: Float[Tensor, "*batch n n"], n_hidden: int) -> Float[Tensor, " *batch"]:
+    """No network has a lower L/p on inputs with one feature on: (1/6n) Σ_{i > m} ((1 + λ_i)² + λ_i²).
+
+    The outputs at ±e_i are [Y₊ Y₋] = W_out [ReLU(W_in) ReLU(−W_in)], of rank ≤ m, where [I + M, −M] is asked for. By
+    Eckart and Young the squared error is at least the sum of all but the m largest squared singular values, which are
+    (1 + λ)² + λ² with λ the eigenvalues of M. The best Y lies in M's top-m eigenspace; at M = 0 it is the naive loss.
+    """
+    lam = torch.linalg.eigvalsh(M.double())
+    squared = ((1 + lam).square() + lam.square()).sort(-1).values
+    n = M.shape[-1]
+    return squared[..., : n - n_hidden].sum(-1) / (6 * n)
+
+
+def one_hot_loss(
+    W_in: Float[Tensor, "*batch neuron feature"],
+    W_out: Float[Tensor, "*batch feature neuron"],
+    M: Float[Tensor, "*batch feature feature"],
+) -> Float[Tensor, " *batch"]:
+    """L/p a feature as p → 0, exactly: the network is positively homogeneous, so that ±e_i stand for all inputs."""
+    n = M.shape[-1]
+    positive = W_out @ torch.relu(W_in) - torch.eye(n, dtype=M.dtype) - M
+    negative = W_out @ torch.relu(-W_in) + M
+    return (positive.square() + negative.square()).sum((-2, -1)) / (6 * n)
+
+
+def in_top_eigenspace(
+    W_in: Float[Tensor, "*batch neuron feature"], M: Float[Tensor, "*batch feature feature"]
+) -> Float[Tensor, " *batch"]:
+    """Share of the read directions' squared length in the span of M's top eigenvectors, one a neuron."""
+    top = torch.linalg.eigh(M).eigenvectors[..., -W_in.shape[-2] :]
+    unit = W_in / W_in.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return (unit @ top).square().sum(-1).mean(-1)
+
+
+class Trained:
+    """A stack after its training.
+
+    Attributes:
+        W_in, W_out, M: `[instance, neuron, feature]`, `[instance, feature, neuron]`, `[instance, feature, feature]`.
+        settings: mixing and seed of each instance.
+        loss: L/p a feature on fresh data (exact where trained on single features), `[instance]`.
+        ceilings: L/p of the output 0; a network that does no better did not train.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        M: Tensor,
+        settings: list[tuple[float, int]],
+        loss: Tensor,
+        history: History,
+    ):
+        self.W_in, self.W_out, self.M = weights["W_in"], weights["W_out"], M
+        self.settings, self.loss, self.history = settings, loss, history
+        self.ceilings = 1 / 6 + M.square().sum((-2, -1)) / (3 * M.shape[-1])
+        self.sigma = torch.tensor([sigma for sigma, _ in settings])
+
+    @property
+    def trained(self) -> Bool[Tensor, " instance"]:
+        """Whether the loss is under the ceiling; False for one that diverged."""
+        return self.loss < self.ceilings
+
+
+@shielded
+def train(config: CompressedComputationToy, reporter: Reporter, *, one_hot: bool = False) -> Trained:
+    """Train every mixing with every seed at once.
+
+    Args:
+        config: sizes, mixings, seeds.
+        reporter: told of the progress.
+        one_hot: train on the exact loss of inputs with one feature on, the limit p → 0.
+    """
+    settings = [(sigma, seed) for sigma in config.mixing for seed in config.seeds]
+    seeds = [derive_seed(seed, "compressed computation", str(sigma)) for sigma, seed in settings]
+    n, m, p = config.n_features, config.n_hidden, config.density
+    M = mixing_matrices(torch.tensor([sigma for sigma, _ in settings]), Draws(seeds, "mixing"), n)
+    initial, data = Draws(seeds, "initial"), Draws(seeds, "data")
+    weights = {"W_in": initial.normal(m, n) / math.sqrt(n), "W_out": initial.normal(n, m) / math.sqrt(m)}
+
+    def sampled(draws: Draws, rows: int) -> Tensor:
+        x = inputs(draws, p, rows, n)
+        out = torch.relu(x @ weights["W_in"].mT) @ weights["W_out"].mT
+        return (torch.relu(x) + x @ M - out).square().mean((-2, -1)) / p
+
+    def loss(_: int) -> Tensor:
+        if one_hot:
+            return one_hot_loss(weights["W_in"], weights["W_out"], M)
+        return sampled(data, config.batch)
+
+    history = train_stack(weights, loss, config.optimiser, reporter=reporter, name="compressed computation")
+    if one_hot:
+        final = one_hot_loss(weights["W_in"], weights["W_out"], M)
+    else:
+        evaluation, blocks = Draws(seeds, "evaluation"), EVALUATION_ROWS // EVALUATION_BLOCK
+        final = torch.stack([sampled(evaluation, EVALUATION_BLOCK) for _ in range(blocks)]).mean(0)
+    return Trained(weights, M, settings, final, history)

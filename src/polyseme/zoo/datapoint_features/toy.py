@@ -6,24 +6,22 @@ form a polygon, and between them the loss on new examples has a maximum. Henigha
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Experiment, check, mean_interval, not_measured
-from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.geometry import dimensionality, gaps
+from polyseme.zoo.superposition.toy import ReluOutput
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 from polyseme.zoo.tools.tied import tied_loss
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
@@ -34,23 +32,6 @@ CPU_SWEEP = (3, 5, 8, 15, 30, 60, 100, 200, 350, 500, 700, 1000, 1400, 2000)
 """T of the CPU version: 3 to 2000."""
 LEARNED = 0.999
 """Share of the loss that a network began with, or of the 1 that the output 0 costs, that a trained one is below."""
-
-
-class TiedRelu(nn.Module):
-    """x' = ReLU(WᵀWx + b); `hidden` is Wx.
-
-    Args:
-        W: `[hidden, feature]`.
-        b: `[feature]`.
-    """
-
-    def __init__(self, W: Float[Tensor, "hidden feature"], b: Float[Tensor, " feature"]):
-        super().__init__()
-        self.W, self.b = nn.Parameter(W.clone()), nn.Parameter(b.clone())
-        self.hidden = nn.Identity()
-
-    def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
-        return torch.relu(self.hidden(x @ self.W.T) @ self.W + self.b)
 
 
 class DatapointFeaturesToy(Config):
@@ -71,9 +52,6 @@ class DatapointFeaturesToy(Config):
     optimiser: OptimiserConfig = OptimiserConfig(steps=5_000, lr=1e-2, weight_decay=1e-2, warmup=250, schedule="cosine")
     """The published 50,000 steps at .001, ten times fewer and ten times as long: weight decay pulls as far in all."""
 
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
-
     @field_validator("n_examples")
     @classmethod
     def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -88,10 +66,10 @@ class DatapointFeaturesToy(Config):
         return self
 
     @shielded
-    def build(self) -> TiedRelu:
+    def build(self) -> ReluOutput:
         """An untrained network."""
         zeros = torch.zeros(self.n_hidden, self.n_features)
-        return TiedRelu(zeros, zeros[0])
+        return ReluOutput(zeros, zeros[0])
 
     @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
@@ -99,7 +77,7 @@ class DatapointFeaturesToy(Config):
         names = tuple(f"x{i}" for i in range(self.n_features))
         return [
             TrainedToy(
-                module=TiedRelu(run.W, run.b),
+                module=ReluOutput(run.W, run.b),
                 truth=Truth(site=SITE, features=names, directions=run.W.T.contiguous(), cause=None),
                 draw=self._draw,
                 seed=run.seed,
@@ -211,176 +189,3 @@ def _train(
         Run(t, seed, W[i], b[i], X[i, :t], float(start[i]), float(fitted[i]), float(new[i]))
         for i, (t, seed) in enumerate(settings)
     ]
-
-
-def few(config: DatapointFeaturesToy, reporter: Reporter) -> Sequence[Check]:
-    """Five examples of 300 features: a pentagon of examples, and no such thing for features."""
-    few_config = config.model_copy(update={"n_features": 300, "n_hidden": 2, "n_examples": (5,)})
-    return _few(few_config, reporter)
-
-
-def few_wide(config: DatapointFeaturesToy, reporter: Reporter) -> Sequence[Check]:
-    """The same with the config's own number of features."""
-    return _few(config.model_copy(update={"n_hidden": 2, "n_examples": (5,)}), reporter)
-
-
-def _few(config: DatapointFeaturesToy, reporter: Reporter) -> Sequence[Check]:
-    runs = train(config, reporter)
-    where = f"T = 5, n = {config.n_features}"
-    names = {
-        "sum": (f"Σ D of the examples' hidden vectors, {where}", "m = 2 (± 0.02)"),
-        "gap": (f"mean |gap − 72°| between neighbouring examples, {where}", "≤ 6°"),
-        "features": (f"largest D of a feature, {where}", "≤ 0.32"),
-    }
-    bad = [run.seed for run in runs if not run.trained]
-    if bad:
-        why = f"{len(bad)} of {len(runs)} networks did not bring their loss down: seeds {bad}"
-        return [
-            not_measured(name, reference=reference, source="published", paper=PAPER, why=why)
-            for name, reference in names.values()
-        ]
-    hidden = torch.stack([run.hidden for run in runs]).double()
-    total = dimensionality(hidden).sum(-1)
-    angles = gaps(hidden)
-    uneven = (angles - 72).abs().mean(-1)
-    largest = torch.stack([dimensionality(run.W.T.double()).max() for run in runs])
-    losses = f"train loss {min(run.train_loss for run in runs):.3f} to {max(run.train_loss for run in runs):.3f}"
-    found: list[tuple[str, Tensor, float, float, str, str]] = [
-        ("sum", total, 1.98, 2.02, "", f"{float(total.min()):.3f} to {float(total.max()):.3f}; {losses}"),
-        ("gap", uneven, -math.inf, 6.0, "°", f"gaps {float(angles.min()):.1f}° to {float(angles.max()):.1f}°"),
-        ("features", largest, -math.inf, 0.32, "", "mean over networks of the largest"),
-    ]
-    checks: list[Check] = []
-    for key, values, low, high, unit, note in found:
-        name, reference = names[key]
-        value, interval = mean_interval(values.numpy())
-        checks.append(
-            check(
-                name,
-                value,
-                reference=reference,
-                source="computed" if key == "features" else "proposed",
-                paper=PAPER,
-                at_least=low,
-                at_most=high,
-                interval=interval,
-                n=len(runs),
-                unit=unit,
-                note=note,
-            )
-        )
-    return checks
-
-
-def bump(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
-    """Test loss over the number of examples has a maximum inside, and many examples bring it down."""
-    return _bump(config, reporter, checkpoints, expected=True)
-
-
-def decayed(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
-    """In four dimensions: the maximum at the config's weight decay, and none at weight decay 1."""
-    wide = config.model_copy(update={"n_hidden": 4})
-    strong = wide.model_copy(update={"optimiser": config.optimiser.model_copy(update={"weight_decay": 1.0})})
-    return [
-        *_bump(wide, reporter, checkpoints and checkpoints / "weak", expected=True),
-        *_bump(strong, reporter, checkpoints and checkpoints / "strong", expected=False),
-    ]
-
-
-def peak(test_loss: Float[Tensor, "example_count seed"]) -> tuple[int, Float[Tensor, " seed"]]:
-    """Where the mean test loss is largest, and by how much each seed's is above that of both ends there.
-
-    At an end, the height is 0 or less: there is no maximum inside.
-    """
-    at = int(test_loss.mean(1).argmax())
-    ends = torch.maximum(test_loss[0], test_loss[-1])
-    return at, test_loss[at] - ends
-
-
-def _bump(
-    config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None, *, expected: bool
-) -> Sequence[Check]:
-    decay, m, counts = config.optimiser.weight_decay, config.n_hidden, config.n_examples
-    where = f"m = {m}, weight decay {decay:g}"
-    name = f"height of the test loss's inner maximum, {where}"
-    # That weight decay removes it is published; how much is nothing is ours to say.
-    reference, source = ("> 0", "published") if expected else ("≤ 0.005", "proposed")
-    if len(counts) < 4:
-        why = f"an inner maximum is looked for over four numbers of examples at least, not {len(counts)}"
-        return [not_measured(name, reference=reference, source=source, paper=PAPER, why=why)]
-    runs = train(config, reporter, checkpoints)
-    shape = (len(counts), len(config.seeds))
-    test = torch.tensor([run.test_loss for run in runs], dtype=torch.float64).reshape(shape)
-    # Weight decay may keep W at 0 where there are many examples; the fewest are stored whatever it is.
-    if not all(run.trained for run in runs if run.n_examples == counts[0]):
-        why = f"a network of {counts[0]} examples did not bring its loss down"
-        return [not_measured(name, reference=reference, source=source, paper=PAPER, why=why)]
-    at, height = peak(test)
-    value, interval = mean_interval(height.numpy())
-    curve = ", ".join(f"{t}: {loss:.3f}" for t, loss in zip(counts, test.mean(1).tolist(), strict=True))
-    return [
-        check(
-            name,
-            value,
-            reference=reference,
-            source=source,
-            paper=PAPER,
-            at_least=1e-9 if expected else -math.inf,
-            at_most=math.inf if expected else 0.005,
-            interval=interval,
-            n=len(config.seeds),
-            note=f"largest at T = {counts[at]}; test loss {curve}",
-        )
-    ]
-
-
-def hidden_figure(config: DatapointFeaturesToy, reporter: Reporter) -> Any:
-    """Hidden vectors of the examples and of the features over T, with the losses (two dimensions, the first seed)."""
-    flat = config.model_copy(update={"n_hidden": 2, "seeds": config.seeds[:1]})
-    runs = train(flat, reporter)
-    picked = [runs[round(i * (len(runs) - 1) / 5)] for i in range(6)] if len(runs) > 6 else runs
-    columns = len(picked)
-    figure, axes = panels(2 * columns, width=1.9 * columns + 1, height=2, columns=columns)
-    for row, colour in enumerate(("tab:blue", "tab:red")):
-        for axis, run in zip(axes[row * columns :], picked, strict=False):
-            vectors = run.hidden if row == 0 else run.W.T
-            reach = 1.1 * float(vectors.abs().max())
-            axis.axhline(0, color="0.9", linewidth=0.8, zorder=0)
-            axis.axvline(0, color="0.9", linewidth=0.8, zorder=0)
-            axis.scatter(vectors[:, 0], vectors[:, 1], s=6, color=colour, alpha=0.6, linewidth=0)
-            axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
-            axis.set_title(f"T = {run.n_examples}\ntest loss {run.test_loss:.3f}" if row == 0 else "", fontsize=9)
-    axes[0].set_ylabel("examples Wx")
-    axes[columns].set_ylabel("features W")
-    return figure
-
-
-def loss_figure(config: DatapointFeaturesToy, reporter: Reporter) -> Any:
-    """Train and test loss over T, and how much of a dimension examples and features have."""
-    runs = train(config, reporter)
-    figure, (left, right) = panels(2, width=10, height=3.6)
-    counts = list(config.n_examples)
-    for values, label, axis, colour in (
-        ([run.train_loss for run in runs], "train", left, "tab:blue"),
-        ([run.test_loss for run in runs], "test", left, "tab:red"),
-        ([float(dimensionality(run.hidden).median()) for run in runs], "examples, median", right, "tab:blue"),
-        ([float(dimensionality(run.W.T).max()) for run in runs], "features, largest", right, "tab:red"),
-    ):
-        of_seed = torch.tensor(values).reshape(len(counts), -1)
-        axis.plot(counts, of_seed.mean(1), color=colour, marker="o", markersize=3, label=label)
-        axis.plot(counts, of_seed, color=colour, alpha=0.25, linewidth=0.8)
-        axis.set(xscale="log", xlabel="examples T")
-    left.set_ylabel("loss (the output 0 costs 1)")
-    right.set_ylabel("dimensionality")
-    for axis in (left, right):
-        axis.legend(frameon=False)
-    return figure
-
-
-DatapointFeaturesToy.experiments = (
-    Experiment("few", "fast", "five examples form a pentagon", few),
-    Experiment("few-wide", "slow", "the same with the config's own features", few_wide),
-    Experiment("bump", "long", "the test loss has a maximum inside", bump, resumable=True),
-    Experiment("decay", "long", "weight decay 1 removes it in four dimensions", decayed, resumable=True),
-)
-DatapointFeaturesToy.figures = {"hidden": hidden_figure, "loss": loss_figure}

@@ -15,7 +15,6 @@ Chanin et al. 2025, Feature hedging.
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -30,9 +29,9 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import ReLUConfig
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.planted_sparse.data import Mixture
-from polyseme.zoo.tools.checks import Check, Experiment, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import Check, Line, Value, mean
 from polyseme.zoo.tools.exact import (
+    Mixture,
     ShortTraining,
     bias,
     components,
@@ -67,9 +66,6 @@ class HedgingToy(Config):
     """Of the L1 norm, in the data's own units, for the statement about its limit 0."""
     seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining()
-
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
     @shielded
     def build(self) -> Mixture:
@@ -167,108 +163,89 @@ def trained(config: HedgingToy, reporter: Reporter, *, independent: bool = False
     return out
 
 
-def on_off(config: HedgingToy, reporter: Reporter) -> Sequence[Check]:
+BEST = Line(
+    "on-or-off latent: cosine with the {which}, best of every code",
+    "{target:.4f} (± 1e-9)",
+    within=1e-9,
+    source="derived",
+    paper=ALGEBRA,
+    n_unit="codes",
+)
+FITTED = Line(
+    "on-or-off latent: cosine with the {which}, least squares on drawn rows",
+    "{target:.3f} (± 0.01)",
+    within=0.01,
+    source="derived",
+    paper=ALGEBRA,
+    n_unit="data sets",
+)
+FREE = Line(
+    "trained ReLU latent: cosine with the {which}",
+    "{target:.3f} (± 0.01)",
+    within=0.01,
+    source="derived",
+    paper=PCA,
+    n_unit="dictionaries",
+)
+_ALONE = "independent child, trained ReLU latent: "
+INDEPENDENT = (
+    Line(
+        _ALONE + "bias along the child", "{target:g} (± 0.02)", within=0.02, source="published", n_unit="dictionaries"
+    ),
+    Line(
+        _ALONE + "cosine with the parent", "1 (± 0.01)", target=1, within=0.01, source="derived", n_unit="dictionaries"
+    ),
+    Line(
+        _ALONE + "cosine with the child", "0 (± 0.02)", target=0, within=0.02, source="derived", n_unit="dictionaries"
+    ),
+)
+
+
+def on_off(config: HedgingToy, reporter: Reporter) -> list[Check]:
     """A latent that is on or off: f₀ + q f₁, over every code there is and by least squares on drawn rows."""
     norm = math.hypot(1, config.q)
-    wanted = {"parent": 1 / norm, "child": config.q / norm}
-    best = best_on_off(*points(config))
+    x, share = points(config)
+    best = best_on_off(x, share)
     fitted: list[Tensor] = []
     for toy in config.train(reporter):
-        x = rows_of(toy, config.training.rows).double()
-        parent = (x @ features_of(toy)[0].double() > 0.5).double()
+        rows = rows_of(toy, config.training.rows).double()
+        parent = (rows @ features_of(toy)[0].double() > 0.5).double()
         design = torch.stack([parent, torch.ones_like(parent)], 1)
         # Not the default driver, gelsy: torch gives it pivots that were never set (pytorch issue 71222).
-        best_rows = torch.linalg.lstsq(design, x, driver="gelsd").solution
+        best_rows = torch.linalg.lstsq(design, rows, driver="gelsd").solution
         fitted.append(components(best_rows[:1], features_of(toy).double())[0])
-    lines: list[Check] = []
-    for i, (name, cosine) in enumerate(wanted.items()):
-        lines.append(
-            check(
-                f"on-or-off latent: cosine with the {name}, best of every code",
-                float(best[i]),
-                reference=f"{cosine:.4f} (± 1e-9)",
-                source="derived",
-                paper=ALGEBRA,
-                at_least=cosine - 1e-9,
-                at_most=cosine + 1e-9,
-                n=2 ** (len(points(config)[0]) - 1) - 1,
-                n_unit="codes",
-            )
-        )
-        value, interval = mean_interval(torch.stack(fitted)[:, i].numpy())
-        lines.append(
-            check(
-                f"on-or-off latent: cosine with the {name}, least squares on drawn rows",
-                value,
-                reference=f"{cosine:.3f} (± 0.01)",
-                source="derived",
-                paper=ALGEBRA,
-                at_least=cosine - 0.01,
-                at_most=cosine + 0.01,
-                interval=interval,
-                n=len(fitted),
-                n_unit="data sets",
-            )
-        )
-    return lines
+    checks: list[Check] = []
+    for i, (which, cosine) in enumerate({"parent": 1 / norm, "child": config.q / norm}.items()):
+        checks.append(BEST.fill(Value(float(best[i]), 2 ** (len(x) - 1) - 1), target=cosine, which=which))
+        checks.append(FITTED.fill(mean(torch.stack(fitted)[:, i]), target=cosine, which=which))
+    return checks
 
 
-def free(config: HedgingToy, reporter: Reporter) -> Sequence[Check]:
+def free(config: HedgingToy, reporter: Reporter) -> list[Check]:
     """A trained ReLU latent, whose activation is free: the first principal component, not f₀ + q f₁."""
     wanted, left = principal(*points(config))
     found = trained(config, reporter)
-    cosines = torch.stack([of.cosines for of in found]).numpy()
+    cosines = torch.stack([of.cosines for of in found])
     why = untrained([of.fvu for of in found], left + 0.02)
     on_off_child = config.q / math.hypot(1, config.q)
-    lines: list[Check] = []
-    for i, name in enumerate(("parent", "child")):
-        label, reference = f"trained ReLU latent: cosine with the {name}", f"{wanted[i]:.3f} (± 0.01)"
-        if why:
-            lines.append(not_measured(label, reference=reference, source="derived", paper=PCA, why=why))
-            continue
-        value, interval = mean_interval(cosines[:, i])
-        lines.append(
-            check(
-                label,
-                value,
-                reference=reference,
-                source="derived",
-                paper=PCA,
-                at_least=float(wanted[i]) - 0.01,
-                at_most=float(wanted[i]) + 0.01,
-                interval=interval,
-                n=len(found),
-                n_unit="dictionaries",
-                note=f"an on-or-off latent has {on_off_child:.3f} of the child: not what is trained" if i else "",
-            )
-        )
-    return lines
+    notes = "", f"an on-or-off latent has {on_off_child:.3f} of the child: not what is trained"
+    return [
+        FREE.fill(mean(cosines[:, i], notes[i]), why, target=float(wanted[i]), which=which)
+        for i, which in enumerate(("parent", "child"))
+    ]
 
 
-def independent(config: HedgingToy, reporter: Reporter) -> Sequence[Check]:
+def independent(config: HedgingToy, reporter: Reporter) -> list[Check]:
     """A child without a parent goes to the bias, and the decoder is the parent's."""
-    wanted = {
-        "bias along the child": (config.q, 0.02),
-        "cosine with the parent": (1.0, 0.01),
-        "cosine with the child": (0.0, 0.02),
-    }
-    p, q = config.p, config.q
-    variances = p * (1 - p), q * (1 - q)
+    variances = config.p * (1 - config.p), config.q * (1 - config.q)
     why = "" if variances[0] > variances[1] else "the child varies more than the parent: one latent is the child's"
     found = [] if why else trained(config, reporter, independent=True)
     why = why or untrained([of.fvu for of in found], variances[1] / sum(variances) + 0.02)
-    lines: list[Check] = []
-    for i, (name, (value, margin)) in enumerate(wanted.items()):
-        label, reference = f"independent child, trained ReLU latent: {name}", f"{value:g} (± {margin:g})"
-        shared: dict[str, Any] = {"reference": reference, "source": "derived" if i else "published", "paper": PAPER}
-        if why:
-            lines.append(not_measured(label, why=why, **shared))
-            continue
-        measured = np.array([(of.bias[1], *of.cosines)[i] for of in found], dtype=np.float64)
-        mean, interval = mean_interval(measured)
-        bounds = {"at_least": value - margin, "at_most": value + margin, "interval": interval}
-        lines.append(check(label, mean, n=len(found), n_unit="dictionaries", **bounds, **shared))
-    return lines
+    targets = config.q, None, None
+    return [
+        line.fill(mean([float((of.bias[1], *of.cosines)[i]) for of in found]), why, target=target)
+        for i, (line, target) in enumerate(zip(INDEPENDENT, targets, strict=True))
+    ]
 
 
 def decoders(config: HedgingToy, reporter: Reporter) -> Any:
@@ -296,11 +273,3 @@ def decoders(config: HedgingToy, reporter: Reporter) -> Any:
     right.axhline(0, color="0.3", lw=0.8)
     right.legend(frameon=False)
     return figure
-
-
-HedgingToy.experiments = (
-    Experiment("on_off", "fast", "a latent of one size: decoder ∝ f₀ + q f₁", on_off),
-    Experiment("free", "fast", "a trained ReLU latent: the first principal component", free),
-    Experiment("independent", "fast", "an independent child goes to the bias", independent),
-)
-HedgingToy.figures = {"decoders": decoders}

@@ -7,7 +7,7 @@ other: n(n − 1)/4m of them. Lecomte et al. 2023.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +21,8 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Experiment, Source, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import Check, Line, mean
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
@@ -104,9 +105,6 @@ class IncidentalToy(Config):
         """Half of what leaving out every feature costs; one feature a neuron costs about λ each."""
         return self.n_features / 2
 
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
-
     def _draw(self, n: int, generator: torch.Generator) -> Sample:
         which = torch.randint(self.n_features, (n,), generator=generator)
         x = torch.nn.functional.one_hot(which, self.n_features).float()
@@ -182,12 +180,21 @@ def occupied(n_features: int, n_neurons: int) -> float:
     return m * (1 - 2 * (1 - 1 / (2 * m)) ** n + (1 - 1 / m) ** n)
 
 
-def count(config: IncidentalToy, reporter: Reporter) -> Sequence[Check]:
+_NAME = "polysemantic neurons at n = {n}, m = {m}, against "
+PAIRS = Line(_NAME + "pairs", "n(n − 1)/4m = {target:.3g} (± 2 s.e.)", source="published")
+NEURONS = Line(
+    _NAME + "neurons",
+    "m(1 − 2(1 − 1/2m)ⁿ + (1 − 1/m)ⁿ), neurons and not pairs = {target:.3g} (± 2 s.e.)",
+    source="derived",
+)
+
+
+def count(config: IncidentalToy, reporter: Reporter) -> list[Check]:
     """How many neurons are polysemantic, beside n(n − 1)/4m."""
     return _counted(config, reporter)
 
 
-def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
+def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and goes on where there is room to spare."""
     lines: list[Check] = []
     for factor in (1, 2, 4, 8, 16):
@@ -196,55 +203,28 @@ def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = N
     return lines
 
 
-def published(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
+def published(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     """The sizes of the paper: n = 256, m = 256 to 4096."""
     return room(config.model_copy(update={"n_features": 256}), reporter, checkpoints)
 
 
 def _counted(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     n, m = config.n_features, config.n_neurons
-    references: tuple[tuple[str, float, Source], ...] = (
-        ("n(n − 1)/4m", expected(n, m), "published"),
-        ("m(1 − 2(1 − 1/2m)ⁿ + (1 − 1/m)ⁿ), neurons and not pairs", occupied(n, m), "derived"),
-    )
     W, losses = train(config, reporter, checkpoints)
     ok = (losses <= config.ceiling) & (settled(W) > SETTLED)
-    why = ""
-    if len(config.seeds) < 30:
-        why = f"{len(config.seeds)} networks: at least 30 are needed"
-    elif not bool(ok.all()):
-        why = f"{int((~ok).sum())} of {len(ok)} networks did not come down to one neuron a feature"
-    counts = polysemantic(W).double().numpy()
-    mean, interval = mean_interval(counts)
-    error = float(counts.std(ddof=1)) / math.sqrt(len(counts)) if len(counts) > 1 else math.nan
-    lines: list[Check] = []
-    for formula, wanted, source in references:
-        name = f"polysemantic neurons at n = {n}, m = {m}, against {'pairs' if source == 'published' else 'neurons'}"
-        reference = f"{formula} = {wanted:.3g} (± 2 s.e.)"
-        if why:
-            lines.append(not_measured(name, reference=reference, source=source, paper=PAPER, why=why))
-            continue
-        lines.append(
-            check(
-                name,
-                mean,
-                reference=reference,
-                source=source,
-                paper=PAPER,
-                at_least=wanted - 2 * error,
-                at_most=wanted + 2 * error,
-                interval=interval,
-                n=len(counts),
-                note=f"standard error {error:.3f}",
-            )
-        )
-    return lines
+    why = "" if ok.all() else f"{int((~ok).sum())} of {len(ok)} networks did not come down to one neuron a feature"
+    why = f"{len(config.seeds)} networks: at least 30 are needed" if len(config.seeds) < 30 else why
+    counts = polysemantic(W).double()
+    error = float(counts.std()) / math.sqrt(len(counts)) if len(counts) > 1 else math.nan
+    found = mean(counts, f"standard error {error:.3f}")
+    return [
+        replace(line, within=2 * error).fill(found, why, target=wanted, n=n, m=m)
+        for line, wanted in ((PAIRS, expected(n, m)), (NEURONS, occupied(n, m)))
+    ]
 
 
 def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
     """Polysemantic neurons against m, beside n(n − 1)/4m; hollow where networks did not come down to their neurons."""
-    from polyseme.zoo.tools.figures import panels
-
     n = config.n_features
     sizes = [factor * n for factor in (1, 2, 4, 8, 16)]
     trained = [train(config.model_copy(update={"n_neurons": m}), reporter)[0] for m in sizes]
@@ -265,11 +245,3 @@ def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
     ax.set_title(f"n = {n} features, {len(config.seeds)} networks a point")
     ax.legend(frameon=False)
     return figure
-
-
-IncidentalToy.experiments = (
-    Experiment("count", "fast", "polysemantic neurons beside n(n − 1)/4m", count),
-    Experiment("room", "slow", "the same from n to 16n neurons", room),
-    Experiment("published", "long", "the same at the paper's sizes", published, resumable=True),
-)
-IncidentalToy.figures = {"count": count_figure}

@@ -1,11 +1,10 @@
-"""What a network of the induction task is held against, and its attention drawn."""
+"""Checks of a network of the induction task, and its attention drawn."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,80 +20,59 @@ from polyseme.heads import (
     repeated_sequences,
 )
 from polyseme.networks import Network, load_network, zero_ablate
-from polyseme.zoo.tools.checks import Check, Experiment, Source, check, mean_interval, not_measured
+from polyseme.zoo.induction.toy import UNKNOWN, InductionToy, Run, answers, asked, train
+from polyseme.zoo.tools.checks import NOTHING, Check, Line, mean
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws
 
-if TYPE_CHECKING:
-    from polyseme.zoo.induction.toy import InductionToy, Run
-
-PAPER = "Olsson et al. 2022; task of Bushnaq et al. 2025"
-GENERAL = "Olsson et al. 2022, In-context Learning and Induction Heads"
+OLSSON = "Olsson et al. 2022, In-context Learning and Induction Heads"
 N_TEST = 1_000
 """Sequences a trained network is measured on."""
 
 
-@dataclass(frozen=True)
-class _Line:
-    """What is measured on each network of two layers.
-
-    Attributes:
-        key: of `measures`, or of `general_measures`.
-        name: in words.
-        reference: least value that passes.
-        why: it is not met where it is not, with one special S or with every token; or nothing.
-    """
-
-    key: str
-    name: str
-    reference: float
-    source: Source = "proposed"
-    why: str = ""
+def _at_least(bound: float, name: str, paper: str = "") -> Line:
+    return Line(name, f"≥ {bound:g}", at_least=bound, paper=paper)
 
 
-_TWO_LAYERS = (
-    _Line("accuracy", "accuracy on the last token, two layers", 0.99),
-    _Line("matching", "attention of layer 1 from the last S to what followed the first", 0.8),
-    _Line(
+TWO_LAYERS = {
+    "accuracy": _at_least(0.99, "accuracy on the last token, two layers"),
+    "matching": _at_least(0.8, "attention of layer 1 from the last S to what followed the first"),
+    "after S": _at_least(0.8, "attention of layer 0 from M to the S before it"),
+    "previous": _at_least(0.8, "previous-token score of layer 0, over all positions"),
+    "prefix": _at_least(0.8, "prefix-matching score of layer 1, on repeated random sequences"),
+    "drop": _at_least(0.5, "share of layer 1's matching lost without the head of layer 0"),
+}
+"""Key of `measures` to its line."""
+GENERAL = {
+    "accuracy": _at_least(0.99, "accuracy on what the period decides, two layers", OLSSON),
+    "prefix": _at_least(0.8, "prefix-matching score of layer 1, on repeated random sequences", OLSSON),
+    "previous": _at_least(0.8, "previous-token score of layer 0, over all positions of the same", OLSSON),
+    "first": _at_least(
+        0.8, "previous-token score of layer 0, over the positions that prefix matching is to attend to", OLSSON
+    ),
+    "drop": _at_least(0.5, "share of the prefix-matching score lost without the head of layer 0", OLSSON),
+}
+"""Key of `general_measures` to its line."""
+WHY = {
+    (
+        "special",
         "after S",
-        "attention of layer 0 from M to the S before it",
-        0.8,
-        why="every token after S attends to it, those near it more: layer 1 picks the one that took most",
-    ),
-    _Line(
+    ): "every token after S attends to it, those near it more: layer 1 picks the one that took most",
+    (
+        "special",
         "previous",
-        "previous-token score of layer 0, over all positions",
-        0.8,
-        why=(
-            "places t and u meet in one term of the score, p_t · p_u, largest at u = t: no head of this network can "
-            "attend to t − 1 wherever t is"
-        ),
-    ),
-    _Line(
-        "prefix",
-        "prefix-matching score of layer 1, on repeated random sequences",
-        0.8,
-        why="with one special S layer 1 learns to match S, and not tokens in general",
-    ),
-    _Line("drop", "share of layer 1's matching lost without the head of layer 0", 0.5),
-)
-
-
-_GENERAL = (
-    _Line("accuracy", "accuracy on what the period decides, two layers", 0.99),
-    _Line("prefix", "prefix-matching score of layer 1, on repeated random sequences", 0.8),
-    _Line(
-        "previous",
-        "previous-token score of layer 0, over all positions of the same",
-        0.8,
-        why="layer 1 reads the first occurrence alone: nothing depends on what layer 0 does after the longest period",
-    ),
-    _Line("first", "previous-token score of layer 0, over the positions that prefix matching is to attend to", 0.8),
-    _Line("drop", "share of the prefix-matching score lost without the head of layer 0", 0.5),
-)
+    ): "places t and u meet in one term of the score, p_t · p_u, largest at u = t: no head of this "
+    "network can attend to t − 1 wherever t is",
+    ("special", "prefix"): "with one special S layer 1 learns to match S, and not tokens in general",
+    ("every", "previous"): "layer 1 reads the first occurrence alone: nothing depends on what layer 0 does after the "
+    "longest period",
+}
+"""Why a line is not met where it is not, by the kind of S and the line's key."""
+ONE_LAYER = Line("accuracy on {what}, one layer", "< .5: it fails", at_most=0.5)
 
 
 @torch.no_grad()
-def measures(config: "InductionToy", network: Network, seed: int) -> dict[str, float]:
+def measures(config: InductionToy, network: Network, seed: int) -> dict[str, float]:
     """Accuracy and head scores of one network of two layers.
 
     Args:
@@ -118,13 +96,13 @@ def measures(config: "InductionToy", network: Network, seed: int) -> dict[str, f
     }
 
 
-def repeated(config: "InductionToy") -> HeadScoresConfig:
+def repeated(config: InductionToy) -> HeadScoresConfig:
     """Random ordinary tokens, alike or not, and the same again, within the toy's length: what heads are scored on."""
     return HeadScoresConfig(length=(config.length - 1) // 2, bos=0, vocabulary=(1, config.vocabulary + 1))
 
 
 @torch.no_grad()
-def general_measures(config: "InductionToy", network: Network, seed: int) -> dict[str, float]:
+def general_measures(config: InductionToy, network: Network, seed: int) -> dict[str, float]:
     """Accuracy and head scores of one network of two layers that was trained on sequences that recur.
 
     Args:
@@ -132,8 +110,6 @@ def general_measures(config: "InductionToy", network: Network, seed: int) -> dic
         network: of it.
         seed: of the sequences.
     """
-    from polyseme.zoo.induction.toy import UNKNOWN, asked
-
     tokens, period = (x[0] for x in config.sequences(Draws([seed], "test"), N_TEST))
     wanted = asked(config, tokens, period)
     right = network.run(tokens).logits[:, :-1].argmax(-1) == wanted
@@ -161,24 +137,20 @@ def between(
 
 def accuracy(network: Network, tokens: Int[Tensor, "row position"], first: Int[Tensor, " row"]) -> float:
     """Share of sequences whose last S is followed by M."""
-    from polyseme.zoo.induction.toy import answers
-
     return float((network.run(tokens).logits[:, -1].argmax(-1) == answers(tokens, first)).float().mean())
 
 
-def two_layers(config: "InductionToy", reporter: Reporter) -> list[Check]:
+def two_layers(config: InductionToy, reporter: Reporter) -> list[Check]:
     """A previous-token head, a head that matches by it, and the task solved."""
-    from polyseme.zoo.induction.toy import train
-
     run = train(config.model_copy(update={"n_layers": 2}), reporter)
     if config.trigger == "every":
         shortest, longest = config.periods
         about = f"periods of {shortest} to {longest}, d = {config.d_model}"
-        return _held_against(_GENERAL, run, general_measures, GENERAL, about)
-    return _held_against(_TWO_LAYERS, run, measures, PAPER, "loss on the last token alone")
+        return _measured(GENERAL, run, general_measures, about)
+    return _measured(TWO_LAYERS, run, measures, "loss on the last token alone")
 
 
-def general(config: "InductionToy", reporter: Reporter) -> list[Check]:
+def general(config: InductionToy, reporter: Reporter) -> list[Check]:
     """Heads that match any token: positions before the maps, and sequences that recur with a period of their own.
 
     With one period for all sequences a head could attend to a fixed distance, and one layer would do.
@@ -190,7 +162,7 @@ def general(config: "InductionToy", reporter: Reporter) -> list[Check]:
     return [*two_layers(config, reporter), *one_layer(config, reporter)]
 
 
-def _general(config: "InductionToy") -> "InductionToy":
+def _general(config: InductionToy) -> InductionToy:
     config = config.model_copy(update={"trigger": "every", "places": "before", **dict(config.general)})
     longest = config.periods[1]
     if config.vocabulary < longest:
@@ -202,11 +174,10 @@ def _general(config: "InductionToy") -> "InductionToy":
     return config
 
 
-def _held_against(
-    lines: Sequence[_Line],
-    run: "Run",
-    measure: Callable[["InductionToy", Network, int], dict[str, float]],
-    paper: str,
+def _measured(
+    lines: Mapping[str, Line],
+    run: Run,
+    measure: Callable[[InductionToy, Network, int], dict[str, float]],
     about: str,
 ) -> list[Check]:
     """Each line as a check over the networks of two layers that learned."""
@@ -215,63 +186,32 @@ def _held_against(
     count = f"{len(learned)} of {len(config.seeds)} networks below a loss of {config.ceiling:.2f} nats"
     about = f"{count} after {config.optimiser.steps} steps of {config.batch} sequences, {about}"
     if not learned:
-        return [
-            not_measured(line.name, reference=f"≥ {line.reference:g}", source=line.source, paper=paper, why=about)
-            for line in lines
-        ]
+        return [line.fill(NOTHING, about) for line in lines.values()]
     example = torch.zeros(1, config.length, dtype=torch.long)
     found = [measure(config, load_network(run.modules[i], example_inputs=example), i) for i in learned]
     checks: list[Check] = []
-    for line in lines:
-        values = np.array([one[line.key] for one in found])
-        mean, interval = mean_interval(values)
-        each = ", ".join(f"{v:.3g}" for v in values)
-        why = f"{line.why}; " if line.why and config.trigger != "any" else ""
-        checks.append(
-            check(
-                line.name,
-                mean,
-                reference=f"≥ {line.reference:g}",
-                source=line.source,
-                paper=paper,
-                at_least=line.reference,
-                interval=interval,
-                n=len(values),
-                note=f"{why}each: {each}; {about}",
-            )
-        )
+    for key, line in lines.items():
+        values = [one[key] for one in found]
+        why = WHY.get((config.trigger, key))
+        each = f"each: {', '.join(f'{v:.3g}' for v in values)}; {about}"
+        checks.append(line.fill(mean(values, f"{why}; {each}" if why else each)))
     return checks
 
 
-def one_layer(config: "InductionToy", reporter: Reporter) -> list[Check]:
+def one_layer(config: InductionToy, reporter: Reporter) -> list[Check]:
     """The control: the same training with one layer."""
-    from polyseme.zoo.induction.toy import train
-
     run = train(config.model_copy(update={"n_layers": 1}), reporter)
-    final = run.accuracy[-1].double().numpy()
-    mean, interval = mean_interval(final)
-    diverged = bool(torch.isnan(run.loss[-1]).any())
+    note = f"after {config.optimiser.steps} steps; loss {float(run.loss[-1].mean()):.3g} nats"
+    found = mean(run.accuracy[-1], note)
+    if bool(torch.isnan(run.loss[-1]).any()):
+        found = replace(found, value=math.nan)
     every = config.trigger == "every"
-    return [
-        check(
-            f"accuracy on {'what the period decides' if every else 'the last token'}, one layer",
-            math.nan if diverged else mean,
-            reference="< .5: it fails",
-            source="proposed",
-            paper=GENERAL if every else PAPER,
-            at_most=0.5,
-            interval=interval,
-            n=len(final),
-            note=f"after {config.optimiser.steps} steps; loss {float(run.loss[-1].mean()):.3g} nats",
-        )
-    ]
+    line = replace(ONE_LAYER, paper=OLSSON if every else "")
+    return [line.fill(found, what="what the period decides" if every else "the last token")]
 
 
-def draw_attention(config: "InductionToy", reporter: Reporter) -> Any:
+def draw_attention(config: InductionToy, reporter: Reporter) -> Any:
     """Both heads' attention on one sequence, and accuracy along the training with two layers and with one."""
-    from polyseme.zoo.induction.toy import train
-    from polyseme.zoo.tools.figures import panels
-
     runs = {n: train(config.model_copy(update={"n_layers": n}), reporter) for n in (2, 1)}
     best = runs[2].modules[int(runs[2].loss[-1].argmin())]
     sequences, firsts = config.sequences(Draws([0], "drawn"), 200)
@@ -301,14 +241,6 @@ def draw_attention(config: "InductionToy", reporter: Reporter) -> Any:
     return figure
 
 
-def draw_general(config: "InductionToy", reporter: Reporter) -> Any:
+def draw_general(config: InductionToy, reporter: Reporter) -> Any:
     """The same of the experiment `general`: the two heads by their stripes, one place back and one period less one."""
     return draw_attention(_general(config), reporter)
-
-
-CHECKS = (
-    Experiment("two-layers", "slow", "induction learned, by a head that attends to the token before", two_layers),
-    Experiment("one-layer", "slow", "one layer cannot", one_layer),
-    Experiment("general", "slow", "any token matched, by a head that reads what the token before was", general),
-)
-FIGURES: Mapping[str, Callable[[Any, Reporter], Any]] = {"attention": draw_attention, "general": draw_general}

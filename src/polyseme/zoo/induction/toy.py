@@ -7,7 +7,6 @@ recur with a period of the sequence's own, so that the network has to match toke
 """
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,8 +23,6 @@ from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.heads import Pattern
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.induction.checks import CHECKS, FIGURES
-from polyseme.zoo.tools.checks import Experiment
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Parameters, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
@@ -117,8 +114,6 @@ class InductionToy(Config):
 
     title: ClassVar[str] = "induction and previous-token heads"
     paper: ClassVar[str] = "Bushnaq et al. 2025, Stochastic Parameter Decomposition (task); Olsson et al. 2022 (scores)"
-    experiments: ClassVar[tuple[Experiment, ...]] = CHECKS
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = FIGURES
 
     vocabulary: Annotated[Width, Field(ge=4)] = 128
     """Ordinary tokens."""

@@ -6,10 +6,10 @@ give with two neurons a feature. There is room for either, so what training does
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Experiment, Source, check, not_measured, share_interval
+from polyseme.zoo.tools.checks import Check, Line, Value, share
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
@@ -129,9 +129,6 @@ class MissedSolutionToy(Config):
         """Of one output."""
         return 3 / 16 if self.task == "and" else self.density / 3 - self.density**2 / 4
 
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = {}
-
     def _draw(self, n: int, generator: torch.Generator) -> Sample:
         draws = Draws([int(torch.randint(2**62, (), generator=generator))])
         x, y = self.rows(draws, n)
@@ -191,126 +188,60 @@ def train(config: MissedSolutionToy, reporter: Reporter) -> Stack:
         return Stack(parameters, error(Draws(seeds, "test"), ROWS))
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One line of acceptance over a stack: a share of networks or of neurons."""
-
-    name: str
-    reference: str
-    hits: int
-    n: int
-    unit: str
-    at_least: float = -math.inf
-    at_most: float = math.inf
-    source: Source = "computed"
-
-
-def _checks(stack: Stack, lines: Sequence[_Line], where: str) -> list[Check]:
-    note = f"normalised loss {float(stack.loss.min()):.2g} to {float(stack.loss.max()):.2g}"
-    checks: list[Check] = []
-    for line in lines:
-        name = f"{where}: {line.name}"
-        if not bool((stack.loss <= 0.5).all()):
-            why = "a network explains less than half of the variance: it did not train"
-            checks.append(not_measured(name, reference=line.reference, source=line.source, paper=PAPER, why=why))
-            continue
-        if line.n == 0:
-            why = f"no network solved it; {note}"
-            checks.append(not_measured(name, reference=line.reference, source=line.source, paper=PAPER, why=why))
-            continue
-        share, interval = share_interval(line.hits, line.n)
-        checks.append(
-            check(
-                name,
-                share,
-                reference=line.reference,
-                source=line.source,
-                paper=PAPER,
-                at_least=line.at_least,
-                at_most=line.at_most,
-                interval=interval,
-                n=line.n,
-                n_unit=line.unit,
-                note=note,
-            )
-        )
-    return checks
-
-
-def conjunctions(config: MissedSolutionToy, reporter: Reporter) -> Sequence[Check]:
-    """AND of five inputs: ten neurons never find the solution, forty always find another."""
-    checks: list[Check] = []
-    for n_neurons, found in ((10, 0), (40, 1)):
-        here = config.model_copy(update={"task": "and", "n": 5, "n_neurons": n_neurons})
-        stack = train(here, reporter)
-        solved, n = stack.loss < SOLVED, len(here.seeds)
-        reference = "0 of 16" if found == 0 else "16 of 16"
-        lines = [
-            _Line(
-                f"networks with normalised loss < {SOLVED:g}", reference, int(solved.sum()), n, "networks", found, found
-            )
-        ]
-        if n_neurons == 40:
-            live = stack.live()[solved]
-            single = int((stack.single()[solved] & live).sum())
-            lines.append(_Line("neurons of one AND", "0%", single, int(live.sum()), "neurons", 0, 0))
-        checks += _checks(stack, lines, f"AND, n = 5, H = {n_neurons}")
-    return checks
-
-
-def absolute_values(config: MissedSolutionToy, reporter: Reporter) -> Sequence[Check]:
-    """|x| of six inputs: found with one feature a neuron, by most networks."""
-    here = config.model_copy(update={"task": "abs", "n": 6, "n_neurons": 12})
-    stack = train(here, reporter)
-    found = (stack.loss < SOLVED) & (stack.single() | ~stack.live()).all(-1)
-    line = _Line(
-        "networks that solve it, each neuron of one feature",
-        "75% to 100%",
-        int(found.sum()),
-        len(here.seeds),
-        "networks",
-        0.75,
-        1.0,
-    )
-    return _checks(stack, [line], f"|x|, n = 6, H = 12, p = {here.density:g}")
-
-
-def sparse_absolute_values(config: MissedSolutionToy, reporter: Reporter) -> Sequence[Check]:
-    """|x| of twenty sparse inputs: stuck above the solution, most neurons of several features."""
-    here = config.model_copy(update={"task": "abs", "n": 20, "n_neurons": 40, "density": 0.02})
-    stack = train(here, reporter)
-    stuck, single, live = stack.loss >= SOLVED, stack.single(), stack.live()
-    lines = [
-        _Line(
-            "networks that miss it (normalised loss ≥ 1e-3)",
-            "all",
-            int(stuck.sum()),
-            len(here.seeds),
-            "networks",
-            1.0,
-            1.0,
-        ),
-        _Line("neurons of one feature", "≤ 23%", int((single & live).sum()), int(live.sum()), "neurons", 0.0, 0.23),
-    ]
-    checks = _checks(stack, lines, "|x|, n = 20, H = 40, p = 0.02")
-    median = float(np.median(stack.loss.numpy())) if bool((stack.loss <= 0.5).all()) else math.nan
-    checks.append(
-        check(
-            "|x|, n = 20, H = 40, p = 0.02: median normalised loss",
-            median,
-            reference="near 1e-2 (3e-3 to 3e-2)",
-            source="computed",
-            paper=PAPER,
-            at_least=3e-3,
-            at_most=3e-2,
-            n=len(here.seeds),
-        )
-    )
-    return checks
-
-
-MissedSolutionToy.experiments = (
-    Experiment("and", "fast", "AND of five inputs with ten and with forty neurons", conjunctions),
-    Experiment("abs", "fast", "|x| of six inputs", absolute_values),
-    Experiment("sparse_abs", "slow", "|x| of twenty sparse inputs", sparse_absolute_values),
+SOLVED_10 = Line(
+    f"AND, n = 5, H = 10: networks with normalised loss < {SOLVED:g}", "0 of 16", at_most=0, source="computed"
 )
+SOLVED_40 = Line(
+    f"AND, n = 5, H = 40: networks with normalised loss < {SOLVED:g}", "16 of 16", at_least=1, source="computed"
+)
+SINGLE_40 = Line("AND, n = 5, H = 40: neurons of one AND", "0%", at_most=0, source="computed", n_unit="neurons")
+ABS = Line(
+    "|x|, n = 6, H = 12, p = {p:g}: networks that solve it, each neuron of one feature",
+    "75% to 100%",
+    at_least=0.75,
+    source="computed",
+)
+_SPARSE = "|x|, n = 20, H = 40, p = 0.02: "
+MISSED = Line(_SPARSE + "networks that miss it (normalised loss ≥ 1e-3)", "all", at_least=1, source="computed")
+FEW_SINGLE = Line(_SPARSE + "neurons of one feature", "≤ 23%", at_most=0.23, source="computed", n_unit="neurons")
+MEDIAN = Line(_SPARSE + "median normalised loss", "near 1e-2 (3e-3 to 3e-2)", 3e-3, 3e-2, source="computed")
+
+
+def _shares(stack: Stack, found: Sequence[tuple[Line, Tensor]], **words: float) -> list[Check]:
+    """Each line with its share of networks or of neurons."""
+    note = f"normalised loss {float(stack.loss.min()):.2g} to {float(stack.loss.max()):.2g}"
+    trained = bool((stack.loss <= 0.5).all())
+    untrained = "" if trained else "a network explains less than half of the variance: it did not train"
+    return [
+        line.fill(
+            share(hits, note=note), untrained or ("" if hits.numel() else f"no network solved it; {note}"), **words
+        )
+        for line, hits in found
+    ]
+
+
+def conjunctions(config: MissedSolutionToy, reporter: Reporter) -> list[Check]:
+    """AND of five inputs: ten neurons never find the solution, forty always find another."""
+    few, many = (train(config.model_copy(update={"task": "and", "n": 5, "n_neurons": n}), reporter) for n in (10, 40))
+    solved = many.loss < SOLVED
+    single = many.single()[solved][many.live()[solved]]
+    return [
+        *_shares(few, [(SOLVED_10, few.loss < SOLVED)]),
+        *_shares(many, [(SOLVED_40, solved), (SINGLE_40, single)]),
+    ]
+
+
+def absolute_values(config: MissedSolutionToy, reporter: Reporter) -> list[Check]:
+    """|x| of six inputs: found with one feature a neuron, by most networks."""
+    stack = train(config.model_copy(update={"task": "abs", "n": 6, "n_neurons": 12}), reporter)
+    found = (stack.loss < SOLVED) & (stack.single() | ~stack.live()).all(-1)
+    return _shares(stack, [(ABS, found)], p=config.density)
+
+
+def sparse_absolute_values(config: MissedSolutionToy, reporter: Reporter) -> list[Check]:
+    """|x| of twenty sparse inputs: stuck above the solution, most neurons of several features."""
+    chosen = {"task": "abs", "n": 20, "n_neurons": 40, "density": 0.02}
+    stack = train(config.model_copy(update=chosen), reporter)
+    checks = _shares(stack, [(MISSED, stack.loss >= SOLVED), (FEW_SINGLE, stack.single()[stack.live()])])
+    median = float(np.median(stack.loss.numpy())) if bool((stack.loss <= 0.5).all()) else math.nan
+    return [*checks, MEDIAN.fill(Value(median, len(stack.loss)))]

@@ -1,23 +1,43 @@
-"""What a network of modular addition is held against, and the paper's figures from our own run."""
+"""Checks of a network of modular addition, and the paper's figures from our own run."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from polyseme.core.progress import Reporter
+from polyseme.zoo.modular_addition.toy import ModularAdditionToy, Run, all_pairs, neurons, read_out, stream, train
 from polyseme.zoo.tools import fourier
-from polyseme.zoo.tools.checks import Check, Experiment, Source, check, mean_interval, not_measured, share_interval
+from polyseme.zoo.tools.checks import Check, Line, fill, mean, share
+from polyseme.zoo.tools.figures import panels
 
-if TYPE_CHECKING:
-    from polyseme.zoo.modular_addition.toy import ModularAdditionToy, Run
-
-PAPER = "Nanda et al. 2023"
+GENERALISED = Line("networks with test accuracy ≥ .99", "all", at_least=1)
+_REPORTED = " (one run of p = 53, half the pairs): within a factor of 3"
+_RUNS: dict[str, Any] = {"source": "second-hand", "paper": "third-party runs", "unit": "steps"}
+PHASES = (
+    Line("step where training accuracy passes .99", f"93{_REPORTED}", 93 / 3, 93 * 3, **_RUNS),
+    Line("step where test accuracy passes .90", f"1637{_REPORTED}", 1637 / 3, 1637 * 3, **_RUNS),
+)
+SOLVED = (
+    Line("key frequencies", "≤ 6 (5 published)", 1, 6),
+    Line("neurons with > 85% of their variance in one frequency", "≥ .80 (.846 published)", 0.8, 1),
+    Line("W_L outside its key frequencies", "< .0055 at p = 113", 0, 0.0055, source="second-hand"),
+    Line("neurons along W_L explained by cos, sin of w(a + b)", ".93 to .98 at p = 113", 0.93, 1, source="second-hand"),
+    Line("second dimension of a key frequency's plane (σ₂/σ₁)", "> .5: two dimensions each", 0.5, 1),
+    Line("steps from restricted to full test loss falling", "> 0: restricted falls first", 1, source="published"),
+    Line("steps from excluded loss rising to test loss falling", "> 0: it rises first", 1, source="published"),
+    Line("Gini of the embedding, end less before clean-up", "> 0: rises in clean-up", 1e-9, 1, source="published"),
+)
+"""What is measured on each network that generalised; those second-hand were found at a modulus of 113 alone."""
+WITHOUT_DECAY = (
+    Line("training accuracy without weight decay", "1.0", at_least=0.999),
+    Line("test accuracy without weight decay", "< .2", at_most=0.2),
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +60,8 @@ class Progress:
 
 
 @torch.no_grad()
-def whole_table(run: "Run", record: int, instance: int) -> tuple[Tensor, Tensor]:
+def whole_table(run: Run, record: int, instance: int) -> tuple[Tensor, Tensor]:
     """Logits and neurons of every pair."""
-    from polyseme.zoo.modular_addition.toy import all_pairs, neurons, read_out, stream
-
     a, b = all_pairs(run.config)
     stack = {name: tensor[instance : instance + 1] for name, tensor in run.weights[record].items()}
     middle = stream(stack, a[None], b[None])
@@ -51,13 +69,13 @@ def whole_table(run: "Run", record: int, instance: int) -> tuple[Tensor, Tensor]
     return read_out(stack, middle, hidden)[0], hidden[0]
 
 
-def neuron_to_logit(run: "Run", record: int, instance: int) -> Tensor:
+def neuron_to_logit(run: Run, record: int, instance: int) -> Tensor:
     """W_L = W_out W_U."""
     weights = run.weights[record]
     return weights["W_out"][instance] @ weights["W_U"][instance]
 
 
-def progress(run: "Run", instance: int) -> Progress:
+def progress(run: Run, instance: int) -> Progress:
     """The measures of Nanda et al.'s section 5, with the key frequencies of the last record."""
     p = run.config.p
     keys = fourier.key_frequencies(neuron_to_logit(run, -1, instance))
@@ -77,84 +95,32 @@ def _first(steps: Sequence[int], values: Sequence[float], passed: Callable[[floa
     return next((float(step) for step, value in zip(steps, values, strict=True) if passed(value)), math.nan)
 
 
-def grokking(config: "ModularAdditionToy", reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
+def grokking(config: ModularAdditionToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     """Generalisation, key frequencies, single-frequency neurons and the order of the phases."""
-    from polyseme.zoo.modular_addition.toy import train
-
     run = train(config, reporter, checkpoints)
-    n, steps = len(config.seeds), run.history.steps
-    learned = [i for i in range(n) if run.train_accuracy[-1, i] >= 0.99]
-    solved = [i for i in learned if run.test_accuracy[-1, i] >= 0.99]
-    share, interval = share_interval(len(solved), n)
-    checks = [
-        check(
-            "networks with test accuracy ≥ .99",
-            share if learned else math.nan,
-            reference="all",
-            source="proposed",
-            paper=PAPER,
-            at_least=1.0,
-            interval=interval,
-            n=n,
-            note=f"test accuracy {_listed(run.test_accuracy[-1])} after {config.optimiser.steps} steps",
-        ),
-        *_phases(run),
-    ]
-    if not solved:
-        why = f"no network generalised within {config.optimiser.steps} steps"
-        return checks + [
-            not_measured(line.name, reference=line.reference, source=line.source, paper=PAPER, why=why)
-            for line in _OF_SOLVED
-        ]
-    values = {i: _measures(run, i, steps) for i in solved}
-    keys = [fourier.key_frequencies(neuron_to_logit(run, -1, i)).tolist() for i in solved]
-    for line in _OF_SOLVED:
-        numbers = np.array([values[i][line.name] for i in solved])
-        mean, spread = mean_interval(numbers)
-        elsewhere = line.published_p not in (None, config.p)
-        inside = bool(((line.low <= numbers) & (numbers <= line.high)).all())
-        checks.append(
-            check(
-                line.name,
-                math.nan if elsewhere or np.isnan(numbers).any() else mean,
-                reference=line.reference,
-                source=line.source,
-                paper=PAPER,
-                at_least=-math.inf if inside else math.inf,  # every network has to pass, not their mean
-                interval=spread,
-                n=len(solved),
-                note=f"each: {_listed(numbers)}; keys {keys}",
-            )
-        )
+    steps = run.history.steps
+    learned = run.train_accuracy[-1] >= 0.99
+    solved = learned & (run.test_accuracy[-1] >= 0.99)
+    note = f"test accuracy {_listed(run.test_accuracy[-1])} after {config.optimiser.steps} steps"
+    generalised = share(solved, note=note)
+    if not learned.any():
+        generalised = replace(generalised, value=math.nan)
+    checks = [GENERALISED.fill(generalised), *_phases(run)]
+    if not solved.any():
+        return checks + fill(SOLVED, (), f"no network generalised within {config.optimiser.steps} steps")
+    which = [int(i) for i in solved.nonzero()]
+    keys = [fourier.key_frequencies(neuron_to_logit(run, -1, i)).tolist() for i in which]
+    for line, numbers in zip(SOLVED, np.array([_measures(run, i, steps) for i in which]).T, strict=True):
+        # Every network has to pass, not their mean.
+        holds = bool(((line.at_least <= numbers) & (numbers <= line.at_most)).all())
+        found = mean(numbers, f"each: {_listed(numbers)}; keys {keys}", holds=holds)
+        if np.isnan(numbers).any() or (line.source == "second-hand" and config.p != 113):
+            found = replace(found, value=math.nan)
+        checks.append(line.fill(found))
     return checks
 
 
-@dataclass(frozen=True)
-class _Line:
-    """What is measured on each network that generalised."""
-
-    name: str
-    reference: str
-    source: Source
-    low: float
-    high: float
-    published_p: int | None = None
-    """The modulus that the reference was found for; at another there is none."""
-
-
-_OF_SOLVED = (
-    _Line("key frequencies", "≤ 6 (5 published)", "proposed", 1, 6),
-    _Line("neurons with > 85% of their variance in one frequency", "≥ .80 (.846 published)", "proposed", 0.8, 1),
-    _Line("W_L outside its key frequencies", "< .0055 at p = 113", "second-hand", 0, 0.0055, 113),
-    _Line("neurons along W_L explained by cos, sin of w(a + b)", ".93 to .98 at p = 113", "second-hand", 0.93, 1, 113),
-    _Line("second dimension of a key frequency's plane (σ₂/σ₁)", "> .5: two dimensions each", "proposed", 0.5, 1),
-    _Line("steps from restricted to full test loss falling", "> 0: restricted falls first", "published", 1, math.inf),
-    _Line("steps from excluded loss rising to test loss falling", "> 0: it rises first", "published", 1, math.inf),
-    _Line("Gini of the embedding, end less before clean-up", "> 0: rises in clean-up", "published", 1e-9, 1),
-)
-
-
-def _measures(run: "Run", i: int, steps: list[int]) -> dict[str, float]:
+def _measures(run: Run, i: int, steps: list[int]) -> list[float]:
     p = run.config.p
     W_L, (_, hidden) = neuron_to_logit(run, -1, i), whole_table(run, -1, i)
     found = progress(run, i)
@@ -168,7 +134,7 @@ def _measures(run: "Run", i: int, steps: list[int]) -> dict[str, float]:
     low = int(excluded[: steps.index(int(fallen)) + 1].argmin()) if fallen == fallen else 0
     bar = excluded[low] + 0.1 * (excluded.max() - excluded[low])
     rise = _first(steps[low:], found.excluded[low:], lambda v: v > bar)
-    values = [
+    return [
         float(len(found.keys)),
         float((shares[alive] > 0.85).double().mean()),
         fourier.residual(W_L, found.keys),
@@ -178,89 +144,43 @@ def _measures(run: "Run", i: int, steps: list[int]) -> dict[str, float]:
         fallen - rise,
         found.gini[-1] - found.gini[int(np.argmax(test))],
     ]
-    return dict(zip((line.name for line in _OF_SOLVED), values, strict=True))
 
 
-def _plane(run: "Run", i: int, k: int) -> float:
+def _plane(run: Run, i: int, k: int) -> float:
     """σ₂ / σ₁ of the two directions that cos and sin of frequency k have in W_L."""
     pair = fourier.basis(run.config.p)[2 * k - 1 : 2 * k + 1] @ neuron_to_logit(run, -1, i).T.double()
     values = torch.linalg.svdvals(pair)
     return float(values[1] / values[0])
 
 
-def without_decay(config: "ModularAdditionToy", reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
+def without_decay(config: ModularAdditionToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     """The control: without weight decay the pairs are memorised and nothing generalises."""
-    from polyseme.zoo.modular_addition.toy import train
-
     changed = config.model_copy(update={"optimiser": config.optimiser.model_copy(update={"weight_decay": 0.0})})
     run = train(changed, reporter, checkpoints)
-    n = len(config.seeds)
-    learned, learned_interval = mean_interval(run.train_accuracy[-1].double().numpy())
-    tested, tested_interval = mean_interval(run.test_accuracy[-1].double().numpy())
-    name, reference = "test accuracy without weight decay", "< .2"
-    control = (
-        check(
-            name,
-            tested,
-            reference=reference,
-            source="proposed",
-            paper=PAPER,
-            at_most=0.2,
-            interval=tested_interval,
-            n=n,
-        )
-        if learned > 0.99
-        else not_measured(name, reference=reference, source="proposed", paper=PAPER, why="the pairs were not memorised")
-    )
-    return [
-        check(
-            "training accuracy without weight decay",
-            learned,
-            reference="1.0",
-            source="proposed",
-            paper=PAPER,
-            at_least=0.999,
-            interval=learned_interval,
-            n=n,
-        ),
-        control,
-    ]
+    memorised, control = WITHOUT_DECAY
+    learned = mean(run.train_accuracy[-1])
+    why = "" if learned.value > 0.99 else "the pairs were not memorised"
+    return [memorised.fill(learned), control.fill(mean(run.test_accuracy[-1]), why)]
 
 
-def _phases(run: "Run") -> list[Check]:
+def _phases(run: Run) -> list[Check]:
     """When the pairs are memorised and when the sum is learned, at the setting others have reported."""
     config, steps = run.config, run.history.steps
     comparable = (config.p, config.train_share) == (53, 0.5)
     checks: list[Check] = []
-    for name, accuracy, level, reported in (
-        ("step where training accuracy passes .99", run.train_accuracy, 0.99, 93),
-        ("step where test accuracy passes .90", run.test_accuracy, 0.90, 1637),
-    ):
-        found = np.array([_first(steps, column.tolist(), lambda v, level=level: v > level) for column in accuracy.T])
-        mean, interval = mean_interval(found)
-        checks.append(
-            check(
-                name,
-                mean if comparable and not np.isnan(found).any() else math.nan,
-                reference=f"{reported} (one run of p = 53, half the pairs): within a factor of 3",
-                source="second-hand",
-                paper="third-party runs",
-                at_least=reported / 3,
-                at_most=reported * 3,
-                interval=interval,
-                n=len(found),
-                unit="steps",
-                note=f"each: {_listed(found)}, to the next {config.record_every}",
-            )
+    for line, accuracy, level in zip(PHASES, (run.train_accuracy, run.test_accuracy), (0.99, 0.90), strict=True):
+        steps_found = np.array(
+            [_first(steps, column.tolist(), lambda v, level=level: v > level) for column in accuracy.T]
         )
+        found = mean(steps_found, f"each: {_listed(steps_found)}, to the next {config.record_every}")
+        if not comparable or np.isnan(steps_found).any():
+            found = replace(found, value=math.nan)
+        checks.append(line.fill(found))
     return checks
 
 
-def draw_progress(config: "ModularAdditionToy", reporter: Reporter) -> Any:
+def draw_progress(config: ModularAdditionToy, reporter: Reporter) -> Any:
     """Losses, restricted and excluded loss, Gini and squared weights along the training of the first seed."""
-    from polyseme.zoo.modular_addition.toy import train
-    from polyseme.zoo.tools.figures import panels
-
     run = train(config, reporter)
     found, steps = progress(run, 0), run.history.steps
     figure, axes = panels(3, width=11)
@@ -277,11 +197,8 @@ def draw_progress(config: "ModularAdditionToy", reporter: Reporter) -> Any:
     return figure
 
 
-def draw_frequencies(config: "ModularAdditionToy", reporter: Reporter) -> Any:
+def draw_frequencies(config: ModularAdditionToy, reporter: Reporter) -> Any:
     """Power of the embedding and of W_L over frequencies, at the start and the end."""
-    from polyseme.zoo.modular_addition.toy import train
-    from polyseme.zoo.tools.figures import panels
-
     run = train(config, reporter)
     figure, axes = panels(2, width=9)
     k = np.arange(1, (config.p - 1) // 2 + 1)
@@ -299,16 +216,3 @@ def draw_frequencies(config: "ModularAdditionToy", reporter: Reporter) -> Any:
 
 def _listed(values: Any) -> str:
     return ", ".join(f"{float(v):.3g}" for v in values)
-
-
-CHECKS = (
-    Experiment(
-        "grokking",
-        "slow",
-        "generalisation, key frequencies, single-frequency neurons, phases",
-        grokking,
-        resumable=True,
-    ),
-    Experiment("without-decay", "slow", "weight decay 0: memorised, never generalised", without_decay, resumable=True),
-)
-FIGURES: Mapping[str, Callable[[Any, Reporter], Any]] = {"progress": draw_progress, "frequencies": draw_frequencies}

@@ -3,10 +3,9 @@
 Tokens `a b =`, read at the last position; no LayerNorm, full-batch AdamW with weight decay 1. Nanda et al. 2023.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,8 +19,6 @@ from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.store.checkpoints import load_checkpoint, save_checkpoint
-from polyseme.zoo.modular_addition.checks import CHECKS, FIGURES
-from polyseme.zoo.tools.checks import Experiment
 from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig, Parameters, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
@@ -97,8 +94,6 @@ class ModularAdditionToy(Config):
 
     title: ClassVar[str] = "modular addition"
     paper: ClassVar[str] = "Nanda et al. 2023, Progress Measures for Grokking via Mechanistic Interpretability"
-    experiments: ClassVar[tuple[Experiment, ...]] = CHECKS
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = FIGURES
 
     p: int = Field(default=53, ge=5, le=10_000)
     """The modulus, odd; the paper's is 113."""

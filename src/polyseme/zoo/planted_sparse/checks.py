@@ -1,7 +1,8 @@
-"""What planted sparse data are held against: their exact distribution, the chance level, the order of dictionaries."""
+"""Checks of planted sparse data: their exact distribution, the chance level, the order of dictionaries."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,8 @@ from jaxtyping import Bool, Float, Int
 
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
-from polyseme.zoo.planted_sparse.data import PlantedSparseConfig
-from polyseme.zoo.tools.checks import Check, check, mean_interval, not_measured, share_interval
-from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.recovery import (
+from polyseme.zoo.planted_sparse.figures import recovery_figure
+from polyseme.zoo.planted_sparse.sweep import (
     NAMES,
     RECOVERY,
     RecoveryPoint,
@@ -22,29 +21,63 @@ from polyseme.zoo.tools.recovery import (
     difference,
     recovery_sweep,
 )
-from polyseme.zoo.tools.recovery_figures import recovery_figure
+from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
+from polyseme.zoo.tools.checks import Check, Line, Value, mean, share
+from polyseme.zoo.tools.figures import panels
 
-PAPER = "Chanin & Garriga-Alonso 2026, SynthSAEBench"
 EXACT = "the sampled distribution's own definition"
 ROWS = 100_000
 LEVEL = 1e-3
 """Family-wise level of the comparisons with exact probabilities."""
 CLOSE = 0.05
 """What ≈ allows between two architectures, in MCC, F1 and explained variance."""
+_EXACT: dict[str, Any] = {"source": "derived", "paper": EXACT}
+SAMPLED = (
+    Line("features on in a row", "{target:g} ± 1%", relative=0.01, n_unit="rows", **_EXACT),
+    Line(
+        "frequencies of {features} features: least p-value, Bonferroni",
+        f"≥ {LEVEL:g}: as Zipf's law and the trees say",
+        at_least=LEVEL,
+        n_unit="rows",
+        **_EXACT,
+    ),
+    Line(
+        "co-occurrence of {pairs} pairs without parents: least p-value, Bonferroni",
+        f"≥ {LEVEL:g}: as the copula says",
+        at_least=LEVEL,
+        n_unit="rows",
+        **_EXACT,
+    ),
+)
+SIGNS = Line("pairs whose correlation has the sign of their sides", "1", at_least=1, n_unit="pairs", **_EXACT)
+ORPHANS = Line("rows with a child and without its parent", "0", at_most=0, n_unit="rows", **_EXACT)
+SIBLINGS = Line("times that two siblings are on together", "0", at_most=0, n_unit="rows", **_EXACT)
+CHANCE = Line(
+    "MCC of random directions, 1024 with 256 features in 64 dimensions",
+    "0.41 ± 0.01",
+    target=0.41,
+    within=0.01,
+    source="computed",
+    paper="numerical check",
+    n_unit="draws",
+)
+_LESS = "{what} of {better} less that of {worse}"
+GREATER = Line(_LESS, "> 0 beyond the interval", at_least=math.ulp(0), beyond=True, source="published", n_unit="seeds")
+NEAR = Line(_LESS, f"0 ± {CLOSE:g}", target=0, within=CLOSE, n_unit="seeds")
 
 
-def drawn(config: PlantedSparseConfig, seed: int, n: int = ROWS) -> Bool[np.ndarray, "row feature"]:
+def drawn(config: PlantedSparseToy, seed: int, n: int = ROWS) -> Bool[np.ndarray, "row feature"]:
     """Which features are on in `n` rows of a seed."""
     sample = config.instance(seed).draw(n, make_generator(seed, "planted sparse", "checks"))
     return (sample.features > 0).numpy()
 
 
-def free_features(config: PlantedSparseConfig) -> Int[np.ndarray, " free"]:
+def free_features(config: PlantedSparseToy) -> Int[np.ndarray, " free"]:
     """Features without a parent: those that the copula draws."""
     return np.flatnonzero(np.array(config.parents()) < 0)
 
 
-def joint_probabilities(config: PlantedSparseConfig, seed: int) -> Float[np.ndarray, "free free"]:
+def joint_probabilities(config: PlantedSparseToy, seed: int) -> Float[np.ndarray, "free free"]:
     """Exact probability that two features without a parent are on together.
 
     Φ₂(Φ⁻¹(pᵢ), Φ⁻¹(pⱼ); ±correlation) where they lean on one factor, pᵢ pⱼ where they do not.
@@ -73,7 +106,7 @@ def least_p(counts: Int[np.ndarray, " test"], n: int, p: Float[np.ndarray, " tes
     return float(min(1.0, 2 * tails.min() * len(counts))) if len(counts) else math.nan
 
 
-def distribution(config: PlantedSparseConfig, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001  nothing is trained
+def distribution(config: PlantedSparseToy, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001  nothing is trained
     """Frequencies, L0, correlation, hierarchy and exclusion of drawn rows against what they must be exactly."""
     p, parents, free = config.frequencies(), np.array(config.parents()), free_features(config)
     pairs = np.triu_indices(len(free), 1)
@@ -98,75 +131,26 @@ def distribution(config: PlantedSparseConfig, reporter: Reporter) -> Sequence[Ch
         orphans += int((on[:, nested] & ~on[:, parents[nested]]).sum())
         sibling_rows += sum(int((on[:, parents == parent].sum(1) > 1).sum()) for parent in set(parents[nested]))
     n, rows = len(config.seeds), len(config.seeds) * ROWS
-    value, interval = mean_interval(np.array(l0))
-    exact: dict[str, Any] = {"source": "derived", "paper": EXACT}
-    sampled: dict[str, Any] = {**exact, "n": rows, "n_unit": "rows"}
-    lines = [
-        check(
-            "features on in a row",
-            value,
-            reference=f"{config.l0:g} ± 1%",
-            at_least=0.99 * config.l0,
-            at_most=1.01 * config.l0,
-            interval=interval,
-            **sampled,
-        ),
-        check(
-            f"frequencies of {config.n_features} features: least p-value, Bonferroni",
-            min(1.0, n * min(frequency)),
-            reference=f"≥ {LEVEL:g}: as Zipf's law and the trees say",
-            at_least=LEVEL,
-            **sampled,
-        ),
-        check(
-            f"co-occurrence of {len(pairs[0])} pairs without parents: least p-value, Bonferroni",
-            min(1.0, n * min(together)),
-            reference=f"≥ {LEVEL:g}: as the copula says",
-            at_least=LEVEL,
-            **sampled,
-        ),
-    ]
-    name, reference = "pairs whose correlation has the sign of their sides", "1"
-    if signed:
-        share, of = share_interval(right, signed)
-        measured: dict[str, Any] = {"at_least": 1, "interval": of, "n": signed, "n_unit": "pairs"}
-        lines.append(check(name, share, reference=reference, **measured, **exact))
-    else:
-        lines.append(not_measured(name, reference=reference, why="no two features are correlated enough", **exact))
-    label = "rows with a child and without its parent"
-    if config.trees and config.depth:
-        lines.append(check(label, orphans, reference="0", at_most=0, **sampled))
-    else:
-        lines.append(not_measured(label, reference="0", why="there is no hierarchy", **exact))
-    label = "times that two siblings are on together"
-    if config.trees and config.depth and config.exclusive and config.branching > 1:
-        lines.append(check(label, sibling_rows, reference="0", at_most=0, **sampled))
-    else:
-        lines.append(not_measured(label, reference="0", why="no siblings exclude each other", **exact))
-    return lines
-
-
-def chance(config: PlantedSparseConfig, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001  nothing is trained
-    """The level that random directions reach: no MCC means anything without it."""
-    sizes = [PlantedSparseConfig(n_features=256, d=64, seeds=(seed,)) for seed in config.seeds]
-    value, interval = mean_interval(np.array([chance_mcc(of, 1024) for of in sizes]))
+    nested_data = config.trees > 0 and config.depth > 0
+    siblings = nested_data and config.exclusive and config.branching > 1
+    on_in_row, at_least_one, at_least_two = SAMPLED
     return [
-        check(
-            "MCC of random directions, 1024 with 256 features in 64 dimensions",
-            value,
-            reference="0.41 ± 0.01",
-            source="computed",
-            paper="numerical check",
-            at_least=0.40,
-            at_most=0.42,
-            interval=interval,
-            n=len(sizes),
-            n_unit="draws",
-        )
+        on_in_row.fill(replace(mean(l0), n=rows), target=config.l0),
+        at_least_one.fill(Value(min(1.0, n * min(frequency)), rows), features=config.n_features),
+        at_least_two.fill(Value(min(1.0, n * min(together)), rows), pairs=len(pairs[0])),
+        SIGNS.fill(share(right, signed), "" if signed else "no two features are correlated enough"),
+        ORPHANS.fill(Value(orphans, rows), "" if nested_data else "there is no hierarchy"),
+        SIBLINGS.fill(Value(sibling_rows, rows), "" if siblings else "no siblings exclude each other"),
     ]
 
 
-def order(config: PlantedSparseConfig, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
+def chance(config: PlantedSparseToy, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001  nothing is trained
+    """The level that random directions reach: no MCC means anything without it."""
+    sizes = [PlantedSparseToy(n_features=256, d=64, seeds=(seed,)) for seed in config.seeds]
+    return [CHANCE.fill(mean([chance_mcc(of, 1024) for of in sizes]))]
+
+
+def order(config: PlantedSparseToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
     """At the true L0: L1 < BatchTopK ≈ JumpReLU, and Matryoshka, which recovers more and reconstructs less."""
     sweep = RecoverySweep(
         toy=config,
@@ -192,42 +176,20 @@ def expected_order(points: dict[str, RecoveryPoint]) -> list[Check]:
         *(("matryoshka", "batch_topk", metric) for metric in RECOVERY),
         ("batch_topk", "matryoshka", "fvu"),
     ]
-    lines: list[Check] = []
-    for better, worse, metric in greater:
-        value, interval, called = _gain(points[better], points[worse], metric)
-        shared: dict[str, Any] = {"reference": "> 0 beyond the interval", "source": "published", "paper": PAPER}
-        bounds: dict[str, Any] = {"at_least": interval.high - value, "interval": interval}
-        name = f"{called} of {better} less that of {worse}"
-        lines.append(
-            not_measured(name, why="; ".join(why), **shared)
-            if why
-            else check(name, value, n=_seeds(points[better]), n_unit="seeds", **bounds, **shared)
-        )
-    for metric in ("fvu", *RECOVERY):
-        value, interval, called = _gain(points["jumprelu"], points["batch_topk"], metric)
-        name = f"{called} of jumprelu less that of batch_topk"
-        shared = {"reference": f"0 ± {CLOSE:g}", "source": "proposed", "paper": PAPER}
-        bounds = {"at_least": -CLOSE, "at_most": CLOSE, "interval": interval, "n": _seeds(points["jumprelu"])}
-        lines.append(
-            not_measured(name, why="; ".join(why), **shared)
-            if why
-            else check(name, value, n_unit="seeds", **bounds, **shared)
-        )
-    return lines
+    near = [("jumprelu", "batch_topk", metric) for metric in ("fvu", *RECOVERY)]
+    checks: list[Check] = []
+    for line, compared in ((GREATER, greater), (NEAR, near)):
+        for better, worse, metric in compared:
+            # Explained variance in place of FVU: the lower is the better.
+            a, b = (worse, better) if metric == "fvu" else (better, worse)
+            value, interval = difference(points[a], points[b], metric)
+            found = Value(value, len(points[better].record("fvu").details["seeds"]), interval)
+            what = "explained variance" if metric == "fvu" else NAMES[metric]
+            checks.append(line.fill(found, "; ".join(why), what=what, better=better, worse=worse))
+    return checks
 
 
-def _gain(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> tuple[float, Any, str]:
-    """a's value less b's, explained variance in place of FVU, and what it is called."""
-    if metric == "fvu":
-        return *difference(b, a, metric), "explained variance"
-    return *difference(a, b, metric), NAMES[metric]
-
-
-def _seeds(point: RecoveryPoint) -> int:
-    return len(point.record("fvu").details["seeds"])
-
-
-def sampled_and_exact(config: PlantedSparseConfig, reporter: Reporter) -> Any:  # noqa: ARG001  nothing is trained
+def sampled_and_exact(config: PlantedSparseToy, reporter: Reporter) -> Any:  # noqa: ARG001  nothing is trained
     """Frequencies by rank, and correlations of features without a parent, sampled beside exact."""
     seed = config.seeds[0]
     on, p, parents = drawn(config, seed), config.frequencies(), np.array(config.parents())
@@ -254,6 +216,6 @@ def sampled_and_exact(config: PlantedSparseConfig, reporter: Reporter) -> Any:  
     return figure
 
 
-def fronts(config: PlantedSparseConfig, reporter: Reporter) -> Any:
-    """The whole recovery sweep on this data, as `polyseme toys recovery` draws it."""
+def fronts(config: PlantedSparseToy, reporter: Reporter) -> Any:
+    """The whole recovery sweep on this data, as `polyseme zoo recovery` draws it."""
     return recovery_figure(recovery_sweep(RecoverySweep(toy=config, n_latents=config.n_features), reporter))

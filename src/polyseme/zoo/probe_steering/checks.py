@@ -1,7 +1,6 @@
-"""What the probe and steering toy is held against: closed forms to 1e-6, samples to 0.01."""
+"""Checks of probe and steering directions: closed forms to 1e-6, samples to 0.01; their figure."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +26,12 @@ from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.dictionaries import ReLUConfig, SparseDictionary
 from polyseme.networks import add, load_network
 from polyseme.training import Job, TrainingConfig, fit
-from polyseme.zoo.probe_steering.networks import (
+from polyseme.zoo.probe_steering.toy import (
+    ARRANGEMENTS,
     SITE,
     Arrangement,
     NextState,
-    ProbeSteeringConfig,
+    ProbeSteeringToy,
     ReadOff,
     all_states,
     coupled,
@@ -42,99 +42,99 @@ from polyseme.zoo.probe_steering.networks import (
     states,
     true_firings,
 )
-from polyseme.zoo.tools.checks import Check, Source, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import Check, Line, Value, fill, mean
 from polyseme.zoo.tools.exact import ShortTraining, fvu, l1_coefficient, start_without_bias
+from polyseme.zoo.tools.figures import panels
 
-PAPER = "duality of probes and features: G = (F⁺)ᵀ"
 EXACT, SAMPLED = 1e-6, 0.01
 
 
-def _equals(
-    name: str,
-    value: float,
-    target: float,
-    tolerance: float,
-    *,
-    source: Source = "derived",
-    n: int = 1,
-    n_unit: str = "arrangements",
-    interval: Interval | None = None,
-    shown: str = "",
-    note: str = "",
-) -> Check:
-    return check(
-        name,
-        value,
-        reference=shown or f"{target:.4g} (± {tolerance:g})",
-        source=source,
-        paper=PAPER,
-        at_least=target - tolerance,
-        at_most=target + tolerance,
-        interval=interval,
-        n=n,
-        n_unit=n_unit,
-        note=note,
-    )
+def _exact(
+    name: str, target: float = math.nan, *, reference: str = "{target:.4g}", n_unit: str = "arrangements"
+) -> Line:
+    return Line(name, f"{reference} (± 1e-6)", target=target, within=EXACT, source="derived", n_unit=n_unit)
+
+
+def _sampled(name: str, target: float = math.nan, *, n_unit: str = "samples") -> Line:
+    return Line(name, f"{{target:.4g}} (± {SAMPLED:g})", target=target, within=SAMPLED, source="derived", n_unit=n_unit)
+
+
+PAIR_DUALS = _exact("duals of the {where}, largest difference", 0, reference="(1, {first:.3f}), (0, {second:.3f})")
+PAIR = (
+    _exact("optimal probes of the {where} from its duals", 0),
+    _exact("leak of steering along the probe, {where}"),
+    _exact("leak of steering along the feature, {where}", 0),
+    _exact("cos(probe, feature), {where}"),
+    _exact("surgical steering from features, read with duals, {where}", 0),
+    _exact("surgical steering from duals of the read-off basis, read with features, {where}", 0),
+)
+POLYGON = (
+    _exact("largest |R² − 2/k| of a probe, {where}", 0),
+    _exact("R² of a probe, {where}"),
+    _exact("probes from (2/k) × features, {where}", 0),
+)
+CORNER = _exact("leak to the corner {step} further, {where}", reference="{target:.3f}")
+CROWDED = _exact("Σ R² of {n} random features in {d} dimensions")
+ORTHOGONAL = _exact("orthogonal features: dual, probe and steering vector from the feature", 0)
+READ = _sampled("{what}, largest difference", 0)
+STEERED = _exact("read-offs of the steered network from the leaks, {shape}", 0)
+KL = _exact("KL of removing a feature at each token, largest difference, {name}", 0, n_unit="interventions")
+CE = _exact("ΔCE of removing a feature at each token, largest difference, {name}", 0, n_unit="interventions")
+EFFECT = _sampled("causal effect of the first feature over drawn tokens, nats, {name}", n_unit="tokens")
+DICTIONARY = (
+    _sampled("smallest cosine of a write direction with its feature, {angle:g}° pair", 1, n_unit="dictionaries"),
+    _sampled("smallest cosine of a read direction with its feature's dual, {angle:g}° pair", 1, n_unit="dictionaries"),
+)
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
-def analytic(config: ProbeSteeringConfig, _: Reporter) -> Sequence[Check]:
+def analytic(config: ProbeSteeringToy, _: Reporter) -> list[Check]:
     """Directions computed from the features alone."""
     return [*_pair(config), *_polygon(config), *_any(config)]
 
 
-def _pair(config: ProbeSteeringConfig) -> list[Check]:
+def _pair(config: ProbeSteeringToy) -> list[Check]:
     theta = math.radians(config.angle)
     cot, cosec = math.cos(theta) / math.sin(theta), 1 / math.sin(theta)
     rows, where = features(config, "pair"), f"{config.angle:g}° pair"
     dual, probe = duals(rows), optimal_probe(rows)
     closed = torch.tensor([[1.0, -cot], [0.0, cosec]], dtype=torch.float64)
-    form = f"(1, {-cot:.3f}), (0, {cosec:.3f})"
-    cosine = torch.nn.functional.cosine_similarity(probe.directions, rows)
+    cosine = float(torch.nn.functional.cosine_similarity(probe.directions, rows)[0])
+    found = (
+        (_apart(probe.directions, closed), None),
+        (float(leaks(dual, dual)[0, 1]), -math.cos(theta)),
+        (float(leaks(dual, rows)[0, 1]), None),
+        (cosine, math.sin(theta)),
+        (_apart(surgical_steering(dual), rows), None),
+        (_apart(surgical_steering(rows), closed), None),
+    )
     return [
-        _equals(f"duals of the {where}, largest difference", _apart(dual, closed), 0, EXACT, shown=f"{form} (± 1e-6)"),
-        _equals(f"optimal probes of the {where} from its duals", _apart(probe.directions, closed), 0, EXACT),
-        _equals(f"leak of steering along the probe, {where}", float(leaks(dual, dual)[0, 1]), -math.cos(theta), EXACT),
-        _equals(f"leak of steering along the feature, {where}", float(leaks(dual, rows)[0, 1]), 0, EXACT),
-        _equals(f"cos(probe, feature), {where}", float(cosine[0]), math.sin(theta), EXACT),
-        _equals(
-            f"surgical steering from features, read with duals, {where}",
-            _apart(surgical_steering(dual), rows),
-            0,
-            EXACT,
-        ),
-        _equals(
-            f"surgical steering from duals of the read-off basis, read with features, {where}",
-            _apart(surgical_steering(rows), closed),
-            0,
-            EXACT,
-        ),
+        PAIR_DUALS.fill(Value(_apart(dual, closed)), where=where, first=-cot, second=cosec),
+        *(line.fill(Value(v), target=target, where=where) for line, (v, target) in zip(PAIR, found, strict=True)),
     ]
 
 
-def _polygon(config: ProbeSteeringConfig) -> list[Check]:
+def _polygon(config: ProbeSteeringToy) -> list[Check]:
     k = config.n_features
     rows, where = features(config, "polygon"), f"regular {k}-gon"
     probe = optimal_probe(rows)
     leak = leaks(probe.directions, rows)
-    lines = [
-        _equals(
-            f"largest |R² − 2/k| of a probe, {where}", _apart(probe.r2, torch.full_like(probe.r2, 2 / k)), 0, EXACT
-        ),
-        _equals(f"R² of a probe, {where}", float(probe.r2[0]), 2 / k, EXACT),
-        _equals(f"probes from (2/k) × features, {where}", _apart(probe.directions, 2 / k * rows), 0, EXACT),
-    ]
+    found = (
+        (_apart(probe.r2, torch.full_like(probe.r2, 2 / k)), None),
+        (float(probe.r2[0]), 2 / k),
+        (_apart(probe.directions, 2 / k * rows), None),
+    )
+    checks = [line.fill(Value(v), target=target, where=where) for line, (v, target) in zip(POLYGON, found, strict=True)]
     for step in range(1, k // 2 + 1):
         target = math.cos(2 * math.pi * step / k)
-        name = f"leak to the corner {step} further, {where}"
-        lines.append(_equals(name, float(leak[0, step]), target, EXACT, shown=f"{target:.3f} (± 1e-6)"))
-    return lines
+        checks.append(CORNER.fill(Value(float(leak[0, step])), target=target, where=where, step=step))
+    return checks
 
 
-def _any(config: ProbeSteeringConfig) -> list[Check]:
+def _any(config: ProbeSteeringToy) -> list[Check]:
     """Features that are nothing special: twice as many as dimensions, and orthogonal ones."""
     seed, d = config.seeds[0], 6
     crowded = torch.randn(2 * d, d, generator=make_generator(seed, "crowded"), dtype=torch.float64)
@@ -142,17 +142,12 @@ def _any(config: ProbeSteeringConfig) -> list[Check]:
     readers = (duals(right), optimal_probe(right).directions, surgical_steering(duals(right)), right)
     unit = [torch.nn.functional.normalize(vectors, dim=1) for vectors in readers]
     return [
-        _equals(f"Σ R² of {2 * d} random features in {d} dimensions", float(optimal_probe(crowded).r2.sum()), d, EXACT),
-        _equals(
-            "orthogonal features: dual, probe and steering vector from the feature",
-            max(_apart(vectors, unit[-1]) for vectors in unit),
-            0,
-            EXACT,
-        ),
+        CROWDED.fill(Value(float(optimal_probe(crowded).r2.sum())), target=d, n=2 * d, d=d),
+        ORTHOGONAL.fill(Value(max(_apart(vectors, unit[-1]) for vectors in unit))),
     ]
 
 
-def sampled(config: ProbeSteeringConfig, _: Reporter) -> Sequence[Check]:
+def sampled(config: ProbeSteeringToy, _: Reporter) -> list[Check]:
     """The same directions from rows of data, and what steering the network does to its read-offs."""
     found: dict[str, list[float]] = {}
     pair, corners = features(config, "pair"), features(config, "polygon")
@@ -172,17 +167,11 @@ def sampled(config: ProbeSteeringConfig, _: Reporter) -> Sequence[Check]:
         found.setdefault("differences of means of correlated features from f + f'/2", []).append(
             _apart(shared, spread @ pair)
         )
-    checks: list[Check] = []
-    for name, values in found.items():
-        mean, interval = mean_interval(np.array(values))
-        unit: dict[str, Any] = {"n": len(values), "n_unit": "samples", "interval": interval}
-        checks.append(
-            _equals(f"{name}, largest difference", mean, 0, SAMPLED, note=f"at most {max(values):.1e}", **unit)
-        )
+    checks = [READ.fill(mean(values, f"at most {max(values):.1e}"), what=what) for what, values in found.items()]
     return [*checks, _steered(config, "pair"), _steered(config, "polygon")]
 
 
-def _steered(config: ProbeSteeringConfig, shape: Arrangement) -> Check:
+def _steered(config: ProbeSteeringToy, shape: Arrangement) -> Check:
     """Add each feature and each probe to the network's site, and see every read-off change as `leaks` says."""
     rows = features(config, shape)
     readers = optimal_probe(rows).directions
@@ -196,7 +185,7 @@ def _steered(config: ProbeSteeringConfig, shape: Arrangement) -> Check:
             own = float(vector @ readers[i])
             changed = (network.run(z, edits={SITE.path: add(vector / own)}).logits - clean).double()
             worst = max(worst, _apart(changed, expected[i].expand_as(changed)))
-    return _equals(f"read-offs of the steered network from the leaks, {shape}", worst, 0, EXACT)
+    return STEERED.fill(Value(worst), shape=shape)
 
 
 @dataclass(frozen=True)
@@ -214,7 +203,7 @@ class Writer:
         return self.directions
 
 
-def effects(config: ProbeSteeringConfig, reporter: Reporter) -> Sequence[Check]:
+def effects(config: ProbeSteeringToy, reporter: Reporter) -> list[Check]:
     """polyseme's causal effect of each feature on a language model whose predictions are known in closed form."""
     pair, corners = features(config, "pair"), features(config, "polygon")
     dual, probe = duals(pair), optimal_probe(corners).directions
@@ -227,7 +216,7 @@ def effects(config: ProbeSteeringConfig, reporter: Reporter) -> Sequence[Check]:
 
 
 def _effect(
-    config: ProbeSteeringConfig, reporter: Reporter, name: str, rows: Tensor, readers: Tensor, written: Tensor
+    config: ProbeSteeringToy, reporter: Reporter, name: str, rows: Tensor, readers: Tensor, written: Tensor
 ) -> list[Check]:
     seed = derive_seed(config.seeds[0], "effects", name)
     change, removed = rows @ readers.mT, written @ readers.mT
@@ -258,31 +247,24 @@ def _effect(
     kl_apart = _apart(torch.from_numpy(measured.sample_kl).double(), kl)
     ce_apart = _apart(torch.from_numpy(measured.sample_ce).double(), ce)
     expected = float(kl[latent == 0].mean())
-    unit: dict[str, Any] = {"n": len(latent), "n_unit": "interventions"}
+    interval = Interval(
+        low=float(measured.low[0]), high=float(measured.high[0]), level=0.95, method="bootstrap over windows"
+    )
+    effect = Value(float(measured.effect[0]), int(measured.n_tokens[0]), interval)
     return [
-        _equals(f"KL of removing a feature at each token, largest difference, {name}", kl_apart, 0, EXACT, **unit),
-        _equals(f"ΔCE of removing a feature at each token, largest difference, {name}", ce_apart, 0, EXACT, **unit),
-        _equals(
-            f"causal effect of the first feature over drawn tokens, nats, {name}",
-            float(measured.effect[0]),
-            expected,
-            SAMPLED,
-            n=int(measured.n_tokens[0]),
-            n_unit="tokens",
-            interval=Interval(
-                low=float(measured.low[0]), high=float(measured.high[0]), level=0.95, method="bootstrap over windows"
-            ),
-        ),
+        KL.fill(Value(kl_apart, len(latent)), name=name),
+        CE.fill(Value(ce_apart, len(latent)), name=name),
+        EFFECT.fill(effect, target=expected, name=name),
     ]
 
 
-def dictionary(config: ProbeSteeringConfig, reporter: Reporter) -> Sequence[Check]:
+def dictionary(config: ProbeSteeringToy, reporter: Reporter) -> list[Check]:
     """A ReLU dictionary of two latents on the pair: as L1 → 0 it writes the features and reads their duals."""
     return read_and_written(config, ShortTraining(steps=6_000, rows=100_000), 1e-2, reporter)
 
 
 def read_and_written(
-    config: ProbeSteeringConfig, training: ShortTraining, penalty: float, reporter: Reporter
+    config: ProbeSteeringToy, training: ShortTraining, penalty: float, reporter: Reporter
 ) -> list[Check]:
     """Cosines of a trained dictionary's directions to the closed forms.
 
@@ -295,10 +277,6 @@ def read_and_written(
         reporter: told of the progress.
     """
     rows = features(config, "pair").float()
-    names = (
-        f"smallest cosine of a write direction with its feature, {config.angle:g}° pair",
-        f"smallest cosine of a read direction with its feature's dual, {config.angle:g}° pair",
-    )
     found: list[tuple[float, float]] = []
     unexplained: list[float] = []
     for seed in config.seeds:
@@ -317,25 +295,12 @@ def read_and_written(
         )
         unexplained.append(fvu(made, x))
         found.append(_matched(made, rows))
-    if max(unexplained) > 0.05:
-        why = f"a dictionary of two latents leaves FVU {max(unexplained):.3f} on two features: it did not train"
-        return [not_measured(name, reference="1 (± 0.01)", source="derived", paper=PAPER, why=why) for name in names]
-    checks: list[Check] = []
-    for name, values in zip(names, np.array(found).T, strict=True):
-        mean, interval = mean_interval(values)
-        checks.append(
-            _equals(
-                name,
-                mean,
-                1,
-                SAMPLED,
-                n=len(values),
-                n_unit="dictionaries",
-                interval=interval,
-                note=f"at least {values.min():.4f}; L1 {penalty:g}; FVU at most {max(unexplained):.1e}",
-            )
-        )
-    return checks
+    worst = max(unexplained)
+    why = (
+        f"a dictionary of two latents leaves FVU {worst:.3f} on two features: it did not train" if worst > 0.05 else ""
+    )
+    values = [mean(of, f"at least {of.min():.4f}; L1 {penalty:g}; FVU at most {worst:.1e}") for of in np.array(found).T]
+    return fill(DICTIONARY, values, why, angle=config.angle)
 
 
 def _matched(made: SparseDictionary, rows: Float[Tensor, "feature d"]) -> tuple[float, float]:
@@ -348,7 +313,7 @@ def _matched(made: SparseDictionary, rows: Float[Tensor, "feature d"]) -> tuple[
     return float(writes.min()), float(reads.min())
 
 
-def leak_summary(config: ProbeSteeringConfig, shape: Arrangement) -> str:
+def leak_summary(config: ProbeSteeringToy, shape: Arrangement) -> str:
     """One line on an arrangement, for its figure."""
     rows = features(config, shape)
     probe = optimal_probe(rows).directions
@@ -359,3 +324,28 @@ def leak_summary(config: ProbeSteeringConfig, shape: Arrangement) -> str:
     return (
         f"regular {config.n_features}-gon: probe ∥ feature, R² = {2 / config.n_features:.3f};\nsteering leaks {reached}"
     )
+
+
+def directions_figure(config: ProbeSteeringToy, _: Reporter) -> Any:
+    """Features, probes and steering vectors of the pair and the polygon, and what each leaks."""
+    figure, axes = panels(2, width=9, height=4.4)
+    for axis, shape in zip(axes, ARRANGEMENTS, strict=True):
+        rows = features(config, shape)
+        drawn: list[tuple[str, str, torch.Tensor, float]] = [
+            ("feature (write)", "tab:blue", rows, 5.0),
+            ("probe = dual (read)", "tab:orange", optimal_probe(rows).directions, 2.5),
+        ]
+        if len(rows) <= rows.shape[1]:
+            drawn.append(("steering that changes one\nread-off with f and no other", "tab:green", duals(rows), 1.0))
+        reach = 1.15 * max(float(vectors.abs().max()) for _, _, vectors, _ in drawn)
+        for label, colour, vectors, width in drawn:
+            for i, (x, y) in enumerate(vectors.tolist()):
+                arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
+                axis.annotate("", (x, y), (0, 0), arrowprops=arrow)
+                if vectors is rows:
+                    axis.text(1.08 * x, 1.08 * y, f"$f_{i + 1}$", ha="center", va="center", fontsize=10)
+            axis.plot([], [], color=colour, linewidth=width, label=label)
+        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        axis.set_title(leak_summary(config, shape), fontsize=9)
+        axis.legend(frameon=False, loc="lower left")
+    return figure

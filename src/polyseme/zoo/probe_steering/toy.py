@@ -5,36 +5,90 @@ dimensions). Every direction has a closed form; `polyseme.causal.directions` com
 apply them, and `polyseme.causal.causal_effects` measures what removing a feature does to a prediction.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+import math
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
 
-from polyseme.causal.directions import duals, optimal_probe
+from polyseme.activations.firings import Firings
+from polyseme.causal.directions import optimal_probe
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
+from polyseme.core.site import Site
+from polyseme.corpora.pack import Windows
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.probe_steering import checks as checks
-from polyseme.zoo.probe_steering.networks import SITE, Arrangement, ProbeSteeringConfig, ReadOff, features, states
-from polyseme.zoo.tools.checks import Experiment
-from polyseme.zoo.tools.figures import panels
+from polyseme.zoo.tools.geometry import polygon
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
+Arrangement = Literal["pair", "polygon"]
 ARRANGEMENTS: tuple[Arrangement, ...] = ("pair", "polygon")
+SITE = Site(path="hidden")
+GAIN = 0.25
+"""Half the log-odds that a read-off of 1 gives to a bit of the next token."""
 
 
-@final
-class ProbeSteeringToy(ProbeSteeringConfig):
+class ReadOff(nn.Module):
+    """z → a = zF → a · r_j; `hidden` is a. In float64.
+
+    Args:
+        features: rows of F.
+        readers: rows r_j.
+    """
+
+    def __init__(self, features: Float[Tensor, "feature d"], readers: Float[Tensor, "feature d"]):
+        super().__init__()
+        self.F = nn.Parameter(features.double())
+        self.hidden = nn.Identity()
+        self.readers = nn.Parameter(readers.double())
+
+    def forward(self, z: Float[Tensor, "row feature"]) -> Float[Tensor, "row feature"]:
+        return self.hidden(z.double() @ self.F) @ self.readers.mT
+
+
+class NextState(nn.Module):
+    """A language model of states: token t has the bits of t on; bit j of the next one is on with log-odds 2κ a · r_j.
+
+    The bits of the next token are independent given a: logit(t) = κ Σ_j ± a · r_j, + where bit j of t is on.
+
+    Args:
+        features: what each bit writes to `hidden`.
+        readers: what each bit's log-odds are read with.
+    """
+
+    def __init__(self, features: Float[Tensor, "feature d"], readers: Float[Tensor, "feature d"]):
+        super().__init__()
+        bits = all_states(len(features)).to(features.dtype)
+        self.embed = nn.Embedding.from_pretrained(bits @ features)
+        self.hidden = nn.Identity()
+        self.unembed = nn.Parameter(GAIN * (2 * bits - 1) @ readers)
+
+    def forward(self, tokens: Int[Tensor, "row position"]) -> Float[Tensor, "row position token"]:
+        return self.hidden(self.embed(tokens)) @ self.unembed.mT
+
+
+class ProbeSteeringToy(Config):
     """The pair and the polygon, each read with its own probes."""
 
     title: ClassVar[str] = "probe and steering directions"
-    paper: ClassVar[str] = checks.PAPER
-    experiments: ClassVar[tuple[Experiment, ...]] = (
-        Experiment("analytic", "fast", "duals, probes and steering vectors in closed form", checks.analytic),
-        Experiment("sampled", "fast", "the same from samples, and steering through the network", checks.sampled),
-        Experiment("effects", "fast", "the causal effect of removing a feature, in closed form", checks.effects),
-        Experiment("dictionary", "slow", "a trained dictionary reads duals and writes features", checks.dictionary),
-    )
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
+    paper: ClassVar[str] = "duality of probes and features: G = (F⁺)ᵀ"
+
+    angle: float = Field(default=60.0, gt=0, lt=180)
+    """Between the features of the pair, in degrees."""
+    n_features: int = Field(default=5, ge=3, le=8)
+    """Corners of the polygon."""
+    density: float = Field(default=0.3, gt=0, lt=1)
+    """Probability that a feature is on; its value is then 1."""
+    n_samples: Width = 500_000
+    """Rows the sampled directions are fitted to."""
+    n_windows: Annotated[Width, Field(ge=2)] = 500
+    """Windows of 65 tokens that causal effects are measured on."""
+    seeds: Seeds = (0, 1, 2)
+    """Of the samples."""
 
     @shielded
     def build(self) -> ReadOff:
@@ -77,29 +131,92 @@ class ProbeSteeringToy(ProbeSteeringConfig):
         return draw
 
 
-def directions_figure(config: ProbeSteeringToy, _: Reporter) -> Any:
-    """Features, probes and steering vectors of the pair and the polygon, and what each leaks."""
-    figure, axes = panels(2, width=9, height=4.4)
-    for axis, shape in zip(axes, ARRANGEMENTS, strict=True):
-        rows = features(config, shape)
-        drawn: list[tuple[str, str, torch.Tensor, float]] = [
-            ("feature (write)", "tab:blue", rows, 5.0),
-            ("probe = dual (read)", "tab:orange", optimal_probe(rows).directions, 2.5),
-        ]
-        if len(rows) <= rows.shape[1]:
-            drawn.append(("steering that changes one\nread-off with f and no other", "tab:green", duals(rows), 1.0))
-        reach = 1.15 * max(float(vectors.abs().max()) for _, _, vectors, _ in drawn)
-        for label, colour, vectors, width in drawn:
-            for i, (x, y) in enumerate(vectors.tolist()):
-                arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
-                axis.annotate("", (x, y), (0, 0), arrowprops=arrow)
-                if vectors is rows:
-                    axis.text(1.08 * x, 1.08 * y, f"$f_{i + 1}$", ha="center", va="center", fontsize=10)
-            axis.plot([], [], color=colour, linewidth=width, label=label)
-        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-        axis.set_title(checks.leak_summary(config, shape), fontsize=9)
-        axis.legend(frameon=False, loc="lower left")
-    return figure
+def features(config: ProbeSteeringToy, shape: Arrangement) -> Float[Tensor, "feature 2"]:
+    """Unit vectors: (1, 0) and (cos θ, sin θ), or the corners of a regular polygon."""
+    if shape == "polygon":
+        return torch.from_numpy(polygon(config.n_features))
+    theta = math.radians(config.angle)
+    return torch.tensor([[1.0, 0.0], [math.cos(theta), math.sin(theta)]], dtype=torch.float64)
 
 
-ProbeSteeringToy.figures = {"directions": directions_figure}
+def all_states(n_features: int) -> Float[Tensor, "state feature"]:
+    """Every combination of features on and off; row t has the bits of t, the lowest first."""
+    return (torch.arange(2**n_features)[:, None] >> torch.arange(n_features) & 1).double()
+
+
+def states(
+    config: ProbeSteeringToy, n_features: int, n: int, generator: torch.Generator
+) -> Float[Tensor, "row feature"]:
+    """Independent features, each on with the config's density."""
+    return (torch.rand(n, n_features, generator=generator) < config.density).double()
+
+
+def coupled(config: ProbeSteeringToy, n: int, generator: torch.Generator) -> Float[Tensor, "row 2"]:
+    """Two features that are both those of one coin in half of the rows, and independent in the others."""
+    z = states(config, 2, n, generator)
+    same = torch.rand(n, generator=generator) < 0.5
+    return torch.stack([z[:, 0], torch.where(same, z[:, 0], z[:, 1])], dim=1)
+
+
+def predicted_windows(
+    config: ProbeSteeringToy, change: Float[Tensor, "feature reader"], generator: torch.Generator
+) -> Windows:
+    """Windows in which each token is drawn from what the one before predicts; each window is its own document.
+
+    Args:
+        config: how many windows.
+        change: what feature i adds to read-off j.
+        generator: of the draws.
+    """
+    n, context, n_features = config.n_windows, 65, len(change)
+    bits = torch.arange(n_features)
+    tokens = [torch.randint(2**n_features, (n,), generator=generator)]
+    for _ in range(context - 1):
+        odds = torch.sigmoid(2 * GAIN * all_states(n_features)[tokens[-1]] @ change)
+        on = torch.rand(n, n_features, generator=generator) < odds
+        tokens.append((on.long() << bits).sum(1))
+    return Windows(
+        tokens=torch.stack(tokens, dim=1).numpy().astype(np.int32),
+        document=np.repeat(np.arange(n, dtype=np.int32)[:, None], context, axis=1),
+        special=np.zeros((n, context), dtype=bool),
+        names=tuple(f"window {i}" for i in range(n)),
+        n_bytes=np.full(n, context, dtype=np.int64),
+    )
+
+
+def true_firings(windows: Windows, n_features: int) -> Firings:
+    """The features' own values over the windows, as a dictionary that finds them would have them."""
+    from scipy.sparse import csr_array
+
+    token = windows.tokens.ravel()
+    window, position = (index.ravel().astype(np.int32) for index in np.indices(windows.tokens.shape))
+    values = all_states(n_features).numpy().astype(np.float32)[token]
+    return Firings(csr_array(values), token, windows.document.ravel(), window, position)
+
+
+def expected_kl(
+    state: Float[Tensor, "row feature"], change: Float[Tensor, "feature reader"], removed: Float[Tensor, " reader"]
+) -> Float[Tensor, " row"]:
+    """KL between the next token's distributions before and after each read-off falls by `removed`.
+
+    The bits are independent: Σ_j KL(Bernoulli(σ(2κ r_j)) ‖ Bernoulli(σ(2κ (r_j − removed_j)))).
+    """
+    clean = 2 * GAIN * state @ change
+    edited = clean - 2 * GAIN * removed
+    p, softplus = torch.sigmoid(clean), torch.nn.functional.softplus
+    # −log σ(x) = softplus(−x), −log (1 − σ(x)) = softplus(x)
+    on, off = softplus(-edited) - softplus(-clean), softplus(edited) - softplus(clean)
+    return (p * on + (1 - p) * off).sum(-1)
+
+
+def exact_ce(
+    state: Float[Tensor, "row feature"],
+    following: Float[Tensor, "row feature"],
+    change: Float[Tensor, "feature reader"],
+    removed: Float[Tensor, " reader"],
+) -> Float[Tensor, " row"]:
+    """Cross-entropy of the token that follows, after each read-off falls by `removed`, minus before."""
+    signs = 1 - 2 * following
+    clean = 2 * GAIN * state @ change
+    softplus = torch.nn.functional.softplus
+    return (softplus(signs * (clean - 2 * GAIN * removed)) - softplus(signs * clean)).sum(-1)

@@ -5,8 +5,7 @@ xy = ((x + y)² − (x − y)²) / 4, the network needs two directions, orthogon
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +18,8 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Experiment, check, not_measured, share_interval
+from polyseme.zoo.tools.checks import Check, Line, Value, fill, share
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
@@ -81,9 +81,6 @@ class ProductToy(Config):
             )
             for i, seed in enumerate(self.seeds)
         ]
-
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
 
 def draw(n: int, generator: torch.Generator) -> Sample:
@@ -216,110 +213,70 @@ def bias_free() -> Stack:
     return Stack(W, torch.zeros_like(a), a, torch.zeros(1, dtype=torch.float64))
 
 
-def algebra(_: ProductToy, __: Reporter) -> Sequence[Check]:
+ALGEBRA = (
+    Line(
+        "R² of the bias-free network c(|x + y| − |x − y|)",
+        "1/(π − 2) = {target:.5f} (± 0.0002)",
+        target=BIAS_FREE,
+        within=2e-4,
+        source="derived",
+    ),
+    Line(
+        "best R² of the same with one threshold, in closed form",
+        "0.967 (± 0.001)",
+        target=0.967,
+        within=1e-3,
+        source="computed",
+    ),
+)
+STUCK = Line(
+    "networks stuck with one of the two directions (R² < 0.5)", "2 of 12 (inside the interval)", source="computed"
+)
+NETWORKS = (
+    Line("R² of the best network", "≥ 0.87", at_least=0.87),
+    Line("median R² of the networks that found both directions", "0.92 (± 0.02)", 0.90, 0.94, source="computed"),
+    Line("largest angle of the best network's neurons to ±45°", "≤ 5°", at_most=5),
+    Line("lines read by the best network's neurons", "2", 2, 2),
+)
+
+
+def algebra(_: ProductToy, __: Reporter) -> list[Check]:
     """R² of the hand-built networks."""
-    value = float(bias_free().explained)
-    best, _s = optimum()
-    return [
-        check(
-            "R² of the bias-free network c(|x + y| − |x − y|)",
-            value,
-            reference=f"1/(π − 2) = {BIAS_FREE:.5f} (± 0.0002)",
-            source="derived",
-            paper=PAPER,
-            at_least=BIAS_FREE - 2e-4,
-            at_most=BIAS_FREE + 2e-4,
-            n=1,
-        ),
-        check(
-            "best R² of the same with one threshold, in closed form",
-            best,
-            reference="0.967 (± 0.001)",
-            source="computed",
-            paper=PAPER,
-            at_least=0.966,
-            at_most=0.968,
-            n=1,
-        ),
-    ]
+    return fill(ALGEBRA, (Value(float(bias_free().explained)), Value(optimum()[0])))
 
 
-def networks(config: ProductToy, reporter: Reporter) -> Sequence[Check]:
+def networks(config: ProductToy, reporter: Reporter) -> list[Check]:
     """What the trained networks reach, and what their neurons read."""
     stack = train(config, reporter)
-    r2, n = stack.explained.numpy(), len(config.seeds)
+    r2 = stack.explained.numpy()
     found = r2 >= 1 - HALF
-    stuck, interval = share_interval(int((~found).sum()), n)
-    best = int(np.nanargmax(r2)) if found.any() else 0
     spread = f"R² {np.sort(r2).round(3).tolist()}"
-    checks = [
-        check(
-            "networks stuck with one of the two directions (R² < 0.5)",
-            stuck,
-            reference="2 of 12 (inside the interval)",
-            source="computed",
-            paper=PAPER,
-            at_least=stuck if interval.low <= 2 / 12 <= interval.high else math.inf,
-            interval=interval,
-            n=n,
-            note=spread,
-        )
-    ]
-    lines: list[tuple[str, str, Any, float, float, float, str]] = [
-        ("R² of the best network", "≥ 0.87", "proposed", float(r2[best]), 0.87, math.inf, spread),
-        (
-            "median R² of the networks that found both directions",
-            "0.92 (± 0.02)",
-            "computed",
-            float(np.median(r2[found])) if found.any() else math.nan,
-            0.90,
-            0.94,
-            "",
+    stuck = share(~found, note=spread)
+    assert stuck.interval is not None
+    checks = [STUCK.fill(replace(stuck, holds=stuck.interval.low <= 2 / 12 <= stuck.interval.high))]
+    if config.n_neurons != 4:
+        return checks + fill(NETWORKS, (), f"the reference is for 4 neurons, not {config.n_neurons}")
+    if not found.any():
+        return checks + fill(NETWORKS, (), "no network found both directions")
+    best, angles = int(np.nanargmax(r2)), off_diagonal(stack.W)
+    within = float((angles[torch.as_tensor(found)] <= 5).double().mean())
+    values = (
+        Value(float(r2[best]), note=spread),
+        Value(float(np.median(r2[found])), int(found.sum())),
+        Value(
+            float(angles[best].max()), note=f"over all {found.sum()} that found both: {within:.0%} of neurons within 5°"
         ),
-        (
-            "largest angle of the best network's neurons to ±45°",
-            "≤ 5°",
-            "proposed",
-            float(off_diagonal(stack.W[best]).max()),
-            -math.inf,
-            5,
-            f"over all {found.sum()} that found both: "
-            f"{float((off_diagonal(stack.W[torch.as_tensor(found)]) <= 5).double().mean()):.0%} of neurons within 5°",
-        ),
-        ("lines read by the best network's neurons", "2", "proposed", float(n_lines(stack.W[best])), 2, 2, ""),
-    ]
-    for name, reference, source, value, at_least, at_most, note in lines:
-        if config.n_neurons != 4:
-            why = f"the reference is for 4 neurons, not {config.n_neurons}"
-        elif not found.any():
-            why = "no network found both directions"
-        else:
-            checks.append(
-                check(
-                    name,
-                    value,
-                    reference=reference,
-                    source=source,
-                    paper=PAPER,
-                    at_least=at_least,
-                    at_most=at_most,
-                    n=int(found.sum()) if name.startswith("median") else 1,
-                    note=note,
-                )
-            )
-            continue
-        checks.append(not_measured(name, reference=reference, source=source, paper=PAPER, why=why))
-    return checks
+        Value(float(n_lines(stack.W[best]))),
+    )
+    return checks + fill(NETWORKS, values)
 
 
 def directions_figure(config: ProductToy, reporter: Reporter) -> Any:
     """What the neurons of the best, the median and the worst network read, and how much of xy each explains."""
-    import matplotlib.pyplot as plt
-
     stack = train(config, reporter)
     order = stack.explained.argsort(descending=True)
     shown = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
-    figure, axes = plt.subplots(1, 3, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained")
+    figure, axes = panels(3, width=10, height=4.5)
     reach = 1.15 * max(float(stack.W[i].norm(dim=0).max()) for i in shown)
     for ax, i, title in zip(axes, shown, ("best", "median", "worst"), strict=True):
         for sign in (1, -1):
@@ -334,10 +291,3 @@ def directions_figure(config: ProductToy, reporter: Reporter) -> Any:
     axes[0].set_ylabel("weight on y")
     figure.suptitle("What the neurons of x·y read (blue adds to the output, red takes away; lines at ±45°)")
     return figure
-
-
-ProductToy.experiments = (
-    Experiment("algebra", "fast", "R² of the hand-built networks", algebra),
-    Experiment("networks", "fast", "trained networks read x + y and x − y", networks),
-)
-ProductToy.figures = {"directions": directions_figure}

@@ -6,11 +6,12 @@ feature is no direction. Black et al. 2022, "Interpreting Neural Networks throug
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -23,7 +24,8 @@ from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.networks import load_network
 from polyseme.networks.edits import Edit
-from polyseme.zoo.tools.checks import Check, Experiment, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import Check, Line, mean
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
@@ -101,9 +103,6 @@ class ScalingToy(Config):
     def ceiling(self) -> float:
         """Half of what an answer costs that does not look at the input, in nats."""
         return math.log(self.n_classes) / 2
-
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
     def _draw(self, centres: Tensor) -> Callable[[int, torch.Generator], Sample]:
         def draw(n: int, generator: torch.Generator) -> Sample:
@@ -193,41 +192,26 @@ def flips(module: Classifier, x: Float[Tensor, "row d"], factor: float, site: Si
     return int((before != after).sum())
 
 
-def scaled(config: ScalingToy, reporter: Reporter) -> Sequence[Check]:
+_CHANGED = "share of answers that change, {kind}, scaling {place}"
+UNCHANGED = Line(_CHANGED, "0", at_least=0, at_most=0, source="derived")
+CHANGED = Line(_CHANGED, "> 0 in every network", at_least=1 / (ROWS * len(FACTORS)), at_most=1, source="derived")
+
+
+def scaled(config: ScalingToy, reporter: Reporter) -> list[Check]:
     """Answers that change under positive scaling of the input and of both layers."""
-    config = config.model_copy(update={"biases": (False, True)})
-    stack = train(config, reporter)
-    bad = int((~(stack.loss <= config.ceiling)).sum())
+    stack = train(config.model_copy(update={"biases": (False, True)}), reporter)
+    bad, tried = int((~(stack.loss <= config.ceiling)).sum()), ROWS * len(FACTORS)
+    why = f"{bad} of {len(stack.settings)} networks did not train" if bad else ""
     checks: list[Check] = []
-    for biases in config.biases:
+    for biases, line, kind in ((False, UNCHANGED, "bias-free networks"), (True, CHANGED, "networks with biases")):
         here = [i for i, setting in enumerate(stack.settings) if setting[0] == biases]
         for site in (None, *SITES):
             place = "the input" if site is None else f"the {site.path} layer"
-            kind = "networks with biases" if biases else "bias-free networks"
-            name = f"share of answers that change, {kind}, scaling {place}"
-            reference = "> 0 in every network" if biases else "0"
-            if bad:
-                why = f"{bad} of {len(stack.settings)} networks did not train"
-                checks.append(not_measured(name, reference=reference, source="derived", paper=PAPER, why=why))
-                continue
-            counts = torch.tensor([_changed(config, stack, i, site) for i in here], dtype=torch.float64)
-            tried = ROWS * len(FACTORS)
-            share, interval = mean_interval((counts / tried).numpy())
-            checks.append(
-                check(
-                    name,
-                    share,
-                    reference=reference,
-                    source="derived",
-                    paper=PAPER,
-                    # A share above 0 on the mean does for no network that has none.
-                    at_least=(1 / tried if bool((counts > 0).all()) else math.inf) if biases else 0.0,
-                    at_most=1.0 if biases else 0.0,
-                    interval=interval,
-                    n=len(here),
-                    note=f"{int(counts.min())} to {int(counts.max())} of {tried} a network, factors {FACTORS}",
-                )
-            )
+            counts = np.array([0.0 if why else _changed(config, stack, i, site) for i in here])
+            note = f"{counts.min():.0f} to {counts.max():.0f} of {tried} a network, factors {FACTORS}"
+            # A share above 0 on the mean does for no network that has none.
+            found = mean(counts / tried, note, holds=not biases or bool((counts > 0).all()))
+            checks.append(line.fill(found, why, kind=kind, place=place))
     return checks
 
 
@@ -239,12 +223,9 @@ def _changed(config: ScalingToy, stack: Stack, i: int, site: Site | None) -> int
 
 def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
     """Answers that change against the factor, with and without biases."""
-    import matplotlib.pyplot as plt
-    import numpy as np
-
     config = config.model_copy(update={"biases": (False, True)})
     stack, factors = train(config, reporter), np.geomspace(0.05, 20, 17)
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
+    figure, axes = panels(3, width=11, height=3.4)
     for ax, site in zip(axes, (None, *SITES), strict=True):
         for biases, colour in ((True, "tab:red"), (False, "tab:blue")):
             shares: list[list[float]] = []
@@ -257,9 +238,3 @@ def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
     axes[0].set_ylabel("share of answers that change")
     axes[0].legend(frameon=False)
     return figure
-
-
-ScalingToy.experiments = (
-    Experiment("scaled", "fast", "answers that change under positive scaling, with and without biases", scaled),
-)
-ScalingToy.figures = {"flips": flips_figure}

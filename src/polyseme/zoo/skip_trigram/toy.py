@@ -7,9 +7,9 @@ of Elhage et al. 2021, adds up its tokens, so the effect of B cannot depend on C
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.networks import load_network
-from polyseme.networks.edits import Edit
-from polyseme.zoo.tools.checks import Check, Experiment, Source, check, mean_interval, not_measured, share_interval
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
@@ -106,9 +103,6 @@ class SkipTrigramToy(Config):
             tokens = tokens.scatter(-1, slot, there)
         last = torch.full_like(tokens[..., :1], A)
         return torch.cat([tokens, last], dim=-1), present.float()
-
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
     def _toy(
         self, module: SkipTrigram, setting: Mapping[str, str], seed: int, loss: float, ceiling: float
@@ -202,175 +196,3 @@ def additive_loss() -> float:
         return float((np.logaddexp(0, logit) - likely * logit).mean())
 
     return float(optimize.minimize(loss, np.zeros(3)).fun)
-
-
-def cells(tokens: Int[Tensor, "row position"], absent: int | None) -> list[Int[Tensor, "row position"]]:
-    """The rows with B and C, B alone, C alone and neither; `absent` takes a token's place, by default a filler."""
-    gone = FILLER if absent is None else absent
-    without_b, without_c = tokens.masked_fill(tokens == B, gone), tokens.masked_fill(tokens == C, gone)
-    return [tokens, without_c, without_b, without_b.masked_fill(without_b == C, gone)]
-
-
-def interaction(
-    module: SkipTrigram, rows: Sequence[Int[Tensor, "row position"]], *, pattern: Float[Tensor, "..."] | None = None
-) -> Float[Tensor, " row"]:
-    """f(B, C) − f(B) − f(C) + f(neither) of the logit of Y less that of the other answer.
-
-    Args:
-        module: the head.
-        rows: the four cells, as `cells` gives them.
-        pattern: `[row, position]`, put in place of the attention of every cell.
-    """
-    network = load_network(module, example_inputs=rows[0][:1])
-    edits: dict[str, Edit] = {} if pattern is None else {str(PATTERN): lambda _: pattern}
-    both, b, c, neither = (_difference(network.run(cell, edits=edits).logits) for cell in rows)
-    return both - b - c + neither
-
-
-def additive_fit(tokens: Int[Tensor, "row position"], target: Float[Tensor, " row"], n_tokens: int) -> float:
-    """R² of the best table of tokens: the target as a sum over the row's tokens of one number each, in float64."""
-    counts = torch.nn.functional.one_hot(tokens, n_tokens).sum(1).double().numpy()
-    y = target.double().numpy()
-    left = y - counts @ np.linalg.lstsq(counts, y, rcond=None)[0]
-    return 1 - float((left**2).sum() / ((y - y.mean()) ** 2).sum())
-
-
-def _difference(logits: Float[Tensor, "row 2"]) -> Float[Tensor, " row"]:
-    return logits[:, 0] - logits[:, 1]
-
-
-def _hand_rows(config: SkipTrigramToy) -> list[Tensor]:
-    return cells(torch.tensor([[FILLER] * config.n_fillers + [B, C, A]]), BLANK)
-
-
-def exact(config: SkipTrigramToy, _: Reporter) -> Sequence[Check]:
-    """The hand-built head: attention, interaction, an additive table's and that under frozen attention."""
-    module, rows, L = hand_built(config), _hand_rows(config), config.n_fillers
-    network = load_network(module, example_inputs=rows[0])
-    patterns = [network.read(row, [PATTERN])[PATTERN] for row in rows]
-    alone, beside = WEIGHT_B / (L + WEIGHT_B), WEIGHT_B / (L + WEIGHT_B + WEIGHT_C)
-    values = torch.cat([_difference(network.run(row).logits) for row in rows])
-    # Least squares over the four cells: an additive table's best, and its interaction, which is 0 whatever the table.
-    design = torch.tensor([[1.0, 1, 1], [1, 1, 0], [1, 0, 1], [1, 0, 0]], dtype=torch.float64)
-    # Not by the default driver, whose pivots torch leaves unset (pytorch issue 71222).
-    table = design @ torch.linalg.lstsq(design, values[:, None], driver="gelsd").solution.squeeze(-1)
-    frozen = max(float(interaction(module, rows, pattern=pattern).abs().max()) for pattern in patterns)
-    lines = [
-        ("attention on B without C", float(patterns[1][0, L]), alone, 1e-4),
-        ("attention on B beside C", float(patterns[0][0, L]), beside, 1e-4),
-        ("interaction of B and C in the logit", float(interaction(module, rows)), beside - alone, 1e-4),
-        ("interaction in the best additive table", float(table[0] - table[1] - table[2] + table[3]), 0.0, 1e-10),
-        ("largest interaction under frozen attention", frozen, 0.0, 1e-6),
-    ]
-    return [
-        check(
-            f"{name}, L = {L}",
-            value,
-            reference=f"{reference:.4f} (± {tolerance:g})",
-            source="derived",
-            paper="attention 10/(L + 10) and 10/(L + 1010)",
-            at_least=reference - tolerance,
-            at_most=reference + tolerance,
-            n=1,
-        )
-        for name, value, reference, tolerance in lines
-    ]
-
-
-def trained(config: SkipTrigramToy, reporter: Reporter) -> Sequence[Check]:
-    """Trained heads: no additive table fits them, until their attention is frozen."""
-    stack = train(config, reporter)
-    contrast = 2 * math.log((1 - LIKELY) / LIKELY)
-    names: dict[str, tuple[str, Source]] = {
-        "heads whose logit no additive table fits (R² ≤ 0.9)": ("1", "proposed"),
-        "R² of the best additive table": ("2/3 (± 0.1)", "derived"),
-        "interaction of B and C in the logit": (f"2 ln((1 − .9)/.9) = {contrast:.2f} (± 10%)", "derived"),
-        "largest interaction under frozen attention": ("0 (± 1e-6)", "derived"),
-        "least R² of the same table under uniform attention": ("1 (± 1e-6)", "derived"),
-    }
-    # A head that is no better than a table has not learnt to inhibit: it is left out, and counted in every note.
-    learnt = [i for i, loss in enumerate(stack.loss.tolist()) if loss <= additive_loss()]
-    note = (
-        f"{len(learnt)} of {len(config.seeds)} heads are better than the best additive table; the others are left out"
-    )
-    if not learnt:
-        return [not_measured(n, reference=r, source=s, paper=PAPER, why=note) for n, (r, s) in names.items()]
-    tokens, present = (x[0] for x in config.sample(Draws([derive_seed(0, "skip_trigram", "test")]), 4_000))
-    both = tokens[(present == 1).all(-1)]
-    rows = cells(both, None)
-    fits, uniform_fits, contrasts, frozen = [], [], [], []
-    for i in learnt:
-        module = stack.module(i).double()
-        network = load_network(module, example_inputs=tokens[:1])
-        run = network.run(tokens, reads=[PATTERN])
-        pattern = run.reads[PATTERN]
-        uniform: dict[str, Edit] = {str(PATTERN): lambda p: torch.full_like(p, 1 / p.shape[-1])}
-        fits.append(additive_fit(tokens, _difference(run.logits), config.n_tokens))
-        uniform_logits = network.run(tokens, edits=uniform).logits
-        uniform_fits.append(additive_fit(tokens, _difference(uniform_logits), config.n_tokens))
-        contrasts.append(float(interaction(module, rows).mean()))
-        of_both = pattern[(present == 1).all(-1)]
-        frozen.append(float(interaction(module, rows, pattern=of_both).abs().max()))
-    n = len(fits)
-    failing, failing_interval = share_interval(sum(fit <= 0.9 for fit in fits), n)
-    fit, fit_interval = mean_interval(np.array(fits))
-    between, between_interval = mean_interval(np.array(contrasts))
-    measures = [
-        (failing, failing_interval, 1.0, 1.0),
-        (fit, fit_interval, 2 / 3 - 0.1, 2 / 3 + 0.1),
-        (between, between_interval, 1.1 * contrast, 0.9 * contrast),
-        (max(frozen), None, -1e-6, 1e-6),
-        (min(uniform_fits), None, 1 - 1e-6, 1 + 1e-6),
-    ]
-    return [
-        check(
-            name,
-            value,
-            reference=reference,
-            source=source,
-            paper=PAPER,
-            at_least=at_least,
-            at_most=at_most,
-            interval=interval,
-            n=n,
-            note=note,
-        )
-        for (name, (reference, source)), (value, interval, at_least, at_most) in zip(
-            names.items(), measures, strict=True
-        )
-    ]
-
-
-def attention_figure(config: SkipTrigramToy, reporter: Reporter) -> Any:
-    """Attention of A with and without C, in the hand-built head and in a trained one; the interaction over L."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    stack = train(config, reporter)
-    best = stack.module(int(stack.loss.argmin())).double()
-    row = torch.tensor([[FILLER] * config.n_fillers + [B, C, A]])
-    heads = (("hand-built", hand_built(config), BLANK), ("trained", best, None))
-    for ax, (title, module, absent) in zip(axes[:2], heads, strict=True):
-        network, rows = load_network(module, example_inputs=row), cells(row, absent)
-        both, b = (network.read(rows[i], [PATTERN])[PATTERN][0].numpy() for i in (0, 1))
-        place = np.arange(len(both))
-        ax.bar(place - 0.2, b, 0.4, color="tab:blue", label="C absent")
-        ax.bar(place + 0.2, both, 0.4, color="tab:orange", label="C present")
-        ax.set_xticks(place, ["f"] * config.n_fillers + ["B", "C"])
-        ax.set(ylim=(0, 1.05), xlabel="token", title=f"{title} head")
-        ax.legend(frameon=False)
-    axes[0].set_ylabel("attention from A")
-    lengths = np.unique(np.geomspace(1, 1000, 40).round())
-    alone, beside = WEIGHT_B / (lengths + WEIGHT_B), WEIGHT_B / (lengths + WEIGHT_B + WEIGHT_C)
-    axes[2].plot(lengths, beside - alone, color="tab:blue", label="head")
-    axes[2].axhline(0, color="0.6", linestyle="--", label="any additive table")
-    axes[2].set(xscale="log", xlabel="fillers L", ylabel="interaction of B and C", title="hand-built, by length")
-    axes[2].legend(frameon=False)
-    return figure
-
-
-SkipTrigramToy.experiments = (
-    Experiment("exact", "fast", "the hand-built head to 1e-4, and its additive nulls", exact),
-    Experiment("trained", "fast", "no additive table fits a trained head", trained),
-)
-SkipTrigramToy.figures = {"attention": attention_figure}

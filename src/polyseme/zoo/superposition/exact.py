@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polyseme.zoo.superposition.networks import ReluOutput
+from polyseme.zoo.superposition.toy import ReluOutput
 from polyseme.zoo.tools.geometry import polygon
 
 

@@ -7,29 +7,22 @@ import numpy as np
 from polyseme.core.progress import Reporter
 from polyseme.zoo.superposition.checks import variant
 from polyseme.zoo.superposition.exact import boundary
-from polyseme.zoo.superposition.networks import SuperpositionConfig, train
 from polyseme.zoo.superposition.sweeps import RATIOS, phase_diagram, sweep
+from polyseme.zoo.superposition.toy import SuperpositionToy, train
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.geometry import dimensionality
 
 LINES = {"1": 1, "3/4": 3 / 4, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5, "3/8": 3 / 8}
 """Dimensionalities that polytopes have: dedicated, tetrahedron, triangle, pair, pentagon, square antiprism."""
 
 
-def _axes(columns: int, rows: int = 1, *, width: float, height: float) -> tuple[Any, Any]:
-    """A figure with no global state and its axes, `[row, column]`."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def geometry(config: SuperpositionConfig, reporter: Reporter) -> Any:
+def geometry(config: SuperpositionToy, reporter: Reporter) -> Any:
     """Feature vectors in the plane from dense to sparse, importance falling by .9 a feature."""
     densities = (1.0, 0.3, 0.1, 0.05, 0.02)
     stack = train(variant(config, 1, n_features=5, n_hidden=2, density=densities, importance=(0.9,)), reporter)
-    figure, axes = _axes(len(densities), width=2.4 * len(densities), height=2.8)
+    figure, axes = panels(len(densities), width=2.4 * len(densities), height=2.8)
     colours = [f"C{j}" for j in range(stack.config.n_features)]
-    for axis, p, vectors in zip(axes[0], densities, stack.vectors.numpy(), strict=True):
+    for axis, p, vectors in zip(axes, densities, stack.vectors.numpy(), strict=True):
         for (x, y), colour in zip(vectors, colours, strict=True):
             axis.plot([0, x], [0, y], color=colour)
             axis.scatter([x], [y], s=30, color=colour, zorder=3)
@@ -38,27 +31,26 @@ def geometry(config: SuperpositionConfig, reporter: Reporter) -> Any:
     return figure
 
 
-def weights(config: SuperpositionConfig, reporter: Reporter) -> Any:
+def weights(config: SuperpositionToy, reporter: Reporter) -> Any:
     """WᵀW and b of networks of 20 features in 5 dimensions, from dense to sparse; importance falls by .7 a feature."""
     densities = (1.0, 0.3, 0.1, 0.03, 0.01)
     stack = train(variant(config, 1, n_features=20, n_hidden=5, density=densities, importance=(0.7,)), reporter)
-    figure, axes = _axes(len(densities), width=2.4 * len(densities), height=2.9)
+    figure, axes = panels(len(densities), width=2.4 * len(densities), height=2.9)
     shown: Any = None
-    for axis, p, W, b in zip(axes[0], densities, stack.W, stack.b, strict=True):
+    for axis, p, W, b in zip(axes, densities, stack.W, stack.b, strict=True):
         gap = np.full((stack.config.n_features, 1), np.nan)
         columns = np.hstack([(W.T @ W).numpy(), gap, b[:, None].numpy(), b[:, None].numpy()])
         shown = axis.imshow(columns, cmap="RdBu", vmin=-1.2, vmax=1.2, interpolation="nearest")
         axis.set(title=f"p = {p:g}", xticks=[9.5, 21.5], xticklabels=["$W^TW$", "$b$"], yticks=[])
-    axes[0, 0].set_ylabel("feature, most important first")
+    axes[0].set_ylabel("feature, most important first")
     figure.colorbar(shown, ax=axes, shrink=0.7)
     return figure
 
 
-def dimensionalities(config: SuperpositionConfig, reporter: Reporter) -> Any:
+def dimensionalities(config: SuperpositionToy, reporter: Reporter) -> Any:
     """Dimensionality of every feature over 1/p, and m / ‖W‖² through it."""
     stack = train(sweep(config), reporter, name="stickiness")
-    figure, axes = _axes(1, width=8, height=4.5)
-    axis = axes[0, 0]
+    figure, (axis,) = panels(1, width=8, height=4.5)
     inverse = 1 / stack.densities.numpy()
     D = dimensionality(stack.vectors).numpy()
     spread = np.random.default_rng(0).uniform(-0.02, 0.02, D.shape)
@@ -72,7 +64,7 @@ def dimensionalities(config: SuperpositionConfig, reporter: Reporter) -> Any:
     return figure
 
 
-def phases(config: SuperpositionConfig, reporter: Reporter) -> Any:
+def phases(config: SuperpositionToy, reporter: Reporter) -> Any:
     """What becomes of two features in one dimension, over density and importance, with the derived boundary."""
     diagram = phase_diagram(config, reporter)
     names = {
@@ -81,8 +73,7 @@ def phases(config: SuperpositionConfig, reporter: Reporter) -> Any:
         "same": "both, on one side",
         "none": "not trained",
     }
-    figure, axes = _axes(1, width=6.5, height=4.5)
-    axis = axes[0, 0]
+    figure, (axis,) = panels(1, width=6.5, height=4.5)
     for i, (phase, label) in enumerate(names.items()):
         points = [(p, r) for r, seen in diagram.items() for p, found in seen.items() if found == phase]
         if points:

@@ -1,24 +1,32 @@
 """What a dictionary must recover from the toy model of superposition, and what a matrix factorisation cannot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polyseme.activations import TensorSource
 from polyseme.core.binding import Binding
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
-from polyseme.zoo.superposition.checks import ELHAGE, variant
-from polyseme.zoo.superposition.networks import REPRESENTED, Stack, SuperpositionConfig, features, train
-from polyseme.zoo.tools.checks import Check, check, mean_interval, not_measured
+from polyseme.dictionaries import ReLUConfig
+from polyseme.evaluation.recovery import cosines, nearest_cosine
+from polyseme.training import Job, TrainingConfig, fit
+from polyseme.zoo.superposition.checks import variant
+from polyseme.zoo.superposition.toy import REPRESENTED, Stack, SuperpositionToy, features, train
+from polyseme.zoo.tools.checks import NOTHING, Check, Line, Value, mean
 from polyseme.zoo.tools.stack import Draws
 
+DICTIONARY = Line("MMCS of {n} tied ReLU latents", "≥ 0.95", at_least=0.95)
+FACTORISED = Line(
+    "most features with cosine ≥ .95 to one of {how}'s {m} directions", "≤ {m}, the rank", source="derived"
+)
 
-def recovery(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Check]:
+
+def recovery(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     """n tied latents find the features in the hidden layer; factorisations of rank m cannot."""
-    from polyseme.evaluation.recovery import cosines, nearest_cosine
-
     chosen = variant(config, 8, density=config.density[:1])
     stack = train(chosen, reporter)
     sites = hidden_vectors(stack, 50_000)
@@ -36,44 +44,16 @@ def recovery(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Check]
         ]
         scores[how] = torch.stack([of.mean() for of in nearest])
         recovered[how] = torch.stack([(of >= 0.95).sum() for of in nearest])
-    return _recovered(stack, scores, recovered)
-
-
-def _recovered(stack: Stack, scores: Mapping[str, Tensor], recovered: Mapping[str, Tensor]) -> list[Check]:
-    m, why, n = stack.config.n_hidden, stack.untrained, len(stack)
-    name = f"MMCS of {stack.config.n_features} tied ReLU latents"
-    if why:
-        return [not_measured(name, reference="≥ 0.95", source="proposed", paper=ELHAGE, why=why)]
-    value, interval = mean_interval(scores["dictionary"].numpy())
-    least = f"least {float(scores['dictionary'].min()):.3f}"
-    lines = [
-        check(
-            name,
-            value,
-            reference="≥ 0.95",
-            source="proposed",
-            paper=ELHAGE,
-            at_least=0.95,
-            interval=interval,
-            n=n,
-            note=least,
-        )
-    ]
+    n, least = len(stack), f"least {float(scores['dictionary'].min()):.3f}"
+    words: dict[str, Any] = {"n": chosen.n_features, "m": chosen.n_hidden}
+    if stack.untrained:
+        return [DICTIONARY.fill(NOTHING, stack.untrained, **words)]
+    checks = [DICTIONARY.fill(mean(scores["dictionary"], least), **words)]
     for how in ("SVD", "NMF"):
-        value, interval = mean_interval(scores[how].numpy())
-        lines.append(
-            check(
-                f"most features with cosine ≥ .95 to one of {how}'s {m} directions",
-                float(recovered[how].max()),
-                reference=f"≤ {m}, the rank",
-                source="derived",
-                paper=ELHAGE,
-                at_most=m,
-                n=n,
-                note=f"MMCS {value:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
-            )
-        )
-    return lines
+        most = float(recovered[how].max())
+        found = Value(most, n, note=f"MMCS {mean(scores[how]).shown('.3f')}", holds=most <= chosen.n_hidden)
+        checks.append(FACTORISED.fill(found, how=how, **words))
+    return checks
 
 
 def hidden_vectors(stack: Stack, n: int) -> list[Tensor]:
@@ -87,10 +67,6 @@ def dictionaries(
     stack: Stack, sites: Sequence[Float[Tensor, "_ d"]], reporter: Reporter, *, n_tokens: int = 500_000
 ) -> list[Tensor]:
     """Directions of n tied ReLU latents trained on each network's vectors."""
-    from polyseme.activations import TensorSource
-    from polyseme.dictionaries import ReLUConfig
-    from polyseme.training import Job, TrainingConfig, fit
-
     built = ReLUConfig(n_latents=stack.config.n_features, tie_weights=True, coefficient=0.3)
     rows = min(len(h) for h in sites)
     named = {f"network {i}": h[:rows] for i, h in enumerate(sites)}

@@ -1,9 +1,8 @@
-"""What the toy model of superposition is held against over sweeps of density and importance."""
+"""Checks of the toy model of superposition over sweeps of density and importance."""
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
-from polyseme.zoo.superposition.checks import ELHAGE, mean_check, variant
+from polyseme.zoo.superposition.checks import spread, variant
 from polyseme.zoo.superposition.exact import (
     antipodal_loss,
     boundary,
@@ -21,13 +20,45 @@ from polyseme.zoo.superposition.exact import (
     sticky,
     vanished_first,
 )
-from polyseme.zoo.superposition.networks import REPRESENTED, Stack, SuperpositionConfig, initial, train
-from polyseme.zoo.tools.checks import Check, check, not_measured, share_interval
+from polyseme.zoo.superposition.toy import REPRESENTED, Stack, SuperpositionToy, initial, train
+from polyseme.zoo.tools.checks import Check, Line, Value, fill, share
 from polyseme.zoo.tools.geometry import dimensionality
 from polyseme.zoo.tools.stack import OptimiserConfig
 
+FORMULA = Line(
+    "largest relative distance of the network's loss from the formula, {what}",
+    "≤ 0.01",
+    at_most=0.01,
+    source="derived",
+    n_unit="densities × importances",
+)
+END = Line(
+    "density where superposition ends at importance {r:g}", "{target:.3f} ± 15%", relative=0.15, n_unit="densities"
+)
+_PER_FEATURE = "dimensions per feature m / ‖W‖² at p = "
+IMPORTANCE = (
+    Line(
+        "most features left out before a less important one that is kept, over models",
+        "≤ 1",
+        at_most=1,
+        source="computed",
+    ),
+    Line(_PER_FEATURE + "1", "1.00 ± 0.03", target=1, within=0.03, source="computed"),
+    Line(_PER_FEATURE + ".01", "0.385 ± 0.03", target=0.385, within=0.03, source="computed"),
+)
+STICKY = (
+    Line("networks of the sweep with |m / ‖W‖² − ½| ≤ .03", "≥ 3", at_least=3),
+    Line(
+        "lines in the features' dimensionalities (1: yes)",
+        "at ½ and at one of ¾, ⅔, ⅖, ⅜",
+        at_least=1,
+        n_unit="features",
+    ),
+)
+NO_LINES = Line("lines where there can be none: {null}, share of draws", "0", at_most=0, n_unit="draws")
 
-def phases(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Check]:
+
+def phases(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     """Two features in one dimension: the losses of the two phases, and where training goes from one to the other."""
     grid = [(p, r) for p in (0.1, 0.3, 0.6, 1.0) for r in (0.25, 1.0, 4.0)]
     p = torch.tensor([p for p, _ in grid])
@@ -38,50 +69,24 @@ def phases(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Check]:
         expected_loss(opposite, no_bias, p, weights),
         expected_loss(kept[:, None], (1 - kept) * p[:, None] / 2, p, weights),
     )
-    lines: list[Check] = []
-    for what, formula, measured in (
-        ("antipodal", antipodal_loss, found[0]),
-        ("with the lesser dropped", dropped_loss, found[1]),
+    checks: list[Check] = []
+    for what, formula, measured in zip(
+        ("antipodal", "with the lesser dropped"), (antipodal_loss, dropped_loss), found, strict=True
     ):
         expected = torch.tensor([formula(*pair) for pair in grid], dtype=torch.float64)
-        lines.append(
-            check(
-                f"largest relative distance of the network's loss from the formula, {what}",
-                float((measured / expected - 1).abs().max()),
-                reference="≤ 0.01",
-                source="derived",
-                paper=ELHAGE,
-                at_most=0.01,
-                n=len(grid),
-                n_unit="densities × importances",
-            )
-        )
-    diagram = phase_diagram(config, reporter)
-    for r, seen in diagram.items():
-        name, reference = f"density where superposition ends at importance {r:g}", f"{boundary(r):.3f} ± 15%"
+        checks.append(FORMULA.fill(Value(float((measured / expected - 1).abs().max()), len(grid)), what=what))
+    for r, seen in phase_diagram(config, reporter).items():
         same = [p for p, phase in seen.items() if phase == "same"]
-        note = f"same side at {', '.join(f'{p:.2f}' for p in same)}" if same else "same side nowhere"
-        lines.append(
-            check(
-                name,
-                edge(seen),
-                reference=reference,
-                source="proposed",
-                paper=ELHAGE,
-                at_least=0.85 * boundary(r),
-                at_most=1.15 * boundary(r),
-                n=len(seen),
-                n_unit="densities",
-                note=f"the best of {min(8, len(config.seeds))} networks a density; {note}",
-            )
-        )
-    return lines
+        where = f"same side at {', '.join(f'{p:.2f}' for p in same)}" if same else "same side nowhere"
+        note = f"the best of {min(8, len(config.seeds))} networks a density; {where}"
+        checks.append(END.fill(Value(edge(seen), len(seen), note=note), target=boundary(r), r=r))
+    return checks
 
 
 RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-def phase_diagram(config: SuperpositionConfig, reporter: Reporter) -> dict[float, dict[float, str]]:
+def phase_diagram(config: SuperpositionToy, reporter: Reporter) -> dict[float, dict[float, str]]:
     """Which phase the best of the seeds is in, for every importance of the second feature and every density.
 
     `opposite`, `same` (both represented, on one side: the confused phase), `one`, or `none` where nothing trained.
@@ -119,7 +124,7 @@ def edge(seen: Mapping[float, str]) -> float:
     return math.sqrt(density[cut - 1] * density[cut])
 
 
-def importance(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Check]:
+def importance(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     """n = 20, m = 5, I = .7ⁱ, nine densities: what is represented is a prefix of the order of importance."""
     density = tuple(float(p) for p in np.geomspace(1, 0.01, 9))
     chosen = variant(config, 4, n_features=20, n_hidden=5, importance=(0.7,), density=density)
@@ -127,32 +132,15 @@ def importance(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Chec
     kept = stack.vectors.norm(dim=-1) > REPRESENTED
     gone = [vanished_first(row) for row in kept[stack.trained].tolist()]
     per_feature = _per_feature(stack)
-    name, reference = "most features left out before a less important one that is kept, over models", "≤ 1"
-    if stack.unmeasured:
-        first = not_measured(name, reference=reference, source="computed", paper=ELHAGE, why=stack.unmeasured)
-    else:
-        first = check(
-            name,
-            max(gone),
-            reference=reference,
-            source="computed",
-            paper=ELHAGE,
-            at_most=1,
-            n=len(gone),
-            note=f"{sum(gone)} in all; kept "
-            + ", ".join(
-                f"{float(kept[stack.densities == p].sum(1).float().mean()):.1f} at p = {p:.2g}" for p in density
-            )
-            + stack.left_out,
-        )
+    means = [float(kept[stack.densities == p].sum(1).float().mean()) for p in density]
+    each = ", ".join(f"{of:.1f} at p = {p:.2g}" for p, of in zip(density, means, strict=True))
     dense, sparse = (
         per_feature[stack.trained & (stack.densities == torch.tensor(p))] for p in (density[0], density[-1])
     )
-    return [
-        first,
-        mean_check("dimensions per feature m / ‖W‖² at p = 1", dense, 1.0, 0.03, digits=2, why=stack.unmeasured),
-        mean_check("dimensions per feature m / ‖W‖² at p = .01", sparse, 0.385, 0.03, why=stack.unmeasured),
-    ]
+    if stack.unmeasured:
+        return fill(IMPORTANCE, (), stack.unmeasured)
+    first = Value(max(gone), len(gone), note=f"{sum(gone)} in all; kept {each}{stack.left_out}")
+    return fill(IMPORTANCE, (first, spread(dense), spread(sparse)))
 
 
 def _per_feature(stack: Stack) -> Float[Tensor, " network"]:
@@ -160,7 +148,7 @@ def _per_feature(stack: Stack) -> Float[Tensor, " network"]:
     return stack.config.n_hidden / stack.W.square().sum((-2, -1))
 
 
-def sweep(config: SuperpositionConfig) -> SuperpositionConfig:
+def sweep(config: SuperpositionToy) -> SuperpositionToy:
     """The released notebook's sweep: n = 200, m = 20, p = 20^(−k/19), of the first seed."""
     density = tuple(20.0 ** (-k / 19) for k in range(20))
     return variant(
@@ -168,12 +156,12 @@ def sweep(config: SuperpositionConfig) -> SuperpositionConfig:
     )
 
 
-def stickiness(config: SuperpositionConfig, reporter: Reporter) -> Sequence[Check]:
+def stickiness(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     """Dimensionalities stick at fractions over a sweep of density; what is no network's fails the same test."""
     return sticky_checks(train(sweep(config), reporter, name="stickiness"))
 
 
-def sticky_checks(stack: Stack) -> Sequence[Check]:
+def sticky_checks(stack: Stack) -> list[Check]:
     """The checks of `stickiness` on a sweep; networks that did not train are left out, and named."""
     trained = stack.trained
     values = dimensionality(stack.vectors)[trained].flatten().double().numpy()
@@ -189,41 +177,11 @@ def sticky_checks(stack: Stack) -> Sequence[Check]:
         "blurred by ±.05": [values + rng.uniform(-0.05, 0.05, len(values)) for _ in range(100)],
         "uniform": [rng.uniform(0, 1, len(values)) for _ in range(100)],
     }
-    lines: list[Check] = []
-    reference, why = "at ½ and at one of ¾, ⅔, ⅖, ⅜", stack.unmeasured
-    names = ("networks of the sweep with |m / ‖W‖² − ½| ≤ .03", "lines in the features' dimensionalities (1: yes)")
-    if why:
-        wanted = zip(names, ("≥ 3", reference), strict=True)
-        return [not_measured(name, reference=of, source="proposed", paper=ELHAGE, why=why) for name, of in wanted]
-    common: dict[str, Any] = {"source": "proposed", "paper": ELHAGE}
-    lines.append(
-        check(names[0], int(levels.sum()), reference="≥ 3", at_least=3, n=len(levels), note=left_out, **common)
+    if stack.unmeasured:
+        return fill(STICKY, (), stack.unmeasured)
+    found = (
+        Value(int(levels.sum()), len(levels), note=left_out),
+        Value(float(sticky(values)), len(values), note=left_out),
     )
-    lines.append(
-        check(
-            names[1],
-            float(sticky(values)),
-            reference=reference,
-            at_least=1,
-            n=len(values),
-            n_unit="features",
-            note=left_out,
-            **common,
-        )
-    )
-    for name, drawn in nulls.items():
-        passed = sum(sticky(some) for some in drawn)
-        share, interval = share_interval(passed, len(drawn))
-        lines.append(
-            check(
-                f"lines where there can be none: {name}, share of draws",
-                share,
-                reference="0",
-                at_most=0,
-                interval=interval,
-                n=len(drawn),
-                n_unit="draws",
-                **common,
-            )
-        )
-    return lines
+    passed = {name: share([sticky(some) for some in drawn]) for name, drawn in nulls.items()}
+    return fill(STICKY, found) + [NO_LINES.fill(of, null=name) for name, of in passed.items()]

@@ -3,48 +3,88 @@
 x' = ReLU(WᵀWx + b) with x_i ~ U[0, 1] of probability p, else 0; loss Σ_i I_i (x_i − x'_i)². Elhage et al. 2022.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.superposition import checks as checks
-from polyseme.zoo.superposition import figures as drawn
-from polyseme.zoo.superposition import sweeps as sweeps
-from polyseme.zoo.superposition.networks import ReluOutput, SuperpositionConfig, cause, features, train
-from polyseme.zoo.superposition.recovery import recovery
-from polyseme.zoo.tools.checks import Experiment
-from polyseme.zoo.tools.stack import Draws
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.neurons import MONOSEMANTIC
+from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig, train_stack
+from polyseme.zoo.tools.tied import tied_loss
+from polyseme.zoo.tools.toy import Cause, Sample, TrainedToy, Truth
 
 SITE = Site(path="hidden")
+REPRESENTED = 0.5
+"""A feature is represented where its vector is longer than this: dropped ones end near 0, kept ones at 1 or more."""
+ORTHOGONAL, OVERLAPPING = 0.1, 0.2
+"""Largest |cosine| of features that do not share a dimension, and the least of features that do; between: unsaid."""
+SLACK = 1.1
+"""On the ceiling of the loss: it is a mean over batches, with weight decay."""
+MOST_STRATA = 64
+"""Sets of features on together up to which the loss at the end of a training is computed set by set."""
 
 
-@final
-class SuperpositionToy(SuperpositionConfig):
+class ReluOutput(nn.Module):
+    """x' = ReLU(Wᵀh + b), where `hidden` gives h = Wx, or ReLU(Wx) in a privileged basis.
+
+    Args:
+        W: `[d_hidden, feature]`.
+        b: `[feature]`.
+        privileged: apply a ReLU to the hidden layer.
+    """
+
+    def __init__(self, W: Float[Tensor, "d feature"], b: Float[Tensor, " feature"], *, privileged: bool = False):
+        super().__init__()
+        self.W, self.b = nn.Parameter(W.clone()), nn.Parameter(b.clone())
+        self.hidden = nn.ReLU() if privileged else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
+        return torch.relu(self.hidden(x @ self.W.T) @ self.W + self.b)
+
+
+class SuperpositionToy(Config):
     """Every density with every importance and every seed: one network each, trained as one stack."""
 
     title: ClassVar[str] = "toy model of superposition"
-    paper: ClassVar[str] = checks.ELHAGE
-    experiments: ClassVar[tuple[Experiment, ...]] = (
-        Experiment("pentagon", "fast", "five features in two dimensions form a regular pentagon", checks.pentagon),
-        Experiment("polygons", "fast", "the best k-gons for one feature at a time, solved for", checks.polygons),
-        Experiment("capacity", "fast", "capacity is dimensionality, and dimensions bound its sum", checks.capacities),
-        Experiment("correlation", "slow", "pairs on together are orthogonal, others antipodal", checks.correlation),
-        Experiment("recovery", "slow", "a dictionary finds the features, a matrix factorisation not", recovery),
-        Experiment("phases", "slow", "two features in one dimension: where superposition begins", sweeps.phases),
-        Experiment("importance", "slow", "as density rises the least important vanish first", sweeps.importance),
-        Experiment("stickiness", "long", "dimensionalities stick at fractions (the first seed)", sweeps.stickiness),
-    )
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = {
-        "geometry": drawn.geometry,
-        "weights": drawn.weights,
-        "dimensionality": drawn.dimensionalities,
-        "phases": drawn.phases,
-    }
+    paper: ClassVar[str] = "Elhage et al. 2022, Toy Models of Superposition (arXiv 2209.10652)"
+
+    n_features: Width = 5
+    n_hidden: Width = 2
+    density: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.05,), min_length=1, max_length=1000)
+    """Probability p that a feature is on."""
+    importance: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(default=(1.0,), min_length=1, max_length=1000)
+    """I_i, the weight of feature i in the loss, is this to the power i."""
+    correlation: Literal["none", "correlated", "anticorrelated"] = "none"
+    """Features 2i and 2i + 1: independent, always on together, or never together."""
+    basis: Literal["free", "relu", "aligned", "rotated"] = "free"
+    """Hidden axes: as training left them; privileged by a ReLU on the hidden layer; or turned after the training,
+    which changes no output: onto the features as far as they go, or at random."""
+    seeds: Seeds = tuple(range(24))
+    batch: Width = 1024
+    optimiser: OptimiserConfig = OptimiserConfig(steps=5_000, lr=5e-3)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SuperpositionToy":
+        if self.n_hidden > self.n_features:
+            raise ValueError(f"{self.n_hidden} dimensions for {self.n_features} features: give at most as many")
+        if self.correlation != "none" and self.n_features % 2:
+            raise ValueError(f"{self.n_features} features do not make pairs: give an even number")
+        if self.correlation == "anticorrelated" and max(self.density) > 0.5:
+            raise ValueError("of two features that are never on together, each is on at most half of the time")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("two seeds are the same")
+        return self
 
     @shielded
     def build(self) -> ReluOutput:
@@ -81,3 +121,236 @@ class SuperpositionToy(SuperpositionConfig):
             return Sample(inputs=x, features=x)
 
         return draw
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What sets one network of a stack apart."""
+
+    density: float
+    importance: float
+    seed: int
+
+    def importances(self, n_features: int) -> Float[Tensor, " feature"]:
+        """I of every feature."""
+        return self.importance ** torch.arange(n_features, dtype=torch.float32)
+
+    def ceiling(self, config: "SuperpositionToy") -> float:
+        """What the best of some hand-made networks costs, and a tenth more: who does worse did not train.
+
+        Of m dimensions, a carry an antipodal pair of independent features each, at p²(I + I')/6; m − a carry one
+        feature without loss; what is left costs its variance, I (p/3 − p²/4). Predicting the mean alone would not do:
+        at low density random weights are better than that.
+        """
+        p, n, m = self.density, config.n_features, config.n_hidden
+        weights = self.importances(n).tolist()
+        if config.correlation != "none":
+            weights = weights[::2] + weights[1::2]  # neighbours are then no partners, but for n = 2
+        pairable = config.basis != "relu" and (config.correlation == "none" or n > 2)
+        costs: list[float] = []
+        for pairs in range(min(m, n - m) + 1 if pairable else 1):
+            alone = m - pairs
+            carried = alone + 2 * pairs
+            shared = sum(weights[alone:carried]) * p * p / 6
+            costs.append(shared + sum(weights[carried:]) * (p / 3 - p * p / 4))
+        return SLACK * min(costs)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Networks after, or before, their training.
+
+    Attributes:
+        W: `[instance, d_hidden, feature]`.
+        b: `[instance, feature]`.
+        settings: of each instance.
+        history: of the loss.
+        loss: at the end, as `final_loss` has it.
+        config: all that they share.
+    """
+
+    W: Float[Tensor, "instance d feature"]
+    b: Float[Tensor, "instance feature"]
+    settings: tuple[Setting, ...]
+    history: History
+    loss: Float[Tensor, " instance"]
+    config: SuperpositionToy
+
+    def __len__(self) -> int:
+        return len(self.settings)
+
+    @property
+    def vectors(self) -> Float[Tensor, "instance feature d"]:
+        """What each feature alone writes to the hidden layer at value 1."""
+        return torch.relu(self.W.mT) if self.config.basis == "relu" else self.W.mT
+
+    @property
+    def densities(self) -> Float[Tensor, " instance"]:
+        return torch.tensor([s.density for s in self.settings])
+
+    @property
+    def ceilings(self) -> Float[Tensor, " instance"]:
+        """Of the loss, as in `Setting.ceiling`."""
+        return torch.tensor([s.ceiling(self.config) for s in self.settings])
+
+    @property
+    def trained(self) -> Bool[Tensor, " instance"]:
+        """Whether a network does as well as a hand-made one."""
+        return self.loss <= self.ceilings
+
+    @property
+    def untrained(self) -> str:
+        """Why nothing can be said of these networks; empty where all of them trained."""
+        failed = int((~self.trained).sum())
+        if not failed:
+            return ""
+        return f"{failed} of {len(self)} networks did not train: a hand-made one does better"
+
+    @property
+    def unmeasured(self) -> str:
+        """The same, where those that did are too few to leave the others out: under half."""
+        return self.untrained if 2 * int(self.trained.sum()) < len(self) else ""
+
+    @property
+    def left_out(self) -> str:
+        """What a check of the trained networks alone says of the others."""
+        return f"; left out: {self.untrained}" if self.untrained else ""
+
+
+def features(
+    config: SuperpositionToy, draws: Draws, density: Float[Tensor, " instance"], n: int
+) -> Float[Tensor, "instance row feature"]:
+    """`n` rows of features: U[0, 1) with probability p, else 0, in the pairs that the config asks for.
+
+    Elhage et al. 2022, "Problem setup" and "Correlated and anticorrelated features".
+    """
+    if config.correlation == "none":
+        return draws.sparse_uniform(density, n, config.n_features)
+    u = draws.uniform(n, config.n_features // 2)
+    p = density[:, None, None]
+    if config.correlation == "correlated":
+        mask = torch.stack([u < p, u < p], dim=-1)
+    else:
+        mask = torch.stack([u < p, u >= 1 - p], dim=-1)
+    return draws.uniform(n, config.n_features) * mask.flatten(-2)
+
+
+def final_loss(
+    W: Float[Tensor, "instance d feature"],
+    b: Float[Tensor, "instance feature"],
+    settings: Sequence[Setting],
+    history: History,
+    config: SuperpositionToy,
+    *,
+    n_rows: int = 4096,
+) -> Float[Tensor, " instance"]:
+    """The expected loss, by strata of which features are on where these are few; else the mean of the last batches.
+
+    Of sparse features, those on together make most of the loss and are in hardly any row: at a density of .0025, 200
+    batches hold one row with two pairs on, and their mean is off by a factor of ten.
+
+    Args:
+        W, b: the networks.
+        settings: of each.
+        history: of the training.
+        config: all that they share.
+        n_rows: values drawn for each stratum.
+    """
+    states = {"none": ((0,), (1,)), "correlated": ((0, 0), (1, 1)), "anticorrelated": ((0, 0), (1, 0), (0, 1))}
+    of_unit = torch.tensor(states[config.correlation], dtype=torch.float32)
+    units = config.n_features // of_unit.shape[1]
+    if len(of_unit) ** units > MOST_STRATA:
+        return history.final
+    density = torch.tensor([s.density for s in settings], dtype=torch.float64)
+    importance = torch.stack([s.importances(config.n_features) for s in settings]).double()
+    on = density[:, None].expand(-1, len(of_unit) - 1)
+    chance = torch.cat([1 - on.sum(1, keepdim=True), on], dim=1)
+    values = torch.rand(n_rows, config.n_features, generator=make_generator(0, "superposition strata")).double()
+    total = torch.zeros(len(settings), dtype=torch.float64)
+    weights, bias = W.detach().double(), b.detach().double()
+    for stratum in itertools.product(range(len(of_unit)), repeat=units):
+        x = values * of_unit[list(stratum)].flatten()
+        hidden = x @ weights.mT
+        out = torch.relu((torch.relu(hidden) if config.basis == "relu" else hidden) @ weights + bias[:, None])
+        error = ((x - out).square().mean(1) * importance).sum(-1)
+        total += chance[:, list(stratum)].prod(1) * error
+    return total.float()
+
+
+def initial(config: SuperpositionToy) -> tuple[Tensor, Tensor, tuple[Setting, ...], list[int]]:
+    """W, b, the setting and the seed of every network of a config before its training."""
+    settings = tuple(Setting(p, r, s) for p in config.density for r in config.importance for s in config.seeds)
+    seeds = [derive_seed(s.seed, "superposition", str(s.density), str(s.importance)) for s in settings]
+    scale = math.sqrt(2 / (config.n_features + config.n_hidden))  # Xavier, as in the released notebook
+    W = scale * Draws(seeds, "initial").normal(config.n_hidden, config.n_features)
+    return W, torch.zeros(len(settings), config.n_features), settings, seeds
+
+
+@shielded
+def train(config: SuperpositionToy, reporter: Reporter, *, name: str = "networks") -> Stack:
+    """Train every network of a config at once."""
+    W, b, settings, seeds = initial(config)
+    draws = Draws(seeds, "data")
+    density = torch.tensor([s.density for s in settings])
+    importance = torch.stack([s.importances(config.n_features) for s in settings])
+
+    def loss(_: int) -> Tensor:
+        x = features(config, draws, density, config.batch)
+        return tied_loss(W, b, x, of_row=1 / config.batch, of_feature=importance, privileged=config.basis == "relu")
+
+    history = train_stack({"W": W, "b": b}, loss, config.optimiser, reporter=reporter, name=name)
+    stack = Stack(W, b, settings, history, final_loss(W, b, settings, history, config), config)
+    if config.basis in ("aligned", "rotated"):
+        turns = [_turn(vectors, config.basis, seed) for vectors, seed in zip(W.mT, seeds, strict=True)]
+        return replace(stack, W=torch.stack(turns) @ W)
+    return stack
+
+
+def _turn(vectors: Float[Tensor, "feature d"], to: str, seed: int) -> Float[Tensor, "d d"]:
+    """An orthogonal matrix: a Haar one, or the nearest to what takes the d features best apart onto axes, in any order.
+
+    The nearest orthogonal matrix is the polar factor of M, whose rows are those features (Schönemann 1966).
+    """
+    generator = make_generator(seed, "basis")
+    d = vectors.shape[1]
+    if to == "rotated":
+        Q, R = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
+        return (Q * R.diagonal().sign()).float()
+    left = vectors.double().clone()
+    chosen: list[int] = []
+    for _ in range(d):
+        # Greedy: the longest of what the chosen ones leave over.
+        chosen.append(int(left.norm(dim=1).argmax()))
+        axis = torch.nn.functional.normalize(left[chosen[-1]], dim=0)
+        left = left - (left @ axis)[:, None] * axis
+    order = torch.randperm(d, generator=generator)
+    U, _, Vh = torch.linalg.svd(torch.nn.functional.normalize(vectors.double()[chosen], dim=1)[order])
+    return (U @ Vh).float()
+
+
+def cause(vectors: Float[Tensor, "feature d"], correlation: str = "none") -> Cause | None:
+    """Why neurons are polysemantic, from the vectors of the features that are represented.
+
+    Features that share no dimension are `aligned` where each has its own neuron and `rotated` where not; features that
+    do are in `superposition`, and `correlated` where only partners that are always on together do, along one direction.
+
+    Returns:
+        None where overlaps are between `ORTHOGONAL` and `OVERLAPPING`, or nothing is represented.
+    """
+    norms = vectors.norm(dim=1)
+    kept = norms > REPRESENTED
+    if not kept.any():
+        return None
+    unit = vectors[kept] / norms[kept, None]
+    index = torch.arange(len(vectors))[kept]
+    overlap = (unit @ unit.T).fill_diagonal_(0)
+    if correlation == "correlated":
+        partners = (index[:, None] // 2 == index // 2) & (overlap > 1 - ORTHOGONAL)
+        if partners.any() and float(overlap[~partners].abs().max()) <= ORTHOGONAL:
+            return "correlated"
+    largest = float(overlap.abs().max())
+    if largest >= OVERLAPPING:
+        return "superposition"
+    if largest > ORTHOGONAL:
+        return None
+    return "aligned" if float(unit.square().amax(1).min()) >= MONOSEMANTIC else "rotated"

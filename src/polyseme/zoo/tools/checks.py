@@ -1,9 +1,9 @@
-"""What a toy is held against: a reference and its source beside the measured value, its interval and its n."""
+"""Checks: what a toy should show, declared as lines of a table, and the values that fill it."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -23,15 +23,15 @@ COSTS: tuple[Cost, ...] = ("fast", "slow", "long")
 
 
 class Check(Record):
-    """One line of a toy's acceptance."""
+    """One line of a toy's acceptance, measured."""
 
     name: str
     """What is measured, in words: `angle between neighbours`."""
     reference: str
     """What it should be, as printed: `72 ± 4`."""
     source: Source
-    paper: str
-    """Authors and year, or the equation it is derived from."""
+    paper: str = ""
+    """Authors and year, or the equation it is derived from; empty for the toy's own paper."""
     value: Number
     """NaN: not measured."""
     interval: Interval | None = None
@@ -43,41 +43,114 @@ class Check(Record):
     """What was found where the reference did not reproduce, or why nothing was measured."""
 
 
-def check(
-    name: str,
-    value: float,
-    *,
-    reference: str,
-    source: Source,
-    paper: str,
-    n: int,
-    at_least: float = -math.inf,
-    at_most: float = math.inf,
-    interval: Interval | None = None,
-    n_unit: str = "networks",
-    unit: str = "",
-    note: str = "",
-) -> Check:
-    """A check that passes where `at_least` ≤ value ≤ `at_most`; NaN is "not measured", never a pass."""
-    inside: Outcome = "pass" if at_least <= value <= at_most else "fail"
-    return Check(
-        name=name,
-        reference=reference,
-        source=source,
-        paper=paper,
-        value=value,
-        interval=interval,
-        n=n,
-        n_unit=n_unit,
-        unit=unit,
-        outcome="not_measured" if math.isnan(value) else inside,
-        note=note,
-    )
+@dataclass(frozen=True)
+class Value:
+    """What was measured for a line.
+
+    Attributes:
+        value: NaN where there is nothing to measure.
+        n: how many networks, or whatever the line counts.
+        interval: of the value.
+        note: what to know beside it.
+        holds: False where a claim about every network is broken by one of them, whatever their mean.
+    """
+
+    value: float
+    n: int = 1
+    interval: Interval | None = None
+    note: str = ""
+    holds: bool = True
+
+    def shown(self, spec: str) -> str:
+        """The value with its interval, each in this format: `0.40 [0.39, 0.41]`."""
+        assert self.interval is not None
+        return f"{self.value:{spec}} [{self.interval.low:{spec}}, {self.interval.high:{spec}}]"
 
 
-def not_measured(name: str, *, reference: str, source: Source, paper: str, why: str) -> Check:
-    """A check whose network did not train, or whose data are missing."""
-    return check(name, math.nan, reference=reference, source=source, paper=paper, n=0, note=why)
+NOTHING = Value(math.nan, 0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a toy's acceptance before it is measured. Braces in its texts are filled by the words given to `fill`.
+
+    Attributes:
+        name: what is measured.
+        reference: what it should be, as printed.
+        at_least, at_most: bounds of a value that passes.
+        source: where the reference comes from.
+        paper: authors and year, or an equation; empty for the toy's own paper.
+        target: what the value should be near, in place of bounds; `fill` may give another.
+        within, relative: how far it may be from the target: absolute, and as a share of the target.
+        beyond: whether the lower end of the interval has to reach `at_least`, too.
+        unit: of the value.
+        n_unit: what `n` counts.
+    """
+
+    name: str
+    reference: str
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    source: Source = "proposed"
+    paper: str = ""
+    target: float = math.nan
+    within: float = 0.0
+    relative: float = 0.0
+    beyond: bool = False
+    unit: str = ""
+    n_unit: str = "networks"
+
+    def fill(self, found: Value, why: str = "", *, target: float | None = None, **words: Any) -> Check:
+        """The check of a value: passed where it is inside the bounds; NaN is "not measured", never a pass.
+
+        Args:
+            found: what was measured.
+            why: why nothing was, in place of a value: the network did not train, or data are missing.
+            target: what the value should be near.
+            words: what stands in the braces of name and reference, beside `target`.
+        """
+        if why:
+            found = Value(math.nan, 0, note=why)
+        target = self.target if target is None else target
+        slack = self.within + self.relative * abs(target)
+        low, high = (self.at_least, self.at_most) if math.isnan(target) else (target - slack, target + slack)
+        passed = found.holds and low <= found.value <= high
+        if self.beyond and found.interval is not None:
+            passed = passed and found.interval.low >= low
+        inside: Outcome = "pass" if passed else "fail"
+        return Check(
+            name=self.name.format(target=target, **words),
+            reference=self.reference.format(target=target, **words),
+            source=self.source,
+            paper=self.paper,
+            value=found.value,
+            interval=found.interval,
+            n=found.n,
+            n_unit="networks" if why else self.n_unit,
+            unit="" if why else self.unit,
+            outcome="not_measured" if math.isnan(found.value) else inside,
+            note=found.note,
+        )
+
+
+def fill(lines: Sequence[Line], found: Sequence[Value], why: str = "", **words: Any) -> list[Check]:
+    """Every line of a table with its value, in order; `why` leaves all of them unmeasured."""
+    values = [NOTHING] * len(lines) if why else found
+    return [line.fill(value, why, **words) for line, value in zip(lines, values, strict=True)]
+
+
+def mean(values: Any, note: str = "", *, holds: bool = True) -> Value:
+    """Mean over networks, or whatever the line counts, with its t-interval; NaN values are left out."""
+    value, interval = mean_interval(np.asarray(values))
+    return Value(value, len(values), interval, note, holds)
+
+
+def share(hits: Any, n: int | None = None, note: str = "") -> Value:
+    """A share with its Wilson interval: of `n`, or of the entries of an array of yes and no; NaN of none."""
+    flags = np.asarray(hits)
+    total, n = int(flags.sum()), flags.size if n is None else n
+    value, interval = share_interval(total, n)
+    return Value(value, n, interval, note)
 
 
 def mean_interval(values: Float[np.ndarray, " n"]) -> tuple[float, Interval]:
@@ -100,6 +173,7 @@ class Experiment:
         about: one line.
         run: from the toy's config and a reporter to the checks; a resumable one takes a folder, too.
         resumable: whether it keeps checkpoints in a folder, from which a run that was killed goes on.
+        version: raised when its code, or a default of its config, changes what it finds: kept results are then dropped.
     """
 
     name: str
@@ -107,6 +181,7 @@ class Experiment:
     about: str
     run: Callable[..., Sequence[Check]]
     resumable: bool = False
+    version: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "run", shielded(self.run))

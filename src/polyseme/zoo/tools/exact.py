@@ -6,17 +6,35 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from pydantic import model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyseme.activations.memory import TensorSource
 from polyseme.core.binding import Binding
 from polyseme.core.config import Config, Count, Rate, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.core.site import Site
 from polyseme.dictionaries import SparseDictionary
 from polyseme.training import Job, TrainingConfig, fit
-from polyseme.zoo.planted_sparse.data import SITE, Mixture
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+
+SITE = Site(path="mixture")
+
+
+class Mixture(nn.Module):
+    """x = v F, carried by the module `mixture`, so that planted data are read as any network's activations are.
+
+    Args:
+        directions: F `[feature, d]`.
+    """
+
+    def __init__(self, directions: Float[Tensor, "feature d"]):
+        super().__init__()
+        self.directions = nn.Parameter(directions.clone(), requires_grad=False)
+        self.mixture = nn.Identity()
+
+    def forward(self, values: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch d"]:
+        return self.mixture(values @ self.directions)
 
 
 class ShortTraining(Config):

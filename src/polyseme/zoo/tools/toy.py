@@ -1,7 +1,7 @@
 """What a toy is: a family of networks whose features are known."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -108,19 +108,15 @@ class TrainedToy:
 
 @runtime_checkable
 class Toy(Protocol):
-    """A config whose networks have known answers: one file, and one line in `TOYS`.
+    """A config whose networks have known answers.
 
     Attributes:
         title: one line.
         paper: authors, year, identifier.
-        experiments: what its networks are held against.
-        figures: name to what draws it, a function from the config and a reporter to a matplotlib figure.
     """
 
     title: ClassVar[str]
     paper: ClassVar[str]
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
     def build(self) -> nn.Module:
         """One network of it, untrained: what a saved one is loaded into."""
@@ -129,3 +125,18 @@ class Toy(Protocol):
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Its networks, trained (or made, where nothing is trained) in one batched computation."""
         ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A toy of the zoo: one folder, and one line in `TOYS`.
+
+    Attributes:
+        config: a config class that is a `Toy`.
+        experiments: what its networks are compared with.
+        figures: name to what draws it, a function from the config and a reporter to a matplotlib figure.
+    """
+
+    config: Any
+    experiments: tuple[Experiment, ...]
+    figures: Mapping[str, Callable[[Any, Reporter], Any]] = field(default_factory=dict[str, Any])

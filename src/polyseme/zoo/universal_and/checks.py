@@ -1,7 +1,6 @@
-"""What the read-offs of Universal AND are held against, and their figure."""
+"""Checks of the read-offs of Universal AND, and their figure."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,11 +9,11 @@ from torch import Tensor
 
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
-from polyseme.zoo.tools.checks import Check, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import Check, Line, Value, mean
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws
-from polyseme.zoo.universal_and.networks import (
-    PAPER,
-    UniversalAndConfig,
+from polyseme.zoo.universal_and.toy import (
+    UniversalAndToy,
     active_inputs,
     deviation,
     enumerated_reads,
@@ -29,10 +28,29 @@ COPIES = 16
 """Networks of each seed: the closed forms are held to 2%, and single networks scatter by more."""
 ENUMERABLE = 20
 """Up to this many active features all their sets are summed over."""
+ENUMERATED = Line(
+    "largest difference between the closed forms and the sum over every set of active features",
+    "0 (≤ 1e-12)",
+    at_most=1e-12,
+    source="derived",
+    n_unit="sets",
+)
+READ = Line(
+    "mean read-off, {case} on (s = {s}, d = {d}, q = {q:g})",
+    "{formula} = {target:.4f} ± 2%",
+    relative=0.02,
+    source="derived",
+)
+DEVIATION = Line(
+    "standard deviation of the read-off with one on",
+    "√((s − 1)(1 − q)/(dq)) = {target:.4f} ± 5%",
+    relative=0.05,
+    source="derived",
+)
 
 
 def sampled_reads(
-    config: UniversalAndConfig,
+    config: UniversalAndToy,
 ) -> tuple[Float[Tensor, "instance pair"], dict[str, Bool[Tensor, "instance pair"]]]:
     """Read-offs of every pair, fresh networks and inputs, and which pairs have both, one or none on."""
     first, second = pairs(config.n_features)
@@ -52,73 +70,33 @@ def case_means(read: Float[Tensor, "instance pair"], case: Bool[Tensor, "instanc
     return torch.where(case, read, math.nan).nanmean(-1)
 
 
-def reads_table(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001
+def reads_table(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # noqa: ARG001
     """Sampled read-offs against the closed forms, and these against a sum over every set."""
-    s, q = config.active, config.q
+    s, q, d = config.active, config.q, config.n_neurons
     expected = expected_reads(s, q)
     read, cases = sampled_reads(config)
-    n = len(read)
-    checks: list[Check] = []
-    name = "largest difference between the closed forms and the sum over every set of active features"
-    if s <= ENUMERABLE:
-        worst = max(abs(expected[case] - value) for case, value in enumerated_reads(s, q).items())
-        checks.append(
-            check(
-                name,
-                worst,
-                reference="0 (≤ 1e-12)",
-                source="derived",
-                paper=PAPER,
-                at_most=1e-12,
-                n=2**s,
-                n_unit="sets",
-            )
-        )
-    else:
-        why = f"2^{s} sets are too many to sum over"
-        checks.append(not_measured(name, reference="0 (≤ 1e-12)", source="derived", paper=PAPER, why=why))
+    why = "" if s <= ENUMERABLE else f"2^{s} sets are too many to sum over"
+    worst = math.nan if why else max(abs(expected[case] - v) for case, v in enumerated_reads(s, q).items())
+    checks = [ENUMERATED.fill(Value(worst, 2**s), why)]
     for case, on in cases.items():
-        mean, interval = mean_interval(case_means(read, on).numpy())
-        checks.append(
-            check(
-                f"mean read-off, {case} on (s = {s}, d = {config.n_neurons}, q = {q:g})",
-                mean,
-                reference=f"{FORMULAS[case]} = {expected[case]:.4f} ± 2%",
-                source="derived",
-                paper=PAPER,
-                at_least=0.98 * expected[case],
-                at_most=1.02 * expected[case],
-                interval=interval,
-                n=n,
-            )
-        )
+        found = mean(case_means(read, on))
+        words: dict[str, Any] = {"case": case, "formula": FORMULAS[case], "s": s, "d": d, "q": q}
+        checks.append(READ.fill(found, target=expected[case], **words))
     one = torch.where(cases["one"], read - expected["one"], math.nan)
-    spread, interval = mean_interval(one.square().nanmean(-1).numpy())
     # The variance is averaged over the networks, then its root taken: a mean of roots would come out low.
-    reference = deviation(s, q, config.n_neurons)
-    exact = exact_deviation(s, q, config.n_neurons)
-    low, high = math.sqrt(max(0.0, interval.low)), math.sqrt(max(0.0, interval.high))
-    checks.append(
-        check(
-            "standard deviation of the read-off with one on",
-            math.sqrt(spread),
-            reference=f"√((s − 1)(1 − q)/(dq)) = {reference:.4f} ± 5%",
-            source="derived",
-            paper=PAPER,
-            at_least=0.95 * reference,
-            at_most=1.05 * reference,
-            interval=interval.model_copy(update={"low": low, "high": high}),
-            n=n,
-            note=f"with the number of shared neurons itself drawn, Bin(d, q²): {exact:.4f}",
-        )
-    )
-    return checks
+    variance = mean(one.square().nanmean(-1))
+    assert variance.interval is not None
+    low, high = (math.sqrt(max(0.0, end)) for end in (variance.interval.low, variance.interval.high))
+    interval = variance.interval.model_copy(update={"low": low, "high": high})
+    note = f"with the number of shared neurons itself drawn, Bin(d, q²): {exact_deviation(s, q, d):.4f}"
+    return [
+        *checks,
+        DEVIATION.fill(Value(math.sqrt(variance.value), len(read), interval, note), target=deviation(s, q, d)),
+    ]
 
 
-def reads_over_active(config: UniversalAndConfig, reporter: Reporter) -> Any:
+def reads_over_active(config: UniversalAndToy, reporter: Reporter) -> Any:
     """Read-off against the number of active features: closed forms, and the sampled mean ± standard deviation."""
-    from matplotlib.figure import Figure
-
     counts = list(range(2, min(config.n_features - 2, 12) + 1))
     progress = reporter.task("read-offs", len(counts), "numbers of active features")
     measured: dict[str, list[tuple[float, float]]] = {case: [] for case in FORMULAS}
@@ -129,8 +107,7 @@ def reads_over_active(config: UniversalAndConfig, reporter: Reporter) -> Any:
             values = values[~values.isnan()]
             measured[case].append((float(values.mean()), float(values.std())))
         progress.update(i + 1)
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, width=6, height=4)
     for colour, (case, points) in enumerate(measured.items()):
         mean, spread = zip(*points, strict=True)
         axes.errorbar(counts, mean, spread, fmt="o", markersize=4, color=f"C{colour}", capsize=2)

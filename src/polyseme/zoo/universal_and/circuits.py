@@ -1,7 +1,6 @@
 """Circuits of ANDs: one Universal AND layer read by the next, without correcting errors in between."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,11 +11,36 @@ from torch import Tensor
 
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
-from polyseme.zoo.tools.checks import Check, check, mean_interval, share_interval
+from polyseme.zoo.tools.checks import Check, Line, fill, mean, share
+from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws
-from polyseme.zoo.universal_and.networks import UniversalAndConfig, mask_blocks
+from polyseme.zoo.universal_and.toy import UniversalAndToy, mask_blocks
 
 COMMENT = "comments on Vaintrob, Mendel & Hänni 2024"
+CHAINED = (
+    Line(
+        "second layer's error without a bias offset, over that with one",
+        "> 1",
+        at_least=1 + 1e-9,
+        paper=COMMENT,
+        n_unit="circuits",
+    ),
+    Line(
+        "layers a circuit of ANDs survives by an offset, beyond those without",
+        "≥ 0",
+        at_least=0,
+        paper=COMMENT,
+        n_unit="circuits",
+        unit="layers",
+    ),
+    Line(
+        "circuits that fail within {depth} layers in spite of the offset",
+        "> 0.5: pairs that share a variable stay correlated",
+        at_least=0.5,
+        paper=COMMENT,
+        n_unit="circuits",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +78,7 @@ def wiring(draws: Draws, width: int, s: int) -> tuple[Int[Tensor, "instance gate
     return gates[..., 0], gates[..., 1]
 
 
-def run(config: UniversalAndConfig, reporter: Reporter) -> dict[str, Survival]:
+def run(config: UniversalAndToy, reporter: Reporter) -> dict[str, Survival]:
     """Run every seed's circuit as it is, and with a bias offset after each layer.
 
     The offset of a layer is one number: what takes the mean read-off of its gates that are off, over all networks, to
@@ -84,7 +108,7 @@ def run(config: UniversalAndConfig, reporter: Reporter) -> dict[str, Survival]:
 
 
 def layer_reads(
-    config: UniversalAndConfig,
+    config: UniversalAndToy,
     values: dict[str, Tensor],
     first: Int[Tensor, "instance gate"],
     second: Int[Tensor, "instance gate"],
@@ -105,63 +129,24 @@ def layer_reads(
     return {kind: total / torch.where(shared > 0, shared, math.nan) for kind, total in summed.items()}
 
 
-def chaining(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:
+def chaining(config: UniversalAndToy, reporter: Reporter) -> list[Check]:
     """Error of the second layer with and without a bias offset, and how far circuits survive."""
     runs = run(config, reporter)
     plain, offset = runs["without"], runs["with"]
-    n = len(config.seeds)
-    ratio, ratio_interval = mean_interval((plain.error[1] / offset.error[1]).numpy())
-    gain, gain_interval = mean_interval((offset.depth - plain.depth).numpy())
-    lost, lost_interval = share_interval(int((offset.depth < config.depth).sum()), n)
-    depths = {kind: mean_interval(r.depth.numpy())[0] for kind, r in runs.items()}
     about = f"{config.circuit_width} gates a layer, {config.active} on, d = {config.n_neurons}, q = {config.q:g}"
-    return [
-        check(
-            "second layer's error without a bias offset, over that with one",
-            ratio,
-            reference="> 1",
-            source="proposed",
-            paper=COMMENT,
-            at_least=1 + 1e-9,
-            interval=ratio_interval,
-            n=n,
-            n_unit="circuits",
-            note=f"errors {float(plain.error[1].mean()):.3g} and {float(offset.error[1].mean()):.3g}; {about}",
-        ),
-        check(
-            "layers a circuit of ANDs survives by an offset, beyond those without",
-            gain,
-            reference="≥ 0",
-            source="proposed",
-            paper=COMMENT,
-            at_least=0.0,
-            interval=gain_interval,
-            n=n,
-            n_unit="circuits",
-            unit="layers",
-            note=f"mean depth {depths['without']:.2f} without and {depths['with']:.2f} with; {about}",
-        ),
-        check(
-            f"circuits that fail within {config.depth} layers in spite of the offset",
-            lost,
-            reference="> 0.5: pairs that share a variable stay correlated",
-            source="proposed",
-            paper=COMMENT,
-            at_least=0.5,
-            interval=lost_interval,
-            n=n,
-            n_unit="circuits",
-            note=about,
-        ),
-    ]
+    errors = f"errors {float(plain.error[1].mean()):.3g} and {float(offset.error[1].mean()):.3g}"
+    depths = f"mean depth {float(plain.depth.mean()):.2f} without and {float(offset.depth.mean()):.2f} with"
+    found = (
+        mean(plain.error[1] / offset.error[1], f"{errors}; {about}"),
+        mean(offset.depth - plain.depth, f"{depths}; {about}"),
+        share(offset.depth < config.depth, note=about),
+    )
+    return fill(CHAINED, found, depth=config.depth)
 
 
-def survival_over_depth(config: UniversalAndConfig, reporter: Reporter) -> Any:
+def survival_over_depth(config: UniversalAndToy, reporter: Reporter) -> Any:
     """Share of the circuits that survive to each depth, with a bias offset and without, for three q."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, width=6, height=4)
     depth = range(1, config.depth + 1)
     for colour, q in enumerate((config.q / 2, config.q, min(0.9, 2 * config.q))):
         runs = run(config.model_copy(update={"q": q}), reporter)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +12,46 @@ from torch import Tensor
 
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
-from polyseme.zoo.tools.checks import Check, check, mean_interval, not_measured
+from polyseme.zoo.tools.checks import Check, Line, fill, mean
 from polyseme.zoo.tools.stack import Draws
-from polyseme.zoo.universal_and.networks import BLOCK_ELEMENTS, UniversalAndConfig, mask_blocks
+from polyseme.zoo.universal_and.toy import BLOCK_ELEMENTS, UniversalAndToy, mask_blocks
 
 COMMENT = "comments on Vaintrob, Mendel & Hänni 2024"
 BOUNDS = "Adler & Shavit 2024, On the Complexity of Neural Computation in Superposition"
 SCALING = "Hänni, Mendel, Vaintrob & Chan 2024, Mathematical Models of Computation in Superposition"
 N_VECTORS, D_VECTORS, SUBSETS = 4096, 400, 200
+_DRAWS: dict[str, Any] = {"within": 0.05, "paper": COMMENT, "n_unit": "draws"}
+OVERLAPS = (
+    Line("exponent of the sum of k overlaps, random sets", "0.5 ± 0.05", target=0.5, source="computed", **_DRAWS),
+    Line("exponent of the sum of k overlaps, same-sign half", "1 ± 0.05", target=1, source="computed", **_DRAWS),
+    Line("sum of the same-sign half a feature, over √(2/π)/√d", "1 ± 0.05", target=1, source="derived", **_DRAWS),
+)
+COSINES = tuple(
+    Line(name, "{formula} ± 0.015", within=0.015, source="derived", paper=COMMENT)
+    for name in (
+        "cosine of gate vectors that share a variable",
+        "cosine of disjoint gate vectors",
+        "the same, sharing, after subtracting the mean",
+        "the same, disjoint, after subtracting the mean",
+    )
+)
+NEEDED = Line(
+    "exponent of the neurons needed over the inputs, read-off error of all pairs held",
+    "2/3 up to logarithms (0.667 ± 0.1)",
+    target=2 / 3,
+    within=0.1,
+    source="published",
+    paper=SCALING,
+)
+BOUNDED = (
+    Line("neurons to compute m' features, at least", "Ω(√(m' log m'))", source="published", paper=BOUNDS),
+    Line("parameters to compute m' features, at least", "Ω(m' log m')", source="published", paper=BOUNDS),
+    Line("neurons that suffice for m' pairwise ANDs", "O(√m' · log m')", source="published", paper=BOUNDS),
+)
+STATED = (
+    "an asymptotic bound without its constant, on networks that have to hold which pairs are computed; "
+    "a universal layer holds none, its read-offs do"
+)
 
 
 def overlap_sums(
@@ -50,10 +84,10 @@ def exponent(k: Sequence[int], values: Float[Tensor, "k instance"]) -> Float[np.
     return (x[:, None] * (y - y.mean(0))).sum(0) / (x**2).sum()
 
 
-def overlaps(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001
+def overlaps(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # noqa: ARG001
     """A target's overlaps with k others: of random sets the sum grows as √k, of a same-sign half as k."""
     seeds = [derive_seed(seed, "universal and", "overlaps") for seed in config.seeds]
-    draws, n = Draws(seeds), len(seeds)
+    draws = Draws(seeds)
     # f₀ · f_j given f₀ is the first coordinate of a random unit vector, whatever the direction of f₀.
     first = draws.normal(N_VECTORS)
     rest = torch.stack([torch.from_numpy(_chi_square(seed, N_VECTORS, D_VECTORS - 1)) for seed in seeds])
@@ -64,42 +98,15 @@ def overlaps(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:
     signed_sums = torch.stack([s for _, s in sums])
     slope = (signed_sums[-1] / counts[-1] * math.sqrt(D_VECTORS) / math.sqrt(2 / math.pi)).numpy()
     about = f"{N_VECTORS} vectors in {D_VECTORS} dimensions, k = {counts[0]} to {counts[-1]}"
-    checks: list[Check] = []
-    for name, values, reference, target, source in (
-        ("exponent of the sum of k overlaps, random sets", random, "0.5 ± 0.05", 0.5, "computed"),
-        (
-            "exponent of the sum of k overlaps, same-sign half",
-            exponent(counts, signed_sums),
-            "1 ± 0.05",
-            1.0,
-            "computed",
-        ),
-        ("sum of the same-sign half a feature, over √(2/π)/√d", slope, "1 ± 0.05", 1.0, "derived"),
-    ):
-        mean, interval = mean_interval(values)
-        checks.append(
-            check(
-                name,
-                mean,
-                reference=reference,
-                source="derived" if source == "derived" else "computed",
-                paper=COMMENT,
-                at_least=target - 0.05,
-                at_most=target + 0.05,
-                interval=interval,
-                n=n,
-                n_unit="draws",
-                note=about,
-            )
-        )
-    return checks
+    found = (mean(random, about), mean(exponent(counts, signed_sums), about), mean(slope, about))
+    return fill(OVERLAPS, found)
 
 
 def _chi_square(seed: int, n: int, freedom: int) -> Float[np.ndarray, " n"]:
     return np.random.default_rng(derive_seed(seed, "chi square")).chisquare(freedom, n)
 
 
-def gate_cosines(config: UniversalAndConfig) -> dict[str, Float[Tensor, " instance"]]:
+def gate_cosines(config: UniversalAndToy) -> dict[str, Float[Tensor, " instance"]]:
     """Mean cosine of gate vectors that share a variable and of disjoint ones, as they are and less their mean.
 
     The gates are (0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3): of their pairs three are disjoint and twelve share.
@@ -124,31 +131,19 @@ def gate_cosines(config: UniversalAndConfig) -> dict[str, Float[Tensor, " instan
     return cosines
 
 
-def orthant(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001
+def orthant(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # noqa: ARG001
     """Gate vectors lie in the positive orthant: their cosines, and what a bias offset can do about it."""
     q, cosines = config.q, gate_cosines(config)
-    checks: list[Check] = []
-    for name, key, formula, expected in (
-        ("cosine of gate vectors that share a variable", "raw sharing", "q", q),
-        ("cosine of disjoint gate vectors", "raw disjoint", "q²", q * q),
-        ("the same, sharing, after subtracting the mean", "centred sharing", "q/(1 + q)", q / (1 + q)),
-        ("the same, disjoint, after subtracting the mean", "centred disjoint", "0", 0.0),
-    ):
-        mean, interval = mean_interval(cosines[key].numpy())
-        checks.append(
-            check(
-                name,
-                mean,
-                reference=f"{formula} = {expected:.4f} ± 0.015" if expected else "0 ± 0.015",
-                source="derived",
-                paper=COMMENT,
-                at_least=expected - 0.015,
-                at_most=expected + 0.015,
-                interval=interval,
-                n=len(config.seeds),
-            )
-        )
-    return checks
+    expected = {
+        "raw sharing": ("q = {:.4f}", q),
+        "raw disjoint": ("q² = {:.4f}", q * q),
+        "centred sharing": ("q/(1 + q) = {:.4f}", q / (1 + q)),
+        "centred disjoint": ("0", 0.0),
+    }
+    return [
+        line.fill(mean(cosines[key]), target=target, formula=formula.format(target))
+        for line, (key, (formula, target)) in zip(COSINES, expected.items(), strict=True)
+    ]
 
 
 def read_errors(m: int, d: int, qs: Sequence[float], s: int, rows: int, seed: int) -> Float[Tensor, " q"]:
@@ -220,7 +215,7 @@ def neurons_needed(m: int, seed: int, *, error: float = 0.4, s: int = 2, rows: i
     return math.exp(math.log(low) + share * math.log(high / low))
 
 
-def scaling(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:
+def scaling(config: UniversalAndToy, reporter: Reporter) -> list[Check]:
     """How the neurons for all pairs grow with the inputs, where these are in superposition themselves."""
     sizes = (512, 1024, 2048, 4096, 8192)
     seeds = config.seeds[:8]
@@ -231,35 +226,10 @@ def scaling(config: UniversalAndConfig, reporter: Reporter) -> Sequence[Check]:
             needed[i, j] = neurons_needed(m, seed)
             progress.update(i * len(seeds) + j + 1)
     slopes = exponent(sizes, needed)
-    value, interval = mean_interval(slopes)
     table = ", ".join(f"{m}: {float(row.nanmean()):.0f}" for m, row in zip(sizes, needed, strict=True))
-    stated = "an asymptotic bound without its constant, on networks that have to hold which pairs are computed"
-    return [
-        check(
-            "exponent of the neurons needed over the inputs, read-off error of all pairs held",
-            value,
-            reference="2/3 up to logarithms (0.667 ± 0.1)",
-            source="published",
-            paper=SCALING,
-            at_least=2 / 3 - 0.1,
-            at_most=2 / 3 + 0.1,
-            interval=interval,
-            n=int((~np.isnan(slopes)).sum()),
-            note=f"neurons by inputs: {table}; the root mean square over random pairs is held, and not the worst pair, "
-            "for which the bound has its logarithms",
-        ),
-        *(
-            not_measured(
-                name,
-                reference=reference,
-                source="published",
-                paper=BOUNDS,
-                why=f"{stated}; a universal layer holds none, its read-offs do",
-            )
-            for name, reference in (
-                ("neurons to compute m' features, at least", "Ω(√(m' log m'))"),
-                ("parameters to compute m' features, at least", "Ω(m' log m')"),
-                ("neurons that suffice for m' pairwise ANDs", "O(√m' · log m')"),
-            )
-        ),
-    ]
+    note = (
+        f"neurons by inputs: {table}; the root mean square over random pairs is held, and not the worst pair, "
+        "for which the bound has its logarithms"
+    )
+    found = replace(mean(slopes, note), n=int((~np.isnan(slopes)).sum()))
+    return [NEEDED.fill(found), *fill(BOUNDED, (), STATED)]

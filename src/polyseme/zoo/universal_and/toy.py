@@ -1,53 +1,85 @@
-"""Universal AND: one random ReLU layer computes every pairwise AND of sparse bits. Vaintrob, Mendel & Hänni 2024."""
+"""Universal AND: one random ReLU layer that computes every pairwise AND of sparse Boolean inputs at once.
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+Neuron i = ReLU(Σ_{j ∈ S_i} x_j − 1) with random sets S_i of probability q; the AND of (j, k) is read as the mean over
+the neurons whose set has both. Nothing is trained. Vaintrob, Mendel & Hänni 2024; Hänni et al. 2024.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Annotated, ClassVar
 
 import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
+from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Experiment
 from polyseme.zoo.tools.stack import Draws
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
-from polyseme.zoo.universal_and import checks as checks
-from polyseme.zoo.universal_and import circuits as chain
-from polyseme.zoo.universal_and import noise as noise
-from polyseme.zoo.universal_and.networks import (
-    PAPER,
-    UniversalAnd,
-    UniversalAndConfig,
-    active_inputs,
-    mask_blocks,
-    pairs,
-)
 
 SITE = Site(path="hidden")
+BLOCK_ELEMENTS = 1 << 23
+"""Most mask entries drawn at once, over all networks: neurons beyond it come in further blocks."""
 
 
-@final
-class UniversalAndToy(UniversalAndConfig):
+class UniversalAnd(nn.Module):
+    """Reads of every pair from h = ReLU(Σ_{j ∈ S_i} x_j − 1); `hidden` is h.
+
+    Args:
+        masks: 1 where feature j is in S_i, `[neuron, feature]`.
+    """
+
+    masks: Tensor
+
+    def __init__(self, masks: Float[Tensor, "neuron feature"]):
+        super().__init__()
+        self.register_buffer("masks", masks.clone())
+        self.hidden = nn.ReLU()
+
+    def forward(self, x: Float[Tensor, "row feature"]) -> Float[Tensor, "row pair"]:
+        hidden = self.hidden(x @ self.masks.T - 1)
+        first, second = pairs(self.masks.shape[1])
+        # One pair of features at a time would be 𝒪(pair · neuron): the products of masks are taken as one matmul a row.
+        summed = torch.stack([(self.masks * h[:, None]).T @ self.masks for h in hidden])
+        return summed[:, first, second] / (self.masks.T @ self.masks)[first, second]
+
+
+class UniversalAndToy(Config):
     """Random networks of one size, one a seed; they are made, not trained."""
 
     title: ClassVar[str] = "Universal AND: computation in superposition"
-    paper: ClassVar[str] = PAPER
-    experiments: ClassVar[tuple[Experiment, ...]] = (
-        Experiment("reads", "fast", "the mean read-off with both, one or none on", checks.reads_table),
-        Experiment("noise", "fast", "overlaps of a fixed draw add up as √k, as k if of one sign", noise.overlaps),
-        Experiment(
-            "orthant",
-            "fast",
-            "gate vectors overlap; no bias helps those that share",
-            noise.orthant,
-        ),
-        Experiment("chaining", "fast", "how far circuits survive, with a bias offset and without", chain.chaining),
-        Experiment("scaling", "slow", "neurons needed for all pairs of inputs in superposition", noise.scaling),
+    paper: ClassVar[str] = (
+        "Vaintrob, Mendel & Hänni 2024, Toward a Mathematical Framework for Computation in Superposition"
     )
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]] = {
-        "reads": checks.reads_over_active,
-        "survival": chain.survival_over_depth,
-    }
+
+    n_features: int = Field(default=16, ge=4, le=2**12)
+    n_neurons: Width = 16_000
+    q: float = Field(default=0.1, gt=0, lt=1)
+    """Probability that a feature is in a neuron's set."""
+    active: int = Field(default=6, ge=2, le=2**12)
+    """s: how many features are on."""
+    circuit_width: int = Field(default=48, ge=8, le=2**12)
+    """Gates in each layer of a chained circuit."""
+    depth: int = Field(default=8, ge=2, le=1000)
+    """Layers of a chained circuit."""
+    seeds: Annotated[Seeds, Field(min_length=2)] = tuple(range(32))
+
+    @model_validator(mode="after")
+    def _fits(self) -> "UniversalAndToy":
+        if self.active > self.n_features - 2:
+            raise ValueError(f"active = {self.active} of n_features = {self.n_features} leaves no pair that is off")
+        if math.comb(self.active, 2) < self.active and self.active > 2:
+            raise ValueError("a circuit keeps as many gates on as inputs: active must be 2 or at least 3")
+        if self.circuit_width < self.active + 2:
+            raise ValueError(f"circuit_width = {self.circuit_width} must exceed active = {self.active} by 2 or more")
+        if self.n_neurons * self.q**2 < 1:
+            raise ValueError("n_neurons · q² < 1: most pairs share no neuron, and their AND cannot be read")
+        return self
 
     @shielded
     def build(self) -> UniversalAnd:
@@ -90,3 +122,88 @@ class UniversalAndToy(UniversalAndConfig):
         x = active_inputs(draws, n, self.n_features, self.active)[0]
         first, second = pairs(self.n_features)
         return Sample(inputs=x, features=x[:, first] * x[:, second])
+
+
+def pairs(n: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+    """First and second of every pair j < k."""
+    first, second = torch.triu_indices(n, n, offset=1)
+    return first, second
+
+
+def active_inputs(draws: Draws, n: int, n_features: int, s: int) -> Float[Tensor, "instance row feature"]:
+    """Rows of n_features bits of which exactly s are on, all choices alike."""
+    order = draws.uniform(n, n_features).argsort(-1)
+    return torch.zeros(order.shape).scatter_(-1, order[..., :s], 1.0)
+
+
+def mask_blocks(
+    config: UniversalAndToy, seeds: tuple[int, ...], *names: str, width: int | None = None
+) -> Iterator[Bool[Tensor, "instance neuron feature"]]:
+    """The sets S_i of every network, some neurons at a time.
+
+    Args:
+        config: sizes and q.
+        seeds: one of each network.
+        names: of the layer, where a network has several.
+        width: features; None takes the config's.
+    """
+    width = width or config.n_features
+    # A block's size may not depend on how many networks are drawn together: their numbers would.
+    block = max(1, BLOCK_ELEMENTS // (width * 64))
+    draws = Draws([derive_seed(seed, "universal and", *names) for seed in seeds], "masks")
+    for start in range(0, config.n_neurons, block):
+        yield draws.uniform(min(block, config.n_neurons - start), width) < config.q
+
+
+def expected_reads(s: int, q: float) -> dict[str, float]:
+    """Mean read-off of a pair with both, one or none of its features on, of s that are on.
+
+    Both: 1 + (s − 2)q. One: (s − 1)q. None: E[(Bin(s, q) − 1)₊] = sq − 1 + (1 − q)^s.
+    """
+    return {"both": 1 + (s - 2) * q, "one": (s - 1) * q, "none": s * q - 1 + (1 - q) ** s}
+
+
+def enumerated_reads(s: int, q: float) -> dict[str, float]:
+    """The same means by summing over every set of the features that are on: 2^(those beside the pair) terms each."""
+
+    def mean(on_in_pair: int) -> float:
+        others, total = s - on_in_pair, 0.0
+        for size in range(others + 1):
+            for _ in combinations(range(others), size):
+                total += q**size * (1 - q) ** (others - size) * max(0, on_in_pair + size - 1)
+        return total
+
+    return {"both": mean(2), "one": mean(1), "none": mean(0)}
+
+
+def deviation(s: int, q: float, n_neurons: int) -> float:
+    """Standard deviation of the read-off of a pair with one feature on: √((s − 1)(1 − q) / (dq))."""
+    return math.sqrt((s - 1) * (1 - q) / (n_neurons * q))
+
+
+def exact_deviation(s: int, q: float, n_neurons: int) -> float:
+    """The same with N ~ Bin(d, q²) neurons that have both features, given N > 0: √((s − 1)q(1 − q) E[1/N])."""
+    import numpy as np
+    from scipy import stats
+
+    count = np.arange(1, n_neurons + 1)
+    weight = stats.binom.pmf(count, n_neurons, q * q)
+    return math.sqrt((s - 1) * q * (1 - q) * float((weight / count).sum() / weight.sum()))
+
+
+def reads(
+    config: UniversalAndToy, x: Float[Tensor, "instance feature"], seeds: tuple[int, ...], *names: str
+) -> Float[Tensor, "instance pair"]:
+    """Read-offs of every pair, one input to each network; NaN where no neuron has both features.
+
+    The networks are made in blocks of neurons and thrown away, so that their memory does not grow with n_neurons.
+    """
+    n = x.shape[-1]
+    summed, shared = torch.zeros(len(seeds), n, n), torch.zeros(len(seeds), n, n)
+    for block in mask_blocks(config, seeds, *names, width=n):
+        masks = block.float()
+        hidden = torch.relu((masks @ x[..., None]) - 1)
+        summed += (masks * hidden).mT @ masks
+        shared += masks.mT @ masks
+    first, second = pairs(n)
+    return (summed / shared)[:, first, second]

@@ -22,11 +22,10 @@ Chanin & Garriga-Alonso 2025, Sparse but wrong.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
@@ -37,9 +36,9 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import BatchTopKConfig, SparseDictionary
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.planted_sparse.data import Mixture
-from polyseme.zoo.tools.checks import Check, Experiment, check, mean_interval, not_measured, share_interval
+from polyseme.zoo.tools.checks import Check, Line, fill, mean, share
 from polyseme.zoo.tools.exact import (
+    Mixture,
     ShortTraining,
     components,
     cosine_map,
@@ -83,9 +82,6 @@ class WrongL0Toy(Config):
     """The k that is too small, as a share of the true L0."""
     seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining(steps=600, batch=2048)
-
-    experiments: ClassVar[tuple[Experiment, ...]]
-    figures: ClassVar[Mapping[str, Callable[[Any, Reporter], Any]]]
 
     @model_validator(mode="after")
     def _possible(self) -> "WrongL0Toy":
@@ -179,121 +175,91 @@ def found(
     return out
 
 
-def right_and_low(config: WrongL0Toy, reporter: Reporter) -> Sequence[Check]:
-    """k at the true L0 finds the features; k under it mixes feature 0 into the others, from the truth as well."""
-    high, low = config.l0, config.low * config.l0
-    of = found(
-        config, [(high, "at random"), (high, "at the truth"), (low, "at random"), (low, "at the truth")], reporter
-    )
-    random, truth, low_random, low_truth = of.values()
-    every = [d for dictionaries in of.values() for d in dictionaries]
-    hits, n = sum(d.recovered for d in random), len(random)
-    share, interval = share_interval(hits, n)
-    lines = [
-        _line(
-            f"k = {high:g}, started at random: share of dictionaries that find every feature",
-            share,
-            interval,
-            every,
-            n=n,
-            reference="> 0.5: poor local minima are occasional",
+_FVU = "FVU of the start at the truth less that of the seed's random start"
+K = tuple(
+    replace(line, n_unit="dictionaries")
+    for line in (
+        Line(
+            "k = {high:g}, started at random: share of dictionaries that find every feature",
+            "> 0.5: poor local minima are occasional",
             at_least=0.5 + 1e-9,
-            note=f"{hits} of {n} with every cosine ≥ {RECOVERED:g}; FVU {_range(random)}",
         ),
-        _mean(
-            f"k = {high:g}: FVU of the start at the truth less that of the seed's random start",
-            [t.fvu - d.fvu for t, d in zip(truth, random, strict=True)],
-            every,
-            reference="≤ 0.002: the features are the optimum",
-            at_most=0.002,
-            note=f"FVU {_range(truth)} from the truth, {_range(random)} from random weights",
-        ),
-        _mean(
-            f"k = {high:g}, started at the truth: least cosine of a latent with its feature",
-            [d.own for d in truth],
-            every,
-            reference=f"≥ {RECOVERED:g}",
+        Line("k = {high:g}: " + _FVU, "≤ 0.002: the features are the optimum", at_most=0.002),
+        Line(
+            "k = {high:g}, started at the truth: least cosine of a latent with its feature",
+            f"≥ {RECOVERED:g}",
             at_least=RECOVERED,
         ),
-    ]
-    best = [min(pair, key=lambda d: d.fvu) for pair in zip(random, truth, strict=True)]
-    lines.append(
-        _mean(
-            f"k = {high:g}, start of lower FVU: greatest |cosine| of another feature's latent with f0",
-            [float(d.mixed.abs().max()) for d in best],
-            every,
-            reference="≤ 0.05",
-            note=f"FVU {_range(best)}",
+        Line(
+            "k = {high:g}, start of lower FVU: greatest |cosine| of another feature's latent with f0",
+            "≤ 0.05",
             at_most=0.05,
-        )
-    )
-    least = [float(d.mixed.min()) for d in low_random]
-    reached = sum(d.fvu <= t.fvu + 0.002 for t, d in zip(low_truth, low_random, strict=True))
-    return [
-        *lines,
-        _mean(
-            f"k = {low:g}, started at the truth: least cosine of another feature's latent with f0",
-            [float(d.mixed.min()) for d in low_truth],
-            every,
-            reference="≥ 0.05: in every latent",
-            note=f"FVU {_range(low_truth)}",
+        ),
+        Line(
+            "k = {low:g}, started at the truth: least cosine of another feature's latent with f0",
+            "≥ 0.05: in every latent",
             at_least=0.05,
         ),
-        _mean(
-            f"k = {low:g}: FVU of the start at the truth less that of the seed's random start",
+        Line("k = {low:g}: " + _FVU, "≤ 0: to mix is the better optimum", at_most=0.0),
+    )
+)
+BIAS = tuple(
+    Line(f"k = {{k:g}}, b_dec from {rest}", "> 0.5", at_least=0.5 + 1e-9, n_unit="dictionaries")
+    for rest in (
+        "0: share of dictionaries that find every feature",
+        "the data's mean: share with a latent for a feature's absence",
+    )
+)
+
+
+def right_and_low(config: WrongL0Toy, reporter: Reporter) -> list[Check]:
+    """k at the true L0 finds the features; k under it mixes feature 0 into the others, from the truth as well."""
+    high, low = config.l0, config.low * config.l0
+    wanted: list[tuple[float, Start]] = [(k, start) for k in (high, low) for start in ("at random", "at the truth")]
+    of = found(config, wanted, reporter)
+    random, truth, low_random, low_truth = of.values()
+    best = [min(pair, key=lambda d: d.fvu) for pair in zip(random, truth, strict=True)]
+    hits, n = sum(d.recovered for d in random), len(random)
+    least = [float(d.mixed.min()) for d in low_random]
+    reached = sum(d.fvu <= t.fvu + 0.002 for t, d in zip(low_truth, low_random, strict=True))
+    values = (
+        share(hits, n, f"{hits} of {n} with every cosine ≥ {RECOVERED:g}; FVU {_range(random)}"),
+        mean(
+            [t.fvu - d.fvu for t, d in zip(truth, random, strict=True)],
+            f"FVU {_range(truth)} from the truth, {_range(random)} from random weights",
+        ),
+        mean([d.own for d in truth]),
+        mean([float(d.mixed.abs().max()) for d in best], f"FVU {_range(best)}"),
+        mean([float(d.mixed.min()) for d in low_truth], f"FVU {_range(low_truth)}"),
+        mean(
             [t.fvu - d.fvu for t, d in zip(low_truth, low_random, strict=True)],
-            every,
-            reference="≤ 0: to mix is the better optimum",
-            at_most=0.0,
-            note=f"{reached} of {n} random starts come within 0.002 (FVU {_range(low_random)}); their least cosine "
+            f"{reached} of {n} random starts come within 0.002 (FVU {_range(low_random)}); their least cosine "
             f"with f0 is {min(least):.2f} to {max(least):.2f}",
         ),
-    ]
+    )
+    why = untrained([d.fvu for dictionaries in of.values() for d in dictionaries], CEILING)
+    return fill(K, values, why, high=high, low=low)
 
 
-def bias_start(config: WrongL0Toy, reporter: Reporter) -> Sequence[Check]:
+def bias_start(config: WrongL0Toy, reporter: Reporter) -> list[Check]:
     """At the true L0, from random weights: b_dec at 0 finds the features, b_dec at the data's mean their absences."""
     of = found(config, [(config.l0, "at random"), (config.l0, "at random, b_dec at the mean")], reporter)
-    zero, mean = of.values()
-    lines: list[Check] = []
-    for name, dictionaries, which in (
-        ("b_dec from 0: share of dictionaries that find every feature", zero, "recovered"),
-        ("b_dec from the data's mean: share with a latent for a feature's absence", mean, "absent"),
+    zero, mean_start = of.values()
+    checks: list[Check] = []
+    for line, dictionaries, hits in (
+        (BIAS[0], zero, [d.recovered for d in zero]),
+        (BIAS[1], mean_start, [d.absent for d in mean_start]),
     ):
-        hits, n = sum(bool(getattr(d, which)) for d in dictionaries), len(dictionaries)
         recovered = sum(d.recovered for d in dictionaries)
-        lines.append(
-            _line(
-                f"k = {config.l0:g}, {name}",
-                *share_interval(hits, n),
-                dictionaries,
-                n=n,
-                reference="> 0.5",
-                at_least=0.5 + 1e-9,
-                note=f"{recovered} of {n} find every feature; FVU {_range(dictionaries)}",
-            )
-        )
-    return lines
+        note = f"{recovered} of {len(dictionaries)} find every feature; FVU {_range(dictionaries)}"
+        why = untrained([d.fvu for d in dictionaries], CEILING)
+        checks.append(line.fill(share(hits, note=note), why, k=config.l0))
+    return checks
 
 
 def _range(dictionaries: Sequence[Found]) -> str:
     scores = [d.fvu for d in dictionaries]
     return f"{min(scores):.4f} to {max(scores):.4f}"
-
-
-def _mean(name: str, values: Sequence[float], dictionaries: Sequence[Found], **about: Any) -> Check:
-    value, interval = mean_interval(np.array(values))
-    return _line(name, value, interval, dictionaries, n=len(values), **about)
-
-
-def _line(
-    name: str, value: float, interval: Any, dictionaries: Sequence[Found], *, reference: str, **about: Any
-) -> Check:
-    """Not measured where one of the dictionaries did not train."""
-    shared: dict[str, Any] = {"reference": reference, "source": "proposed", "paper": PAPER}
-    if why := untrained([d.fvu for d in dictionaries], CEILING):
-        return not_measured(name, why=why, **shared)
-    return check(name, value, interval=interval, n_unit="dictionaries", **about, **shared)
 
 
 def decoders(config: WrongL0Toy, reporter: Reporter) -> Any:
@@ -312,10 +278,3 @@ def decoders(config: WrongL0Toy, reporter: Reporter) -> Any:
         cosine_map(axis, dictionary.cosines, title=title, left=i == 0)
     figure.suptitle(f"Decoder cosines with the features; the true L0 is {config.l0:g}", fontsize=11)
     return figure
-
-
-WrongL0Toy.experiments = (
-    Experiment("k", "slow", "too small a k mixes correlated features, even from the truth", right_and_low),
-    Experiment("bias", "fast", "b_dec started at 0 finds features, at the mean their absences", bias_start),
-)
-WrongL0Toy.figures = {"decoders": decoders}

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from polyseme.core.config import Record
+from polyseme.core.config import Record, identity
 from polyseme.core.errors import DamagedArtifact, InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
@@ -16,13 +16,12 @@ from polyseme.kernels.shield import shielded
 from polyseme.store import Artifact, Store, load_record, load_tensors, save_json, save_record, save_tensors, sha256
 from polyseme.zoo import TOYS
 from polyseme.zoo.tools.checks import Check, Cost, Experiment
-from polyseme.zoo.tools.source import source_hash
-from polyseme.zoo.tools.toy import Toy, TrainedToy
+from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
 SAVED_ROWS = 4_096
 """Rows of its data that are kept with a trained toy."""
 _SCRATCH = ("checkpoints",)
-_TRAIN = "train it again with `polyseme toys train`"
+_TRAIN = "train it again with `polyseme zoo train`"
 
 
 class Result(Record):
@@ -57,15 +56,15 @@ class SavedToy(Record):
     """File beside it to its SHA-256; earlier versions wrote none."""
 
 
-def toy_type(name: str) -> Any:
-    """The toy of a name: a config class that is a `Toy`.
+def toy_named(name: str) -> Entry:
+    """The toy of a name.
 
     Raises:
         InputError: there is none; names the nearest ones.
     """
     if name not in TOYS:
         near = nearest_names(name, list(TOYS)) or list(TOYS)
-        raise InputError(f"there is no toy {name!r}", fix=f"did you mean {', '.join(near)}? see polyseme toys list")
+        raise InputError(f"there is no toy {name!r}", fix=f"did you mean {', '.join(near)}? see polyseme zoo list")
     return TOYS[name]
 
 
@@ -75,7 +74,7 @@ def chosen(name: str, experiments: Sequence[str] = (), costs: Sequence[Cost] = (
     Raises:
         InputError: the toy has no experiment of a name.
     """
-    of_toy = {e.name: e for e in toy_type(name).experiments}
+    of_toy = {e.name: e for e in toy_named(name).experiments}
     for wanted in experiments:
         if wanted not in of_toy:
             raise InputError(
@@ -86,17 +85,22 @@ def chosen(name: str, experiments: Sequence[str] = (), costs: Sequence[Cost] = (
     return [e for e in of_toy.values() if not costs or e.cost in costs]
 
 
+def decisive(name: str, config: Any, experiment: Experiment) -> dict[str, Any]:
+    """What decides the result of an experiment, beside its version: defaults are left out."""
+    return {"toy": name, "experiment": experiment.name, "config": identity(config)}
+
+
 @shielded
 def run_experiment(
     name: str,
-    config: Toy,
+    config: Any,
     experiment: Experiment,
     *,
     root: Path | None = None,
     resume: bool = True,
     reporter: Reporter | None = None,
 ) -> Result:
-    """Run one experiment, or take its result from `root` where the same code ran it on the same config before.
+    """Run one experiment, or take its result from `root` where this version of it ran on the same config before.
 
     Args:
         name: of the toy.
@@ -132,14 +136,20 @@ def run_experiment(
         with TemporaryDirectory() as folder:
             make(Path(folder))
             return Result.model_validate_json((Path(folder) / "result.json").read_bytes())
-    identity = {"toy": name, "experiment": experiment.name, "config": dumped}
-    inputs = {"code": source_hash(type(config).__module__), "torch": torch.__version__}
 
     def load(artifact: Artifact) -> Result:
         return artifact.parsed("result.json", Result.model_validate)
 
     return Store(root).stage(
-        "toy-check", identity, inputs, make, load, scratch=_SCRATCH, fresh=not resume, reporter=reporter
+        "toy-check",
+        decisive(name, config, experiment),
+        {},
+        make,
+        load,
+        version=experiment.version,
+        scratch=_SCRATCH,
+        fresh=not resume,
+        reporter=reporter,
     )[1]
 
 
@@ -194,8 +204,7 @@ def load_toy(folder: Path) -> tuple[nn.Module, Toy]:
     """
     about = read_toy(folder)
     try:
-        kind: Any = toy_type(about.toy)
-        config: Toy = kind.model_validate(about.config)
+        config: Toy = toy_named(about.toy).config.model_validate(about.config)
         module = config.build()
         tensors = _tensors(folder, "model.safetensors")
         for name, tensor in tensors.items():
@@ -227,7 +236,7 @@ def markdown(results: Iterable[Result]) -> str:
     for result in results:
         if result.toy != toy:
             toy = result.toy
-            kind = toy_type(toy)
+            kind = toy_named(toy).config
             lines += ["", f"## {toy}: {kind.title}", "", kind.paper, ""]
             lines += ["| check | reference | source | measured | n | outcome |", "|---|---|---|---|---|---|"]
         for c in result.checks:

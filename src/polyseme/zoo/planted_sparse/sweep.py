@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polyseme.activations.memory import TensorSource
 from polyseme.core.binding import Binding
-from polyseme.core.config import Config, Count, Name, Rate, Record, Width
+from polyseme.core.config import Config, Count, Name, Rate, Record, Width, identity
 from polyseme.core.errors import nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval, MetricRecord
@@ -30,9 +30,8 @@ from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, reco
 from polyseme.evaluation.stability import matched_cosines
 from polyseme.store import Artifact, Store, save_json
 from polyseme.training import Job, TrainingConfig, fit
-from polyseme.zoo.planted_sparse.data import PlantedSparseConfig
+from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
 from polyseme.zoo.tools.checks import mean_interval
-from polyseme.zoo.tools.source import source_hash
 
 RECOVERY = ("mcc", "feature_f1")
 """The metrics of recovery that have a front, beside FVU."""
@@ -40,22 +39,15 @@ NAMES = {name: METRICS[name].title for name in ("fvu", *RECOVERY)}
 """How metrics with a front are called."""
 COLUMNS = {name: METRICS[name].title for name in (*NAMES, "absorption")}
 """Of the table: metric and title."""
-CODE = (
-    "polyseme.activations",
-    "polyseme.dictionaries",
-    "polyseme.training",
-    "polyseme.evaluation.recovery",
-    "polyseme.evaluation.stability",
-    "polyseme.core.stats",
-)
-"""Beside the toys' own modules, what trains and scores: seeds of other code are made anew."""
+VERSION = 1
+"""Raised when code, or a default, changes what a seed's dictionaries score: kept scores are then made again."""
 AGREED = "Reconstruction and recovery agree wherever the seeds can tell."
 
 
 class RecoverySweep(Config):
     """What to train, and on what."""
 
-    toy: PlantedSparseConfig = PlantedSparseConfig()
+    toy: PlantedSparseToy = PlantedSparseToy()
     """The data; its seeds are the sweep's."""
     architectures: Annotated[tuple[Name, ...], Field(max_length=64)] = (
         "relu",
@@ -243,7 +235,7 @@ class RecoveryReport(Record):
         return "\n".join([*lines, "", *(f"- {said}" for said in self.said())]) + "\n"
 
 
-def chance_mcc(toy: PlantedSparseConfig, n_latents: int) -> float:
+def chance_mcc(toy: PlantedSparseToy, n_latents: int) -> float:
     """MCC of as many random directions with a toy's features, mean over its seeds."""
     of_seed: list[float] = []
     for seed in toy.seeds:
@@ -281,6 +273,12 @@ def recovery_sweep(
     return RecoveryReport(config=config, true_l0=true_l0, points=tuple(points))
 
 
+def decisive(config: RecoverySweep, seed: int) -> dict[str, Any]:
+    """What decides the scores of a seed, beside `VERSION`: defaults are left out."""
+    toy = identity(config.toy, exclude=("seeds",))
+    return {**identity(config, exclude=("toy",)), "toy": toy, "seed": seed}
+
+
 def _kept(config: RecoverySweep, seed: int, store: Store | None, reporter: Reporter) -> list[list[MetricRecord]]:
     """One seed's scores, from the store where they are there."""
     if store is None:
@@ -290,16 +288,14 @@ def _kept(config: RecoverySweep, seed: int, store: Store | None, reporter: Repor
         scores = _seed(config, seed, reporter, folder / "checkpoints")
         save_json(folder / "scores.json", [[record.model_dump(mode="json") for record in of] for of in scores])
 
-    settings = config.model_dump(mode="json")
-    del settings["toy"]["seeds"]
-    inputs = {"code": source_hash(__name__, *CODE), "torch": torch.__version__}
     records = TypeAdapter(list[list[MetricRecord]])
 
     def load(artifact: Artifact) -> list[list[MetricRecord]]:
         return artifact.parsed("scores.json", records.validate_python)
 
-    identity = {**settings, "seed": seed}
-    return store.stage("recovery", identity, inputs, make, load, scratch=("checkpoints",), reporter=reporter)[1]
+    return store.stage(
+        "recovery", decisive(config, seed), {}, make, load, version=VERSION, scratch=("checkpoints",), reporter=reporter
+    )[1]
 
 
 def _seed(config: RecoverySweep, seed: int, reporter: Reporter, checkpoints: Path | None) -> list[list[MetricRecord]]:

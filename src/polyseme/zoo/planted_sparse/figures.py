@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from polyseme.evaluation.metrics import METRICS
+from polyseme.zoo.planted_sparse.sweep import AGREED, NAMES, RecoveryReport
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.recovery import AGREED, NAMES, RecoveryReport
 
 
 def recovery_figure(report: RecoveryReport, *, most: int = 6) -> Any:
