@@ -8,7 +8,8 @@ from polyseme.evaluation.compute_equivalent import Rung, compute_equivalent
 from polyseme.evaluation.continuation import Continuation, ContinuationConfig, continue_text
 from polyseme.evaluation.gap import gap, gap_of_records
 from polyseme.evaluation.lookup import Lookup, LookupConfig, LookupSums, evaluate_lookup, learn_lookup
-from polyseme.evaluation.metrics import METRICS, Metric
+from polyseme.evaluation.metric import Metric
+from polyseme.evaluation.metrics import METRICS
 from polyseme.evaluation.reconstruction import (
     ReconstructionSums,
     Visitor,

@@ -26,7 +26,8 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.finishes import DEAD_SHARE, DENSE_SHARE, FVU
-from polyseme.evaluation.metrics import Metric, of_pass
+from polyseme.evaluation.metric import Metric
+from polyseme.evaluation.metrics import of_pass
 from polyseme.evaluation.sums import DocumentSums
 from polyseme.kernels.shield import shielded
 
@@ -293,7 +294,7 @@ class _Tally:
                 made = self._dense(every.n, *fired)
             else:
                 made = of.ratio(metric)
-            if "l0" in metric.numerator:
+            if metric.name == "l0":
                 made.details["n_latents"] = self.n_latents
             if metric.vectors == "ordinary":
                 made.details["left_out"] = every.n - of.n
@@ -366,8 +367,9 @@ class _Sums:
         return cls(statistics, fvu, int(statistics[:, 0].sum()))
 
     def ratio(self, metric: Metric) -> _Made:
-        columns = tuple(dict.fromkeys(["n", *metric.numerator, *metric.denominator]))
-        return _Made(columns, _columns(self.statistics, columns), metric.weights)
+        weights = metric.weights
+        columns = tuple(dict.fromkeys(["n", *weights["numerator"], *weights["denominator"]]))
+        return _Made(columns, _columns(self.statistics, columns), weights)
 
 
 _OF_FVU = ("n", "error", "square", "mean")

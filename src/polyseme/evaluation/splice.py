@@ -398,11 +398,11 @@ def _metrics(name: str, sites: Sites, tally: _Tally) -> Iterator[DocumentSums]:
         scope: dict[str, str | int] = {"set": name, "site": where, "n_sites": len(chosen)}
         for metric in of_pass("splice"):
             differently = apart.get(metric.vectors)
-            if not metric.numerator or (metric.vectors != "counted" and differently is None):
+            if metric.numerator == {} or (metric.vectors != "counted" and differently is None):
                 continue
             details = {} if differently is None else {"patched_differently": differently}
             base = DocumentSums(metric, columns, sums, tally.documents, int(sums[:, 0].sum()), scope, details=details)
-            if _ABLATED not in metric.numerator:
+            if _ABLATED not in metric.weights["numerator"]:
                 yield replace(base, parameters={**uniform, **metric.weights})
                 continue
             for ablation in ("zero", "mean"):

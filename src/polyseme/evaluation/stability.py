@@ -12,7 +12,8 @@ from torch import Tensor
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.core.seeds import derive_seed, make_generator
-from polyseme.evaluation.metrics import METRICS, Metric
+from polyseme.evaluation.metric import Metric
+from polyseme.evaluation.metrics import METRICS
 from polyseme.kernels.shield import shielded
 
 EXACT = 4096

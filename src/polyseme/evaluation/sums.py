@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from polyseme.core.errors import DamagedArtifact
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.evaluation.finishes import NOT_MEASURED, RATIO, RECOVERED, Finish, interval_of, values_of
-from polyseme.evaluation.metrics import METRICS, Metric
+from polyseme.evaluation.metric import Metric
+from polyseme.evaluation.metrics import METRICS
 from polyseme.store import load_array, load_json, save_array, save_json
 
 

@@ -10,7 +10,8 @@ from rich.text import Text
 from polyseme.core.numbers import count, duration, interval, memory, percent, short, signed
 from polyseme.core.records import STATUSES, Status
 from polyseme.core.text import visible
-from polyseme.evaluation.metrics import METRICS, Metric
+from polyseme.evaluation.metric import Metric
+from polyseme.evaluation.metrics import METRICS
 from polyseme.report.headlines import headlines
 from polyseme.report.schema import Comparison, StudyReport
 from polyseme.report.words import STATUS_SHORT, STATUS_SIGNS, bounds_of, gap_bounds, gap_of, value_of
