@@ -137,14 +137,6 @@ def test_the_split_into_network_batches_changes_nothing():
         assert [found[name].interval.low for found in several] == pytest.approx([several[0][name].interval.low] * 3)
 
 
-def test_permuting_latents_changes_nothing():
-    plain, permuted = Linear(), Linear()
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
-    permuted.W_enc, permuted.W_dec, permuted.b_enc = (t[order] for t in (plain.W_enc, plain.W_dec, plain.b_enc))
-    before, after = evaluate(plain), evaluate(permuted)
-    assert {n: r.value for n, r in before.items()} == pytest.approx({n: r.value for n, r in after.items()})
-
-
 def test_many_dictionaries_share_one_pass():
     network, windows = FakeNetwork(), make_windows()
     dictionaries = {"a": (FIRST, Linear()), "b": (SECOND, Linear(seed=1)), "c": (SECOND, Identity())}

@@ -236,7 +236,12 @@ def _training(findings: Findings, site: str) -> Iterator[Chart]:
         "trained": findings.real.trained.history[site, seed],
         **{name: control.trained.history[site, seed] for name, control in findings.controls.items()},
     }
-    for field, label in (("fvu", "FVU (running, training batches)"), ("l0", "L0"), ("dead", "share of dead latents")):
+    fields: tuple[tuple[str, Callable[[TrainingPoint], float]], ...] = (
+        ("FVU (running, training batches)", lambda point: point.fvu),
+        ("L0", lambda point: point.l0),
+        ("share of dead latents", lambda point: point.dead),
+    )
+    for label, value in fields:
         yield Chart(
             title=label,
             x_label="tokens",
@@ -245,7 +250,7 @@ def _training(findings: Findings, site: str) -> Iterator[Chart]:
                 Curve(
                     name=name,
                     x=tuple(float(point.tokens) for point in history),
-                    y=tuple(float(getattr(point, field)) for point in history),
+                    y=tuple(float(value(point)) for point in history),
                     null=name != "trained",
                 )
                 for name, history in curves.items()
