@@ -35,6 +35,7 @@ class Metric:
         of_a_prediction: means something only of a network that predicts better than a uniform guess.
         primary: shown by the report at once; the others that are compared are folded away.
         in_terminal: printed when a study ends.
+        in_summary: a column of the table that a finished study shows of its sites.
         changes_with: what changes its value; it is blind to every other `Change`: the split into batches, the order of
             documents, the scale of the vectors, a constant added to them, the order of latents.
         version: raised when its definition changes, so that old and new numbers are never compared.
@@ -55,6 +56,7 @@ class Metric:
     of_a_prediction: bool = False
     primary: bool = False
     in_terminal: bool = False
+    in_summary: bool = False
     changes_with: frozenset[Change] = frozenset()
     version: int = 1
 

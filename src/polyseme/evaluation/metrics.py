@@ -29,6 +29,7 @@ _TABLE = (
         compared=True,
         primary=True,
         in_terminal=True,
+        in_summary=True,
     ),
     _reconstruction(
         "fvu_ordinary",
@@ -51,7 +52,9 @@ _TABLE = (
         compared=True,
         changes_with=_SHIFT,
     ),
-    _reconstruction("l0", "L0", "Mean number of non-zero latents per vector.", unit="latents/vector", compared=True),
+    _reconstruction(
+        "l0", "L0", "Mean number of non-zero latents per vector.", unit="latents/vector", compared=True, in_summary=True
+    ),
     _reconstruction(
         "cosine",
         "Cosine of y and ŷ",
@@ -86,6 +89,7 @@ _TABLE = (
         better="lower",
         is_share=True,
         compared=True,
+        in_summary=True,
     ),
     _reconstruction(
         "dense_latents",

@@ -6,7 +6,7 @@ from jaxtyping import Bool
 from polyseme.activations.massive import FACTOR
 from polyseme.core.numbers import count, measured, signed
 from polyseme.core.records import MetricRecord
-from polyseme.evaluation import DocumentSums
+from polyseme.report.comparisons import record_of
 from polyseme.studies.findings import Findings
 
 MATERIAL = 0.1
@@ -22,7 +22,7 @@ def massive_at(findings: Findings, site: str) -> str:
     wanted, spread = config.training.leave_out, real.trained.statistics.spreads[site]
     massive = spread.massive(FACTOR if wanted.norm is None else wanted.norm)
     sums = {entry.name: entry for entry in real.readings.sums[site, config.seeds[0]]}
-    fvu, ordinary = _record(findings, sums["fvu"]), _record(findings, sums["fvu_ordinary"])
+    fvu, ordinary = record_of(findings, sums["fvu"]), record_of(findings, sums["fvu_ordinary"])
     left_out = len(real.readings.left_out[site])
     differ = left_out > 0 and not abs(fvu.value - ordinary.value) <= MATERIAL * ordinary.value
     trained_without = real.subject.sites[site] in real.trained.statistics.trained_on
@@ -50,7 +50,7 @@ def _training(findings: Findings, site: str, *, trained_without: bool) -> list[s
         if trained_without
         else "The dictionary was trained on them; training.leave_out leaves them out"
     )
-    found = {(e.name, e.scope.get("site")): _record(findings, e) for e in findings.real.spliced.sums}
+    found = {(e.name, e.scope.get("site")): record_of(findings, e) for e in findings.real.spliced.sums}
     plain, other = found.get(("ce_increase", site)), found.get((f"ce_increase_{kind}", site))
     if plain is None or other is None:
         return [said]
@@ -90,10 +90,6 @@ def latents_resting_on(
         )
         effective = part > MOSTLY * whole
     return there > MOSTLY * total, effective
-
-
-def _record(findings: Findings, entry: DocumentSums) -> MetricRecord:
-    return entry.record(n_resamples=findings.config.evaluation.n_resamples)
 
 
 def _signed(record: MetricRecord) -> str:

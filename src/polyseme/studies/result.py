@@ -13,6 +13,7 @@ from polyseme.core.records import STATUSES, Status
 from polyseme.core.text import visible
 from polyseme.corpora import Windows
 from polyseme.dictionaries import Dictionary
+from polyseme.evaluation.metrics import METRICS
 from polyseme.interpret.records import LatentReport
 from polyseme.networks import Network
 from polyseme.store import Run
@@ -21,6 +22,8 @@ from polyseme.studies.latent_table import LatentTable, latent_table
 from polyseme.studies.latents import describe, latent_reports
 from polyseme.studies.metric_table import MetricTable, metric_table
 from polyseme.studies.runner import StageRecord
+
+_SUMMARY = tuple(metric for metric in METRICS.values() if metric.in_summary)
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,22 +155,22 @@ class StudyResult:
         return visible(self.findings.config.network.source, limit=200)
 
     def _rows(self) -> list[tuple[object, ...]]:
-        """By site: FVU, L0, dead latents, and the number of latents with each verdict."""
+        """By site: the metrics of a summary, and the number of latents with each verdict."""
         found = self.findings.real.readings.sums
         rows: list[tuple[object, ...]] = []
         for site in self.sites:
             values = {entry.name: float(entry.values(entry.sums.sum(0))) for entry in found[self._key(site, None)]}
-            shown = [values.get(name, math.nan) for name in ("fvu", "l0", "dead_latents")]
+            shown = [values.get(metric.name, math.nan) for metric in _SUMMARY]
             rows.append((site, *shown, *self._table.where(site).counts.values()))
         return rows
 
     def __repr__(self) -> str:
-        head = ("site", "FVU", "L0", "dead", *STATUSES)
+        head = ("site", *(metric.title for metric in _SUMMARY), *STATUSES)
         cells = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in (head, *self._rows())]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
         return "\n".join([self._title, *lines, f"report: {self.report}"])
 
     def _repr_html_(self) -> str:
-        head = ("site", "FVU", "L0", "dead", *(status.replace("_", " ") for status in STATUSES))
+        head = ("site", *(metric.title for metric in _SUMMARY), *(status.replace("_", " ") for status in STATUSES))
         return html.frame(self._title, html.table(head, self._rows()), html.small(html.text(f"report: {self.report}")))
