@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from polyseme.api.probes import fit_probe
     from polyseme.api.splice_loss import splice_loss
     from polyseme.api.top_tokens import top_tokens
+    from polyseme.diagnosis import diagnose
     from polyseme.dictionaries import (
         BatchTopKConfig,
         GatedConfig,
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
     )
     from polyseme.networks import load_network
     from polyseme.report.write import study
+    from polyseme.studies.comparing import compare
     from polyseme.studies.config import StudyConfig as Study
     from polyseme.studies.result import StudyResult
 
 _PUBLIC = {
     "Study": ("polyseme.studies.config", "StudyConfig"),
+    "compare": ("polyseme.studies.comparing", "compare"),
+    "diagnose": ("polyseme.diagnosis", "diagnose"),
     "StudyResult": ("polyseme.studies.result", "StudyResult"),
     "study": ("polyseme.report.write", "study"),
     "ablate": ("polyseme.api.latent_edits", "ablate"),
@@ -69,7 +73,9 @@ __all__ = [
     "TopKConfig",
     "__version__",
     "ablate",
+    "compare",
     "continue_text",
+    "diagnose",
     "fit_probe",
     "load_dictionary",
     "load_network",

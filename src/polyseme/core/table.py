@@ -109,6 +109,10 @@ class Table(ABC):
         return "\n".join([*lines, self._note(n)])
 
     def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """The first rows, as a notebook shows them."""
         n = min(PAGE, len(self))
         shown = [self.columns[name][:n].tolist() for name in self._shown]
         body = html.table(self._shown, zip(*shown, strict=True)) if n else ""

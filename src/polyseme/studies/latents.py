@@ -5,14 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from polyseme.activations.firings import Firings
 from polyseme.core.progress import Reporter
 from polyseme.core.records import STATUSES, Interval
 from polyseme.interpret.contexts import LatentReader
 from polyseme.interpret.logit_effects import logit_effects
-from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
+from polyseme.interpret.neighbours import firing_correlations, nearest_by_firing, nearest_by_writing
 from polyseme.interpret.ranking import Candidate, Telling, most_telling
 from polyseme.interpret.records import LatentReport, Neighbour, TokenWeight
 from polyseme.interpret.tokens import TokenTexts
@@ -115,23 +114,12 @@ def _nearest(findings: Findings, site: str, latents: list[int]) -> dict[int, tup
     others |= {f"control {name}": c.shared.firings[site, seeds[0]] for name, c in findings.controls.items()}
     out: dict[int, tuple[Neighbour, ...]] = dict.fromkeys(latents, ())
     for name, other in others.items():
-        correlations = _correlations(own, latents, other)
+        correlations = firing_correlations(own, latents, other)
         for latent, row in zip(latents, correlations, strict=True):
             best = int(np.argmax(row))
             if row[best] > 0:
                 out[latent] += (Neighbour(dictionary=name, latent=best, value=float(row[best])),)
     return out
-
-
-def _correlations(own: Firings, latents: list[int], other: Firings) -> Float[np.ndarray, "latent n_latents"]:
-    """Pearson correlation of some latents with all of another dictionary's; 0 where either never varies."""
-    x, y, n = own.columns[:, latents], other.columns, own.n_tokens
-    mean_x, mean_y = x.sum(axis=0) / n, y.sum(axis=0) / n
-    covariance = (x.T @ y).toarray() / n - np.outer(mean_x, mean_y)
-    spread_x = np.sqrt(np.maximum(x.power(2).sum(axis=0) / n - mean_x**2, 0))
-    spread_y = np.sqrt(np.maximum(y.power(2).sum(axis=0) / n - mean_y**2, 0))
-    scale = np.outer(spread_x, spread_y)
-    return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
 
 
 def _density(firings: Firings, latent: int) -> float:
