@@ -68,7 +68,7 @@ def all_records(findings: Findings) -> Iterator[MetricRecord]:
     for measured in (findings.real, *findings.controls.values()):
         for entries in (*measured.readings.sums.values(), measured.spliced.sums):
             yield from (record_of(findings, entry) for entry in entries)
-    for entries in findings.baselines.sums.values():
+    for entries in findings.baselines.values():
         yield from (record_of(findings, entry) for entry in entries)
     for records in findings.stability.values():
         yield from records

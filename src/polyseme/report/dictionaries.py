@@ -37,7 +37,7 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
         n_train_tokens=real.trained.history[site, seed][-1].tokens,
         metrics=(
             *(record_of(findings, entry) for entry in telling(real.readings.sums[site, seed])),
-            *(record_of(findings, entry) for entry in telling(findings.baselines.sums[site])),
+            *(record_of(findings, entry) for entry in telling(findings.baselines[site])),
             *stable,
         ),
         verdict_counts=counts,

@@ -6,15 +6,14 @@ import numpy as np
 
 from polyseme.causal import CausalEffects
 from polyseme.core.records import MetricRecord
-from polyseme.evaluation import Continuation
+from polyseme.evaluation import Continuation, DocumentSums
 from polyseme.evaluation.specificity import Specificity
 from polyseme.evaluation.token_share import TokenShare
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.stages.baselines import Baselines
-from polyseme.studies.stages.measure import Readings, Spliced
+from polyseme.studies.measured import Readings, Spliced, Trained
 from polyseme.studies.stages.tokens import Tokens
-from polyseme.studies.subject import Subject, Trained
+from polyseme.studies.subject import Subject
 from polyseme.verdicts.judge import SiteVerdicts
 from polyseme.verdicts.requirements import shortfalls
 
@@ -46,7 +45,7 @@ class Findings:
         config: config of the study.
         real: the study itself.
         controls: control name to the same study on it.
-        baselines: look-up tables.
+        baselines: metrics of look-up tables, by site.
         stability: by site, between the first two seeds.
         continuations: text by the clean and by the jointly patched network.
         effects, specificity, shares, verdicts: by site, of the first seed's dictionaries.
@@ -55,7 +54,7 @@ class Findings:
     config: StudyConfig
     real: Measured
     controls: dict[str, Measured]
-    baselines: Baselines
+    baselines: dict[str, list[DocumentSums]]
     stability: dict[str, list[MetricRecord]]
     continuations: list[Continuation]
     effects: dict[str, CausalEffects]

@@ -21,7 +21,7 @@ from polyseme.studies.findings import Findings
 from polyseme.studies.latent_table import LatentTable, latent_table
 from polyseme.studies.latents import describe, latent_reports
 from polyseme.studies.metric_table import MetricTable, metric_table
-from polyseme.studies.runner import StageRecord
+from polyseme.studies.stage import StageRecord
 
 _SUMMARY = tuple(metric for metric in METRICS.values() if metric.in_summary)
 

@@ -8,24 +8,20 @@ from typing import Any
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
+from polyseme.core.seeds import derive_seed
 from polyseme.core.validation import validate_config
-from polyseme.networks import Network
-from polyseme.nulls import Null, on_network
+from polyseme.evaluation.token_share import TokenShare, token_share
 from polyseme.store import Run, Store
-from polyseme.studies.check import check_network, study_context, tell_predictions
+from polyseme.studies.check import check_network, tell_predictions
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.findings import Findings, Measured, heldout_documents, shortfalls_of
+from polyseme.studies.measured import Readings
+from polyseme.studies.plan import Measures, Plan
 from polyseme.studies.price import Sizes, check_price
 from polyseme.studies.result import StudyResult
-from polyseme.studies.runner import Bench
 from polyseme.studies.sites import check_sites
-from polyseme.studies.stages.baselines import baselines_stage
-from polyseme.studies.stages.continuations import continuations_stage
-from polyseme.studies.stages.dictionaries import dictionaries_stage
-from polyseme.studies.stages.evidence import causal_stage, specificity_stage, stability_stage, token_shares
-from polyseme.studies.stages.measure import readings_stage, splice_stage
-from polyseme.studies.stages.tokens import Tokens, tokens_stage, under
-from polyseme.studies.subject import Subject
+from polyseme.studies.stage import Worker
+from polyseme.studies.stages.tokens import Tokens
 from polyseme.studies.toml import load_config
 from polyseme.verdicts.judge import SiteVerdicts, judge
 
@@ -55,9 +51,8 @@ def running(
     store = Store(Path(root))
     run = Run.open(store.runs, config.name, config.model_dump(mode="json"))
     with run.working(reporter):
-        bench = Bench(store, reporter, run, fresh=not resume)
-        findings = find(config, bench)
-        yield StudyResult(run, findings, tuple(bench.records), reporter)
+        worker = Worker(config, store, reporter, run, fresh=not resume)
+        yield StudyResult(run, find(worker), tuple(worker.records), reporter)
 
 
 def as_config(config: StudyConfig | Mapping[str, Any] | str | Path) -> StudyConfig:
@@ -69,20 +64,51 @@ def as_config(config: StudyConfig | Mapping[str, Any] | str | Path) -> StudyConf
     return validate_config(config, StudyConfig, where="the study's config")
 
 
-def find(config: StudyConfig, bench: Bench) -> Findings:
-    """All stages of a study in order, each found or made."""
-    bench.reporter.message(f"study {config.name}: loading {config.network.source}")
-    network = on_network(config.null, config.network.build(), bench.reporter)
-    sites = {name: network.site(name) for name in config.sites}
+def find(worker: Worker) -> Findings:
+    """Every stage of a study, found or made, and what they say together."""
+    config, plan = worker.config, Plan.of(worker.config)
+    prepare(plan, worker)
+    real = _measure(plan.real, worker)
+    baselines = worker.of(plan.baselines)
+    continuations = worker.of(plan.continuations) if worker.is_used(plan.continuations) else []
+    effects = {site: worker.of(stage) for site, stage in plan.causal.items() if worker.is_used(stage)}
+    controls: dict[str, Measured] = {}
+    for name, measures in plan.controls.items():
+        controls[name] = _measure(measures, worker)
+        controls[name].subject.forget_network()
+    specific = worker.of(plan.specificity) if plan.specificity else {}
+    seed = config.seeds[0]
+    shares = _token_shares(real.readings, config.sites, seed, worker.reporter)
+    judging = worker.reporter.task("verdicts", len(config.sites), "sites")
+    verdicts: dict[str, SiteVerdicts] = {}
+    for site in config.sites:
+        verdicts[site] = judge(
+            real.readings.firings[site, seed],
+            effects.get(site),
+            specific.get(site),
+            config=config.verdicts,
+            statistic=config.causal.statistic,
+            lacks=config.lacks,
+            scope={"site": site, "seed": seed, "study": real.subject.label},
+        )
+        judging.update(len(verdicts))
+    stable = worker.of(plan.stability) if plan.stability else {}
+    return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)
+
+
+def prepare(plan: Plan, worker: Worker) -> None:
+    """Refuse what cannot work, and say what keeps the study from saying anything, before anything is trained."""
+    config, reporter, network = plan.config, worker.reporter, worker.network
+    sites = worker.sites
     _check_controls(config)
-    looking = bench.reporter.task("look at the network", 4, "checks")
-    check_network(config, network, bench.reporter)
+    looking = reporter.task("look at the network", 4, "checks")
+    check_network(config, network, reporter)
     looking.update(1)
-    context = study_context(config, network)
+    context = worker.context
     looking.update(2)
     check_sites(config, network, sites, context)
     looking.update(3)
-    tell_predictions(network, bench.reporter)  # last, for it takes longest and refuses nothing
+    tell_predictions(network, reporter)  # last, for it takes longest and refuses nothing
     looking.update(4)
     sizes = Sizes.asked(
         config,
@@ -91,89 +117,39 @@ def find(config: StudyConfig, bench: Bench) -> Findings:
         n_controls=len(config.controls),
         second_network=any(control.targets == "weights" for control in config.controls),
     )
-    check = partial(check_price, config, causal=config.causal, device=network.device, root=bench.store.root)
+    check = partial(check_price, config, causal=config.causal, device=network.device, root=worker.store.root)
     if not config.tokens.allow_fewer:  # what is asked for is what there will be
-        check(sizes, reporter=bench.reporter)
-    tokens = under(config.null, tokens_stage(config, network, bench), network)
+        check(sizes, reporter=reporter)
+    tokens = plan.real.role.subject(worker).tokens
     _check_documents(config, tokens)
     for line in shortfalls_of(config, network, tokens):
-        bench.reporter.message(line)
+        reporter.message(line)
     found = sizes.found(
         n_train=tokens.train.n_tokens, n_heldout=tokens.heldout.n_tokens, n_documents=heldout_documents(tokens)
     )
-    check(found, reporter=bench.reporter if config.tokens.allow_fewer else Silent())
-    real = _measure(
-        Subject(config, "trained", network, network.hash_weights(bench.reporter), sites, tokens), tokens, bench
+    check(found, reporter=reporter if config.tokens.allow_fewer else Silent())
+
+
+def _measure(measures: Measures, worker: Worker) -> Measured:
+    for stage in measures.stages:
+        worker.of(stage)
+    return Measured(
+        measures.role.subject(worker),
+        worker.of(measures.dictionaries),
+        worker.of(measures.readings),
+        worker.of(measures.shared),
+        worker.of(measures.splice),
     )
-    baselines = baselines_stage(real.subject, real.trained.statistics, bench)
-    continuations = continuations_stage(real.subject, real.trained, bench)
-    effects = causal_stage(real.subject, real.trained, real.readings, config.seeds[0], config.causal, bench)
-    controls = {
-        control.name: _measure_control(control, config, network, sites, tokens, real, bench)
-        for control in config.controls
-    }
-    specific = specificity_stage(
-        real.readings, {name: c.shared for name, c in controls.items()}, config.sites, config.seeds, bench
-    )
-    shares = token_shares(real.readings, config.sites, config.seeds[0], bench.reporter)
-    judging = bench.reporter.task("verdicts", len(config.sites), "sites")
-    verdicts: dict[str, SiteVerdicts] = {}
-    for site in config.sites:
-        firings = real.readings.firings[site, config.seeds[0]]
-        scope: dict[str, str | int] = {"site": site, "seed": config.seeds[0], "study": real.subject.label}
-        verdicts[site] = judge(
-            firings,
-            effects.get(site),
-            specific.get(site),
-            config=config.verdicts,
-            statistic=config.causal.statistic,
-            lacks=config.lacks,
-            scope=scope,
-        )
-        judging.update(len(verdicts))
-    stable = stability_stage(real.readings, real.trained, config.sites, config.seeds, bench)
-    return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)
 
 
-def _measure(
-    subject: Subject, shared: Tokens, bench: Bench, target_l0: Mapping[tuple[str, int], float] | None = None
-) -> Measured:
-    trained = dictionaries_stage(subject, bench, target_l0=target_l0)
-    tokens = subject.tokens
-    readings = readings_stage(subject, trained, tokens.heldout, tokens.heldout_key, bench)
-    common = readings
-    if tokens.heldout_key != shared.heldout_key:
-        label = f"{subject.label}, on the study's own held-out tokens"
-        common = readings_stage(subject, trained, shared.heldout, shared.heldout_key, bench, label=label)
-    spliced = splice_stage(subject, trained, bench)
-    return Measured(subject, trained, readings, common, spliced)
-
-
-def _measure_control(
-    control: Null,
-    config: StudyConfig,
-    network: Network,
-    sites: dict[str, Any],
-    tokens: Tokens,
-    real: Measured,
-    bench: Bench,
-) -> Measured:
-    """The control's study: one seed, the real study's L0 where sparsity is bought with a coefficient."""
-    study = config.model_copy(update={"seeds": config.seeds[:1]})
-    own = under(control, tokens, network)
-    subject = Subject(
-        study, control.name, network, network.fingerprint, sites, own, null=control, reporter=bench.reporter
-    )
-    targets: dict[tuple[str, int], float] | None = None
-    if config.dictionary.has_coefficient:
-        targets = {
-            (site, seed): next(s for s in real.readings.sums[site, seed] if s.name == "l0").record().value
-            for site in config.sites
-            for seed in study.seeds
-        }
-    measured = _measure(subject, tokens, bench, targets)
-    subject.forget_network()
-    return measured
+def _token_shares(readings: Readings, sites: tuple[str, ...], seed: int, reporter: Reporter) -> dict[str, TokenShare]:
+    """Token share of every latent of one seed's dictionaries."""
+    progress = reporter.task("token share", len(sites), "sites")
+    found: dict[str, TokenShare] = {}
+    for site in sites:
+        found[site] = token_share(readings.firings[site, seed], seed=derive_seed(seed, "token", site))
+        progress.update(len(found))
+    return found
 
 
 def _check_documents(config: StudyConfig, tokens: Tokens) -> None:

@@ -1,31 +1,56 @@
-"""A study's subject: the network with its sites, and the dictionaries trained on it."""
+"""Whom the stages of a study are about: the study itself or one of its controls."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from polyseme.activations.massive import Ordinary, Spread
-from polyseme.core.config import fingerprint
+from polyseme.core.config import identity
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
 from polyseme.networks import Network
 from polyseme.nulls import Null, on_network
 from polyseme.nulls.weights import WeightNull
-from polyseme.store import Artifact
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.stages.tokens import Tokens
-from polyseme.training import HistoryPoint
+from polyseme.studies.stage import Worker
+from polyseme.studies.stages.tokens import Tokens, TokensStage, under
 
 K = TypeVar("K")
 
 
+@dataclass(frozen=True, eq=False)
+class Role:
+    """Whom stages are about: the study itself or one of its controls.
+
+    Attributes:
+        label: `trained`, or the control's name.
+        null: what it is a null of; None for the study itself.
+        seeds: of its dictionaries.
+        train, heldout: the stages of its tokens, before a null changed them.
+    """
+
+    label: str
+    null: Null | None
+    seeds: tuple[int, ...]
+    train: TokensStage
+    heldout: TokensStage
+
+    def subject(self, at: Worker) -> "Subject":
+        """The subject in this role, the same one each time."""
+        return at.once(self.label, lambda: self._subject(at))
+
+    def _subject(self, at: Worker) -> "Subject":
+        tokens = at.once("tokens", lambda: Tokens.of(at.of(self.train), at.of(self.heldout)))
+        study = at.config.model_copy(update={"seeds": self.seeds})
+        own = under(self.null, tokens, at.network)
+        return Subject(study, self.label, at.network, at.base, at.sites, own, self.null, at.reporter)
+
+
 @dataclass
 class Subject:
-    """What one study is about; the network is built when a stage first needs it, so that a cached study never does.
+    """What one study is about; a null's network is made when a stage first needs it, so that a cached study never does.
 
     Attributes:
         study: its config.
@@ -55,70 +80,15 @@ class Subject:
     @property
     def identity(self) -> dict[str, object]:
         """The parts of the config that decide what the network computes at which sites."""
-        sites = {name: site.model_dump(mode="json") for name, site in self.sites.items()}
-        random = self.null.made if isinstance(self.null, WeightNull) else None
-        return {"dtype": self.study.network.dtype, "reinit": random, "sites": sites}
+        decides: dict[str, object] = {"sites": {name: identity(site) for name, site in self.sites.items()}}
+        decides |= {key: value for key, value in identity(self.study.network).items() if key == "dtype"}
+        if isinstance(self.null, WeightNull):
+            decides["null"] = identity(self.null)
+        return decides
 
     def forget_network(self) -> None:
         """Let the network's memory go; it is built again if it is needed again."""
         self.__dict__.pop("network", None)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Of a sample of a subject's train vectors.
-
-    Attributes:
-        means: site name to the mean vector.
-        spreads: site name to how far the vectors lie from the site's centre.
-        trained_on: site to what tells the vectors that training leaves in, of the sites where it leaves some out.
-        ordinary: site to what tells the vectors that are not massive, whether training leaves these in or not, and not
-            at positions that it leaves out.
-    """
-
-    means: dict[str, Tensor]
-    spreads: dict[str, Spread]
-    trained_on: dict[Site, Ordinary]
-    ordinary: dict[Site, Ordinary]
-
-    @property
-    def trained_on_key(self) -> str:
-        """Hash of what tells the vectors that training leaves in; empty where it leaves none out."""
-        return fingerprint(_identities(self.trained_on)) if self.trained_on else ""
-
-    @property
-    def ordinary_key(self) -> str:
-        """Hash of what tells the ordinary vectors."""
-        return fingerprint(_identities(self.ordinary))
-
-
-def _identities(by_site: dict[Site, Ordinary]) -> dict[str, str]:
-    return {str(site): ordinary.identity for site, ordinary in by_site.items()}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Every dictionary of a subject.
-
-    Attributes:
-        dictionaries: (site name, seed) to dictionary.
-        history: (site name, seed) to its training curve.
-        means: site name to the mean vector over train tokens that are trained on.
-        statistics: of the train vectors.
-        artifact: where they are kept.
-        target_l0: (site name, seed) to the L0 its coefficient was steered to, where it was.
-    """
-
-    dictionaries: dict[tuple[str, int], Dictionary]
-    history: dict[tuple[str, int], tuple[HistoryPoint, ...]]
-    means: dict[str, Tensor]
-    statistics: Statistics
-    artifact: Artifact
-    target_l0: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
-
-    def of_seed(self, seed: int) -> dict[str, Dictionary]:
-        """Site name to dictionary."""
-        return {site: d for (site, s), d in self.dictionaries.items() if s == seed}
 
 
 def dictionary_name(site: str, seed: int) -> str:

@@ -1,51 +1,70 @@
-"""What tokens alone explain, and how large a plain model predicts like the patched one."""
+"""The baselines stage: what tokens alone explain; and how large a plain model predicts like the patched one."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from polyseme.core.config import identity
+from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, Rung, load_sums, save_sums, sweep
 from polyseme.store import Artifact
-from polyseme.studies.runner import Bench
+from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.stages.tokens import first_windows
-from polyseme.studies.subject import Statistics, Subject
+from polyseme.studies.subject import Role
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """FVU of the look-up tables: site name to `fvu_token` and `fvu_bigram`."""
+@dataclass(frozen=True, eq=False)
+class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
+    """FVU of the look-up tables, learned on train tokens: site name to `fvu_token` and `fvu_bigram`.
 
-    sums: dict[str, list[DocumentSums]]
-    artifact: Artifact
+    Attributes:
+        role: whose vectors.
+    """
 
+    name = "baselines"
+    version = 3
+    """2 was keyed with its defaults."""
 
-def baselines_stage(subject: Subject, statistics: Statistics, bench: Bench) -> Baselines:
-    """Learn the look-up tables on train tokens and score them on the held-out ones."""
-    study = subject.study
-    train = first_windows(subject.tokens.train, study.evaluation.lookup_tokens)
-    settings = LookupConfig(batch_windows=study.evaluation.batch_windows)
-    config = {**subject.identity, "lookup": settings.model_dump(exclude={"batch_windows"})}
-    inputs = {"network": subject.base, "train": train.fingerprint, "heldout": subject.tokens.heldout_key}
-    inputs["ordinary"] = statistics.ordinary_key
+    role: Role
+    statistics: StatisticsStage
 
-    def make(folder: Path) -> None:
-        network, heldout = subject.network, subject.tokens.heldout
-        sites = list(subject.sites.values())
-        tables = settings.build(network, train, heldout, sites, ordinary=statistics.ordinary, reporter=bench.reporter)
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return (self.role.train, self.role.heldout, self.statistics)
+
+    def inputs(self, at: Worker) -> Mapping[str, str]:
+        return {
+            "network": at.base,
+            "train": self._train(at).fingerprint,
+            "heldout": self.role.subject(at).tokens.heldout_key,
+            "ordinary": at.of(self.statistics).ordinary_key,
+        }
+
+    def identity(self, at: Worker) -> dict[str, Any]:
+        return {**self.role.subject(at).identity, "lookup": identity(LookupConfig(), exclude={"batch_windows"})}
+
+    def make(self, folder: Path, at: Worker) -> None:
+        subject, statistics = self.role.subject(at), at.of(self.statistics)
+        network, heldout, sites = subject.network, subject.tokens.heldout, list(subject.sites.values())
+        settings = LookupConfig(batch_windows=at.config.evaluation.batch_windows)
+        ordinary = statistics.ordinary
+        tables = settings.build(network, self._train(at), heldout, sites, ordinary=ordinary, reporter=at.reporter)
         sums = LookupSums(tables, heldout)
-        sweep(network, heldout, {}, [sums.see], sites=sites, reporter=bench.reporter)
+        sweep(network, heldout, {}, [sums.see], sites=sites, reporter=at.reporter)
         save_sums(folder, sums.finish(scope={"study": subject.label}), heldout.names)
 
-    def load(artifact: Artifact) -> list[DocumentSums]:
-        return load_sums(artifact.path)
+    def load(self, artifact: Artifact, at: Worker) -> dict[str, list[DocumentSums]]:
+        sums = load_sums(artifact.path)
+        return {name: [entry for entry in sums if entry.scope["site"] == str(site)] for name, site in at.sites.items()}
 
-    artifact, sums = bench.stage("baselines", config, inputs, make, load, label=subject.label, version=2)
-    by_site = {
-        name: [entry for entry in sums if entry.scope["site"] == str(site)] for name, site in subject.sites.items()
-    }
-    return Baselines(by_site, artifact)
+    def _train(self, at: Worker) -> Windows:
+        def first() -> Windows:
+            return first_windows(self.role.subject(at).tokens.train, at.config.evaluation.lookup_tokens)
+
+        return at.once((self.role.label, "lookup"), first)
 
 
 def shipped_ladder(source: str) -> tuple[Rung, ...]:

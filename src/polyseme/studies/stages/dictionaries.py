@@ -1,72 +1,86 @@
 """The dictionaries stage: every site and seed of a subject, trained in one pass over its activations."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from polyseme.activations import HarvestConfig, site_means
 from polyseme.activations.massive import SAMPLE
 from polyseme.core.binding import Binding
+from polyseme.core.config import identity
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
 from polyseme.store import Artifact, save_json, save_tensors
-from polyseme.studies.runner import Bench
-from polyseme.studies.stages.statistics import statistics_stage
-from polyseme.studies.stages.tokens import first_windows
-from polyseme.studies.subject import Subject, Trained, dictionary_name
+from polyseme.studies.measured import Readings, Trained
+from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stages.statistics import StatisticsStage, sample
+from polyseme.studies.subject import Role, dictionary_name
 from polyseme.training import HistoryPoint, Job, fit
 
-_History = dict[str, tuple[HistoryPoint, ...]]
-_HISTORY = TypeAdapter(_History)
-_SCRATCH = ("checkpoints", "activations")
-_VERSION = 3
-"""1 steered L0 more slowly, and reached fewer targets; 2 rested on held-out tokens, too."""
+_HISTORY = TypeAdapter(dict[str, tuple[HistoryPoint, ...]])
 
 
-def dictionaries_stage(
-    subject: Subject, bench: Bench, *, target_l0: Mapping[tuple[str, int], float] | None = None
-) -> Trained:
-    """Train (or find) a dictionary for every site and seed.
+@dataclass(frozen=True, eq=False)
+class DictionariesStage(Stage[Trained]):
+    """A dictionary for every site and seed.
 
-    Args:
-        subject: network, tokens, sites, and the study's config.
-        bench: store and progress.
-        target_l0: L0 each dictionary must reach, for a control that is to match the real study; only dictionaries whose
-            sparsity is bought with a coefficient need it.
-
-    Raises:
-        Diverged: a training went wrong; the last good checkpoint is kept.
+    Attributes:
+        role: on whose vectors.
+        statistics: of these.
+        matched: the readings of the study itself, whose L0 a control must reach where sparsity is bought with a
+            coefficient; None where there is nothing to match.
     """
-    study = subject.study
-    statistics = statistics_stage(subject, bench)
-    keys = [(site, seed) for site in subject.sites for seed in study.seeds]
-    names = {key: dictionary_name(*key) for key in keys}
-    left_out = {"trained on": statistics.trained_on_key} if statistics.trained_on_key else {}
-    config = {
-        **subject.identity,
-        "dictionary": study.dictionary,
-        "training": study.training.model_dump(exclude={"checkpoint_seconds", "leave_out"}),
-        "harvest": _order(study.harvest),
-        "mean_tokens": SAMPLE,
-        "seeds": study.seeds,
-        "target_l0": {names[key]: value for key, value in (target_l0 or {}).items()},
-    }
 
-    def make(folder: Path) -> None:
-        network = subject.network
+    name = "dictionaries"
+    version = 4
+    """1 steered L0 more slowly, and reached fewer targets; 2 rested on held-out tokens, too; 3 was keyed with its
+    defaults."""
+    scratch = ("checkpoints", "activations")
+
+    role: Role
+    statistics: StatisticsStage
+    matched: Stage[Readings] | None
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        own = (self.role.train, self.role.heldout, self.statistics)
+        return own if self.matched is None else (*own, self.matched)
+
+    def inputs(self, at: Worker) -> Mapping[str, str]:
+        trained_on = at.of(self.statistics).trained_on_key
+        found = {"network": at.base, "tokens": self.role.subject(at).tokens.train_key}
+        return {**found, "trained on": trained_on} if trained_on else found
+
+    def identity(self, at: Worker) -> dict[str, Any]:
+        subject = self.role.subject(at)
+        study, targets = subject.study, self._matched_l0(at)
+        decides = {
+            **subject.identity,
+            "dictionary": identity(study.dictionary),
+            "training": identity(study.training, exclude={"checkpoint_seconds", "leave_out"}),
+            "harvest": _order(study.harvest),
+            "mean_tokens": SAMPLE,
+            "seeds": study.seeds,
+        }
+        named = {dictionary_name(*key): value for key, value in targets.items()}
+        return {**decides, "target_l0": named} if named else decides
+
+    def make(self, folder: Path, at: Worker) -> None:
+        subject, statistics, targets = self.role.subject(at), at.of(self.statistics), self._matched_l0(at)
+        study, network = subject.study, subject.network
         source = study.harvest.build(
-            network, subject.tokens.train, subject.sites, folder=folder / "activations", reporter=bench.reporter
+            network, subject.tokens.train, subject.sites, folder=folder / "activations", reporter=at.reporter
         )
         dictionaries = {
             (site, seed): study.dictionary.build(
                 network.width(subject.sites[site]), seed=derive_seed(seed, "dictionary", site), device=network.device
             )
-            for site, seed in keys
+            for site, seed in self._keys(at)
         }
         jobs = [
-            Job(names[site, seed], dictionary, Binding.at(site), seed, (target_l0 or {}).get((site, seed)))
+            Job(dictionary_name(site, seed), dictionary, Binding.at(site), seed, targets.get((site, seed)))
             for (site, seed), dictionary in dictionaries.items()
         ]
         trained = fit(
@@ -75,45 +89,51 @@ def dictionaries_stage(
             study.training,
             checkpoints=folder / "checkpoints",
             spreads=statistics.spreads,
-            reporter=bench.reporter,
+            reporter=at.reporter,
         )
         means = statistics.means
-        if left_out:
-            few = first_windows(subject.tokens.train, SAMPLE)
+        if statistics.trained_on:
             kept = {n: statistics.trained_on[s] for n, s in subject.sites.items() if s in statistics.trained_on}
-            means = site_means(network, few, subject.sites, ordinary=kept, reporter=bench.reporter)
+            means = site_means(network, sample(self.role, at), subject.sites, ordinary=kept, reporter=at.reporter)
         save_tensors(folder / "means.safetensors", means)
         save_json(folder / "history.json", {t.name: t.history for t in trained})
-        for (site, seed), job in zip(keys, trained, strict=True):
+        for ((site, seed), dictionary), job in zip(dictionaries.items(), trained, strict=True):
             where = {"site": site, "module": str(subject.sites[site]), "seed": seed, "n_tokens": job.n_tokens}
             metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.train_key}
-            save_dictionary(folder / names[site, seed], dictionaries[site, seed], metadata)
+            save_dictionary(folder / dictionary_name(site, seed), dictionary, metadata)
 
-    def load(artifact: Artifact) -> tuple[dict[tuple[str, int], Dictionary], _History, dict[str, Tensor]]:
+    def load(self, artifact: Artifact, at: Worker) -> Trained:
+        keys, targets = self._keys(at), self._matched_l0(at)
         dictionaries: dict[tuple[str, int], Dictionary] = {
-            key: load_dictionary(artifact.file(f"{name}/dictionary.json").parent) for key, name in names.items()
+            key: load_dictionary(artifact.file(f"{dictionary_name(*key)}/dictionary.json").parent) for key in keys
         }
         history = artifact.parsed("history.json", _HISTORY.validate_python)
-        return dictionaries, history, artifact.tensors("means.safetensors")
+        wanted = {key: targets.get(key, at.config.training.target_l0) for key in keys}
+        return Trained(
+            dictionaries=dictionaries,
+            history={key: history[dictionary_name(*key)] for key in keys},
+            means=artifact.tensors("means.safetensors"),
+            statistics=at.of(self.statistics),
+            artifact=artifact,
+            target_l0={
+                key: target
+                for key, target in wanted.items()
+                if target is not None and dictionaries[key].has_coefficient
+            },
+        )
 
-    inputs = {"network": subject.base, "tokens": subject.tokens.train_key, **left_out}
-    artifact, (dictionaries, history, means) = bench.stage(
-        "dictionaries", config, inputs, make, load, label=subject.label, version=_VERSION, scratch=_SCRATCH
-    )
-    targets = {key: (target_l0 or {}).get(key, study.training.target_l0) for key in keys}
-    return Trained(
-        dictionaries=dictionaries,
-        history={key: history[name] for key, name in names.items()},
-        means=means,
-        statistics=statistics,
-        artifact=artifact,
-        target_l0={
-            key: target for key, target in targets.items() if target is not None and dictionaries[key].has_coefficient
-        },
-    )
+    def _keys(self, at: Worker) -> list[tuple[str, int]]:
+        return [(site, seed) for site in at.sites for seed in self.role.seeds]
+
+    def _matched_l0(self, at: Worker) -> dict[tuple[str, int], float]:
+        """The L0 of the study's own dictionaries, by site and seed."""
+        if self.matched is None:
+            return {}
+        sums = at.of(self.matched).sums
+        return {key: next(s for s in sums[key] if s.name == "l0").record().value for key in self._keys(at)}
 
 
-def _order(harvest: HarvestConfig) -> dict[str, object]:
+def _order(harvest: HarvestConfig) -> dict[str, Any]:
     """What of the harvest decides the vectors and their order: neither where they are kept, nor what prepares them."""
-    shard_dtype = harvest.shard_dtype if harvest.cache == "disk" else "float32"
-    return {**harvest.model_dump(exclude={"cache", "prefetch"}), "shard_dtype": shard_dtype}
+    shown = {"cache", "prefetch"} if harvest.cache == "disk" else {"cache", "prefetch", "shard_dtype"}
+    return identity(harvest, exclude=shown)

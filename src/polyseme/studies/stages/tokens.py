@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from polyseme.core.config import identity
 from polyseme.core.progress import Progress, Reporter
 from polyseme.corpora import (
     Split,
@@ -18,12 +20,10 @@ from polyseme.corpora.files import FileCorpus
 from polyseme.networks import Network
 from polyseme.nulls import Null, on_windows
 from polyseme.store import Artifact, load_json, save_json
-from polyseme.studies.check import check_tokens, study_context
-from polyseme.studies.config import StudyConfig
-from polyseme.studies.runner import Bench
+from polyseme.studies.check import check_tokens
+from polyseme.studies.config import TokensConfig
+from polyseme.studies.stage import Stage, Worker
 
-_VERSION = 4
-"""2 held both sides in one artifact, 3 no messages."""
 _MESSAGES = "messages.json"
 _PLACES = {"paths", "glob", "name", "subset", "revision", "download"}
 """Fields of corpora that decide nothing once the corpus's content is known."""
@@ -53,65 +53,51 @@ class Tokens:
         return cls(train, heldout, train.fingerprint, heldout.fingerprint)
 
 
-def tokens_stage(study: StudyConfig, network: Network, bench: Bench) -> Tokens:
-    """Tokenise and pack the study's corpus.
+@dataclass(frozen=True, eq=False)
+class TokensStage(Stage[Windows]):
+    """One side of the study's corpus, an artifact of its own: a change of the other side leaves it as it is."""
 
-    Raises:
-        InputError: the context is too long, the corpus is empty or too small, or holds tokens that the network does not
-            embed.
-    """
-    tokenizer: Any = network.tokenizer
-    context = study_context(study, network)
-    corpus: Any = study.corpus.build()
-    hashed = corpus.hashed(bench.reporter) if isinstance(corpus, FileCorpus) else corpus.fingerprint
-    inputs = {"corpus": hashed, "tokenizer": tokenizer_fingerprint(tokenizer)}
-    train, heldout = (_side(split, study, corpus, tokenizer, context, inputs, bench) for split in ("train", "heldout"))
-    check_tokens(network, max(int(side.tokens.max(initial=0)) for side in (train, heldout)), study.network.source)
-    return Tokens.of(train, heldout)
+    name = "tokens"
+    version = 5
+    """2 held both sides in one artifact, 3 no messages; 4 was keyed with its defaults."""
 
+    split: Split
 
-def under(null: Null | None, tokens: Tokens, network: Network) -> Tokens:
-    """Both sides under a null; the same object where the null is of something else than tokens."""
-    tokenizer: Any = network.tokenizer
-    vocabulary = min(len(tokenizer), network.vocabulary or len(tokenizer))
-    sides = [on_windows(null, side, vocabulary) for side in (tokens.train, tokens.heldout)]
-    return tokens if sides[0] is tokens.train else Tokens.of(*sides)
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return ()
 
+    def inputs(self, at: Worker) -> Mapping[str, str]:
+        def hashed() -> str:
+            corpus = _corpus(at)
+            return corpus.hashed(at.reporter) if isinstance(corpus, FileCorpus) else corpus.fingerprint
 
-def _side(
-    split: Split,
-    study: StudyConfig,
-    corpus: Any,
-    tokenizer: Any,
-    context: int,
-    inputs: dict[str, str],
-    bench: Bench,
-) -> Windows:
-    """One side of the corpus, an artifact of its own: a change of the other side leaves it as it is."""
-    config = study.tokens
-    wanted = config.train if split == "train" else config.heldout
-    of_document = config.train_document_tokens if split == "train" else config.heldout_document_tokens
-    stage = {
-        # What the corpus's own fingerprint says is left out: where it lies, and how it got there.
-        "corpus": study.corpus.model_dump(mode="json", exclude=_PLACES),
-        "tokens": config.model_dump(mode="json", exclude=_OF_A_SIDE),
-        "split": split,
-        "n_tokens": wanted,
-        "document_tokens": of_document,
-        "context": context,
-    }
+        tokenizer = at.once("tokenizer", lambda: tokenizer_fingerprint(at.network.tokenizer))
+        return {"corpus": at.once("corpus's content", hashed), "tokenizer": tokenizer}
 
-    said: list[str] = []
+    def identity(self, at: Worker) -> dict[str, Any]:
+        n_tokens, of_document = self._wanted(at.config.tokens)
+        decides = {
+            # What the corpus's own fingerprint says is left out: where it lies, and how it got there.
+            "corpus": identity(at.config.corpus, exclude=_PLACES),
+            "tokens": identity(at.config.tokens, exclude=_OF_A_SIDE),
+            "split": self.split,
+            "n_tokens": n_tokens,
+            "context": at.context,
+        }
+        return decides if of_document is None else {**decides, "document_tokens": of_document}
 
-    def make(folder: Path) -> None:
-        kept = _Kept(bench.reporter)
-        progress = bench.reporter.task(f"tokenise {split}", wanted, "tokens")
+    def make(self, folder: Path, at: Worker) -> None:
+        config = at.config.tokens
+        n_tokens, of_document = self._wanted(config)
+        tokenizer: Any = at.network.tokenizer
+        kept = _Kept(at.reporter)
+        progress = at.reporter.task(f"tokenise {self.split}", n_tokens, "tokens")
         windows = load_windows(
-            corpus,
+            _corpus(at),
             tokenizer,
-            split=split,
-            context=context,
-            max_tokens=wanted,
+            split=self.split,
+            context=at.context,
+            max_tokens=n_tokens,
             document_tokens=of_document,
             heldout_fraction=config.heldout_fraction,
             seed=config.seed,
@@ -124,18 +110,31 @@ def _side(
         save_json(folder / _MESSAGES, kept.messages)
         progress.update(windows.n_tokens, windows.n_tokens, f"{len(windows.names):,} documents")
 
-    def load(artifact: Artifact) -> Windows:
+    def load(self, artifact: Artifact, at: Worker) -> Windows:
         windows = load_saved_windows(artifact.path)
-        said[:] = [str(message) for message in load_json(artifact.path / _MESSAGES)]
+        check_tokens(at.network, int(windows.tokens.max(initial=0)), at.config.network.source)
         return windows
 
-    known = {record.key for record in bench.records}
-    artifact, windows = bench.stage("tokens", stage, inputs, make, load, label=split, version=_VERSION)
-    if bench.records[-1].reused and artifact.key not in known:
-        # What is particular about the text is as true of a run that finds it tokenised.
-        for message in said:
-            bench.reporter.message(message)
-    return windows
+    def remarks(self, artifact: Artifact) -> list[str]:
+        """What is particular about the text."""
+        return [str(message) for message in load_json(artifact.path / _MESSAGES)]
+
+    def _wanted(self, config: TokensConfig) -> tuple[int, int | None]:
+        if self.split == "train":
+            return config.train, config.train_document_tokens
+        return config.heldout, config.heldout_document_tokens
+
+
+def _corpus(at: Worker) -> Any:
+    return at.once("corpus", at.config.corpus.build)
+
+
+def under(null: Null | None, tokens: Tokens, network: Network) -> Tokens:
+    """Both sides under a null; the same object where the null is of something else than tokens."""
+    tokenizer: Any = network.tokenizer
+    vocabulary = min(len(tokenizer), network.vocabulary or len(tokenizer))
+    sides = [on_windows(null, side, vocabulary) for side in (tokens.train, tokens.heldout)]
+    return tokens if sides[0] is tokens.train else Tokens.of(*sides)
 
 
 @final

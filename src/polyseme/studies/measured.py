@@ -1,0 +1,110 @@
+"""What the stages of one subject give: statistics, dictionaries, readings, and what patching costs."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from polyseme.activations.firings import Firings
+from polyseme.activations.massive import Ordinary, Spread
+from polyseme.core.config import fingerprint
+from polyseme.core.site import Site
+from polyseme.corpora import Windows
+from polyseme.dictionaries import Dictionary
+from polyseme.evaluation import DocumentSums
+from polyseme.store import Artifact
+from polyseme.training import HistoryPoint
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a sample of a subject's train vectors.
+
+    Attributes:
+        means: site name to the mean vector.
+        spreads: site name to how far the vectors lie from the site's centre.
+        trained_on: site to what tells the vectors that training leaves in, of the sites where it leaves some out.
+        ordinary: site to what tells the vectors that are not massive, whether training leaves these in or not, and not
+            at positions that it leaves out.
+    """
+
+    means: dict[str, Tensor]
+    spreads: dict[str, Spread]
+    trained_on: dict[Site, Ordinary]
+    ordinary: dict[Site, Ordinary]
+
+    @property
+    def trained_on_key(self) -> str:
+        """Hash of what tells the vectors that training leaves in; empty where it leaves none out."""
+        return fingerprint(_identities(self.trained_on)) if self.trained_on else ""
+
+    @property
+    def ordinary_key(self) -> str:
+        """Hash of what tells the ordinary vectors."""
+        return fingerprint(_identities(self.ordinary))
+
+
+def _identities(by_site: dict[Site, Ordinary]) -> dict[str, str]:
+    return {str(site): ordinary.identity for site, ordinary in by_site.items()}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Every dictionary of a subject.
+
+    Attributes:
+        dictionaries: (site name, seed) to dictionary.
+        history: (site name, seed) to its training curve.
+        means: site name to the mean vector over train tokens that are trained on.
+        statistics: of the train vectors.
+        artifact: where they are kept.
+        target_l0: (site name, seed) to the L0 its coefficient was steered to, where it was.
+    """
+
+    dictionaries: dict[tuple[str, int], Dictionary]
+    history: dict[tuple[str, int], tuple[HistoryPoint, ...]]
+    means: dict[str, Tensor]
+    statistics: Statistics
+    artifact: Artifact
+    target_l0: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
+
+    def of_seed(self, seed: int) -> dict[str, Dictionary]:
+        """Site name to dictionary."""
+        return {site: d for (site, s), d in self.dictionaries.items() if s == seed}
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What one pass over held-out windows gave.
+
+    Attributes:
+        sums: (site name, seed) to its reconstruction metrics.
+        firings: (site name, seed) to its latents.
+        left_out: site name to the rows of the firings that the figures of ordinary vectors leave out.
+        artifact: where they are kept.
+    """
+
+    sums: dict[tuple[str, int], list[DocumentSums]]
+    firings: dict[tuple[str, int], Firings]
+    left_out: dict[str, Int[np.ndarray, " row"]]
+    artifact: Artifact
+
+    def alive(self, site: str, seed: int) -> Bool[np.ndarray, " n_latents"]:
+        """Which latents fired at all."""
+        return np.diff(self.firings[site, seed].columns.indptr) > 0
+
+
+@dataclass(frozen=True)
+class Spliced:
+    """What the network loses when reconstructions stand in for its own vectors.
+
+    Attributes:
+        sums: the metrics of every site and of all jointly, for the judged seed.
+        windows: the held-out windows it was measured on.
+        artifact: where they are kept.
+    """
+
+    sums: list[DocumentSums]
+    windows: Windows
+    artifact: Artifact

@@ -1,0 +1,162 @@
+"""The plan of a study: its stages, and what each needs, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polyseme.core.config import fingerprint
+from polyseme.core.errors import InputError, nearest_names
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.stage import Stage
+from polyseme.studies.stages.baselines import BaselinesStage
+from polyseme.studies.stages.causal import CausalStage
+from polyseme.studies.stages.continuations import ContinuationsStage
+from polyseme.studies.stages.dictionaries import DictionariesStage
+from polyseme.studies.stages.readings import ReadingsStage
+from polyseme.studies.stages.specificity import SpecificityStage
+from polyseme.studies.stages.splice import SpliceStage
+from polyseme.studies.stages.stability import StabilityStage
+from polyseme.studies.stages.statistics import StatisticsStage
+from polyseme.studies.stages.tokens import TokensStage
+from polyseme.studies.subject import Role
+
+TRAINED = "trained"
+"""The label of the study itself, beside its controls."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The stages that the study itself and each control go through.
+
+    Attributes:
+        role: whose they are.
+        statistics, dictionaries, splice: on its own tokens.
+        readings: on its own held-out tokens.
+        shared: on the study's held-out tokens; the same stage where those are its own.
+    """
+
+    role: Role
+    statistics: StatisticsStage
+    dictionaries: DictionariesStage
+    readings: ReadingsStage
+    shared: ReadingsStage
+    splice: SpliceStage
+
+    @classmethod
+    def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Measures":
+        """The stages of `role`, in a study whose own role is `study`."""
+        statistics = StatisticsStage(role.label, role)
+        dictionaries = DictionariesStage(role.label, role, statistics, matched)
+        readings = ReadingsStage(role.label, role, statistics, dictionaries, role)
+        shared = readings
+        if role.null is not None and role.null.targets == "tokens":
+            label = f"{role.label}, on the study's own held-out tokens"
+            shared = ReadingsStage(label, role, statistics, dictionaries, study)
+        return cls(
+            role, statistics, dictionaries, readings, shared, SpliceStage(role.label, role, statistics, dictionaries)
+        )
+
+    @property
+    def stages(self) -> tuple[Stage[Any], ...]:
+        """In the order in which they are run."""
+        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a study. A plan is data: it can be printed, cut, priced, and run anywhere.
+
+    Attributes:
+        config: of the study.
+        real: the study itself.
+        controls: by name.
+        baselines, continuations: of the study itself.
+        causal: by site.
+        specificity, stability: None where the config has nothing to compare.
+    """
+
+    config: StudyConfig
+    real: Measures
+    controls: Mapping[str, Measures]
+    baselines: BaselinesStage
+    continuations: ContinuationsStage
+    causal: Mapping[str, CausalStage]
+    specificity: SpecificityStage | None
+    stability: StabilityStage | None
+
+    @classmethod
+    def of(cls, config: StudyConfig) -> "Plan":
+        """The plan of a config; nothing is loaded for it."""
+        train, heldout = TokensStage("train", "train"), TokensStage("heldout", "heldout")
+        study = Role(TRAINED, None, config.seeds, train, heldout)
+        real = Measures.of(study, study)
+        matched = real.readings if config.dictionary.has_coefficient else None
+        controls = {
+            null.name: Measures.of(Role(null.name, null, config.seeds[:1], train, heldout), study, matched)
+            for null in config.controls
+        }
+        compared = {name: control.shared for name, control in controls.items()}
+        several, label = len(config.seeds) > 1, study.label
+        return cls(
+            config=config,
+            real=real,
+            controls=controls,
+            baselines=BaselinesStage(label, study, real.statistics),
+            continuations=ContinuationsStage(label, study, real.dictionaries),
+            causal={
+                site: CausalStage(
+                    f"{label}, {site}" if len(config.sites) > 1 else label,
+                    study,
+                    real.dictionaries,
+                    real.readings,
+                    site,
+                )
+                for site in config.sites
+            },
+            specificity=SpecificityStage("", study, real.readings, compared) if compared and several else None,
+            stability=StabilityStage(label, study, real.dictionaries, real.readings) if several else None,
+        )
+
+    @property
+    def stages(self) -> tuple[Stage[Any], ...]:
+        """Every stage once, each after those that it needs, in the order in which they are run."""
+        last = [stage for stage in (self.specificity, self.stability) if stage is not None]
+        ends = (*self.real.stages, self.baselines, self.continuations, *self.causal.values())
+        return _closed([*ends, *(s for control in self.controls.values() for s in control.stages), *last])
+
+    def until(self, name: str) -> tuple[Stage[Any], ...]:
+        """The stages of a name (`splice`, or `splice (trained)` for one alone) and all that they need.
+
+        Raises:
+            InputError: the study has no such stage.
+        """
+        ends = [stage for stage in self.stages if name in (stage.name, stage.shown)]
+        if not ends:
+            known = [*dict.fromkeys(stage.name for stage in self.stages), *(stage.shown for stage in self.stages)]
+            raise InputError(
+                f"the study has no stage {name!r}", fix=f"nearest: {', '.join(nearest_names(name, known) or known)}"
+            )
+        return _closed(ends)
+
+    def id(self, stage: Stage[Any]) -> str:
+        """16 hex digits that name a stage of this plan before anything is loaded or made."""
+        return fingerprint({"config": self.config.model_dump(mode="json"), "stage": stage.shown})[:16]
+
+    def find(self, id: str) -> Stage[Any] | None:  # noqa: A002 - the name users see
+        """The stage with this id."""
+        return next((stage for stage in self.stages if self.id(stage) == id), None)
+
+
+def _closed(ends: list[Stage[Any]]) -> tuple[Stage[Any], ...]:
+    """The stages and all that they need, each after those."""
+    seen: dict[int, Stage[Any]] = {}
+
+    def visit(stage: Stage[Any]) -> None:
+        if id(stage) not in seen:
+            for needed in stage.needs():
+                visit(needed)
+            seen[id(stage)] = stage
+
+    for stage in ends:
+        visit(stage)
+    return tuple(seen.values())

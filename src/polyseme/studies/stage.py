@@ -1,0 +1,208 @@
+"""Stages of a study as data, and the worker that runs them.
+
+A stage is a node of a study's plan: what it needs, what decides its result, and how that is made and read. A worker
+runs stages, each after those that it needs; an artifact is made once, under the hash of everything that decides it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+
+from polyseme.core.progress import Reporter
+from polyseme.core.site import Site
+from polyseme.networks import Network
+from polyseme.nulls import on_network
+from polyseme.store import Artifact, Run, Store
+from polyseme.studies.check import study_context
+from polyseme.studies.config import StudyConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Stage(ABC, Generic[T]):
+    """One step of a study, as data: what it needs, what decides its result, and how that is made and read.
+
+    Its artifact's key is the hash of name, version, `identity` and `inputs`: it changes only when the result does.
+
+    Attributes:
+        label: whom it is about, where several stages have one name: `trained`, or the name of a control.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when its code, or a default that it rests on, changes what it makes."""
+    scratch: ClassVar[tuple[str, ...]] = ()
+    """Folders that a killed process is resumed from."""
+
+    label: str
+
+    @property
+    def shown(self) -> str:
+        """Name and label, unique in a study."""
+        return f"{self.name} ({self.label})" if self.label else self.name
+
+    @abstractmethod
+    def needs(self) -> tuple["Stage[Any]", ...]:
+        """The stages whose results it reads; a plan is their closure."""
+
+    @abstractmethod
+    def inputs(self, at: "Worker") -> Mapping[str, str]:
+        """Name to hash of all content that it reads. The stages that it needs are finished when it is asked."""
+
+    @abstractmethod
+    def identity(self, at: "Worker") -> dict[str, Any]:
+        """What of the config decides the result, as JSON, without defaults."""
+
+    @abstractmethod
+    def make(self, folder: Path, at: "Worker") -> None:
+        """Fill the artifact's folder."""
+
+    @abstractmethod
+    def load(self, artifact: Artifact, at: "Worker") -> T:
+        """Read everything that is needed of the artifact; `DamagedArtifact` has it made again."""
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A stage that some networks have no use for."""
+
+    def why_not(self, at: "Worker") -> str:
+        """Why it is left out; empty where it is not."""
+        ...
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """A stage whose messages are as true of a run that finds its artifact."""
+
+    def remarks(self, artifact: Artifact) -> list[str]:
+        """The messages."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of this run.
+
+    Attributes:
+        stage: its name, with the control it belongs to.
+        key: hash of all that made it.
+        inputs: names of the content that it was made from.
+        seconds: how long all processes that worked at it did so, those that were stopped or killed included.
+        reused: it was there already.
+    """
+
+    stage: str
+    key: str
+    inputs: tuple[str, ...]
+    seconds: float
+    reused: bool
+
+
+@dataclass
+class Worker:
+    """Runs stages, each after those that it needs, and keeps their results.
+
+    Attributes:
+        config: of the study.
+        store: where artifacts are kept.
+        reporter: receives progress updates.
+        run: where the run is recorded; None in tests of single stages.
+        fresh: make every stage again, whatever is there.
+        records: every stage so far.
+    """
+
+    config: StudyConfig
+    store: Store
+    reporter: Reporter
+    run: Run | None = None
+    fresh: bool = False
+    records: list[StageRecord] = field(default_factory=list[StageRecord])
+    _results: dict[int, tuple[Artifact | None, Any]] = field(default_factory=dict[int, Any], repr=False)
+    _kept: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
+
+    @cached_property
+    def network(self) -> Network:
+        """The study's network; where the study is one of a null, that null's."""
+        self.reporter.message(f"study {self.config.name}: loading {self.config.network.source}")
+        return on_network(self.config.null, self.config.network.build(), self.reporter)
+
+    @cached_property
+    def base(self) -> str:
+        """The network's fingerprint."""
+        return self.network.hash_weights(self.reporter)
+
+    @cached_property
+    def sites(self) -> dict[str, Site]:
+        """Name in the config to the resolved site."""
+        return {name: self.network.site(name) for name in self.config.sites}
+
+    @cached_property
+    def context(self) -> int:
+        """Tokens a window."""
+        return study_context(self.config, self.network)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gives, kept under `key`: for what several stages read and no artifact holds."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def of(self, stage: Stage[T]) -> T:
+        """A stage's result, found or made after all that it needs."""
+        if id(stage) not in self._results:
+            self._results[id(stage)] = self._run(stage)
+        return self._results[id(stage)][1]
+
+    def is_used(self, stage: Stage[Any]) -> bool:
+        """False of a stage that this network has no use for."""
+        return not (isinstance(stage, Conditional) and stage.why_not(self))
+
+    def artifact(self, stage: Stage[Any]) -> Artifact:
+        """The artifact of a stage, found or made."""
+        self.of(stage)
+        artifact = self._results[id(stage)][0]
+        assert artifact is not None
+        return artifact
+
+    def key(self, stage: Stage[Any]) -> str:
+        """The key of a stage's artifact; what it needs is found or made for that."""
+        for needed in stage.needs():
+            self.of(needed)
+        return self.store.key(stage.name, stage.identity(self), stage.inputs(self), version=stage.version)
+
+    def _run(self, stage: Stage[T]) -> tuple[Artifact, T]:
+        key, made = self.key(stage), False
+
+        def make(folder: Path) -> None:
+            nonlocal made
+            made = True
+            self.reporter.message(f"stage {stage.shown}")
+            stage.make(folder, self)
+
+        inputs = stage.inputs(self)
+        known = {record.key for record in self.records}
+        artifact, loaded = self.store.stage(
+            stage.name,
+            stage.identity(self),
+            inputs,
+            make,
+            lambda artifact: stage.load(artifact, self),
+            version=stage.version,
+            scratch=stage.scratch,
+            fresh=self.fresh and key not in known,
+            reporter=self.reporter,
+        )
+        record = StageRecord(stage.shown, artifact.key, tuple(inputs), artifact.seconds, not made)
+        self.records.append(record)
+        if self.run is not None:
+            self.run.add_parent(stage.shown, artifact.key)
+            self.run.event("stage", stage=stage.shown, key=artifact.key, seconds=record.seconds, reused=not made)
+        if not made and isinstance(stage, Remarking):
+            for text in stage.remarks(artifact):
+                self.reporter.message(text)
+        return artifact, loaded

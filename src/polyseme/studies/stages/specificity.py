@@ -1,0 +1,97 @@
+"""The specificity stage: whether latents recur on the same network and not on its nulls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from polyseme.activations.firings import Firings
+from polyseme.core.config import identity
+from polyseme.core.seeds import derive_seed
+from polyseme.evaluation.specificity import Margin, Specificity, SpecificityConfig, specificity
+from polyseme.store import Artifact, save_array, save_json
+from polyseme.studies.measured import Readings
+from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stages.readings import ReadingsStage
+from polyseme.studies.subject import Role, dictionary_name
+
+
+@dataclass(frozen=True, eq=False)
+class SpecificityStage(Stage[dict[str, Specificity]]):
+    """Model-specificity of every latent of the first seed's dictionaries, by site.
+
+    Attributes:
+        role: the study itself, whose first seed is judged against its second.
+        readings: of the study itself.
+        controls: control name to its readings over the same held-out tokens.
+    """
+
+    name = "specificity"
+    version = 2
+    """1 was keyed with its defaults."""
+
+    role: Role
+    readings: ReadingsStage
+    controls: Mapping[str, ReadingsStage]
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return (self.readings, *self.controls.values())
+
+    def inputs(self, at: Worker) -> Mapping[str, str]:
+        others = {name: at.artifact(stage).key for name, stage in self.controls.items()}
+        return {"readings": at.artifact(self.readings).key, **others}
+
+    def identity(self, at: Worker) -> dict[str, Any]:
+        return {
+            "sites": list(at.sites),
+            "seeds": self.role.seeds[:2],
+            "controls": list(self.controls),
+            "specificity": identity(SpecificityConfig(), exclude={"chunk_bytes"}),
+        }
+
+    def make(self, folder: Path, at: Worker) -> None:
+        real, (first, second) = at.of(self.readings), self.role.seeds[:2]
+        others = {name: at.of(stage) for name, stage in self.controls.items()}
+        for site in at.sites:
+            own = real.firings[site, first]
+            found = specificity(
+                own,
+                real.firings[site, second],
+                {name: _any_seed(readings, site) for name, readings in others.items()},
+                config=SpecificityConfig(),
+                seed=derive_seed(first, "specificity", site),
+                progress=at.reporter.task(f"model-specificity of {site}", own.n_latents, "latents"),
+            )
+            to = folder / dictionary_name(site, first)
+            margins = {"recurrence": found.recurrence}
+            margins |= {f"control-{i}": found.controls[name] for i, name in enumerate(others)}
+            margins |= {f"margin-{i}": found.margins[name] for i, name in enumerate(others)}
+            for name, margin in margins.items():
+                for field, array in margin.arrays().items():
+                    save_array(to / f"{name}.{field}.npy", array)
+            save_array(to / "noise.npy", found.noise)
+            save_array(to / "n_documents.npy", found.n_documents)
+            save_json(to / "controls.json", list(others))
+
+    def load(self, artifact: Artifact, at: Worker) -> dict[str, Specificity]:
+        return {site: _load(artifact, dictionary_name(site, self.role.seeds[0])) for site in at.sites}
+
+
+def _any_seed(readings: Readings, site: str) -> Firings:
+    return next(firings for (name, _), firings in readings.firings.items() if name == site)
+
+
+def _load(artifact: Artifact, at: str) -> Specificity:
+    def margin(name: str) -> Margin:
+        return Margin(**{field.name: artifact.array(f"{at}/{name}.{field.name}.npy") for field in fields(Margin)})
+
+    controls = artifact.parsed(f"{at}/controls.json", TypeAdapter(list[str]).validate_python)
+    return Specificity(
+        recurrence=margin("recurrence"),
+        controls={name: margin(f"control-{i}") for i, name in enumerate(controls)},
+        margins={name: margin(f"margin-{i}") for i, name in enumerate(controls)},
+        noise=artifact.array(f"{at}/noise.npy"),
+        n_documents=artifact.array(f"{at}/n_documents.npy"),
+    )

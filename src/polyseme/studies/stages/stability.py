@@ -1,0 +1,59 @@
+"""The stability stage: how alike the dictionaries of two seeds are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from polyseme.core.records import MetricRecord
+from polyseme.evaluation import stability
+from polyseme.store import Artifact, save_json
+from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stages.dictionaries import DictionariesStage
+from polyseme.studies.stages.readings import ReadingsStage
+from polyseme.studies.subject import Role
+
+_RECORDS = TypeAdapter(dict[str, list[MetricRecord]])
+
+
+@dataclass(frozen=True, eq=False)
+class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
+    """Matched cosines between the first two seeds' dictionaries at every site.
+
+    Attributes:
+        role: the study itself.
+    """
+
+    name = "stability"
+    version = 3
+    """1 had chance levels without dead latents; 2 was keyed with its defaults."""
+
+    role: Role
+    dictionaries: DictionariesStage
+    readings: ReadingsStage
+
+    def needs(self) -> tuple[Stage[Any], ...]:
+        return (self.dictionaries, self.readings)
+
+    def inputs(self, at: Worker) -> Mapping[str, str]:
+        return {"readings": at.artifact(self.readings).key}
+
+    def identity(self, at: Worker) -> dict[str, Any]:
+        return {"sites": list(at.sites), "seeds": self.role.seeds[:2]}
+
+    def make(self, folder: Path, at: Worker) -> None:
+        trained, read = at.of(self.dictionaries), at.of(self.readings)
+        progress = at.reporter.task("seed stability", len(at.sites), "sites")
+        found: dict[str, list[MetricRecord]] = {}
+        for done, site in enumerate(at.sites, start=1):
+            seeds = self.role.seeds[:2]
+            one, other = ((trained.dictionaries[site, s].write_directions(), read.alive(site, s)) for s in seeds)
+            scope = {"site": site, "seeds": f"{seeds[0]}, {seeds[1]}"}
+            found[site] = stability(one[0], other[0], alive_a=one[1], alive_b=other[1], scope=scope)
+            progress.update(done)
+        save_json(folder / "stability.json", found)
+
+    def load(self, artifact: Artifact, at: Worker) -> dict[str, list[MetricRecord]]:
+        return artifact.parsed("stability.json", _RECORDS.validate_python)
