@@ -142,6 +142,31 @@ def toy_numbers() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{name}/{experiment.name}", _same({c.name: [c.value, c.outcome] for c in result.checks})
 
 
+def defaults() -> dict[str, Any]:
+    """The defaults that keys leave out: a stage whose default changes must raise its version."""
+    from pydantic_core import to_jsonable_python
+
+    from polyseme.activations import HarvestConfig
+    from polyseme.causal import CausalConfig
+    from polyseme.corpora import CORPORA
+    from polyseme.dictionaries import ARCHITECTURES
+    from polyseme.evaluation import ContinuationConfig, LookupConfig
+    from polyseme.evaluation.specificity import SpecificityConfig
+    from polyseme.nulls import NULLS
+    from polyseme.studies.config import TokensConfig
+    from polyseme.training import TrainingConfig
+
+    stages = (TokensConfig, TrainingConfig, HarvestConfig, CausalConfig, LookupConfig, ContinuationConfig)
+    return {
+        config.__name__: {
+            name: to_jsonable_python(field.get_default(call_default_factory=True))
+            for name, field in config.model_fields.items()
+            if not field.is_required()
+        }
+        for config in (*stages, SpecificityConfig, *ARCHITECTURES.values(), *NULLS, *CORPORA.values())
+    }
+
+
 def differences(old: Any, new: Any, at: str = "", *, within: float = 0.0) -> list[str]:
     """Where two trees differ; numbers by more than `within` of the larger one."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -197,6 +222,7 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             settle(kind, study_numbers(kind, Path(folder)))
     settle("toys_keys", toy_keys())
+    settle("defaults", defaults())
     if options.toys:
         settle("toys", dict(toy_numbers()))
     sys.exit(bool(found))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.record import HERE, STUDIES, differences, study_numbers, toy_keys
+from tests.golden.record import HERE, STUDIES, defaults, differences, study_numbers, toy_keys
 
 ROUNDING = 1e-3
 
@@ -21,6 +21,11 @@ def test_a_study_has_the_keys_and_the_numbers_that_were_recorded(kind: str, tmp_
 def test_the_toys_and_the_trials_have_the_keys_that_were_recorded() -> None:
     """Where a default or the code changes what one finds, raise its version; then record it, with a changelog line."""
     assert not differences(json.loads((HERE / "toys_keys.json").read_text()), toy_keys(), "toys_keys")
+
+
+def test_the_defaults_that_keys_leave_out_are_those_that_were_recorded() -> None:
+    """Where one changes, the stages that rest on it make something else: raise their versions, then record it."""
+    assert not differences(json.loads((HERE / "defaults.json").read_text()), defaults(), "defaults")
 
 
 def test_a_difference_is_found_wherever_it_is() -> None:

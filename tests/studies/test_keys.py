@@ -8,12 +8,12 @@ import pytest
 
 from polyseme.activations import HarvestConfig
 from polyseme.core.progress import Silent
+from polyseme.networks import Network
 from polyseme.store import Store
 from polyseme.studies.config import StudyConfig
+from polyseme.studies.plan import Plan
 from polyseme.studies.run import find
-from polyseme.studies.runner import Bench
-from polyseme.studies.stages.dictionaries import dictionaries_stage
-from polyseme.studies.subject import Subject
+from polyseme.studies.stage import Worker
 from polyseme.training import TrainingConfig
 from polyseme.training.config import LeaveOutConfig
 from tests.studies.small import small_config
@@ -86,9 +86,9 @@ def config(network: Path, texts: Path, /, **changes: Any) -> StudyConfig:
 
 def made(study: StudyConfig, root: Path) -> set[str]:
     """Names of the stages of the study itself that were computed, labels aside but for the side of the tokens."""
-    bench = Bench(Store(root), Silent())
-    find(study, bench)
-    new = [record.stage for record in bench.records if not record.reused]
+    worker = Worker(study, Store(root), Silent())
+    find(worker)
+    new = [record.stage for record in worker.records if not record.reused]
     return {name if name.startswith("tokens") else name.split(" (")[0] for name in new}
 
 
@@ -118,9 +118,9 @@ def test_another_control_leaves_what_the_study_and_the_first_control_made(
     finished: Path, small_network: Path, small_corpus: Path
 ) -> None:
     both = [{"kind": "gaussian_reinit"}, {"kind": "unigram_tokens"}]
-    bench = Bench(Store(finished), Silent())
-    find(config(small_network, small_corpus, controls=both), bench)
-    new = {record.stage for record in bench.records if not record.reused}
+    worker = Worker(config(small_network, small_corpus, controls=both), Store(finished), Silent())
+    find(worker)
+    new = {record.stage for record in worker.records if not record.reused}
     assert {name for name in new if "unigram_tokens" not in name} == {"specificity"}
 
 
@@ -132,25 +132,11 @@ def test_what_was_moved_or_renamed_is_not_computed_again(
     assert made(config(network, corpus, corpus={"glob": "*.txt"}), finished) == set()
 
 
-class Stopped(Exception):  # noqa: N818 - a signal: what the key is made of is known
-    def __init__(self, identity: Any):
-        self.identity = identity
-
-
-class Listening(Bench):
-    """A bench that trains nothing: it ends with the key that the dictionaries would have."""
-
-    def stage(self, name: str, config: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
-        if name == "dictionaries":
-            raise Stopped(self.store.key(name, config, inputs))
-        return super().stage(name, config, inputs, *rest, **options)
-
-
-def _key(study: StudyConfig, subject: Subject, root: Path) -> str:
-    changed = Subject(study, "trained", subject.base, subject.sites, subject.tokens, subject.network)
-    with pytest.raises(Stopped) as caught:
-        dictionaries_stage(changed, Listening(Store(root), Silent()))
-    return caught.value.identity
+def _key(study: StudyConfig, network: Network, root: Path) -> str:
+    """The key that the dictionaries of a study have."""
+    worker = Worker(study, Store(root), Silent())
+    worker.__dict__["network"] = network
+    return worker.key(Plan.of(study).real.dictionaries)
 
 
 OTHER = {
@@ -170,17 +156,16 @@ DECIDES_NOTHING = {"checkpoint_seconds", "cache", "prefetch", "shard_dtype"}
 def test_every_field_of_training_and_harvest_is_in_the_key_unless_it_decides_nothing(
     finished: Path, small_network: Path, small_corpus: Path
 ) -> None:
-    base = config(small_network, small_corpus).plain()
-    bench = Bench(Store(finished), Silent())
-    subject = find(config(small_network, small_corpus), bench).real.subject
-    before = _key(base, subject, finished)
+    base = config(small_network, small_corpus)
+    network = base.network.build()
+    before = _key(base, network, finished)
     for part, model in (("training", TrainingConfig), ("harvest", HarvestConfig)):
         known = set(OTHER[part])
         missing = set(model.model_fields) - known
         assert not missing, f"say in OTHER what other value {missing} may have"
         for name, value in OTHER[part].items():
             changed = getattr(base, part).model_copy(update={name: value})
-            same = _key(base.model_copy(update={part: changed}), subject, finished) == before
+            same = _key(base.model_copy(update={part: changed}), network, finished) == before
             assert same == (name in DECIDES_NOTHING), name
     halved = base.harvest.model_copy(update={"cache": "disk", "shard_dtype": "float16"})
-    assert _key(base.model_copy(update={"harvest": halved}), subject, finished) != before
+    assert _key(base.model_copy(update={"harvest": halved}), network, finished) != before

@@ -157,7 +157,7 @@ from polyseme.studies.config import StudyConfig
 from polyseme.studies.run import find
 from polyseme.core.progress import Silent
 from polyseme.store import Store
-from polyseme.studies.runner import Bench
+from polyseme.studies.stage import Worker
 
 def held(name):
     return 1024 * int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
@@ -169,7 +169,7 @@ def check(*args, **options):
     before.append(held("VmRSS"))
 module.check_price = check
 config = StudyConfig.model_validate(json.loads(sys.argv[1]))
-find(config, Bench(Store(Path(sys.argv[2])), Silent()))
+find(Worker(config, Store(Path(sys.argv[2])), Silent()))
 print(json.dumps([costs[-1].memory, held("VmHWM") - before[0]]))
 """
 

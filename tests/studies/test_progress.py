@@ -14,8 +14,8 @@ from polyseme.networks.weights import weights_fingerprint
 from polyseme.nulls import make_null, on_network
 from polyseme.store import Store
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.runner import Bench
-from polyseme.studies.stages.tokens import tokens_stage
+from polyseme.studies.plan import Plan
+from polyseme.studies.stage import Worker
 from tests.studies.small import small_config
 from tests.tiny import tiny_gpt2
 
@@ -99,9 +99,11 @@ def test_what_was_said_of_a_corpus_is_said_again_where_its_tokens_are_reused(sma
     network = load_network(small_network, device="cpu")
     first, second = Heard(), Heard()
     for heard in (first, second):
-        bench = Bench(Store(tmp_path / "store"), heard)
-        tokens_stage(study, network, bench)
-        tokens_stage(study, network, bench)  # as every control does
+        worker = Worker(study, Store(tmp_path / "store"), heard)
+        worker.__dict__["network"] = network
+        plan = Plan.of(study)
+        for stage in (plan.real.role.train, plan.real.role.heldout, plan.real.role.train):  # as every control asks
+            worker.of(stage)
     said = [text for text in first.order if not text.startswith(("stage", "tokenise"))]
     assert any(text.startswith("left out 1 from the corpus") for text in said)
     assert any("all there are of 100,000 asked for" in text for text in said)

@@ -1,0 +1,89 @@
+"""A plan is data: what it holds follows from the config alone, and each stage comes after those that it needs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Silent
+from polyseme.store import Store
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.plan import Plan
+from polyseme.studies.stage import Worker
+from tests.studies.small import small_config
+
+NOWHERE = Path("nowhere")
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan.of(StudyConfig.model_validate(small_config(NOWHERE, NOWHERE, **changes)))
+
+
+def names(stages: tuple[Any, ...]) -> list[str]:
+    return [stage.shown for stage in stages]
+
+
+def test_a_plan_is_made_without_anything_that_it_names() -> None:
+    shown = names(plan().stages)
+    assert shown[:4] == ["tokens (train)", "tokens (heldout)", "statistics (trained)", "dictionaries (trained)"]
+    assert len(set(shown)) == len(shown)
+    assert {"causal (trained, blocks.0.resid_post)", "specificity", "stability (trained)"} <= set(shown)
+    assert "readings (shuffled_tokens, on the study's own held-out tokens)" in shown
+    assert "readings (gaussian_reinit, on the study's own held-out tokens)" not in shown
+
+
+def test_each_stage_comes_after_those_that_it_needs() -> None:
+    stages = plan(dictionary={"architecture": "relu", "n_latents": 32}).stages
+    place = {id(stage): i for i, stage in enumerate(stages)}
+    for stage in stages:
+        assert all(place[id(needed)] < place[id(stage)] for needed in stage.needs()), stage.shown
+
+
+def test_a_control_is_matched_to_the_study_where_sparsity_has_a_coefficient() -> None:
+    def of_control(architecture: str) -> list[str]:
+        found = plan(dictionary={"architecture": architecture, "n_latents": 32})
+        return names(found.controls["gaussian_reinit"].dictionaries.needs())
+
+    assert "readings (trained)" in of_control("relu")
+    assert "readings (trained)" not in of_control("topk")
+
+
+def test_nothing_is_compared_without_a_second_seed_or_a_control() -> None:
+    assert not [n for n in names(plan(seeds=[0]).stages) if n.startswith(("specificity", "stability"))]
+    assert "specificity" not in names(plan(controls=[]).stages)
+
+
+def test_a_plan_is_cut_after_a_stage() -> None:
+    whole = plan()
+    cut = names(whole.until("splice (trained)"))
+    assert cut == [
+        "tokens (train)", "tokens (heldout)", "statistics (trained)", "dictionaries (trained)", "splice (trained)",
+    ]  # fmt: skip
+    assert {"splice (gaussian_reinit)", "splice (shuffled_tokens)"} < set(names(whole.until("splice")))
+    with pytest.raises(InputError, match=r"no stage 'slice'.*nearest: splice"):
+        whole.until("slice")
+
+
+def test_ids_name_stages_of_one_config() -> None:
+    one, other = plan(), plan(seeds=[0, 5])
+    ids = [one.id(stage) for stage in one.stages]
+    assert len(set(ids)) == len(ids)
+    assert one.find(ids[3]) is one.stages[3]
+    assert not set(ids) & {other.id(stage) for stage in other.stages}
+    assert [plan().id(stage) for stage in plan().stages] == ids
+
+
+@pytest.mark.slow
+def test_a_stage_alone_makes_what_it_needs_and_a_worker_elsewhere_finds_it(
+    small_network: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    config = StudyConfig.model_validate(small_config(small_network, small_corpus, controls=[]))
+    one, other = (Worker(config, Store(tmp_path), Silent()) for _ in range(2))
+    one.of(Plan.of(config).real.splice)
+    made = [record.stage for record in one.records]
+    assert made == names(Plan.of(config).until("splice"))
+    assert not any(record.reused for record in one.records)
+    other.of(Plan.of(config).real.splice)
+    assert [record.stage for record in other.records] == made
+    assert all(record.reused for record in other.records)
