@@ -15,13 +15,15 @@ from polyseme.core.site import Site
 from polyseme.core.table import Table
 from polyseme.corpora import Corpus, Windows
 from polyseme.dictionaries import Reconstructor
+from polyseme.evaluation.metrics import of_pass
 from polyseme.evaluation.splice import splice
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
 from polyseme.networks.texts import Text
 from polyseme.screen.progress import reporting
 
-_PLAIN = ("ce_clean", "ce_patched", "ce_zero", "ce_mean", "kl")
+_PLAIN = [m.name for m in of_pass("splice") if m.numerator is None and m.vectors == "counted"]
+"""Metrics that are a mean over tokens."""
 
 
 @dataclass(frozen=True, repr=False)
