@@ -8,7 +8,7 @@ import torch
 
 import polyseme
 
-API = ("latent_edits", "continued", "top_tokens", "splice_loss", "probes")
+API = ("latent_edits", "continued", "top_tokens", "splice_loss", "train", "probes")
 MODULES = ["polyseme.networks.network", *(f"polyseme.api.{name}" for name in API)]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from polyseme.api.probes import fit_probe
     from polyseme.api.splice_loss import splice_loss
     from polyseme.api.top_tokens import top_tokens
+    from polyseme.api.train import train
     from polyseme.diagnosis import diagnose
     from polyseme.dictionaries import (
         BatchTopKConfig,
@@ -50,6 +51,7 @@ _PUBLIC = {
     "continue_text": ("polyseme.api.continued", "continue_text"),
     "top_tokens": ("polyseme.api.top_tokens", "top_tokens"),
     "splice_loss": ("polyseme.api.splice_loss", "splice_loss"),
+    "train": ("polyseme.api.train", "train"),
     "fit_probe": ("polyseme.api.probes", "fit_probe"),
     "BatchTopKConfig": ("polyseme.dictionaries", "BatchTopKConfig"),
     "GatedConfig": ("polyseme.dictionaries", "GatedConfig"),
@@ -84,6 +86,7 @@ __all__ = [
     "steer",
     "study",
     "top_tokens",
+    "train",
 ]
 
 

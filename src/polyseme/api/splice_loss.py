@@ -7,19 +7,17 @@ from typing import ClassVar
 import numpy as np
 
 from polyseme.activations import site_means
-from polyseme.api.windows import windows_of
+from polyseme.api.windows import CorpusLike, windows_of
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.core.table import Table
-from polyseme.corpora import Corpus, Windows
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.metrics import of_pass
 from polyseme.evaluation.splice import splice
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
-from polyseme.networks.texts import Text
 from polyseme.screen.progress import reporting
 
 _PLAIN = [m.name for m in of_pass("splice") if m.numerator is None and m.vectors == "counted"]
@@ -49,7 +47,7 @@ class SpliceLoss(Table):
 @shielded
 def splice_loss(
     network: Network,
-    text: Text | Corpus | Windows,
+    text: CorpusLike,
     dictionaries: Mapping[str, Reconstructor] | Mapping[Site, Reconstructor],
     *,
     context: int | None = None,
@@ -69,7 +67,7 @@ def splice_loss(
 
     Args:
         network: a language model that predicts the next token.
-        text: a text, texts, a corpus or windows.
+        text: a text, texts, a corpus, its config, or windows.
         dictionaries: site to what reconstructs it.
         context: tokens a window.
         reporter: told how much is done; by default a bar in a notebook and on a terminal.

@@ -6,18 +6,17 @@ from typing import ClassVar
 import numpy as np
 
 from polyseme.activations.firings import collect_firings
-from polyseme.api.windows import windows_of
+from polyseme.api.windows import CorpusLike, windows_of
 from polyseme.core.batch import check_latent
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.core.table import Table
-from polyseme.corpora import Corpus, Windows
+from polyseme.corpora import Windows
 from polyseme.dictionaries import LatentEncoder
 from polyseme.interpret.tokens import TokenTexts
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
-from polyseme.networks.texts import Text
 from polyseme.screen.progress import reporting
 
 BEFORE, AFTER = 8, 4
@@ -47,7 +46,7 @@ class TopTokens(Table):
 @shielded
 def top_tokens(
     network: Network,
-    text: Text | Corpus | Windows,
+    text: CorpusLike,
     site: str | Site,
     dictionary: LatentEncoder,
     latent: int,
@@ -67,7 +66,7 @@ def top_tokens(
 
     Args:
         network: what reads the text.
-        text: a text, texts, a corpus or windows; special tokens do not count.
+        text: a text, texts, a corpus, its config, or windows; special tokens do not count.
         site: what the dictionary reads.
         dictionary: whose latent it is.
         latent: its index.

@@ -1,18 +1,26 @@
 """Texts as the windows that everything is measured on."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from polyseme.core.config import fingerprint
+from polyseme.core.config import Config, fingerprint
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
-from polyseme.corpora import Corpus, Document, Windows, content_key, load_windows
+from polyseme.core.validation import validate_config
+from polyseme.corpora import Corpus, CorpusConfig, Document, Windows, content_key, load_windows
 from polyseme.networks import Network
 from polyseme.networks.texts import Text, known_tokenizer
 
 CONTEXT = 1024
 """Most tokens a window, where a network has no limit of its own or a higher one."""
+CorpusLike = Text | Corpus | Windows | CorpusConfig | Mapping[str, Any]
+"""What text comes from: a text, texts, a corpus, a corpus's config or the mapping of one, or windows."""
+
+
+class _Given(Config):
+    corpus: CorpusConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class TextsCorpus:
 
 def windows_of(
     network: Network,
-    source: Text | Corpus | Windows,
+    source: CorpusLike,
     *,
     n_tokens: int | None = None,
     context: int | None = None,
@@ -52,13 +60,18 @@ def windows_of(
     if isinstance(source, Windows):
         return source
     tokenizer = known_tokenizer(network.tokenizer, repr(network))
-    if isinstance(source, Corpus):
-        corpus = source
-    else:
+    if isinstance(source, Mapping):
+        source = validate_config({"corpus": source}, _Given, where="text").corpus
+    corpus: Any  # their fingerprints are cached properties, which no protocol can say
+    if isinstance(source, Config):
+        corpus = source.build()
+    elif isinstance(source, str | Sequence):
         texts: list[object] = [source] if isinstance(source, str) else list(source)
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise InputError("there is no text, or an empty one", where="text", fix="give a text or a list of texts")
         corpus = TextsCorpus([str(text) for text in texts])
+    else:
+        corpus = source
     context = context or min(network.context or CONTEXT, CONTEXT)
     windows = load_windows(
         corpus,

@@ -106,6 +106,11 @@ class SparseDictionary:
         }
         self._gradients: dict[str, Tensor] = {}
 
+    def __repr__(self) -> str:
+        k = "" if self.active_latents is None else f", k {self.active_latents:g}"
+        name = type(self.config).model_fields["architecture"].default
+        return f"SparseDictionary({name}, {self.d_in:,} → {self.n_latents:,} latents → {self.d_out:,}{k})"
+
     @property
     def has_coefficient(self) -> bool:
         """True when sparsity is bought with a penalty's coefficient, False when it is set by k."""
