@@ -6,19 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.core.config import Record
 from polyseme.core.errors import InputError
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.evaluation.metrics import METRICS
-
-
-class Rung(Record):
-    """One model of the ladder; all are trained alike, on the same tokens."""
-
-    n_parameters: int
-    """All its parameters, shared ones counted once."""
-    ce: float
-    """Its held-out cross-entropy, nats/token."""
+from polyseme.networks.ladders import Rung, check_rungs
 
 
 def compute_equivalent(
@@ -83,15 +74,8 @@ def _monotone(ladder: Sequence[Rung]) -> tuple[Float[np.ndarray, " rung"], Float
     """Sizes ascending with their CEs made non-increasing, and whether that changed any."""
     from scipy.optimize import isotonic_regression
 
-    rungs = sorted(ladder, key=lambda r: (r.n_parameters, r.ce))
-    if len({r.n_parameters for r in rungs}) < 2 or len({r.n_parameters for r in rungs}) < len(rungs):
-        raise InputError(
-            f"the ladder has {len({r.n_parameters for r in rungs})} different sizes in {len(rungs)} models",
-            where="compute-equivalent",
-            fix="give two models or more, each of another size",
-        )
-    if any(r.n_parameters <= 0 or not math.isfinite(r.ce) for r in rungs):
-        raise InputError("a model of the ladder has no parameters or no measured CE", where="compute-equivalent")
+    check_rungs(ladder, "compute-equivalent")
+    rungs = sorted(ladder, key=lambda r: r.n_parameters)
     ces = np.array([r.ce for r in rungs])
     fitted = np.asarray(isotonic_regression(ces, increasing=False).x)
     return np.array([float(r.n_parameters) for r in rungs]), fitted, not np.array_equal(ces, fitted)

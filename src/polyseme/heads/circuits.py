@@ -1,6 +1,5 @@
 """What a head copies: its value and output maps, and the OV circuit between tokens."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from polyseme.core.errors import InputError
 from polyseme.heads.patterns import Pattern
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
+from polyseme.networks.families import FAMILIES, family_named, llama_maps
 
 
 @dataclass(frozen=True)
@@ -29,40 +29,6 @@ class Maps:
     gain: Float[Tensor, " d_model"]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where a family keeps them: the attention and its norm below the base model, and how the maps are cut out."""
-
-    attention: str
-    norm: str
-    cut: Callable[[Any, int], tuple[Tensor, Tensor]]
-
-
-def _gpt2(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
-    d = attention.c_proj.weight.shape[1]
-    value = attention.c_attn.weight[:, 2 * d :]  # Conv1D keeps [in, out]
-    return value.unflatten(1, (n_heads, -1)).transpose(0, 1), attention.c_proj.weight.unflatten(0, (n_heads, -1))
-
-
-def _neox(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
-    value = attention.query_key_value.weight.unflatten(0, (n_heads, 3, -1))[:, 2]
-    return value.mT, attention.dense.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)
-
-
-def _llama(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
-    output = attention.o_proj.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)
-    value = attention.v_proj.weight.unflatten(0, (-1, output.shape[1])).mT
-    return value.repeat_interleave(n_heads // len(value), dim=0), output  # grouped queries share their values
-
-
-LAYOUTS = {
-    "gpt2": _Layout("h.{n}.attn", "h.{n}.ln_1", _gpt2),
-    "gpt_neox": _Layout("layers.{n}.attention", "layers.{n}.input_layernorm", _neox),
-    "llama": _Layout("layers.{n}.self_attn", "layers.{n}.input_layernorm", _llama),
-    "gemma2": _Layout("layers.{n}.self_attn", "layers.{n}.input_layernorm", _llama),
-}
-
-
 @shielded
 @torch.no_grad()
 def head_maps(network: Network) -> list[Maps]:
@@ -72,23 +38,26 @@ def head_maps(network: Network) -> list[Maps]:
         InputError: the network keeps them in a way that is not known here.
     """
     module: Any = network.module
-    layout = LAYOUTS.get(network.family)
-    if layout is not None:
-        base = module.base_model
+    family = family_named(network.family)
+    if family is not None and family.head_maps is not None and family.attention is not None:
+        base, n_heads = module.base_model, module.config.num_attention_heads
         maps: list[Maps] = []
         for n in range(network.n_blocks):
-            W_V, W_O = layout.cut(base.get_submodule(layout.attention.format(n=n)), module.config.num_attention_heads)
-            maps.append(Maps(W_V.float(), W_O.float(), _gain(base.get_submodule(layout.norm.format(n=n)), W_O)))
+            W_V, W_O = family.head_maps(base.get_submodule(family.attention.format(n=n)), n_heads)
+            maps.append(
+                Maps(W_V.float(), W_O.float(), _gain(base.get_submodule(family.attention_norm.format(n=n)), W_O))
+            )
         return maps
     parents = [name.rpartition(".")[0] for name, part in module.named_modules() if isinstance(part, Pattern)]
     attentions: list[Any] = [module.get_submodule(parent) for parent in parents]
+    known = ", ".join(family.name for family in FAMILIES if family.head_maps is not None)
     if not attentions or any(not hasattr(a, "v_proj") or not hasattr(a, "o_proj") for a in attentions):
         raise InputError(
             "the value and output maps of this network's heads are not known",
             where=type(module).__name__,
-            fix=f"known: {', '.join(LAYOUTS)}, and attentions with v_proj, o_proj, n_heads and a heads.Pattern()",
+            fix=f"known: {known}, and attentions with v_proj, o_proj, n_heads and a heads.Pattern()",
         )
-    cut = [_llama(attention, attention.n_heads) for attention in attentions]
+    cut = [llama_maps(attention, attention.n_heads) for attention in attentions]
     return [Maps(W_V.float(), W_O.float(), W_O.new_ones(W_O.shape[2])) for W_V, W_O in cut]
 
 

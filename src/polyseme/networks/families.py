@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 TRANSFORMER_LENS = {
     "hook_embed": "embed",
@@ -62,6 +62,11 @@ class Family:
         activated: linear maps with the non-linearity that alone reads what they return, as module paths with `{n}`;
             those a network lacks are passed over.
         mask_4d: whether the attention takes an additive `[batch, 1, query, key]` mask as it is.
+        attention_norm: path of the norm that a block's attention reads through, with `{n}`.
+        head_maps: from a block's attention and its number of heads, the heads' maps from the residual stream to value
+            `[head, d_model, d_head]` and from value to residual stream `[head, d_head, d_model]`; None where they are
+            not known.
+        reads_text: whether it may be the language model inside a network that reads pictures too.
         absent: from the config, short names this network lacks though the family has them, with the reason.
     """
 
@@ -74,12 +79,33 @@ class Family:
     embeddings: tuple[str, ...] = ()
     activated: tuple[tuple[str, str], ...] = ()
     mask_4d: bool = False
+    attention_norm: str = ""
+    head_maps: Callable[[Any, int], tuple[Tensor, Tensor]] | None = None
+    reads_text: bool = True
     absent: Callable[[Any], dict[str, str]] = _nothing_absent
 
     @property
     def attention(self) -> str | None:
         """Path of a block's attention, with `{n}`: the module that `attn_in` goes into; None where there is none."""
         return self.sites.get("blocks.{n}.attn_in", "").removesuffix(".in") or None
+
+
+def _gpt2_maps(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
+    d = attention.c_proj.weight.shape[1]
+    value = attention.c_attn.weight[:, 2 * d :]  # Conv1D keeps [in, out]
+    return value.unflatten(1, (n_heads, -1)).transpose(0, 1), attention.c_proj.weight.unflatten(0, (n_heads, -1))
+
+
+def _neox_maps(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
+    value = attention.query_key_value.weight.unflatten(0, (n_heads, 3, -1))[:, 2]
+    return value.mT, attention.dense.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)
+
+
+def llama_maps(attention: Any, n_heads: int) -> tuple[Tensor, Tensor]:
+    """`Family.head_maps` of any attention with linear maps `v_proj` and `o_proj`."""
+    output = attention.o_proj.weight.unflatten(1, (n_heads, -1)).permute(1, 2, 0)
+    value = attention.v_proj.weight.unflatten(0, (-1, output.shape[1])).mT
+    return value.repeat_interleave(n_heads // len(value), dim=0), output  # grouped queries share their values
 
 
 GPT2 = Family(
@@ -102,6 +128,8 @@ GPT2 = Family(
     readout=("{base}ln_f", "lm_head"),
     activated=(("h.{n}.mlp.c_fc", "h.{n}.mlp.act"),),
     mask_4d=True,
+    attention_norm="h.{n}.ln_1",
+    head_maps=_gpt2_maps,
 )
 
 
@@ -132,6 +160,8 @@ NEOX = Family(
     readout=("{base}final_layer_norm", "lm_head"),
     activated=(("layers.{n}.mlp.dense_h_to_4h", "layers.{n}.mlp.act"),),
     mask_4d=True,
+    attention_norm="layers.{n}.input_layernorm",
+    head_maps=_neox_maps,
     absent=_neox_absent,
 )
 
@@ -158,6 +188,8 @@ LLAMA = Family(
     readout=("{base}norm", "lm_head"),
     activated=(("layers.{n}.mlp.gate_proj", "layers.{n}.mlp.act_fn"),),
     mask_4d=True,
+    attention_norm="layers.{n}.input_layernorm",
+    head_maps=llama_maps,
 )
 
 # Norms before and after each part: what is added to the stream is what the second norm returns.
@@ -174,6 +206,8 @@ GEMMA2 = Family(
     readout=LLAMA.readout,
     activated=LLAMA.activated,
     mask_4d=True,
+    attention_norm=LLAMA.attention_norm,
+    head_maps=llama_maps,
 )
 
 _NO_ATTENTION = "a state-space block has no attention; its one part is `mixer_out`"
@@ -246,6 +280,7 @@ VIT = Family(
     },
     readout=("{base}layernorm", "classifier"),
     activated=(("layers.{n}.mlp.fc1", "layers.{n}.mlp.activation_fn"),),
+    reads_text=False,
     embeddings=(
         "embeddings.cls_token",
         "embeddings.mask_token",
@@ -260,6 +295,11 @@ FAMILIES: tuple[Family, ...] = (GPT2, NEOX, LLAMA, GEMMA2, MAMBA, BERT, VIT)
 def family_of(model_type: str | None) -> Family | None:
     """The family with this `model_type`; None for an architecture without short names."""
     return next((family for family in FAMILIES if model_type in family.model_types), None)
+
+
+def family_named(name: str) -> Family | None:
+    """The family of this name; None for `unknown`."""
+    return next((family for family in FAMILIES if family.name == name), None)
 
 
 def find_family(module: nn.Module) -> tuple[str, Family | None]:
@@ -277,7 +317,7 @@ def find_family(module: nn.Module) -> tuple[str, Family | None]:
         f"{name}.": family for name, _ in module.named_modules() if name and (family := _fitting(module, f"{name}."))
     }
     # The innermost path of each: a model with a head and the model in it have one config.
-    texts = {base: family for base, family in inside.items() if family is not VIT}
+    texts = {base: family for base, family in inside.items() if family.reads_text}
     return next(iter(texts.items())) if len(texts) == 1 else (own, None)
 
 

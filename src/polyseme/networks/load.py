@@ -21,6 +21,7 @@ from polyseme.networks.folders import named_files
 from polyseme.networks.fusion import fuse
 from polyseme.networks.hooks import Repeated
 from polyseme.networks.inputs import Inputs
+from polyseme.networks.ladders import LADDER, Rung, read_ladder
 from polyseme.networks.network import Network
 from polyseme.networks.offline import keep_offline
 
@@ -121,6 +122,7 @@ def load_network(
         device = device or "auto"
         has_dtype = dtype is None or all(p.dtype is _DTYPES[dtype] for p in _floating(source))
         dtype = None if has_dtype else dtype
+    ladder: tuple[Rung, ...] = ()
     if isinstance(source, nn.Module):
         module = copy.deepcopy(source) if dtype is not None else source
         if dtype is not None:
@@ -134,6 +136,7 @@ def load_network(
         module, own_tokenizer = build(folder, _DTYPES[dtype or "float32"], str(folder))
         tokenizer = own_tokenizer if tokenizer is None else tokenizer
         placed = module.to(place).eval().requires_grad_(False)
+        ladder = read_ladder(folder, sum(p.numel() for p in placed.parameters()))
         if not download:
             keep_offline(placed)
     if isinstance(tokenizer, (str, Path)):
@@ -155,6 +158,7 @@ def load_network(
         context=context,
         example_inputs=example_inputs,
         repeated=repeated,
+        ladder=ladder,
     )
     if causal is not None and network.facts.causal not in (None, causal):
         measured = "does not depend" if network.facts.causal else "depends"
@@ -252,7 +256,14 @@ def _folder(source: str | Path, revision: str | None, download: bool) -> Path:
     return _hub_folder(str(source), revision, download)
 
 
-_SMALL = ("config.json", "model.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json")
+_SMALL = (
+    "config.json",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    LADDER,
+)
 _VOCABULARIES = ("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 
 

@@ -21,6 +21,7 @@ from polyseme.networks.facts import Facts
 from polyseme.networks.families import Family
 from polyseme.networks.hooks import Pass, Repeated, logits_of, needed, needs_of, rows_at
 from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
+from polyseme.networks.ladders import Rung
 from polyseme.networks.offline import passing
 from polyseme.networks.passes import exclusive, one_pass
 from polyseme.networks.prefix import Prefix, trunk_of
@@ -55,6 +56,7 @@ class Network:
         module: the network itself.
         tokenizer: of a text model, where its folder has one.
         family: name of its family of `networks.families`; `unknown` where only module paths name sites.
+        ladder: networks trained like it, of several sizes, where its folder has a `ladder.json`.
         origin: what made it from another network, which has the fingerprint `weights`; empty for one that was loaded.
     """
 
@@ -71,10 +73,12 @@ class Network:
         context: int | None,
         example_inputs: Inputs | None,
         repeated: Repeated,
+        ladder: tuple[Rung, ...] = (),
     ):
         self.module = module
         self.tokenizer = tokenizer
         self.family = family.name if family else "unknown"
+        self.ladder = ladder
         self.origin: Mapping[str, Any] = {}
         self._causal = causal
         self._predicts_tokens = predicts_tokens

@@ -9,7 +9,6 @@ from polyseme.evaluation import Rung, compute_equivalent
 from polyseme.report.comparisons import record_of
 from polyseme.report.schema import Faithfulness, SpliceRow
 from polyseme.studies.findings import Findings
-from polyseme.studies.stages.baselines import shipped_ladder
 
 
 def faithfulness(findings: Findings) -> Faithfulness:
@@ -83,4 +82,4 @@ def _unrecovered(rows: Sequence[SpliceRow]) -> Iterator[str]:
 
 def ladder_of(findings: Findings) -> tuple[Rung, ...]:
     """The measured ladder the studied network is a rung of; empty for any other network."""
-    return shipped_ladder(findings.config.network.source) if findings.config.null is None else ()
+    return findings.real.subject.network.ladder if findings.config.null is None else ()

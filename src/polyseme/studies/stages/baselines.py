@@ -1,15 +1,13 @@
-"""The baselines stage: what tokens alone explain; and how large a plain model predicts like the patched one."""
+"""The baselines stage: what tokens alone explain."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from polyseme.core.config import identity
 from polyseme.corpora import Windows
-from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, Rung, load_sums, save_sums, sweep
+from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, load_sums, save_sums, sweep
 from polyseme.store import Artifact
 from polyseme.studies.stage import Stage, Worker
 from polyseme.studies.stages.statistics import StatisticsStage
@@ -65,14 +63,3 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
             return first_windows(self.role.subject(at).tokens.train, at.config.evaluation.lookup_tokens)
 
         return at.once((self.role.label, "lookup"), first)
-
-
-def shipped_ladder(source: str) -> tuple[Rung, ...]:
-    """The measured ladder that a shipped network is a rung of; empty for any other network."""
-    if source != "pylm":
-        return ()
-    text = files("polyseme.networks").joinpath("pylm", "ladder.json").read_text(encoding="utf-8")
-    ladder: dict[str, Any] = json.loads(text)
-    return tuple(
-        Rung(n_parameters=rung["n_parameters"], ce=rung["heldout_ce_nats_per_token"]) for rung in ladder["rungs"]
-    )
