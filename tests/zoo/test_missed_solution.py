@@ -8,13 +8,14 @@ from polyseme.core.progress import Silent
 from polyseme.zoo.missed_solution.toy import (
     MissedSolutionToy,
     Perceptron,
-    Stack,
     absolute_values,
     conjunctions,
+    live,
+    single,
     sparse_absolute_values,
     train,
 )
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack
 
 SHORT = OptimiserConfig(steps=3, lr=1e-3)
 
@@ -50,8 +51,8 @@ def test_there_is_an_exact_solution_and_it_is_monosemantic(task: str, n: int, we
     torch.testing.assert_close(module(x), y)
     assert float(y.var(dim=(0, 1)).mean()) == pytest.approx(config.variance, rel=0.05)
     stack = Stack({name: tensor[None] for name, tensor in weights.items()}, torch.zeros(1))
-    assert stack.single().all()
-    assert stack.live().all()
+    assert single(stack).all()
+    assert live(stack).all()
 
 
 def test_a_neuron_that_writes_two_outputs_is_not_single_and_one_without_weights_is_not_live():
@@ -59,8 +60,8 @@ def test_a_neuron_that_writes_two_outputs_is_not_single_and_one_without_weights_
     weights["write.weight"][1, 0] = 0.5
     weights["read.weight"][2] = 0
     stack = Stack({name: tensor[None] for name, tensor in weights.items()}, torch.zeros(1))
-    assert stack.single()[0].tolist() == [False, True, True, True, True, True]
-    assert stack.live()[0].tolist() == [True, True, False, True, True, True]
+    assert single(stack)[0].tolist() == [False, True, True, True, True, True]
+    assert live(stack)[0].tolist() == [True, True, False, True, True, True]
 
 
 def test_untrained_networks_are_not_measured():
@@ -79,8 +80,10 @@ def test_an_instance_does_not_depend_on_its_stack():
 
 def test_module_is_that_of_the_stack():
     stack = train(MissedSolutionToy(seeds=(0,), batch=16, optimiser=SHORT), Silent())
-    assert isinstance(stack.module(0), Perceptron)
-    torch.testing.assert_close(stack.module(0).read.weight.detach(), stack.parameters["read.weight"][0])
+    assert isinstance(stack.into(MissedSolutionToy().build(), 0), Perceptron)
+    torch.testing.assert_close(
+        stack.into(MissedSolutionToy().build(), 0).read.weight.detach(), stack.parameters["read.weight"][0]
+    )
 
 
 @pytest.mark.parametrize(

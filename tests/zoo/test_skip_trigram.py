@@ -74,7 +74,7 @@ def test_module_computes_what_was_trained():
     stack = train(config, Silent())
     tokens, present = (x[0] for x in config.sample(Draws([derive_seed(4, "skip_trigram")], "data"), 64))
     likely = torch.where((present[:, 0] == 1) & (present[:, 1] == 0), LIKELY, 1 - LIKELY)
-    answers = stack.module(0)(tokens).log_softmax(-1)
+    answers = stack.into(config.build(), 0)(tokens).log_softmax(-1)
     loss = -(likely * answers[:, 0] + (1 - likely) * answers[:, 1]).mean()
     torch.testing.assert_close(loss.detach(), stack.loss[0])
 

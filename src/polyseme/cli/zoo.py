@@ -185,7 +185,7 @@ def _recovery(args: list[str]) -> int:
     out, root, config = _trial("recovery", RecoverySweep, args, ("recovery.json", "recovery.md", "recovery.svg"))
     report = recovery_sweep(config, make_reporter(), root=root)
     _write(out / "recovery", report.model_dump(mode="json"), report.markdown())
-    print(report.summary())
+    print(report.markdown())
     _save_figure(recovery_figure(report), out / "recovery.svg")
     return 0
 

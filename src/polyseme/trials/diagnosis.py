@@ -163,7 +163,8 @@ def _reinitialised(kind: str) -> Callable[..., tuple[Network, Tensor]]:
 
 
 def _dense_inputs(toy: TrainedToy, inputs: Tensor) -> tuple[Network, Tensor]:
-    return toy.network(), torch.rand(inputs.shape, generator=make_generator(toy.seed, "confusion", "dense"))
+    generator = make_generator(toy.seed, "confusion", "dense")
+    return toy.network(), torch.rand(inputs.shape, generator=generator, dtype=torch.float32)
 
 
 def _shuffled_targets(toy: TrainedToy, inputs: Tensor) -> tuple[Network, Tensor]:
@@ -171,8 +172,8 @@ def _shuffled_targets(toy: TrainedToy, inputs: Tensor) -> tuple[Network, Tensor]
     generator = make_generator(toy.seed, "confusion", "shuffled")
     model = toy.module
     assert isinstance(model, ReluOutput)
-    W = torch.randn(model.W.shape, generator=generator) * math.sqrt(2 / sum(model.W.shape))
-    parameters = {"W": W[None], "b": torch.zeros(1, W.shape[1])}
+    W = torch.randn(model.W.shape, generator=generator, dtype=torch.float32) * math.sqrt(2 / sum(model.W.shape))
+    parameters = {"W": W[None], "b": torch.zeros(1, W.shape[1], dtype=torch.float32)}
 
     def loss(_: int) -> Tensor:
         x = toy.draw(1024, generator).inputs
@@ -188,10 +189,7 @@ NULLS: tuple[Class, ...] = (
     Class("null: trained on shuffled targets, sparse TMS", (), _sparse, null=_shuffled_targets),
     *(
         Class(f"null: {kind.split('_')[0]} weights, {name}", (), toy, rest=rest, null=_reinitialised(kind))
-        for name, toy, rest in (
-            ("sparse TMS", _sparse, lambda _: True),
-            ("skip-trigram", _skip_trigram, _trained),
-        )
+        for name, toy, rest in (("sparse TMS", _sparse, lambda _: True), ("skip-trigram", _skip_trigram, _trained))
         for kind in ("gaussian_reinit", "spectrum_reinit", "permuted_weights")
     ),
     Class("null: dense random inputs, sparse TMS", (), _sparse, null=_dense_inputs),

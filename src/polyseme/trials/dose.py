@@ -118,7 +118,8 @@ def turned(toy: TrainedToy, angle: float) -> TrainedToy:
     """A network of the toy model with its hidden axes turned by an angle, in radians; its outputs stay as they are."""
     model = toy.module
     assert isinstance(model, ReluOutput)
-    R = math.cos(angle) * torch.eye(len(model.W)) + math.sin(angle) * _quarter_turn(len(model.W), toy.seed)
+    d = len(model.W)
+    R = math.cos(angle) * torch.eye(d, dtype=torch.float32) + math.sin(angle) * _quarter_turn(d, toy.seed)
     W = R @ model.W.detach()
     truth = replace(toy.truth, directions=W.T.contiguous(), cause=cause(W.T))
     return replace(toy, module=ReluOutput(W, model.b.detach()), truth=truth, setting={**toy.setting, "angle": angle})

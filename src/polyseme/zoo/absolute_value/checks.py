@@ -22,14 +22,8 @@ PAIRS = Line(
 )
 _FEATURES = "features solved at p = {density:g}, the network furthest from the claim"
 _NEURONS = "share of monosemantic neurons at p = {density:g}"
-DENSE = (
-    Line(_FEATURES, "exactly {room}", unit="features"),
-    Line(_NEURONS, "≥ 0.90", at_least=0.9, at_most=1),
-)
-SPARSER = (
-    Line(_FEATURES, "> {room}", unit="features"),
-    Line(_NEURONS, "< 0.50", at_least=0, at_most=0.5 - 1e-9),
-)
+DENSE = (Line(_FEATURES, "exactly {room}", unit="features"), Line(_NEURONS, "≥ 0.90", at_least=0.9, at_most=1))
+SPARSER = (Line(_FEATURES, "> {room}", unit="features"), Line(_NEURONS, "< 0.50", at_least=0, at_most=0.5 - 1e-9))
 
 
 def pairs(config: AbsoluteValueToy, reporter: Reporter) -> list[Check]:

@@ -5,7 +5,8 @@ Elhage et al. 2022, "Computation in superposition".
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -95,7 +96,7 @@ class AbsoluteValueToy(Config):
                 TrainedToy(
                     module=AbsoluteValueNetwork(W, stack.W_out[i], stack.b[i]),
                     truth=truth,
-                    draw=self._draw(density),
+                    draw=partial(self._draw, density),
                     seed=seed,
                     setting={"density": density},
                     loss=float(stack.loss[i]),
@@ -104,13 +105,10 @@ class AbsoluteValueToy(Config):
             )
         return toys
 
-    def _draw(self, density: float) -> Callable[[int, torch.Generator], Sample]:
-        def draw(n: int, generator: torch.Generator) -> Sample:
-            draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-            x = inputs(draws, torch.tensor([density]), n, self.n_features)[0]
-            return Sample(inputs=x, features=torch.relu(torch.cat([x, -x], dim=-1)))
-
-        return draw
+    def _draw(self, density: float, n: int, generator: torch.Generator) -> Sample:
+        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
+        x = inputs(draws, torch.tensor([density]), n, self.n_features)[0]
+        return Sample(inputs=x, features=torch.relu(torch.cat([x, -x], dim=-1)))
 
 
 def inputs(

@@ -8,7 +8,8 @@ digit is a linear function of the rest of the code, after a tent it is not. The 
 that all examples are done at once, and two more follow in the last layer: before it no label can be read linearly.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -107,7 +108,7 @@ class BitExtractionToy(Config):
                         computed_at="head",
                         cause="compositional",
                     ),
-                    draw=self._draw(table),
+                    draw=partial(self._draw, table),
                     seed=seed,
                     setting={},
                     loss=float(wrong),
@@ -116,13 +117,10 @@ class BitExtractionToy(Config):
             )
         return toys
 
-    def _draw(self, table: Bool[Tensor, " index"]) -> Callable[[int, torch.Generator], Sample]:
-        def draw(n: int, generator: torch.Generator) -> Sample:
-            index = torch.randint(len(table), (n,), generator=generator)
-            bits = inputs(self)[index]
-            return Sample(inputs=bits, features=torch.cat([bits, table[index, None].double()], dim=1))
-
-        return draw
+    def _draw(self, table: Bool[Tensor, " index"], n: int, generator: torch.Generator) -> Sample:
+        index = torch.randint(len(table), (n,), generator=generator)
+        bits = inputs(self)[index]
+        return Sample(inputs=bits, features=torch.cat([bits, table[index, None].double()], dim=1))
 
 
 def inputs(config: BitExtractionToy) -> Float[Tensor, "index bit"]:

@@ -31,10 +31,7 @@ _PAIRS, _NEURONS = (
     "pairs that share a direction at ρ = {rho:g}",
     "neurons that hold one pair and nothing else at ρ = {rho:g}",
 )
-CORRELATED = (
-    Line(_PAIRS, "≥ 0.90", 0.9, 1, n_unit="pairs"),
-    Line(_NEURONS, "≥ 0.90", 0.9, 1, n_unit="neurons"),
-)
+CORRELATED = (Line(_PAIRS, "≥ 0.90", 0.9, 1, n_unit="pairs"), Line(_NEURONS, "≥ 0.90", 0.9, 1, n_unit="neurons"))
 INDEPENDENT = (
     Line(_PAIRS, "< 0.90", 0, math.nextafter(0.9, 0), n_unit="pairs"),
     Line(_NEURONS, "< 0.90", 0, math.nextafter(0.9, 0), n_unit="neurons"),

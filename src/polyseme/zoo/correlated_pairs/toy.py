@@ -11,8 +11,8 @@ pairs cost p²/3 a dimension; the two of a pair added up cost (1 − ρ)(p/3 −
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -74,7 +74,7 @@ class CorrelatedPairsToy(Config):
                 TrainedToy(
                     module=self._module(stack.W[i], stack.b[i]),
                     truth=truth,
-                    draw=self._draw(rho),
+                    draw=partial(self._draw, rho),
                     seed=seed,
                     setting={"rho": rho},
                     loss=float(stack.loss[i]),
@@ -101,13 +101,10 @@ class CorrelatedPairsToy(Config):
             return "correlated"
         return "superposition" if bool((cosines(W) < -ALONG).any()) else None
 
-    def _draw(self, rho: float) -> Callable[[int, torch.Generator], Sample]:
-        def draw(n: int, generator: torch.Generator) -> Sample:
-            draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-            x = features(self, draws, torch.tensor([rho]), n)[0]
-            return Sample(inputs=x, features=x)
-
-        return draw
+    def _draw(self, rho: float, n: int, generator: torch.Generator) -> Sample:
+        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
+        x = features(self, draws, torch.tensor([rho]), n)[0]
+        return Sample(inputs=x, features=x)
 
 
 def features(

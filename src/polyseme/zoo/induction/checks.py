@@ -175,10 +175,7 @@ def _general(config: InductionToy) -> InductionToy:
 
 
 def _measured(
-    lines: Mapping[str, Line],
-    run: Run,
-    measure: Callable[[InductionToy, Network, int], dict[str, float]],
-    about: str,
+    lines: Mapping[str, Line], run: Run, measure: Callable[[InductionToy, Network, int], dict[str, float]], about: str
 ) -> list[Check]:
     """Each line as a check over the networks of two layers that learned."""
     config = run.config

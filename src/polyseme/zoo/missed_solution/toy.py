@@ -7,7 +7,6 @@ give with two neurons a feature. There is room for either, so what training does
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar, Literal
 
@@ -24,7 +23,7 @@ from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Line, Value, share
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "exact solutions ReLU(x_i + x_j − 1) and ReLU(±x_i)"
@@ -93,17 +92,17 @@ class MissedSolutionToy(Config):
         stack = train(self, reporter)
         names = [f"x{i} and x{j}" for i, j in combinations(range(self.n), 2)]
         names = names if self.task == "and" else [f"|x{i}|" for i in range(self.n)]
-        single = stack.single()
+        alone = single(stack).all(-1)
         return [
             TrainedToy(
-                module=stack.module(i),
+                module=stack.into(self.build(), i),
                 truth=Truth(
                     site=SITE,
                     features=tuple(names),
                     directions=None,
                     computed_at="neurons",
                     # Of a network that mixes them it is known only that room was no reason to.
-                    cause="aligned" if bool(single[i].all()) else None,
+                    cause="aligned" if bool(alone[i]) else None,
                 ),
                 draw=self._draw,
                 seed=seed,
@@ -135,34 +134,16 @@ class MissedSolutionToy(Config):
         return Sample(inputs=x[0], features=y[0])
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A stack after its training; each tensor has a leading axis of instances.
+def single(stack: Stack) -> Bool[Tensor, "instance neuron"]:
+    """Whether one output gets at least 90% of what a neuron writes, in squares."""
+    return largest_share(stack.parameters["write.weight"].mT) >= MONOSEMANTIC
 
-    Attributes:
-        parameters: as named in `Perceptron`.
-        loss: mean square error over fresh rows, in variances of an output.
-    """
 
-    parameters: dict[str, Tensor]
-    loss: Tensor
-
-    def single(self) -> Bool[Tensor, "instance neuron"]:
-        """Whether one output gets at least 90% of what a neuron writes, in squares."""
-        return largest_share(self.parameters["write.weight"].mT) >= MONOSEMANTIC
-
-    def live(self) -> Bool[Tensor, "instance neuron"]:
-        """Whether a neuron does anything: its weights in and out are not both near 0."""
-        read, write = self.parameters["read.weight"].norm(dim=-1), self.parameters["write.weight"].norm(dim=-2)
-        strength = read * write
-        return strength > 0.01 * strength.amax(-1, keepdim=True)
-
-    def module(self, i: int) -> Perceptron:
-        """One network of it."""
-        read, write = self.parameters["read.weight"], self.parameters["write.weight"]
-        module = Perceptron(read.shape[2], read.shape[1], write.shape[1])
-        module.load_state_dict({name: tensor[i] for name, tensor in self.parameters.items()})
-        return module
+def live(stack: Stack) -> Bool[Tensor, "instance neuron"]:
+    """Whether a neuron does anything: its weights in and out are not both near 0."""
+    read, write = stack.parameters["read.weight"].norm(dim=-1), stack.parameters["write.weight"].norm(dim=-2)
+    strength = read * write
+    return strength > 0.01 * strength.amax(-1, keepdim=True)
 
 
 @shielded
@@ -224,17 +205,14 @@ def conjunctions(config: MissedSolutionToy, reporter: Reporter) -> list[Check]:
     """AND of five inputs: ten neurons never find the solution, forty always find another."""
     few, many = (train(config.model_copy(update={"task": "and", "n": 5, "n_neurons": n}), reporter) for n in (10, 40))
     solved = many.loss < SOLVED
-    single = many.single()[solved][many.live()[solved]]
-    return [
-        *_shares(few, [(SOLVED_10, few.loss < SOLVED)]),
-        *_shares(many, [(SOLVED_40, solved), (SINGLE_40, single)]),
-    ]
+    of_one = single(many)[solved][live(many)[solved]]
+    return [*_shares(few, [(SOLVED_10, few.loss < SOLVED)]), *_shares(many, [(SOLVED_40, solved), (SINGLE_40, of_one)])]
 
 
 def absolute_values(config: MissedSolutionToy, reporter: Reporter) -> list[Check]:
     """|x| of six inputs: found with one feature a neuron, by most networks."""
     stack = train(config.model_copy(update={"task": "abs", "n": 6, "n_neurons": 12}), reporter)
-    found = (stack.loss < SOLVED) & (stack.single() | ~stack.live()).all(-1)
+    found = (stack.loss < SOLVED) & (single(stack) | ~live(stack)).all(-1)
     return _shares(stack, [(ABS, found)], p=config.density)
 
 
@@ -242,6 +220,6 @@ def sparse_absolute_values(config: MissedSolutionToy, reporter: Reporter) -> lis
     """|x| of twenty sparse inputs: stuck above the solution, most neurons of several features."""
     chosen = {"task": "abs", "n": 20, "n_neurons": 40, "density": 0.02}
     stack = train(config.model_copy(update=chosen), reporter)
-    checks = _shares(stack, [(MISSED, stack.loss >= SOLVED), (FEW_SINGLE, stack.single()[stack.live()])])
+    checks = _shares(stack, [(MISSED, stack.loss >= SOLVED), (FEW_SINGLE, single(stack)[live(stack)])])
     median = float(np.median(stack.loss.numpy())) if bool((stack.loss <= 0.5).all()) else math.nan
     return [*checks, MEDIAN.fill(Value(median, len(stack.loss)))]

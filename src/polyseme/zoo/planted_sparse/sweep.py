@@ -214,18 +214,8 @@ class RecoveryReport(Record):
             lines.append(f"Front of {NAMES[metric]}: {names}.")
         return [*lines, *(self.disagreements() or [AGREED])]
 
-    def summary(self) -> str:
-        """The table, the chance level, the fronts and the disagreements, as text."""
-        head = f"{'architecture':13}{'wanted':>7}{'L0':>7}" + "".join(f"{title:>16}" for title in COLUMNS.values())
-        lines = [self.setting, self.chance, "", head + f"{'dead':>6}"]
-        for p in self.points:
-            cells = "".join(f"{_with_margin(p, metric):>16}" for metric in COLUMNS)
-            dead = f"{p.value('dead_latents'):6.0%}"
-            lines.append(f"{p.architecture:13}{p.wanted_l0:7g}{p.value('l0'):7.2f}{cells}{dead}")
-        return "\n".join([*lines, "", *self.said()])
-
     def markdown(self) -> str:
-        """The same as Markdown."""
+        """The table, the chance level, the fronts and the disagreements, as Markdown."""
         titles = ["architecture", "L0 wanted", "L0", *COLUMNS.values(), "dead latents"]
         lines = [self.setting + ".", "", self.chance + ".", "", _row(titles), "|---" * len(titles) + "|"]
         for p in self.points:

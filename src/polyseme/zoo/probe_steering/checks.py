@@ -11,14 +11,7 @@ from torch import Tensor
 
 from polyseme.activations.memory import TensorSource
 from polyseme.causal import CausalConfig, causal_effects
-from polyseme.causal.directions import (
-    difference_of_means,
-    duals,
-    leaks,
-    linear_probe,
-    optimal_probe,
-    surgical_steering,
-)
+from polyseme.causal.directions import difference_of_means, duals, leaks, linear_probe, optimal_probe, surgical_steering
 from polyseme.core.binding import Binding
 from polyseme.core.progress import Reporter
 from polyseme.core.records import Interval

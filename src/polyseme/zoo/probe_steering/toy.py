@@ -6,7 +6,7 @@ apply them, and `polyseme.causal.causal_effects` measures what removing a featur
 """
 
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -114,7 +114,7 @@ class ProbeSteeringToy(Config):
                     TrainedToy(
                         module=ReadOff(rows, probe.directions),
                         truth=truth,
-                        draw=self._draw(len(rows)),
+                        draw=partial(self._draw, len(rows)),
                         seed=seed,
                         setting={"arrangement": shape},
                         loss=float((1 - probe.r2).mean()),
@@ -123,12 +123,9 @@ class ProbeSteeringToy(Config):
                 )
         return toys
 
-    def _draw(self, n_features: int) -> Callable[[int, torch.Generator], Sample]:
-        def draw(n: int, generator: torch.Generator) -> Sample:
-            z = states(self, n_features, n, generator)
-            return Sample(inputs=z, features=z)
-
-        return draw
+    def _draw(self, n_features: int, n: int, generator: torch.Generator) -> Sample:
+        z = states(self, n_features, n, generator)
+        return Sample(inputs=z, features=z)
 
 
 def features(config: ProbeSteeringToy, shape: Arrangement) -> Float[Tensor, "feature 2"]:

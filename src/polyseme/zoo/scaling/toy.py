@@ -6,8 +6,8 @@ feature is no direction. Black et al. 2022, "Interpreting Neural Networks throug
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
@@ -26,7 +26,7 @@ from polyseme.networks import load_network
 from polyseme.networks.edits import Edit
 from polyseme.zoo.tools.checks import Check, Line, mean
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "Black et al. 2022, Interpreting Neural Networks through the Polytope Lens"
@@ -82,7 +82,7 @@ class ScalingToy(Config):
         names = tuple(f"class {i}" for i in range(self.n_classes))
         return [
             TrainedToy(
-                module=stack.module(i),
+                module=stack.into(self.build(), i),
                 truth=Truth(
                     site=SITES[0],
                     features=names,
@@ -90,7 +90,7 @@ class ScalingToy(Config):
                     computed_at="second",
                     cause="non_linear" if biases else None,
                 ),
-                draw=self._draw(stack.centres[i]),
+                draw=partial(self._draw, stack.centres[i]),
                 seed=seed,
                 setting={"biases": int(biases)},
                 loss=float(stack.loss[i]),
@@ -104,38 +104,23 @@ class ScalingToy(Config):
         """Half of what an answer costs that does not look at the input, in nats."""
         return math.log(self.n_classes) / 2
 
-    def _draw(self, centres: Tensor) -> Callable[[int, torch.Generator], Sample]:
-        def draw(n: int, generator: torch.Generator) -> Sample:
-            draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-            x, label = clusters(self, centres[None], draws, n)
-            return Sample(inputs=x[0], features=torch.nn.functional.one_hot(label[0], self.n_classes).float())
-
-        return draw
+    def _draw(self, centres: Tensor, n: int, generator: torch.Generator) -> Sample:
+        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
+        x, label = clusters(self, centres[None], draws, n)
+        return Sample(inputs=x[0], features=torch.nn.functional.one_hot(label[0], self.n_classes).float())
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A stack after its training; each tensor has a leading axis of instances.
+class Classifiers(Stack):
+    """A stack after its training.
 
     Attributes:
-        parameters: as named in `Classifier`.
         centres: of each instance's classes, `[instance, class, d]`.
         settings: whether it has biases, and its seed.
-        loss: at the end, in nats.
     """
 
-    parameters: dict[str, Tensor]
     centres: Tensor
     settings: list[tuple[bool, int]]
-    loss: Tensor
-
-    def module(self, i: int) -> Classifier:
-        """One network of it."""
-        weights = {name: tensor[i] for name, tensor in self.parameters.items()}
-        first, out = weights["layers.0.weight"], weights["layers.2.weight"]
-        module = Classifier(first.shape[1], first.shape[0], out.shape[0])
-        module.load_state_dict(weights)
-        return module
 
 
 def clusters(
@@ -148,7 +133,7 @@ def clusters(
 
 
 @shielded
-def train(config: ScalingToy, reporter: Reporter) -> Stack:
+def train(config: ScalingToy, reporter: Reporter) -> Classifiers:
     """Train with and without biases and every seed at once."""
     settings = [(biases, seed) for biases in config.biases for seed in config.seeds]
     # The same centres and initial weights with and without biases: the two differ in nothing else.
@@ -173,7 +158,7 @@ def train(config: ScalingToy, reporter: Reporter) -> Stack:
         return -out.log_softmax(-1).gather(-1, label[..., None]).squeeze(-1).mean(-1)
 
     history = train_stack(parameters, loss, config.optimiser, reporter=reporter)
-    return Stack(parameters, centres, settings, history.final)
+    return Classifiers(parameters, history.final, centres, settings)
 
 
 def flips(module: Classifier, x: Float[Tensor, "row d"], factor: float, site: Site | None) -> int:
@@ -215,10 +200,10 @@ def scaled(config: ScalingToy, reporter: Reporter) -> list[Check]:
     return checks
 
 
-def _changed(config: ScalingToy, stack: Stack, i: int, site: Site | None) -> int:
+def _changed(config: ScalingToy, stack: Classifiers, i: int, site: Site | None) -> int:
     draws = Draws([derive_seed(stack.settings[i][1], "scaling", "test")])
     x = clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0].double()
-    return sum(flips(stack.module(i).double(), x, factor, site) for factor in FACTORS)
+    return sum(flips(stack.into(config.build(), i).double(), x, factor, site) for factor in FACTORS)
 
 
 def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
@@ -231,7 +216,10 @@ def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
             shares: list[list[float]] = []
             for i in [i for i, setting in enumerate(stack.settings) if setting[0] == biases]:
                 draws = Draws([derive_seed(stack.settings[i][1], "scaling", "test")])
-                x, module = clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0], stack.module(i).double()
+                x, module = (
+                    clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0],
+                    stack.into(config.build(), i).double(),
+                )
                 shares.append([flips(module, x.double(), float(f), site) / ROWS for f in factors])
             ax.plot(factors, np.mean(shares, 0), color=colour, label="with biases" if biases else "bias-free")
         ax.set(xscale="log", xlabel="factor", title="input" if site is None else f"{site.path} layer")

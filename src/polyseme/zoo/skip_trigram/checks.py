@@ -144,7 +144,7 @@ def trained(config: SkipTrigramToy, reporter: Reporter) -> list[Check]:
     rows = cells(both, None)
     fits, uniform_fits, contrasts, frozen = [], [], [], []
     for i in learnt:
-        module = stack.module(i).double()
+        module = stack.into(config.build(), i).double()
         network = load_network(module, example_inputs=tokens[:1])
         run = network.run(tokens, reads=[PATTERN])
         pattern = run.reads[PATTERN]
@@ -169,7 +169,7 @@ def attention_figure(config: SkipTrigramToy, reporter: Reporter) -> Any:
     """Attention of A with and without C, in the hand-built head and in a trained one; the interaction over L."""
     figure, axes = panels(3, width=13, height=3.6)
     stack = train(config, reporter)
-    best = stack.module(int(stack.loss.argmin())).double()
+    best = stack.into(config.build(), int(stack.loss.argmin())).double()
     row = torch.tensor([[FILLER] * config.n_fillers + [B, C, A]])
     heads = (("hand-built", hand_built(config), BLANK), ("trained", best, None))
     for ax, (title, module, absent) in zip(axes[:2], heads, strict=True):

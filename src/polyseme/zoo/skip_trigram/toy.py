@@ -8,7 +8,6 @@ of Elhage et al. 2021, adds up its tokens, so the effect of B cannot depend on C
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "skip-trigram table of Elhage et al. 2021, A Mathematical Framework for Transformer Circuits"
@@ -88,7 +87,7 @@ class SkipTrigramToy(Config):
         stack = train(self, reporter)
         for i, seed in enumerate(self.seeds):
             loss = float(stack.loss[i])
-            toys.append(self._toy(stack.module(i), {"made": "by training"}, seed, loss, additive_loss()))
+            toys.append(self._toy(stack.into(self.build(), i), {"made": "by training"}, seed, loss, additive_loss()))
         return toys
 
     def sample(self, draws: Draws, n: int) -> tuple[Int[Tensor, "instance row position"], Float[Tensor, "..."]]:
@@ -134,25 +133,6 @@ def hand_built(config: SkipTrigramToy) -> SkipTrigram:
         }
     )
     return module
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A stack after its training; each tensor has a leading axis of instances.
-
-    Attributes:
-        parameters: as named in `SkipTrigram`.
-        loss: of each instance at the end, in nats.
-    """
-
-    parameters: dict[str, Tensor]
-    loss: Tensor
-
-    def module(self, i: int) -> SkipTrigram:
-        """One head of it."""
-        module = SkipTrigram(self.parameters["embed.weight"].shape[1])
-        module.load_state_dict({name: tensor[i] for name, tensor in self.parameters.items()})
-        return module
 
 
 @shielded

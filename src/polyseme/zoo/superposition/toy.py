@@ -5,8 +5,9 @@ x' = ReLU(WᵀWx + b) with x_i ~ U[0, 1] of probability p, else 0; loss Σ_i I_i
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -105,7 +106,7 @@ class SuperpositionToy(Config):
                 TrainedToy(
                     module=ReluOutput(stack.W[i], stack.b[i], privileged=self.basis == "relu"),
                     truth=Truth(site=SITE, features=names, directions=directions.contiguous(), cause=why),
-                    draw=self._draw(setting.density),
+                    draw=partial(self._draw, setting.density),
                     seed=setting.seed,
                     setting={"density": setting.density, "importance": setting.importance},
                     loss=loss,
@@ -114,13 +115,10 @@ class SuperpositionToy(Config):
             )
         return toys
 
-    def _draw(self, density: float) -> Callable[[int, torch.Generator], Sample]:
-        def draw(n: int, generator: torch.Generator) -> Sample:
-            draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-            x = features(self, draws, torch.tensor([density]), n)[0]
-            return Sample(inputs=x, features=x)
-
-        return draw
+    def _draw(self, density: float, n: int, generator: torch.Generator) -> Sample:
+        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
+        x = features(self, draws, torch.tensor([density]), n)[0]
+        return Sample(inputs=x, features=x)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyseme.core.config import Config, Count
 from polyseme.core.progress import Reporter
@@ -21,6 +21,7 @@ from polyseme.core.seeds import make_generator
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 
 Parameters = Mapping[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 BLOCK_BYTES = 512 * 1024
 """Of one array of a block that is worked on in cache: three of them fill a second-level cache of usual size."""
 _Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -101,6 +102,24 @@ class History:
     def final(self) -> Float[Tensor, " instance"]:
         """The last record."""
         return self.loss[-1]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Networks of one kind after their training.
+
+    Attributes:
+        parameters: name in the module to its tensor, with a leading axis of instances.
+        loss: of each instance at the end.
+    """
+
+    parameters: dict[str, Tensor]
+    loss: Float[Tensor, " instance"]
+
+    def into(self, module: M, i: int) -> M:
+        """A module of that kind with the parameters of instance i."""
+        module.load_state_dict({name: tensor[i] for name, tensor in self.parameters.items()})
+        return module
 
 
 def train_stack(

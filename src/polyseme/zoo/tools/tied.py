@@ -46,13 +46,7 @@ class _TiedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        W: Tensor,
-        b: Tensor,
-        x: Tensor,
-        of_row: Tensor | float,
-        of_feature: Tensor | None,
-        privileged: bool,
+        ctx: Any, W: Tensor, b: Tensor, x: Tensor, of_row: Tensor | float, of_feature: Tensor | None, privileged: bool
     ) -> Tensor:
         m = W.shape[1]
         V = torch.cat([W, b[:, None]], dim=1)
