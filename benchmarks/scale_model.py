@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from polyseme.kernels.int8 import candidates
 
 BLOCK = (1024, 512)
-"""Rows and latents of a block, as `polyseme.dictionaries.engine.selection.BLOCK`."""
+"""Rows and latents of a block, as `polyseme.kernels.tuning.Tuning.block`."""
 
 MATRIX_PASSES = {
     "W_enc rounded to bytes": 1,

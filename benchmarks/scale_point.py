@@ -28,10 +28,11 @@ from polyseme.core.batch import SiteBatch
 from polyseme.core.binding import Binding
 from polyseme.core.seeds import make_generator
 from polyseme.dictionaries import ARCHITECTURES
-from polyseme.dictionaries.engine.selection import BLOCK, Encoder, by_bytes
+from polyseme.dictionaries.engine.selection import Encoder, by_bytes
 from polyseme.kernels import compiled
 from polyseme.kernels.int8 import Int8
-from polyseme.kernels.tiles import TILE_BYTES, sort_by_latent
+from polyseme.kernels.tiles import sort_by_latent
+from polyseme.kernels.tuning import DEFAULT
 from polyseme.training import Job, TrainingConfig, fit
 
 MIB = 2**20
@@ -267,8 +268,11 @@ def _live(spec: Spec, turns: Turns) -> None:
 def _product(spec: Spec, turns: Turns) -> None:
     """By the fastest of torch's routines: MKL's into a kept buffer, oneDNN's in tiles of a few sizes."""
     weight = torch.nn.functional.normalize(torch.randn(spec.n_latents, spec.d), dim=1)
-    x, rows = torch.randn(spec.batch_size, spec.d), min(spec.batch_size, max(512, 4 * TILE_BYTES // spec.n_latents))
-    out, cached = torch.empty(rows, spec.n_latents), max(64, TILE_BYTES // (4 * spec.n_latents))
+    x, rows = (
+        torch.randn(spec.batch_size, spec.d),
+        min(spec.batch_size, max(512, 4 * DEFAULT.tile_bytes // spec.n_latents)),
+    )
+    out, cached = torch.empty(rows, spec.n_latents), max(64, DEFAULT.tile_bytes // (4 * spec.n_latents))
     onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
     def mkl() -> None:
@@ -305,7 +309,7 @@ def _own(spec: Spec, turns: Turns) -> None:
 
 
 def _selection(spec: Spec, turns: Turns) -> None:
-    rows, latents = min(BLOCK[0], spec.batch_size), min(BLOCK[1], spec.n_latents)
+    rows, latents = min(DEFAULT.block[0], spec.batch_size), min(DEFAULT.block[1], spec.n_latents)
     # Each block another, or nothing of the second would be above what the first left; all of a row's stay in cache.
     tiles = [torch.randn(rows, latents) for _ in range(-(-spec.n_latents // latents))]
     bias = torch.zeros(latents)

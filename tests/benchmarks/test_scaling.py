@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from polyseme.dictionaries import TopKConfig
-from polyseme.dictionaries.engine import selection
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.kernels.int8 import candidates
+from polyseme.kernels.tuning import DEFAULT
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 PER_SECOND = {"flops": 1e9, "copied": 1e8, "selected": 1e7, "ordered": 1e6}
@@ -33,7 +33,7 @@ def _at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_model_counts_what_the_engine_has() -> None:
     model = import_module("scale_model")
-    assert model.BLOCK == selection.BLOCK
+    assert DEFAULT.block == model.BLOCK
     for d, n, k, rows, count in ((8, 24, 3, 40, 1), (5, 70_001, 7, 300, 1), (6, 12, 32, 9, 3)):
         shape = model.Shape(d, n, k, rows, count)
         built = [TopKConfig(n_latents=n, k=k).build(d, seed=seed) for seed in range(count)]

@@ -26,8 +26,7 @@ from polyseme.dictionaries import (
     load_dictionary,
     save_dictionary,
 )
-from polyseme.dictionaries.engine import selection
-from polyseme.kernels import tiles as kernels
+from polyseme.kernels.tuning import Tuning
 from tests.dictionaries.reference import SMALL, make_batch, scramble
 
 ALL = [
@@ -379,15 +378,13 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_no_dense_activation_is_ever_made(name, monkeypatch):
+def test_no_dense_activation_is_ever_made(name):
     rows, n, d = 512, 1024, 8
-    monkeypatch.setattr(kernels, "TILE_BYTES", 2**17)
-    monkeypatch.setattr(selection, "LEAST_ROWS", 1)
-    monkeypatch.setattr(selection, "BLOCK", (128, 128))
+    tuning = Tuning(tile_bytes=2**17, least_rows=1, block=(128, 128))
     config = SMALL[name](n, 4)
     if isinstance(config, JumpReLUConfig):
         config = config.model_copy(update={"bandwidth": 0.001, "threshold": 3.0})
-    dictionary = config.build(d, seed=0)
+    dictionary = config.build(d, seed=0, tuning=tuning)
     if name in ("relu", "relu tied", "gated"):
         dictionary.parameters()["b_enc"].sub_(2.2 * dictionary.read_directions().norm(dim=1))
     x = vectors(rows, d)

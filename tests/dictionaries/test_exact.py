@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme.dictionaries.engine import exact, selection
-from polyseme.kernels import library as native
 from polyseme.kernels.exact import exact_affine
+from polyseme.kernels.tuning import Tuning
 from tests.dictionaries.reference import SMALL, make_batch, scramble
 
 
-def dictionary_and_vectors(name, n, d, k, rows, seed, *, trained=True):
+def dictionary_and_vectors(name, n, d, k, rows, seed, *, trained=True, loops=True):
     """A dictionary off its start and vectors of it, one of them a hundred times as long as the others."""
-    dictionary = SMALL[name](n, k).build(d, seed=seed)
+    dictionary = SMALL[name](n, k).build(d, seed=seed, tuning=Tuning(loops=loops))
     x = 3 * torch.randn(rows, d, generator=torch.Generator().manual_seed(seed)) + 1
     dictionary.initialise(make_batch(x))
     scramble(dictionary, seed)
@@ -56,11 +56,9 @@ def threads():
 
 @pytest.mark.parametrize("loops", ["compiled", "torch"])
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_bits_do_not_depend_on_batch_or_threads_at_real_sizes(name, loops, threads, monkeypatch):
+def test_bits_do_not_depend_on_batch_or_threads_at_real_sizes(name, loops, threads):
     """Of shapes in which products of bytes, blocks, whole tiles and single rows are all taken."""
-    if loops == "torch":
-        monkeypatch.setattr(native, "usable", lambda *_: False)
-    dictionary, x = dictionary_and_vectors(name, 4096, 256, 32, 600, 0)
+    dictionary, x = dictionary_and_vectors(name, 4096, 256, 32, 600, 0, loops=loops == "compiled")
     want = dictionary.encode(x)
     assert 4 < float(want.l0.median()) < 400
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
@@ -71,15 +69,15 @@ def test_bits_do_not_depend_on_batch_or_threads_at_real_sizes(name, loops, threa
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_bits_do_not_depend_on_how_latents_are_looked_for(name, monkeypatch):
+def test_bits_do_not_depend_on_how_latents_are_looked_for(name):
     dictionary, x = dictionary_and_vectors(name, 2048, 64, 16, 300, 2)
     want = dictionary.encode(x)
-    other = SMALL[name](2048, 16).model_copy(update={"selection": "fp32"}).build(64, seed=None)
-    for key, tensor in dictionary.tensors().items():
-        other.tensors()[key].copy_(tensor)
-    without = other.encode(x)
-    monkeypatch.setattr(native, "usable", lambda *_: False)
-    for z in (without, dictionary.encode(x)):
+    for selection_, loops in (("fp32", True), ("auto", False)):
+        config = SMALL[name](2048, 16).model_copy(update={"selection": selection_})
+        other = config.build(64, seed=None, tuning=Tuning(loops=loops, tile_bytes=2**20, least_rows=1))
+        for key, tensor in dictionary.tensors().items():
+            other.tensors()[key].copy_(tensor)
+        z = other.encode(x)
         assert torch.equal(z.values, want.values)
         assert torch.equal(z.indices, want.indices)
         assert torch.equal(z.offsets, want.offsets)
@@ -92,16 +90,13 @@ def test_bits_do_not_depend_on_how_latents_are_looked_for(name, monkeypatch):
     twins=st.booleans(), trained=st.booleans(), size=st.integers(1, 40), loops=st.booleans(),
 )  # fmt: skip
 def test_bits_do_not_depend_on_the_batch(name, n, d, k, rows, seed, twins, trained, size, loops):
-    dictionary, x = dictionary_and_vectors(name, n, d, min(k, n), rows, seed, trained=trained)
+    dictionary, x = dictionary_and_vectors(name, n, d, min(k, n), rows, seed, trained=trained, loops=loops)
     if twins:  # exact ties between latents
         p = dictionary.parameters()
         for tensor in (p[key] for key in ("W_enc", "W_dec", "b_enc", "log_threshold") if key in p):
             tensor[1::2] = tensor[0 : len(tensor) // 2 * 2 : 2]
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    with pytest.MonkeyPatch.context() as patch:
-        if not loops:
-            patch.setattr(native, "usable", lambda *_: False)
-        assert_same_bits(dictionary, x, dictionary.encode(x), order.split(size))
+    assert_same_bits(dictionary, x, dictionary.encode(x), order.split(size))
 
 
 @settings(max_examples=80, deadline=None)
@@ -138,9 +133,7 @@ def test_a_near_tie_with_what_was_left_out_is_looked_through(monkeypatch):
     weight = one + 1e-7 * torch.randn(n, d, generator=generator)
     encoder, looked = selection.Encoder(x, weight, torch.zeros(n)), []
     real = exact._look_through
-    monkeypatch.setattr(
-        exact, "_look_through", lambda e, f, some, b: looked.append(int(some.sum())) or real(e, f, some, b)
-    )
+    monkeypatch.setattr(exact, "_look_through", lambda *given: looked.append(int(given[2].sum())) or real(*given))
     found = exact.exact_top_k(encoder, k)
     pre = (x.double() @ weight.double().t()).float()
     positive = pre[:, 0] > 0
@@ -150,7 +143,7 @@ def test_a_near_tie_with_what_was_left_out_is_looked_through(monkeypatch):
 
 
 @pytest.mark.parametrize("d", [1, 7, 31, 32, 33, 300])
-def test_exact_products_are_float64s_rounded_once(d, monkeypatch):
+def test_exact_products_are_float64s_rounded_once(d):
     generator, (rows, n) = torch.Generator().manual_seed(d), (20, 50)
     x, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((rows, d), (n, d), (n,)))
     counts = torch.randint(0, n, (rows,), generator=generator)
@@ -159,5 +152,5 @@ def test_exact_products_are_float64s_rounded_once(d, monkeypatch):
     got = exact_affine(x, weight, bias, indices, offsets)
     want = (x.double() @ weight.double().t() + bias.double()).float()
     assert torch.equal(got, want[torch.repeat_interleave(counts), indices.long()])
-    monkeypatch.setattr(native, "usable", lambda *_: False)
-    assert torch.equal(exact_affine(x, weight, bias, indices, offsets), got)
+    for tuning in (Tuning(loops=False), Tuning(loops=False, tile_bytes=9000)):
+        assert torch.equal(exact_affine(x, weight, bias, indices, offsets, tuning), got)

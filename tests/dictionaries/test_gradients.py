@@ -1,15 +1,21 @@
 """The engine's step against plain dense autograd, over shapes, layouts and the awkward cases."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries.engine import entries, pieces, selection
-from polyseme.kernels import library as native
+from polyseme.dictionaries.engine import selection
+from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.kernels import onednn
 from polyseme.kernels import tiles as kernels
+from polyseme.kernels.tuning import Tuning
 from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
+
+LAYOUTS = [{}, *({"max_density": share, "max_dead_density": share} for share in (1.0, -1.0))]
+"""Entries or tiles by what was measured, entries always, tiles always."""
 
 
 @st.composite
@@ -29,22 +35,24 @@ def cases(draw):
         "twins": draw(st.booleans()),
         "zeros": draw(st.booleans()),
         "normalised": draw(st.booleans()),
-        "layout": draw(st.sampled_from(["sparse", "dense", "measured"])),
-        "tile_bytes": draw(st.sampled_from([64, 1000, 2**24])),
-        "least_rows": draw(st.sampled_from([1, 3, 256])),
-        "block": draw(st.sampled_from([1, 5, 1024])),
-        "latents": draw(st.sampled_from([1, 6, 512])),
-        "most_entries": draw(st.sampled_from([1, 11, 2**19])),
-        "cached_bytes": draw(st.sampled_from([100, 600, 2**20])),
+        "tuning": Tuning(
+            tile_bytes=draw(st.sampled_from([64, 1000, 2**24])),
+            least_rows=draw(st.sampled_from([1, 3, 256])),
+            block=(draw(st.sampled_from([1, 5, 1024])), draw(st.sampled_from([1, 6, 512]))),
+            most_entries=draw(st.sampled_from([1, 11, 2**19])),
+            cached_bytes=draw(st.sampled_from([100, 600, 2**20])),
+            **draw(st.sampled_from(LAYOUTS)),
+        ),
     }
 
 
-def run(case, dtype):
+def run(case, dtype, tuning=None):
     """The engine's step, the reference's on the same case in double precision, and what roundings do to the latter."""
     config = SMALL[case["architecture"]](case["n"], case["k"])
     d_out = None if "tied" in case["architecture"] else case["d_out"]
     generator = torch.Generator().manual_seed(case["seed"])
-    dictionary = config.build(case["d_in"], d_out, seed=case["seed"], dtype=dtype)
+    tuning = tuning or case["tuning"]
+    dictionary = config.build(case["d_in"], d_out, seed=case["seed"], dtype=dtype, tuning=tuning)
     scramble(dictionary, case["seed"])
     x = torch.randn(case["rows"], case["d_in"], generator=generator, dtype=torch.float64).to(dtype)
     y = None if d_out is None else torch.randn(case["rows"], d_out, generator=generator, dtype=torch.float64).to(dtype)
@@ -92,16 +100,7 @@ def check(dictionary, stats, expected: Expected, tolerance, unsure):
 @given(case=cases())
 def test_step_equals_dense_autograd(architecture, case):
     case = {**case, "architecture": architecture}
-    density = {"sparse": 1.0, "dense": -1.0, "measured": selection.MAX_DENSITY}[case["layout"]]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "MAX_DENSITY", density)
-        patch.setattr("polyseme.dictionaries.engine.auxk.MAX_DENSITY", density)
-        patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
-        patch.setattr(selection, "LEAST_ROWS", case["least_rows"])
-        patch.setattr(selection, "BLOCK", (case["block"], case["latents"]))
-        patch.setattr(pieces, "MOST_ENTRIES", case["most_entries"])
-        patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
-        dictionary, stats, expected, _ = run(case, torch.float64)
+    dictionary, stats, expected, _ = run(case, torch.float64)
     # A twin's equal pre-activations make AuxK's choice a matter of taste: only then it may differ.
     aux_ties = case["twins"] and case["dead_share"]
     if not aux_ties:
@@ -114,16 +113,13 @@ def test_step_equals_dense_autograd(architecture, case):
 @pytest.mark.parametrize("architecture", sorted(SMALL))
 @pytest.mark.parametrize("layout", [1.0, -1.0])
 @pytest.mark.parametrize("loops", ["compiled", "torch"])
-def test_step_equals_dense_autograd_in_single_precision(architecture, layout, loops, monkeypatch):
-    monkeypatch.setattr(selection, "MAX_DENSITY", layout)
-    monkeypatch.setattr("polyseme.dictionaries.engine.auxk.MAX_DENSITY", layout)
-    if loops == "torch":
-        monkeypatch.setattr(native, "usable", lambda *_: False)
+def test_step_equals_dense_autograd_in_single_precision(architecture, layout, loops):
     case = {
         "architecture": architecture, "d_in": 24, "d_out": None, "n": 96, "k": 5, "rows": 64, "seed": 3,
         "coefficient": 0.4, "dead_share": 0.3, "b_enc": -0.5, "twins": False, "zeros": True, "normalised": True,
     }  # fmt: skip
-    check(*run(case, torch.float32)[:3], 1e-5, {})
+    tuning = Tuning(max_density=layout, max_dead_density=layout, loops=loops == "compiled")
+    check(*run(case, torch.float32, tuning)[:3], 1e-5, {})
 
 
 @pytest.mark.parametrize("architecture", sorted(SMALL))
@@ -132,15 +128,8 @@ def test_step_equals_dense_autograd_in_single_precision(architecture, layout, lo
 def test_step_equals_dense_autograd_in_single_precision_whatever_the_blocks(architecture, case, block):
     # Twins tie in float64; in float32 the roundings of two columns of a product may break the tie either way.
     case = {**case, "architecture": architecture, "twins": False, "dead_share": None}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            selection, "MAX_DENSITY", {"sparse": 1.0, "dense": -1.0}.get(case["layout"], selection.MAX_DENSITY)
-        )
-        patch.setattr(selection, "BLOCK", (block, block))
-        patch.setattr(pieces, "MOST_ENTRIES", case["most_entries"])
-        patch.setattr(kernels, "TILE_BYTES", case["tile_bytes"])
-        patch.setattr(entries, "CACHED_BYTES", case["cached_bytes"])
-        dictionary, stats, expected, unsure = run(case, torch.float32)
+    case["tuning"] = replace(case["tuning"], block=(block, block), least_rows=256)
+    dictionary, stats, expected, unsure = run(case, torch.float32)
     # Every piece of a step rounds each sum once more, which counts where the sum itself cancels.
     added = -(-case["rows"] // block)
     check(dictionary, stats, expected, 1e-5, {name: value * (1 + added / 4) for name, value in unsure.items()})
@@ -192,7 +181,7 @@ def test_top_k_in_two_stages_is_the_top_k(rows, n, k, levels, seed):
     assert all(len(row.unique()) == k for row in latents)
 
 
-def test_gather_dot_without_the_private_operation_is_the_same(monkeypatch):
+def test_gather_dot_without_the_private_operation_is_the_same():
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(5, 7, generator=generator), torch.randn(11, 7, generator=generator)
     counts = torch.tensor([0, 3, 1, 0, 4])
@@ -201,9 +190,8 @@ def test_gather_dot_without_the_private_operation_is_the_same(monkeypatch):
     indices = torch.randint(0, 11, (8,), generator=generator, dtype=torch.int32)
     want = (left[bags.long()] * right[indices.long()]).sum(1)
     torch.testing.assert_close(kernels.gather_dot(left, right, bags, indices, offsets), want)
-    monkeypatch.setattr(kernels, "_GATHER_DOT", None)
-    monkeypatch.setattr(kernels, "TILE_BYTES", 200)
-    torch.testing.assert_close(kernels.gather_dot(left, right, bags, indices, offsets), want)
+    for tuning in (Tuning(), Tuning(tile_bytes=200)):
+        torch.testing.assert_close(kernels.gather_dot_fallback(left, right, bags, indices, tuning), want)
 
 
 @settings(max_examples=40, deadline=None)
@@ -217,13 +205,12 @@ def test_dot_in_blocks_is_the_same(rows, n, share, cached, seed):
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), on.sum(1).cumsum(0)])
     indices = on.nonzero()[:, 1].to(torch.int32)
     g, W = torch.randn(rows, 5, generator=generator), torch.randn(n, 5, generator=generator)
+    tuning = Tuning(cached_bytes=cached)
     plain, blocked = (
-        entries.SparseEntries(torch.zeros(len(indices)), indices, offsets, n, ascending=ascending)
+        SparseEntries(torch.zeros(len(indices)), indices, offsets, n, ascending=ascending, tuning=tuning)
         for ascending in (False, True)
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entries, "CACHED_BYTES", cached)
-        torch.testing.assert_close(blocked.dot(g, W), plain.dot(g, W))
+    torch.testing.assert_close(blocked.dot(g, W), plain.dot(g, W))
 
 
 def test_onednn_linear_is_the_same_where_torch_has_it(monkeypatch):

@@ -10,6 +10,7 @@ from polyseme.dictionaries.engine import engine, pieces, selection
 from polyseme.dictionaries.engine.entries import DenseTile, Gradients, SparseEntries, concatenated
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.kernels import compiled
+from polyseme.kernels.tuning import Tuning
 from polyseme.kernels.workspace import keeping, room
 from tests.dictionaries.reference import SMALL, make_batch, scramble
 
@@ -119,10 +120,9 @@ def test_an_encoder_of_some_latents_is_that_of_their_rows(selection_):
         assert len(a.pre) > 0
 
 
-def test_rows_with_many_entries_and_rows_with_few_are_pieces_of_one_batch(monkeypatch):
-    monkeypatch.setattr(selection, "BLOCK", (32, 48))
-    monkeypatch.setattr(pieces, "MOST_ENTRIES", 100)
-    dictionary = ReLUConfig(n_latents=200).build(16, seed=0, dtype=torch.float64)
+def test_rows_with_many_entries_and_rows_with_few_are_pieces_of_one_batch():
+    tuning = Tuning(block=(32, 48), most_entries=100)
+    dictionary = ReLUConfig(n_latents=200).build(16, seed=0, dtype=torch.float64, tuning=tuning)
     dictionary.parameters()["b_enc"].fill_(-0.35)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 16, generator=generator, dtype=torch.float64)
@@ -210,10 +210,9 @@ def test_steps_whose_room_is_kept_are_bit_for_bit_those_without():
 
 
 def test_a_step_with_many_entries_holds_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(pieces, "MOST_ENTRIES", 500)
     seen, real = [], engine.from_entries
     monkeypatch.setattr(engine, "from_entries", lambda codes, *rest: seen.append(len(codes.pre)) or real(codes, *rest))
-    dictionary = TopKConfig(n_latents=64, k=20).build(8, seed=0)
+    dictionary = TopKConfig(n_latents=64, k=20).build(8, seed=0, tuning=Tuning(most_entries=500))
     dictionary.accumulate(make_batch(torch.randn(200, 8)), progress=0.0, dead=None, coefficient=0.0)
     assert sum(seen) > 3000
     assert max(seen) <= 520

@@ -18,6 +18,7 @@ from polyseme.dictionaries import (
 )
 from polyseme.dictionaries.engine import auxk
 from polyseme.kernels import onednn
+from polyseme.kernels.tuning import Tuning
 from tests.dictionaries.reference import make_batch
 
 D, FEATURES, N = 16, 32, 48
@@ -119,7 +120,7 @@ def test_auxk_gives_dead_latents_a_gradient_and_nothing_else_does(name):
 @given(n_latents=st.integers(1, 10**6), share=st.floats(0, 1))
 def test_the_dead_are_filled_up_to_no_more_than_four_times_their_number(n_latents, share):
     n_dead = max(1, round(share * n_latents))
-    width = auxk._width(n_dead, n_latents)
+    width = auxk._width(n_dead, max(512, n_latents // 16))
     assert n_dead <= width <= max(4 * n_dead, 32)
 
 
@@ -136,8 +137,8 @@ def test_dead_latents_make_few_shapes(layout, monkeypatch):
 
     monkeypatch.setattr(onednn, "is_fastest", lambda: True)
     monkeypatch.setattr(onednn, "operation", lambda _: functools.partial(onednn._by_pieces, counting))
-    monkeypatch.setattr("polyseme.dictionaries.engine.auxk.MAX_DENSITY", layout)
-    dictionary = TopKConfig(n_latents=1024, k=3, k_aux=5).build(D, seed=0)
+    tuning = Tuning(max_dead_density=layout)
+    dictionary = TopKConfig(n_latents=1024, k=3, k_aux=5).build(D, seed=0, tuning=tuning)
     dictionary.initialise(make_batch(planted()))
     for n in range(1, 1024, 13):
         dead = torch.arange(1024) < n

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.kernels import compiled
 from polyseme.kernels import library as native
 from polyseme.kernels import tiles as kernels
+from polyseme.kernels.tuning import Tuning
 
 ABILITIES = ("DEFAULT", "AVX2", "AVX512")
 
@@ -191,12 +193,11 @@ def test_the_bits_do_not_depend_on_the_threads():
 
 
 @pytest.mark.parametrize("n", [1000, 2500])
-def test_the_selection_is_that_of_torchs_operations(threads, n, monkeypatch):
+def test_the_selection_is_that_of_torchs_operations(threads, n):
     generator = torch.Generator().manual_seed(1)
     encoder = Encoder(*(torch.randn(*shape, generator=generator) for shape in ((1100, 24), (n, 24), (n,))))
     fast = selection.select_top_k(encoder, 20, ascending=True)
-    monkeypatch.setattr(native, "usable", lambda *_: False)
-    plain = selection.select_top_k(encoder, 20, ascending=True)
+    plain = selection.select_top_k(replace(encoder, tuning=Tuning(loops=False)), 20, ascending=True)
     assert torch.equal(fast.offsets, plain.offsets)
     assert torch.equal(
         fast.indices, plain.indices
@@ -236,14 +237,14 @@ def test_takes_all_above_their_bounds(rows, n, block, tile, bound, awkward, seed
 
 
 @pytest.mark.parametrize("bound", [0.5, "each"])
-def test_all_above_are_those_of_torchs_operations(bound, threads, monkeypatch):
+def test_all_above_are_those_of_torchs_operations(bound, threads):
     generator = torch.Generator().manual_seed(2)
     encoder = Encoder(*(torch.randn(*shape, generator=generator) for shape in ((1100, 24), (1300, 24), (1300,))))
     bound = torch.linspace(-1, 2, 1300) if bound == "each" else bound
     fast = selection.select_above(encoder, bound)
     assert selection.select_if_sparse(encoder, bound) is None  # nearly half of all
     sparse = selection.select_if_sparse(encoder, 12.0)
-    monkeypatch.setattr(native, "usable", lambda *_: False)
+    encoder = replace(encoder, tuning=Tuning(loops=False))
     assert selection.select_if_sparse(encoder, bound) is None
     plain = selection.select_above(encoder, bound), selection.select_if_sparse(encoder, 12.0)
     for one, other in zip((fast, sparse), plain, strict=True):
@@ -283,7 +284,7 @@ def test_an_installation_without_a_compiler_that_works_goes_on(compiler, path, m
     assert spec.loader is not None
     builder = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(builder)
-    for name in (*builder.SOURCES, "dictionaries/kernels.h", "native/pool.h"):
+    for name in (*builder.SOURCES, "kernels/c/kernels.h", "kernels/c/pool.h"):
         to = tmp_path / builder.PACKAGE / name
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_bytes((root / builder.PACKAGE / name).read_bytes())

@@ -205,7 +205,7 @@ def test_where_most_rows_cannot_be_proven_float32_does_all(monkeypatch):
     real = Int8.above
     monkeypatch.setattr(Int8, "above", lambda self, x, *args: asked.append(len(x)) or real(self, x, *args))
     same(*pair(of, lambda e: select_above(e, 0.0)))
-    assert asked == [selection.SAMPLE]
+    assert asked == [of.tuning.sample]
     assert select_if_sparse(of, 0.0) is None
 
 

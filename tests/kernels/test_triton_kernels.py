@@ -22,9 +22,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polyseme.core.errors import InputError
-from polyseme.dictionaries.engine import selection
-from polyseme.kernels import library as native
 from polyseme.kernels import tiles as operations
+from polyseme.kernels.tuning import Tuning
 from tests.dictionaries.reference import SMALL, make_batch, reference, scramble
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -268,10 +267,9 @@ def test_a_whole_step_goes_by_them(device, architecture, monkeypatch):
         return kernels()
 
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    monkeypatch.setattr(native, "usable", lambda *_: False)
     monkeypatch.setattr(operations, "_on_cuda", on_cuda)
-    monkeypatch.setattr(selection, "MAX_DENSITY", 1.0)
-    dictionary = SMALL[architecture](20, 3).build(6, seed=0, device=device)
+    tuning = Tuning(max_density=1.0, loops=False)
+    dictionary = SMALL[architecture](20, 3).build(6, seed=0, device=device, tuning=tuning)
     scramble(dictionary, 1)
     batch = make_batch(torch.randn(9, 6, generator=torch.Generator().manual_seed(2)).to(device))
     chosen = dictionary.encode(batch.x).dense() != 0

@@ -25,6 +25,7 @@ from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.engine import auxk, engine, pieces, selection
 from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.kernels import library as native
+from polyseme.kernels.tuning import Tuning
 from polyseme.training import Job, TrainingConfig, fit
 from tests.training.planted import Planted, same_weights
 
@@ -57,7 +58,7 @@ class Case:
     shift: float = 0.0
     """Added to the encoder's bias in standard deviations of a pre-activation, so that few latents are active."""
     scales: tuple[float, ...] = (1.0,)
-    most_entries: int | None = None
+    most_entries: int = 2**18
     compiled: bool = True
     outliers: bool = True
 
@@ -124,7 +125,7 @@ def watch(monkeypatch) -> set[str]:
     def batch_top_k(result, encoder, k, guess):
         if not guess:
             return set()
-        survivors = whole_above(encoder, 0.97 * guess, most=selection.MANY * k / encoder.n_latents)
+        survivors = whole_above(encoder, 0.97 * guess, most=encoder.tuning.many * k / encoder.n_latents)
         encoder.in_bytes.clear()
         if survivors is None:
             return {"guess too low"}
@@ -159,7 +160,8 @@ def watch(monkeypatch) -> set[str]:
 
 
 def train(case, folder=None, stop_at=None):
-    dictionary = case.config.build(D, seed=0)
+    tuning = Tuning(most_entries=case.most_entries, loops=case.compiled)
+    dictionary = case.config.build(D, seed=0, tuning=tuning)
     if case.shift:
         spread = dictionary.read_directions().norm(dim=1)
         dictionary.parameters()["b_enc"].add_(case.shift * spread)
@@ -176,10 +178,6 @@ def train(case, folder=None, stop_at=None):
 def test_every_way_is_resumed_to_the_same_bits(name, tmp_path, monkeypatch):
     case = CASES[name]
     has_bytes = native.usable() and bool(native.loaded().polyseme_int8_supported())
-    if not case.compiled:
-        monkeypatch.setattr(native, "usable", lambda *_: False)
-    if case.most_entries:
-        monkeypatch.setattr(pieces, "MOST_ENTRIES", case.most_entries)
     with monkeypatch.context() as patch:
         taken = watch(patch)
         clean = train(case)

@@ -6,6 +6,7 @@ from pydantic import Field
 from polyseme.core.config import Strength
 from polyseme.dictionaries.engine.activation import Architecture
 from polyseme.dictionaries.engine.engine import SparseDictionary
+from polyseme.kernels.tuning import DEFAULT, Tuning
 
 
 class DictionaryBase(Architecture):
@@ -19,6 +20,7 @@ class DictionaryBase(Architecture):
         seed: int | None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        tuning: Tuning = DEFAULT,
     ) -> SparseDictionary:
         """An untrained dictionary.
 
@@ -27,11 +29,12 @@ class DictionaryBase(Architecture):
             d_out: width of what it writes, for a transcoder; None for an autoencoder.
             seed: of the initial weights; None leaves them zero, to be filled.
             device, dtype: of every tensor.
+            tuning: of its operations.
 
         Raises:
             InputError: for a tied transcoder, or a k above the number of latents.
         """
-        return SparseDictionary(self, d_in, d_out, seed=seed, device=device, dtype=dtype)
+        return SparseDictionary(self, d_in, d_out, seed=seed, device=device, dtype=dtype, tuning=tuning)
 
 
 class RevivedBase(DictionaryBase):

@@ -12,7 +12,7 @@ from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_above
 from polyseme.dictionaries.engine.selection import Encoder, select_if_sparse
-from polyseme.kernels.tiles import tiles_of, where_positive
+from polyseme.kernels.tiles import where_positive
 
 
 class ReLUConfig(DictionaryBase):
@@ -76,7 +76,7 @@ class ReLU(Activation):
             return
         step.sparsity = step.sparsity + weight * torch.dot(totals, step.norms)
         along = weight * totals / step.norms.clamp(min=torch.finfo(totals.dtype).tiny)
-        for part in tiles_of(W_dec, 8):
+        for part in step.tuning.tiles_of(W_dec, 8):
             step.grads.add("W_dec", along[part, None] * W_dec[part], part.start)
 
     def fold(self, _gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.core.precision import wide
 from polyseme.kernels import compiled
 from polyseme.kernels import library as native
-from polyseme.kernels.tiles import tiles
+from polyseme.kernels.tuning import DEFAULT, Tuning
 
 _LANES = 32
 
@@ -26,6 +27,7 @@ def exact_affine(
     bias: Float[Tensor, " n"],
     indices: Int[Tensor, " entry"],
     offsets: Int[Tensor, " bag_plus_1"],
+    tuning: Tuning = DEFAULT,
 ) -> Float[Tensor, " entry"]:
     """x[bag] · weight[index] + bias[index] of each entry.
 
@@ -34,17 +36,17 @@ def exact_affine(
         indices: the latent of each entry, int32.
         offsets: where each row's entries begin, and the end.
     """
-    if native.usable(x, weight, bias) and native.has("polyseme_exact"):
+    if tuning.in_loops(x, weight, bias) and native.has("polyseme_exact"):
         return compiled.exact(x, weight, bias, indices, offsets.to(torch.int32))
     out, d = x.new_empty(len(indices)), x.shape[1]
     bags = torch.repeat_interleave(offsets.diff().long(), output_size=len(indices))
-    for part in tiles(len(indices), 4 * 8 * d):
-        products = x[bags[part]].double().mul_(weight[indices[part]].double())
+    for part in tuning.tiles(len(indices), 4 * 8 * d):
+        products = wide(x[bags[part]]) * wide(weight[indices[part]])
         products = torch.nn.functional.pad(products, (0, -d % _LANES)).view(len(products), -1, _LANES)
         sums = products[:, 0].clone()
         for i in range(1, products.shape[1]):
             sums += products[:, i]
         while sums.shape[1] > 1:
             sums = sums[:, : sums.shape[1] // 2] + sums[:, sums.shape[1] // 2 :]
-        out[part] = (sums[:, 0] + bias[indices[part]].double()).to(out.dtype)
+        out[part] = (sums[:, 0] + wide(bias[indices[part]])).to(out.dtype)
     return out

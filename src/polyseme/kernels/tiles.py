@@ -6,7 +6,6 @@ no longer be equal bit for bit.
 
 import functools
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,29 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme.kernels import compiled, onednn
-from polyseme.kernels import library as native
-
-TILE_BYTES = 16 * 2**20
-"""Largest temporary: glibc hands blocks under 32 MiB out again without page faults, and a tile stays near the cache."""
-
-CACHED_BYTES = 2**20
-"""Of rows that are gathered again and again: they stay in a core's second-level cache, where a gather is three to four
-times as fast as from the third (measured with rows of 2 KiB)."""
-
-
-def spans(n: int, length: int, start: int = 0) -> Iterator[slice]:
-    """Slices of start..n, each that long; the last may be shorter."""
-    return (slice(first, min(n, first + length)) for first in range(start, n, length))
-
-
-def tiles(n: int, row_bytes: int, *, least: int = 1) -> Iterator[slice]:
-    """Slices of 0..n whose rows fill at most `TILE_BYTES`, or are `least`."""
-    return spans(n, max(1, least, TILE_BYTES // max(1, row_bytes)))
-
-
-def tiles_of(rows: Float[Tensor, "n d"], share: int = 1) -> Iterator[slice]:
-    """Slices of those rows that fill at most a `share`-th of a tile."""
-    return tiles(len(rows), share * rows.shape[1] * rows.element_size())
+from polyseme.kernels.tuning import DEFAULT, Tuning
 
 
 def squares(t: Tensor) -> Float[Tensor, ""]:
@@ -76,9 +53,10 @@ def affine_by_parts(
     weight: Float[Tensor, "n d"],
     bias: Float[Tensor, " n"] | None,
     out: Float[Tensor, "batch n"],
+    tuning: Tuning = DEFAULT,
 ) -> Float[Tensor, "batch n"]:
-    """x Wᵀ + b into `out`, some rows of W after the other: products of few shapes (`native.onednn`) and little room."""
-    for part in tiles_of(weight, 16):
+    """x Wᵀ + b into `out`, some rows of W after the other: products of few shapes (`onednn`) and little room."""
+    for part in tuning.tiles_of(weight, 16):
         affine_into(x, weight[part], None if bias is None else bias[part], out[:, part])
     return out
 
@@ -101,10 +79,11 @@ def bag_sum(
     offsets: Int[Tensor, " bag_plus_1"],
     values: Float[Tensor, " entry"],
     out: Float[Tensor, "bag d"] | None = None,
+    tuning: Tuning = DEFAULT,
 ) -> Float[Tensor, "bag d"]:
     """For each bag of entries, Σ values × weight[indices]; in `out`, where it is given."""
     offsets = offsets.to(indices.dtype)
-    if indices.dtype == torch.int32 and native.usable(weight, values):
+    if indices.dtype == torch.int32 and tuning.in_loops(weight, values):
         out = weight.new_empty(len(offsets) - 1, weight.shape[1]) if out is None else out
         compiled.sum_bags(weight, indices, offsets, values, out)
         return out
@@ -115,10 +94,10 @@ def bag_sum(
 
 
 def nonzero(
-    values: Float[Tensor, " entry"], offsets: Int[Tensor, " bag_plus_1"]
+    values: Float[Tensor, " entry"], offsets: Int[Tensor, " bag_plus_1"], tuning: Tuning = DEFAULT
 ) -> tuple[Int[Tensor, " kept"], Int[Tensor, " bag_plus_1"]]:
     """Which entries are not zero, and where each bag's begin among them, and the end."""
-    if native.usable(values):
+    if tuning.in_loops(values):
         return compiled.nonzero(values, offsets)
     before = torch.zeros(len(values) + 1, dtype=torch.int64, device=values.device)
     torch.cumsum(values != 0, 0, out=before[1:])
@@ -126,10 +105,10 @@ def nonzero(
 
 
 def sort_by_latent(
-    latents: Int[Tensor, " entry"], n_latents: int
+    latents: Int[Tensor, " entry"], n_latents: int, tuning: Tuning = DEFAULT
 ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " n_latents_plus_1"]]:
     """The entries sorted by latent (stable), and where each latent's begin (int32)."""
-    if latents.device.type == "cpu" and native.usable():
+    if latents.device.type == "cpu" and tuning.in_loops():
         return compiled.sort_by_latent(latents, n_latents)
     starts = torch.zeros(n_latents + 1, dtype=torch.int32, device=latents.device)
     starts[1:] = torch.bincount(latents, minlength=n_latents).cumsum(0)
@@ -143,6 +122,7 @@ def sum_by_latent(
     order: Int[Tensor, " entry"],
     starts: Int[Tensor, " some_plus_1"],
     out: Float[Tensor, "some d"] | None,
+    tuning: Tuning = DEFAULT,
 ) -> Float[Tensor, "some d"]:
     """For each of some latents, Σ values × rows[bag] over its entries; in `out`, where it is given.
 
@@ -152,11 +132,11 @@ def sum_by_latent(
         starts: where those latents' begin in it, and the end of the last.
         out: overwritten.
     """
-    in_loops, on_cuda = native.usable(rows, values), _on_cuda(rows, values)
+    in_loops, on_cuda = tuning.in_loops(rows, values), _on_cuda(rows, values)
     if not in_loops and on_cuda is None:
         low, high = int(starts[0]), int(starts[-1])
         own = order[low:high]
-        return bag_sum(rows, bags[own], starts - low, values[own], out)
+        return bag_sum(rows, bags[own], starts - low, values[own], out, tuning)
     out = rows.new_empty(len(starts) - 1, rows.shape[1]) if out is None else out
     if in_loops:
         compiled.sum_bags(rows, bags, starts, values, out, order)
@@ -166,7 +146,7 @@ def sum_by_latent(
 
 
 @functools.cache
-def _triton_kernels() -> Any:
+def triton_kernels() -> Any:
     """The Triton kernels, where Triton is installed, as it is with torch for CUDA; else None."""
     try:
         return importlib.import_module("polyseme.kernels.triton_kernels")
@@ -177,7 +157,7 @@ def _triton_kernels() -> Any:
 def _on_cuda(*tensors: Tensor) -> Any:
     """The Triton kernels, where these tensors are on a GPU in a type they take; else None."""
     taken = (torch.float32, torch.float64)
-    return _triton_kernels() if all(t.is_cuda and t.dtype in taken for t in tensors) else None
+    return triton_kernels() if all(t.is_cuda and t.dtype in taken for t in tensors) else None
 
 
 def residual_and_dot(
@@ -187,10 +167,11 @@ def residual_and_dot(
     values: Float[Tensor, " entry"],
     goal: Float[Tensor, "bag d"],
     residual: Float[Tensor, "bag d"],
+    tuning: Tuning = DEFAULT,
 ) -> Float[Tensor, " entry"] | None:
     """⟨r[bag], weight[index]⟩ of each entry, with r = `bag_sum` − goal written into `residual`; None (and nothing
     written) where nothing does both in one go."""
-    if native.usable(weight, values, goal, residual):
+    if tuning.in_loops(weight, values, goal, residual):
         return compiled.residual_and_dot(weight, indices, offsets, values, goal, residual)
     on_cuda = _on_cuda(weight, values, goal)
     return None if on_cuda is None else on_cuda.residual_and_dot(weight, indices, offsets, values, goal, residual)[1]
@@ -217,10 +198,11 @@ def gather_dot_fallback(
     right: Float[Tensor, "n d"],
     bags: Int[Tensor, " entry"],
     indices: Int[Tensor, " entry"],
+    tuning: Tuning = DEFAULT,
 ) -> Float[Tensor, " entry"]:
     """`gather_dot` with public operations only, in tiles of entries."""
     out = left.new_empty(len(indices))
-    for part in tiles(len(indices), 2 * left.shape[1] * left.element_size()):
+    for part in tuning.tiles(len(indices), 2 * left.shape[1] * left.element_size()):
         torch.linalg.vecdot(left[bags[part]], right[indices[part]], out=out[part])
     return out
 

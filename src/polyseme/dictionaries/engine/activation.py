@@ -16,6 +16,7 @@ from polyseme.core.config import Config, Width
 from polyseme.core.errors import InputError
 from polyseme.dictionaries.engine.entries import Codes, Gradients, SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder
+from polyseme.kernels.tuning import Tuning
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Step:
         coefficient: of the penalty.
         d_bias: gradients in the pre-activations, summed over the batch.
         fired: on how many vectors each latent is active.
+        tuning: of the operations.
         mse, sparsity, aux: parts of the loss.
         totals: room for what it sums over the batch's pieces, for each latent.
     """
@@ -45,6 +47,7 @@ class Step:
     coefficient: float
     d_bias: Float[Tensor, " n_latents"]
     fired: Int[Tensor, " n_latents"]
+    tuning: Tuning
     mse: Tensor | float = 0.0
     sparsity: Tensor | float = 0.0
     aux: Tensor | float = 0.0

@@ -2,6 +2,7 @@
 autoencoders, section 2.4 and appendix A.2)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,12 +10,8 @@ from torch import Tensor
 
 from polyseme.dictionaries.engine.activation import Step
 from polyseme.dictionaries.engine.entries import Codes, DenseTile, GradientsAt, SparseEntries
-from polyseme.dictionaries.engine.selection import BLOCK, Encoder, select_top_k
-from polyseme.kernels.tiles import squares, tiles, top_k, where_positive
-
-MAX_DENSITY = 0.25
-"""Of the dead latents: above it dense products cost less than entries. It is more than `selection`'s, for the k largest
-of a row are found faster while they come block by block than in a tile."""
+from polyseme.dictionaries.engine.selection import Encoder, select_top_k
+from polyseme.kernels.tiles import squares, top_k, where_positive
 
 
 def auxk(
@@ -42,10 +39,11 @@ def auxk(
     k = min(k, len(latents))
     if k == 0:
         return 0.0
-    more = _width(len(latents), encoder.n_latents) - len(latents)  # of any one, but never positive
+    # What is filled up is any one of them, but never positive.
+    more = _width(len(latents), max(encoder.tuning.block[1], encoder.n_latents // 16)) - len(latents)
     names = torch.cat([latents, latents[:1].expand(more)])
     least = encoder.bias.new_full((more,), -torch.finfo(encoder.bias.dtype).max / 4)
-    own = Encoder(encoder.x, encoder.weight, torch.cat([encoder.bias[latents], least]), encoder.selection, names)
+    own = replace(encoder, bias=torch.cat([encoder.bias[latents], least]), latents=names)
     d_pre_sum, grads = torch.zeros_like(own.bias), step.grads.at(latents)
     loss = residual.new_zeros(())
     for rows, codes in _codes(own, k):
@@ -83,9 +81,10 @@ def _learn(
     return loss, codes.by_latent(d_pre)
 
 
-def _width(n_dead: int, n_latents: int) -> int:
-    """What the dead are filled up to. Widths are few, since oneDNN keeps what it needs for each (`native.onednn`)."""
-    width, most = 32, max(BLOCK[1], n_latents // 16)
+def _width(n_dead: int, most: int) -> int:
+    """What the dead are filled up to: few widths, since oneDNN keeps what it needs for each; multiples of `most` beyond
+    it."""
+    width = 32
     while width < n_dead and 4 * width <= most:
         width *= 4
     return width if n_dead <= width else n_dead + -n_dead % most
@@ -94,13 +93,13 @@ def _width(n_dead: int, n_latents: int) -> int:
 def _codes(encoder: Encoder, k: int) -> Iterator[tuple[slice, Codes]]:
     """Some rows after the other, the k largest positive pre-activations of each: as entries, or as a tile where k is a
     large share of all."""
-    if k <= MAX_DENSITY * encoder.n_latents:
-        for rows in tiles(len(encoder.x), 128 * k):  # a step holds sixty bytes an entry
+    if k <= encoder.tuning.max_dead_density * encoder.n_latents:
+        for rows in encoder.tuning.tiles(len(encoder.x), 128 * k):  # a step holds sixty bytes an entry
             yield rows, select_top_k(encoder.rows(rows), k, ascending=True)
         return
-    for rows, pre in encoder.tiles(most=BLOCK[0] // 4):
+    for rows, pre in encoder.tiles(most=encoder.tuning.block[0] // 4):
         pre.clamp_(min=0)
         if k < encoder.n_latents:
             values, columns = top_k(pre, k)
             pre = torch.zeros_like(pre).scatter_(1, columns, values)
-        yield rows, DenseTile(pre)
+        yield rows, DenseTile(pre, tuning=encoder.tuning)

@@ -36,7 +36,8 @@ from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.dictionaries.protocol import StepStats
 from polyseme.kernels.loops import check_offsets, check_places
 from polyseme.kernels.shield import shielded
-from polyseme.kernels.tiles import bag_sum, squares, tiles, tiles_of
+from polyseme.kernels.tiles import bag_sum, squares, triton_kernels
+from polyseme.kernels.tuning import DEFAULT, Backend, Tuning, backend_of
 from polyseme.kernels.workspace import room
 
 
@@ -51,6 +52,7 @@ class SparseDictionary:
         seed: of the decoder's random unit rows; an autoencoder's encoder starts as its transpose, a transcoder's
             as random rows of its own, both times min(1, 2 d_in / n_latents). None: zeros, to be filled.
         device, dtype: of every tensor.
+        tuning: of its operations.
 
     Raises:
         InputError: for a tied transcoder, or a k above the number of latents.
@@ -66,8 +68,9 @@ class SparseDictionary:
         seed: int | None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        tuning: Tuning = DEFAULT,
     ):
-        self.config = config
+        self.config, self.tuning = config, tuning
         self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)
         self.is_transcoder = d_out is not None
         # So scaled, the encoder makes W_decᵀ ReLU(W_enc u) ≈ u, where unit rows would make it n_latents / 2 d_in times
@@ -110,6 +113,11 @@ class SparseDictionary:
         k = "" if self.active_latents is None else f", k {self.active_latents:g}"
         name = type(self.config).model_fields["architecture"].default
         return f"SparseDictionary({name}, {self.d_in:,} → {self.n_latents:,} latents → {self.d_out:,}{k})"
+
+    @property
+    def backend(self) -> Backend:
+        """What carries out its operations where its weights are, and why not the faster one there."""
+        return backend_of(self._parameters["W_dec"], self.tuning, triton=triton_kernels() is not None)
 
     @property
     def has_coefficient(self) -> bool:
@@ -200,7 +208,7 @@ class SparseDictionary:
         if not self._activation.unit_norm:
             values = values / self._norms()[indices]
         bias = self._buffers["scale_out"] * self._parameters["b_dec"] + self._buffers["centre_out"]
-        return bag_sum(W_dec, indices, z.offsets, values).add_(bias).view(*z.shape[:-1], self.d_out)
+        return bag_sum(W_dec, indices, z.offsets, values, tuning=self.tuning).add_(bias).view(*z.shape[:-1], self.d_out)
 
     def reconstruct(
         self, x: Float[Tensor, "*leading d_in"] | Float[np.ndarray, "*leading d_in"]
@@ -244,7 +252,8 @@ class SparseDictionary:
         self, vectors: Float[Tensor, "batch d"], port: str
     ) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
         self._check_width(vectors, port)
-        parts = [vectors[rows] for rows in tiles(len(vectors), 32 * vectors.shape[1])]  # few in float64 at a time
+        rows = self.tuning.tiles(len(vectors), 32 * vectors.shape[1])  # few in float64 at a time
+        parts = [vectors[some] for some in rows]
         centre = torch.stack([wide(part).sum(0) for part in parts]).sum(0) / len(vectors)
         squares = torch.stack([(wide(part) - centre).square().sum() for part in parts]).sum()
         scale = (squares / vectors.numel()).sqrt()
@@ -296,6 +305,7 @@ class SparseDictionary:
             coefficient=coefficient,
             d_bias=goal.new_zeros(self.n_latents),
             fired=fired,
+            tuning=self.tuning,
         )
         residual = room("residual", goal, goal.dtype)
         for rows, codes in pieces(encoder, self._activation):
@@ -347,7 +357,9 @@ class SparseDictionary:
         gain = norms * own["scale_out"]
         bias = self._parameters["b_dec"]
         d_out = self.d_out if self.is_transcoder else None
-        new = SparseDictionary(self.config, self.d_in, d_out, seed=None, device=bias.device, dtype=bias.dtype)
+        new = SparseDictionary(
+            self.config, self.d_in, d_out, seed=None, device=bias.device, dtype=bias.dtype, tuning=self.tuning
+        )
         for name, tensor in new._activation.parameters.items():
             tensor.copy_(self._parameters[name])
         for name, tensor in new._activation.buffers.items():
@@ -379,7 +391,13 @@ class SparseDictionary:
         """The encoder over normalised vectors, which an autoencoder's bias is taken from in place."""
         if not self.is_transcoder:
             x.sub_(self._parameters["b_dec"])
-        return Encoder(x, self._parameters[self._encoder_name], self._parameters["b_enc"], self.config.selection)
+        return Encoder(
+            x,
+            self._parameters[self._encoder_name],
+            self._parameters["b_enc"],
+            self.config.selection,
+            tuning=self.tuning,
+        )
 
     def _normalised(self, vectors: Tensor, port: str) -> Tensor:
         """(vectors − centre) / scale, in the dictionary's dtype."""
@@ -409,6 +427,6 @@ class SparseDictionary:
     def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:
         """Remove from each decoder row's gradient its part along the row."""
         W_dec = self._parameters["W_dec"]
-        for part in tiles_of(W_dec, 16):
+        for part in self.tuning.tiles_of(W_dec, 16):
             along = torch.linalg.vecdot(gradient[part], W_dec[part])
             gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)

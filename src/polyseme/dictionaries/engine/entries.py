@@ -19,9 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.kernels import compiled
-from polyseme.kernels import library as native
 from polyseme.kernels.tiles import (
-    CACHED_BYTES,
     affine,
     affine_by_parts,
     affine_into,
@@ -31,8 +29,8 @@ from polyseme.kernels.tiles import (
     residual_and_dot,
     sort_by_latent,
     sum_by_latent,
-    tiles,
 )
+from polyseme.kernels.tuning import DEFAULT, Tuning
 
 
 class Gradients:
@@ -157,6 +155,7 @@ class SparseEntries:
         offsets: start of each row's entries, and the end.
         n_latents: width of the dense equivalent.
         ascending: indices ascend within a row.
+        tuning: of the operations.
     """
 
     def __init__(
@@ -167,10 +166,16 @@ class SparseEntries:
         n_latents: int,
         *,
         ascending: bool = False,
+        tuning: Tuning = DEFAULT,
     ):
         self.pre, self.indices, self.offsets, self.n_latents = pre, indices, offsets.to(torch.int32), n_latents
-        self.ascending = ascending
+        self.ascending, self.tuning = ascending, tuning
         self._active: tuple[SparseEntries, Tensor] | None = None
+
+    def like(self, pre: Tensor, indices: Tensor, offsets: Tensor, n_latents: int | None = None) -> "SparseEntries":
+        """Other entries, otherwise the same."""
+        n = self.n_latents if n_latents is None else n_latents
+        return SparseEntries(pre, indices, offsets, n, ascending=self.ascending, tuning=self.tuning)
 
     @functools.cached_property
     def bags(self) -> Int[Tensor, " entry"]:
@@ -182,16 +187,13 @@ class SparseEntries:
     @functools.cached_property
     def _order(self) -> tuple[Tensor, Tensor]:
         """The entries sorted by latent (rows ascending in each), and where each latent starts."""
-        return sort_by_latent(self.indices, self.n_latents)
+        return sort_by_latent(self.indices, self.n_latents, self.tuning)
 
     def rows(self, rows: slice) -> tuple["SparseEntries", slice]:
         """The entries of some rows, and which of all they are."""
         offsets = self.offsets[rows.start : rows.stop + 1]
         own = slice(int(offsets[0]), int(offsets[-1]))
-        entries = SparseEntries(
-            self.pre[own], self.indices[own], offsets - own.start, self.n_latents, ascending=self.ascending
-        )
-        return entries, own
+        return self.like(self.pre[own], self.indices[own], offsets - own.start), own
 
     def pieces(self, most: int) -> Iterator[tuple[slice, "SparseEntries"]]:
         """Rows and their entries, about `most` of them at a time."""
@@ -206,38 +208,36 @@ class SparseEntries:
     def between(self, first: int, end: int) -> tuple["SparseEntries", Int[Tensor, " kept"]]:
         """The entries of latents `first` to `end`, which are numbered from 0 again; and which of all they are."""
         inside = (self.indices >= first) & (self.indices < end)
-        kept, offsets = nonzero(inside.to(self.pre), self.offsets)
+        kept, offsets = nonzero(inside.to(self.pre), self.offsets, self.tuning)
         own = self.indices[kept] - first
-        return SparseEntries(self.pre[kept], own, offsets, end - first, ascending=self.ascending), kept
+        return self.like(self.pre[kept], own, offsets, end - first), kept
 
     def where(self, kept: Bool[Tensor, " entry"], pre: Float[Tensor, " entry"]) -> "SparseEntries":
         """Some of the entries, with other pre-activations."""
         if bool(kept.all()):
-            return SparseEntries(pre, self.indices, self.offsets, self.n_latents, ascending=self.ascending)
+            return self.like(pre, self.indices, self.offsets)
         before = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
         torch.cumsum(kept, 0, out=before[1:])
-        offsets = before[self.offsets.long()]
-        return SparseEntries(pre[kept], self.indices[kept], offsets, self.n_latents, ascending=self.ascending)
+        return self.like(pre[kept], self.indices[kept], before[self.offsets.long()])
 
     def called(self, names: Int[Tensor, " n_latents"], n_latents: int) -> "SparseEntries":
         """The same entries; latent j is latent names[j] of `n_latents`, ascending (int32)."""
-        return SparseEntries(self.pre, names[self.indices], self.offsets, n_latents, ascending=self.ascending)
+        return self.like(self.pre, names[self.indices], self.offsets, n_latents)
 
     def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
         return per_latent.index_select(0, self.indices)
 
     def active(self, values: Tensor) -> "tuple[SparseEntries, Tensor | slice]":
-        kept, offsets = nonzero(values, self.offsets)
+        kept, offsets = nonzero(values, self.offsets, self.tuning)
         if len(kept) > 0.8 * len(values):
             return self, slice(None)
         # Values and their gradients are mostly 0 at the same entries: sorted once.
         if self._active is None or not torch.equal(self._active[1], kept):
-            pre, indices = self.pre[kept], self.indices[kept]
-            self._active = SparseEntries(pre, indices, offsets, self.n_latents, ascending=self.ascending), kept
+            self._active = self.like(self.pre[kept], self.indices[kept], offsets), kept
         return self._active
 
     def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
-        return bag_sum(weight, self.indices, self.offsets, values)
+        return bag_sum(weight, self.indices, self.offsets, values, tuning=self.tuning)
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
         block = self._block(weight)
@@ -254,20 +254,20 @@ class SparseEntries:
     ) -> Tensor:
         dots = None
         if self._block(weight) is None:
-            dots = residual_and_dot(weight, self.indices, self.offsets, values, goal, residual)
+            dots = residual_and_dot(weight, self.indices, self.offsets, values, goal, residual, self.tuning)
         if dots is not None:
             return dots
         active, at = self.active(values)
-        bag_sum(weight, active.indices, active.offsets, values[at], residual).sub_(goal)
+        bag_sum(weight, active.indices, active.offsets, values[at], residual, self.tuning).sub_(goal)
         return self.dot(residual, weight)
 
     def _block(self, weight: Float[Tensor, "n_latents d"]) -> int | None:
         """How many latents' rows stay in cache, where `dot` is worth doing block by block of so many."""
-        block = max(1, CACHED_BYTES // (weight.shape[1] * weight.element_size()))
+        block = max(1, self.tuning.cached_bytes // (weight.shape[1] * weight.element_size()))
         blocks, rows = -(-self.n_latents // block), len(self.offsets) - 1
         # Every row of g is read once for each block: less than a row of the weight for every entry?
         worth = self.ascending and blocks > 1 and len(self.indices) >= 3 * blocks * rows
-        return block if worth and native.usable(weight) else None
+        return block if worth and self.tuning.in_loops(weight) else None
 
     def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
         if t.device.type == "cpu":
@@ -282,15 +282,15 @@ class SparseEntries:
         fresh = grads.fresh(name, slice(first, first + self.n_latents))
         # On a GPU every tile gathers all entries again, and its memory is not scarce.
         least = self.n_latents if rows.is_cuda else 1
-        for part in tiles(self.n_latents, 8 * rows.shape[1] * rows.element_size(), least=least):
+        for part in self.tuning.tiles(self.n_latents, 8 * rows.shape[1] * rows.element_size(), least=least):
             out = None if fresh is None else fresh[part]
-            sums = sum_by_latent(rows, self.bags, t, order, starts[part.start : part.stop + 1], out=out)
+            sums = sum_by_latent(rows, self.bags, t, order, starts[part.start : part.stop + 1], out, self.tuning)
             if fresh is None:
                 grads.add(name, sums, first + part.start)
 
 
 def concatenated(parts: Sequence[SparseEntries]) -> SparseEntries:
-    """Entries of rows that follow each other, as one."""
+    """Entries of rows that follow each other, all in one order, as one."""
     if len(parts) == 1:
         return parts[0]
     offsets, end = [parts[0].offsets[:1]], 0
@@ -298,8 +298,7 @@ def concatenated(parts: Sequence[SparseEntries]) -> SparseEntries:
         offsets.append(part.offsets[1:] + end)
         end += len(part.pre)
     pre, indices = torch.cat([part.pre for part in parts]), torch.cat([part.indices for part in parts])
-    ascending = all(part.ascending for part in parts)
-    return SparseEntries(pre, indices, torch.cat(offsets), parts[0].n_latents, ascending=ascending)
+    return parts[0].like(pre, indices, torch.cat(offsets))
 
 
 def replaced(found: SparseEntries, again: Int[Tensor, " some"], rest: SparseEntries) -> SparseEntries:
@@ -310,7 +309,7 @@ def replaced(found: SparseEntries, again: Int[Tensor, " some"], rest: SparseEntr
     shift = torch.repeat_interleave(starts - offsets[:-1], counts)
     places = shift + torch.arange(len(shift), device=shift.device)
     pre, indices = torch.cat([found.pre, rest.pre])[places], torch.cat([found.indices, rest.indices])[places]
-    return SparseEntries(pre, indices, offsets, found.n_latents, ascending=found.ascending and rest.ascending)
+    return found.like(pre, indices, offsets)
 
 
 class DenseTile:
@@ -320,10 +319,17 @@ class DenseTile:
         pre: their pre-activations.
         latents: which; of the operations below `decode` and `residual_and_dot` know no others.
         n_latents: of all; None: these.
+        tuning: of the operations.
     """
 
-    def __init__(self, pre: Float[Tensor, "bag some"], latents: slice | None = None, n_latents: int | None = None):
-        self.pre = pre
+    def __init__(
+        self,
+        pre: Float[Tensor, "bag some"],
+        latents: slice | None = None,
+        n_latents: int | None = None,
+        tuning: Tuning = DEFAULT,
+    ):
+        self.pre, self._tuning = pre, tuning
         self._latents, self._n_latents = latents or slice(0, pre.shape[1]), n_latents or pre.shape[1]
 
     def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
@@ -341,7 +347,7 @@ class DenseTile:
         return total
 
     def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        return affine_by_parts(g, weight[self._latents], None, torch.empty_like(self.pre))
+        return affine_by_parts(g, weight[self._latents], None, torch.empty_like(self.pre), self._tuning)
 
     def residual_and_dot(
         self,
@@ -372,5 +378,5 @@ class DenseTile:
 
     def _parts(self, vectors: Float[Tensor, "n d"]) -> Iterator[slice]:
         """Of these latents: some after the other, so that products take little room, and are of few shapes whatever
-        the width of the whole (`native.onednn`)."""
-        return tiles(self.pre.shape[1], 16 * vectors.shape[1] * vectors.element_size())
+        the width of the whole (`onednn`)."""
+        return self._tuning.tiles(self.pre.shape[1], 16 * vectors.shape[1] * vectors.element_size())

@@ -10,13 +10,12 @@ the largest, or whose norm is so large that its m would fit no other row, every 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.dictionaries.engine.entries import SparseEntries, replaced
 from polyseme.dictionaries.engine.selection import Encoder, above, joined, select_above, select_top_k
 from polyseme.kernels.exact import exact_affine
-from polyseme.kernels.tiles import tiles_of
 
 _MORE = 8
 """Entries beyond the k largest that are computed again: seldom are more that near to the kth, but for ties."""
@@ -31,7 +30,7 @@ def exact_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) ->
     outliers = slack > _OUTLIER * slack.median()
     found = select_above(encoder, bound - slack[~outliers].max())
     if bool(outliers.any()):
-        found = _look_through(encoder, found, outliers, bound - slack[:, None])
+        found = _look_through(encoder, found, outliers, bound, slack)
     pre = _exact(encoder, found)
     bounds = found.take(bound) if isinstance(bound, Tensor) and bound.dim() else bound
     return found.where(pre > bounds, pre)
@@ -48,7 +47,7 @@ def exact_top_k(encoder: Encoder, k: int) -> SparseEntries:
     least = torch.where(counts == wanted, _grid(found, found.pre, 1, torch.inf).amin(1), 0.0)
     unproven = ~((kth > least + slack) | (counts == encoder.n_latents))
     if bool(unproven.any()):
-        found = _look_through(encoder, found, unproven, (kth.clamp(min=0) - slack)[:, None])
+        found = _look_through(encoder, found, unproven, 0.0, slack - kth.clamp(min=0))
         pre = _exact(encoder, found)
         kth = _grid(found, pre, k, -torch.inf).topk(k).values[:, -1]
     largest = (pre > 0) & (pre >= kth[found.bags])
@@ -62,23 +61,28 @@ def exact_top_k(encoder: Encoder, k: int) -> SparseEntries:
 
 def _slack(encoder: Encoder) -> Float[Tensor, " batch"]:
     """m of each vector."""
-    longest = max(float(torch.linalg.vector_norm(encoder.weight[p], dim=1).max()) for p in tiles_of(encoder.weight))
+    parts = encoder.tuning.tiles_of(encoder.weight)
+    longest = max(float(torch.linalg.vector_norm(encoder.weight[p], dim=1).max()) for p in parts)
     norms = torch.linalg.vector_norm(encoder.x, dim=1)
     rounding = torch.finfo(encoder.x.dtype).eps * (encoder.x.shape[1] + 8)
     return (norms * longest + encoder.bias.abs().max()) * rounding
 
 
 def _exact(encoder: Encoder, found: SparseEntries) -> Float[Tensor, " entry"]:
-    return exact_affine(encoder.x, encoder.weight, encoder.bias, found.indices, found.offsets)
+    return exact_affine(encoder.x, encoder.weight, encoder.bias, found.indices, found.offsets, encoder.tuning)
 
 
 def _look_through(
-    encoder: Encoder, found: SparseEntries, some: Tensor, bounds: Float[Tensor, "batch #n_latents"]
+    encoder: Encoder,
+    found: SparseEntries,
+    some: Bool[Tensor, " batch"],
+    bound: Float[Tensor, "*n_latents"] | float,
+    slack: Float[Tensor, " batch"],
 ) -> SparseEntries:
-    """`found`, but in `some` rows every entry above `bounds`."""
-    own, bounds = encoder.rows(some), bounds[some]
-    parts = [above(pre, bounds[rows]) for rows, pre in own.tiles()]
-    return replaced(found, some.nonzero().view(-1), joined(parts, encoder.n_latents))
+    """`found`, but in `some` rows every entry above `bound` less the row's slack."""
+    own, slack = encoder.rows(some), slack[some, None]
+    parts = [above(pre, bound - slack[rows]) for rows, pre in own.tiles()]
+    return replaced(found, some.nonzero().view(-1), joined(encoder, parts))
 
 
 def _grid(found: SparseEntries, values: Float[Tensor, " entry"], least: int, fill: float) -> Float[Tensor, "row width"]:

@@ -11,7 +11,7 @@ from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, DenseTile, SparseEntries
 from polyseme.dictionaries.engine.nested import nested
 from polyseme.dictionaries.engine.selection import Encoder
-from polyseme.kernels.tiles import squares, tiles_of
+from polyseme.kernels.tiles import squares
 
 
 def from_entries(
@@ -46,7 +46,7 @@ def from_entries(
 
 def _from_gate(codes: SparseEntries, gate: Float[Tensor, " entry"], activation: Activation, step: Step) -> Tensor:
     d_gate, goal = torch.empty_like(gate), step.goal
-    for rows in tiles_of(goal, 4):  # its error is needed no longer than this
+    for rows in step.tuning.tiles_of(goal, 4):  # its error is needed no longer than this
         some, at = codes.rows(rows)
         error = torch.empty_like(goal[rows])
         d_gate[at] = some.residual_and_dot(gate[at], goal[rows], step.W_dec, error)
@@ -99,7 +99,7 @@ def _back(
 
 def _tiles(encoder: Encoder) -> Iterator[DenseTile]:
     for _, latents, products in encoder.blocks():
-        yield DenseTile(products.add_(encoder.bias[latents]), latents, encoder.n_latents)
+        yield DenseTile(products.add_(encoder.bias[latents]), latents, encoder.n_latents, encoder.tuning)
 
 
 def _add_error(residual: Float[Tensor, "rows d_out"], step: Step) -> None:

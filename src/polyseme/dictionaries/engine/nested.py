@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polyseme.dictionaries.engine.activation import Step
 from polyseme.dictionaries.engine.entries import SparseEntries
-from polyseme.kernels.tiles import squares, tiles_of
+from polyseme.kernels.tiles import squares
 from polyseme.kernels.workspace import room
 
 
@@ -37,7 +37,7 @@ def nested(
     groups = [slice(first, end) for first, end in zip((0, *ends), ends, strict=False)]
     d_values = torch.empty_like(values)
     # The sum is a quarter of a tile: a batch's would be as much memory as everything else that a step keeps.
-    for rows in tiles_of(residual, 4):
+    for rows in step.tuning.tiles_of(residual, 4):
         some, at = codes.rows(rows)
         d_values[at] = _of_rows(some, values[at], step.goal[rows], step, groups, residual[rows])
     return d_values
@@ -77,6 +77,6 @@ def _add_decoded(
     values: Float[Tensor, " entry"],
     W_dec: Float[Tensor, "n_latents d"],
 ) -> None:
-    for rows in tiles_of(out, 8):
+    for rows in codes.tuning.tiles_of(out, 8):
         some, at = codes.rows(rows)
         out[rows] += some.decode(values[at], W_dec)

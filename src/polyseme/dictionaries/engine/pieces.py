@@ -3,26 +3,22 @@ and few entries little time."""
 
 from collections.abc import Iterator
 
-from polyseme.dictionaries.engine import selection
 from polyseme.dictionaries.engine.activation import Activation
 from polyseme.dictionaries.engine.entries import SparseEntries, concatenated
 from polyseme.dictionaries.engine.selection import Encoder
-from polyseme.kernels.tiles import spans
-
-MOST_ENTRIES = 2**18
-"""Of a piece, on a CPU: a step keeps some sixty bytes an entry, and every piece reads and writes all gradients."""
+from polyseme.kernels.tuning import spans
 
 
 def pieces(encoder: Encoder, activation: Activation) -> Iterator[tuple[slice, SparseEntries | Encoder]]:
-    """Some rows after the other and their entries, about `MOST_ENTRIES` at a time; the encoder of those rows where
+    """Some rows after the other and their entries, about `most_entries` at a time; the encoder of those rows where
     entries are too many to be gathered one by one.
 
     What chooses by the batch, or a fixed number a row, is asked once; thresholds so many rows at a time that their
     entries are about one piece, by those found in the rows before. On a GPU, where launches cost more than memory, all
     entries are one piece.
     """
-    n_rows, of_a_block = len(encoder.x), selection.BLOCK[0]
-    most, least, of_a_tile = MOST_ENTRIES, max(1, of_a_block // 4), max(1, of_a_block // 2)
+    n_rows, of_a_block = len(encoder.x), encoder.tuning.block[0]
+    most, least, of_a_tile = encoder.tuning.most_entries, max(1, of_a_block // 4), max(1, of_a_block // 2)
     if encoder.x.device.type != "cpu":
         most, least, of_a_block, of_a_tile = 2**62, n_rows, n_rows, n_rows
     waiting: list[SparseEntries] = []

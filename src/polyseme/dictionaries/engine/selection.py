@@ -12,26 +12,8 @@ from polyseme.dictionaries.engine.entries import SparseEntries, replaced
 from polyseme.kernels import compiled
 from polyseme.kernels import library as native
 from polyseme.kernels.int8 import Found, Int8
-from polyseme.kernels.tiles import TILE_BYTES, affine, affine_by_parts, spans, top_k
-
-MAX_DENSITY = 0.15
-"""Above this share of active latents dense products take as long as gathering entry by entry (from .2 on), or little
-longer, and less memory."""
-
-LEAST_ROWS = 256
-"""Of a tile: with fewer a wide encoder's weights, read once a tile, take longer to read than to multiply."""
-
-MANY = 4
-"""Times as many entries as BatchTopK wants are no longer worth a sort, nor their memory: its guess is made anew."""
-
-SAMPLE = 192
-"""Rows that show whether products of bytes prove anything."""
-
-BLOCK = (1024, 512)
-"""Rows and latents of a block: as fast as the product of all at once, and still in cache when it is looked through."""
-
-LARGE_BLOCK = 2**25
-"""Numbers of a block on a GPU, of as many rows as there are: launches cost more than memory there."""
+from polyseme.kernels.tiles import affine, affine_by_parts, top_k
+from polyseme.kernels.tuning import DEFAULT, Tuning, spans
 
 
 @dataclass(frozen=True)
@@ -52,6 +34,7 @@ class Encoder:
     bias: Float[Tensor, " n_latents"]
     selection: str = "auto"
     latents: Int[Tensor, " n_latents"] | None = None
+    tuning: Tuning = DEFAULT
     in_bytes: "list[Int8 | None]" = field(default_factory=list["Int8 | None"], init=False, repr=False, compare=False)
     """The weights as bytes, for these vectors and all cut from them; None: of no use there; empty: not tried."""
 
@@ -80,25 +63,25 @@ class Encoder:
         """Rows and their pre-activations, in a buffer that the next tile overwrites.
 
         Args:
-            temporaries: tensors of a tile's size that fill `TILE_BYTES` together: the more, the fewer rows.
+            temporaries: tensors of a tile's size that fill `tile_bytes` together: the more, the fewer rows.
             most: rows of a tile, at most; None: those of a block.
         """
         buffer: Tensor | None = None
-        fitting = TILE_BYTES // (temporaries * self.n_latents * self.x.element_size())
-        a_tile = min(max(fitting, LEAST_ROWS // temporaries, 1), most or BLOCK[0])
-        a_tile = 1 << (a_tile.bit_length() - 1)  # a shape that `native.onednn` need not cut
+        fitting = self.tuning.tile_bytes // (temporaries * self.n_latents * self.x.element_size())
+        a_tile = min(max(fitting, self.tuning.least_rows // temporaries, 1), most or self.tuning.block[0])
+        a_tile = 1 << (a_tile.bit_length() - 1)  # a shape that `onednn` need not cut
         weight = self.weights()
         for rows in spans(len(self.x), a_tile):
             x = self.x[rows]
             if buffer is None:
                 buffer = x.new_empty(len(x), self.n_latents)
-            yield rows, affine_by_parts(x, weight, self.bias, buffer[: len(x)])
+            yield rows, affine_by_parts(x, weight, self.bias, buffer[: len(x)], self.tuning)
 
     def blocks(self) -> Iterator[tuple[slice, slice, Float[Tensor, "rows block"]]]:
         """Rows, latents and their products, less the bias; all rows of one block of latents, then of the next."""
-        rows, latents = BLOCK
+        rows, latents = self.tuning.block
         if self.x.device.type != "cpu":
-            rows, latents = len(self.x), max(latents, LARGE_BLOCK // len(self.x))
+            rows, latents = len(self.x), max(latents, self.tuning.large_block // len(self.x))
         buffer = self.x.new_empty(min(rows, len(self.x)) * min(latents, self.n_latents))
         for block in spans(self.n_latents, latents):
             weight = self.weights(block)
@@ -107,14 +90,14 @@ class Encoder:
                 yield part, block, affine(x, weight, None, out=buffer[: len(x) * len(weight)].view(len(x), -1))
 
 
-def joined(parts: list[tuple[Tensor, Tensor, Tensor]], n_latents: int, *, ascending: bool = True) -> SparseEntries:
+def joined(encoder: Encoder, parts: list[tuple[Tensor, Tensor, Tensor]], *, ascending: bool = True) -> SparseEntries:
     """The entries of all tiles; each part is values, latents (`ascending` in a row or not) and entries a row."""
     counts = torch.cat([part[2] for part in parts])
     offsets = counts.new_zeros(len(counts) + 1)
     torch.cumsum(counts, 0, out=offsets[1:])
     # Of one part `cat` would make a copy.
     values, latents = parts[0][:2] if len(parts) == 1 else (torch.cat([part[i] for part in parts]) for i in (0, 1))
-    return SparseEntries(values, latents, offsets, n_latents, ascending=ascending)
+    return SparseEntries(values, latents, offsets, encoder.n_latents, ascending=ascending, tuning=encoder.tuning)
 
 
 def select_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries:
@@ -125,12 +108,12 @@ def select_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -
 
 
 def select_if_sparse(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries | None:
-    """`select_above`, or None as soon as more than `MAX_DENSITY` of all entries are found (or of a first tile's)."""
-    return _select_above(encoder, bound, most=MAX_DENSITY)
+    """`select_above`, or None as soon as more than `max_density` of all entries are found (or of a first tile's)."""
+    return _select_above(encoder, bound, most=encoder.tuning.max_density)
 
 
 def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> SparseEntries | None:
-    if native.usable(encoder.x, encoder.weight):
+    if encoder.tuning.in_loops(encoder.x, encoder.weight):
         bounds = torch.as_tensor(bound, dtype=encoder.bias.dtype).expand(encoder.n_latents).contiguous()
         room = min(encoder.n_latents // 16, max(64, int(2 * most * encoder.n_latents)))
         proven = _by_int8(encoder, None, room, lambda w, x: w.above(x, bounds, room), lambda e: select_above(e, bound))
@@ -141,13 +124,13 @@ def _select_above(encoder: Encoder, bound: Tensor | float, *, most: float) -> Sp
             found.take(products, encoder.bias[latents], bounds[latents], latents.start)
             if found.n_entries > most * len(encoder.x) * encoder.n_latents:
                 return None
-        return joined([found.finish()], encoder.n_latents)
+        return joined(encoder, [found.finish()])
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for _, pre in encoder.tiles():
         parts.append(above(pre, bound))
         if len(parts) == 1 and len(parts[0][0]) > most * pre.numel():
             return None
-    return joined(parts, encoder.n_latents)
+    return joined(encoder, parts)
 
 
 def above(pre: Float[Tensor, "rows n_latents"], bound: Float[Tensor, "*any"] | float) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +160,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
         ascending: sort them by latent.
     """
     k = min(k, encoder.n_latents)
-    if native.usable(encoder.x, encoder.weight):
+    if encoder.tuning.in_loops(encoder.x, encoder.weight):
         proven = _by_int8(encoder, k, k, lambda w, x: w.top_k(x, k), lambda e: streamed_top_k(e, k))
         return streamed_top_k(encoder, k) if proven is None else proven
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -192,7 +175,7 @@ def select_top_k(encoder: Encoder, k: int, *, ascending: bool) -> SparseEntries:
         if int(counts.sum()) < len(values):
             values, latents = values[keep.view(-1)], latents[keep.view(-1)]
         parts.append((values, latents, counts))
-    return joined(parts, encoder.n_latents, ascending=ascending)
+    return joined(encoder, parts, ascending=ascending)
 
 
 def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
@@ -203,12 +186,12 @@ def by_bytes(rows: int, n_latents: int, d: int, k: int) -> bool:
 def streamed_top_k(encoder: Encoder, k: int) -> SparseEntries:
     """`select_top_k` while the product comes block by block, and no tile of all latents is ever made."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part in (encoder.rows(rows) for rows in spans(len(encoder.x), BLOCK[0])):
+    for part in (encoder.rows(rows) for rows in spans(len(encoder.x), encoder.tuning.block[0])):
         top = compiled.TopK(len(part.x), k)
         for own, latents, products in part.blocks():
             top.take(own, products, encoder.bias[latents], latents.start)
         parts.append(top.finish())
-    return joined(parts, encoder.n_latents)
+    return joined(encoder, parts)
 
 
 def _by_int8(
@@ -243,8 +226,9 @@ def _by_int8(
         return None
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     unproven: list[Tensor] = []
-    a_part = max(SAMPLE, TILE_BYTES // (32 * places))
-    for part in (slice(0, SAMPLE), *spans(rows, a_part, SAMPLE)):
+    sample = encoder.tuning.sample
+    a_part = max(sample, encoder.tuning.tile_bytes // (32 * places))
+    for part in (slice(0, sample), *spans(rows, a_part, sample)):
         values, where, counts, scored = find(weights, encoder.x[part])
         failed = (counts < 0).nonzero().view(-1)
         if part.start == 0 and (4 * len(failed) > len(counts) or 16 * int(scored.sum()) > len(counts) * latents):
@@ -252,12 +236,15 @@ def _by_int8(
             return None
         unproven.append(failed + part.start)
         parts.append(compiled.packed(values, where, counts.clamp_(min=0)))
-    found, again = joined(parts, latents), torch.cat(unproven)
+    found, again = joined(encoder, parts), torch.cat(unproven)
     if not len(again):
         return found
-    own = (dataclasses.replace(encoder, x=encoder.x[some], selection="fp32") for some in again.split(BLOCK[0]))
+    own = (
+        dataclasses.replace(encoder, x=encoder.x[some], selection="fp32")
+        for some in again.split(encoder.tuning.block[0])
+    )
     by_floats = [in_float32(part) for part in own]
-    rest = joined([(e.pre, e.indices, e.offsets.diff().long()) for e in by_floats], latents)
+    rest = joined(encoder, [(e.pre, e.indices, e.offsets.diff().long()) for e in by_floats])
     return replaced(found, again, rest)
 
 
@@ -270,7 +257,9 @@ def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntrie
     wanted = max(1, round(min(k, encoder.n_latents) * len(encoder.x)))
     survivors: SparseEntries | None = None
     if guess > 0:
-        survivors = _select_above(encoder, 0.97 * guess, most=MANY * wanted / (len(encoder.x) * encoder.n_latents))
+        survivors = _select_above(
+            encoder, 0.97 * guess, most=encoder.tuning.many * wanted / (len(encoder.x) * encoder.n_latents)
+        )
     if survivors is None or len(survivors.pre) < wanted:
         _, pre = next(encoder.tiles(temporaries=8))
         share = max(1, wanted * len(pre) // len(encoder.x))
@@ -288,4 +277,4 @@ def select_batch_top_k(encoder: Encoder, k: float, guess: float) -> SparseEntrie
     ties = (pre == smallest).nonzero().view(-1)
     keep[ties[: wanted - int(keep.sum())]] = True
     counts = torch.bincount(survivors.bags[keep], minlength=len(encoder.x))
-    return joined([(pre[keep], survivors.indices[keep], counts)], encoder.n_latents)
+    return joined(encoder, [(pre[keep], survivors.indices[keep], counts)])
