@@ -80,6 +80,22 @@ def test_damaged_sums_are_told(tmp_path: Path):
         load_sums(tmp_path)
 
 
+def test_sums_measured_before_the_table_changed_are_refused(tmp_path: Path):
+    """A metric that was added or redefined is measured again without a version of any stage being raised."""
+    entries = [entry for entry in measured() if entry.metric.measured == "reconstruction"]
+    names = fluent_windows().names
+    save_sums(tmp_path, entries, names)
+    assert len(load_sums(tmp_path, of="reconstruction")) == len(entries)
+    save_sums(tmp_path, entries[:-1], names)
+    assert len(load_sums(tmp_path)) == len(entries) - 1
+    with pytest.raises(DamagedArtifact, match=f"before {entries[-1].name} was measured as it is now"):
+        load_sums(tmp_path, of="reconstruction")
+    older = replace(entries[0], metric=replace(entries[0].metric, version=0))
+    save_sums(tmp_path, [older, *entries[1:]], names)
+    with pytest.raises(DamagedArtifact, match="before fvu was measured as it is now"):
+        load_sums(tmp_path)
+
+
 def test_nothing_to_divide_by_is_not_measured():
     record = replace(MEAN, sums=np.zeros((3, 2)), n=0).record(n_resamples=20)
     assert math.isnan(record.value)

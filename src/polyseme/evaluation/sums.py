@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from polyseme.core.errors import DamagedArtifact
 from polyseme.core.records import Interval, MetricRecord
 from polyseme.evaluation.finishes import NOT_MEASURED, RATIO, RECOVERED, Finish, interval_of, values_of
-from polyseme.evaluation.metric import Metric
+from polyseme.evaluation.metric import Metric, Pass
 from polyseme.evaluation.metrics import METRICS
 from polyseme.store import load_array, load_json, save_array, save_json
 
@@ -123,11 +123,17 @@ def save_sums(folder: Path, entries: Sequence[DocumentSums], names: Sequence[str
     )
 
 
-def load_sums(folder: Path, *, stem: str = "sums") -> list[DocumentSums]:
+def load_sums(folder: Path, *, stem: str = "sums", of: Pass | None = None) -> list[DocumentSums]:
     """What `save_sums` wrote.
 
+    Args:
+        folder: where.
+        stem: file name without its ending.
+        of: the pass that they are of, where each metric must be there that the table has of it now.
+
     Raises:
-        DamagedArtifact: a file is missing, unreadable, or the two do not belong together.
+        DamagedArtifact: a file is missing, unreadable, or the two do not belong together; or a metric is missing, or is
+            of another version than the table's. A stage that loads them is then made again.
     """
     index, sums = load_json(folder / f"{stem}.json"), load_array(folder / f"{stem}.npy")
     try:
@@ -136,13 +142,23 @@ def load_sums(folder: Path, *, stem: str = "sums") -> list[DocumentSums]:
         if sums.shape != (len(documents), width):
             raise ValueError(f"shape {sums.shape}, the index says {(len(documents), width)}")
         blocks: dict[tuple[int, int], np.ndarray] = {}
-        return [_entry(meta, sums, documents, blocks) for meta in index["metrics"]]
+        entries = [_entry(meta, sums, documents, blocks) for meta in index["metrics"]]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DamagedArtifact(
             f"the per-document sums {stem!r} cannot be read ({error!r})",
             where=str(folder),
             fix="run the evaluation again",
         ) from error
+    versions = {entry.name: meta["version"] for entry, meta in zip(entries, index["metrics"], strict=True)}
+    expected = {m.name: m.version for m in METRICS.values() if m.measured == of and m.vectors == "counted"}
+    expected |= {name: METRICS[name].version for name in versions}
+    if entries and (old := sorted(name for name, version in expected.items() if versions.get(name) != version)):
+        raise DamagedArtifact(
+            f"the per-document sums {stem!r} are from before {', '.join(old)} was measured as it is now",
+            where=str(folder),
+            fix="run the evaluation again",
+        )
+    return entries
 
 
 _META = ("columns", "n", "scope", "parameters", "details")
@@ -158,8 +174,6 @@ def _entry(
     meta: dict[str, Any], sums: np.ndarray, documents: np.ndarray, blocks: dict[tuple[int, int], np.ndarray]
 ) -> DocumentSums:
     metric = METRICS[meta["name"]]
-    if meta["version"] != metric.version:
-        raise ValueError(f"{metric.name} is of version {meta['version']}, this polyseme measures {metric.version}")
     known: dict[str, Any] = {key: meta[key] for key in _META}
     known["columns"] = tuple(meta["columns"])
     start, stop = int(meta["start"]), int(meta["stop"])

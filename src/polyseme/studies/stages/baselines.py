@@ -55,7 +55,7 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
         save_sums(folder, sums.finish(scope={"study": subject.label}), heldout.names)
 
     def load(self, artifact: Artifact, at: Worker) -> dict[str, list[DocumentSums]]:
-        sums = load_sums(artifact.path)
+        sums = load_sums(artifact.path, of="lookup")
         return {name: [entry for entry in sums if entry.scope["site"] == str(site)] for name, site in at.sites.items()}
 
     def _train(self, at: Worker) -> Windows:

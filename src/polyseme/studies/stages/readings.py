@@ -88,7 +88,7 @@ class ReadingsStage(Stage[Readings]):
     def load(self, artifact: Artifact, at: Worker) -> Readings:
         trained = at.of(self.dictionaries)
         names = {key: dictionary_name(*key) for key in trained.dictionaries}
-        sums = {key: load_sums(artifact.path, stem=f"{name}.sums") for key, name in names.items()}
+        sums = {key: load_sums(artifact.path, stem=f"{name}.sums", of="reconstruction") for key, name in names.items()}
         firings = {key: Firings.load(artifact.path, name) for key, name in names.items()}
         left_out = {name: artifact.array(_left_out(name)) for name in at.sites}
         if self.text is self.role:  # a target is about the subject's own tokens
