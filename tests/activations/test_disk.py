@@ -197,9 +197,11 @@ def test_too_little_room_is_said_before_the_network_runs(tmp_path, monkeypatch):
     network = FakeNetwork()
     total = WINDOWS.n_tokens * (10 * 4 + 12)
     usage = type("Usage", (), {"free": total - 1})
-    monkeypatch.setattr("polyseme.activations.disk.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=rf"and the disk has {total - 1:,} free"):
+    monkeypatch.setattr("polyseme.store.failures.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="the disk is full") as caught:
         harvest(tmp_path, network)
+    assert "`shard_dtype` to float16" in caught.value.fix
+    assert "free 1 MB there" in caught.value.fix
     assert network.passes == 0
 
 

@@ -12,7 +12,7 @@ import pytest
 import polyseme.store.runs as runs_module
 from polyseme.core.errors import InputError
 from polyseme.core.records import MetricRecord
-from polyseme.store import Run, Store, load_json, save_array, save_json, save_record, save_text
+from polyseme.store import Run, Store, list_runs, load_json, save_array, save_json, save_record, save_text
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 from polyseme.store.provenance import Provenance
 from tests.store.faults import counted, failing_from, killed_at
@@ -90,7 +90,7 @@ def test_killed_at_any_operation_it_resumes_to_the_same_files(tmp_path: Path) ->
         assert killed_at(n, lambda root=root: study(root))
         study(root)
         assert tree(root) == expected, f"killed before operation {n}"
-        assert runs_module.list_runs(root)[0].record.status == "complete"
+        assert list_runs(root)[0].record.status == "complete"
 
 
 def test_killed_again_and_again_it_comes_to_an_end(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.store import Store, files, find_run, list_runs, load_json, save_array, save_json, sha256
+from polyseme.store.artifacts import Manifest
 from polyseme.store.locks import lock
-from polyseme.store.stages import Manifest
 from tests.store.listener import Listener
 
 

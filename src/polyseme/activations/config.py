@@ -3,19 +3,19 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from polyseme.activations.disk import harvest_to_disk
+from polyseme.activations.live import LiveSource
+from polyseme.activations.reading import Reader
+from polyseme.activations.source import ActivationSource
 from polyseme.core.config import Config, PassWindows, Seed
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-
-if TYPE_CHECKING:
-    from polyseme.activations.reading import Reader
-    from polyseme.activations.source import ActivationSource
-    from polyseme.corpora.pack import Windows
+from polyseme.corpora.pack import Windows
 
 
 class HarvestConfig(Config):
@@ -36,7 +36,7 @@ class HarvestConfig(Config):
     prefetch: bool | None = None
     """Prepare the next block in the background, with twice the memory; None does so on more than two cores."""
     seed: Seed = 0
-    """Of the order of windows and tokens."""
+    """Seed for the order of windows and tokens."""
 
     @property
     def prefetches(self) -> bool:
@@ -45,17 +45,14 @@ class HarvestConfig(Config):
 
     def build(
         self,
-        network: "Reader",
-        windows: "Windows",
+        network: Reader,
+        windows: Windows,
         sites: Mapping[str, Site],
         *,
         folder: Path | None = None,
         reporter: Reporter | None = None,
-    ) -> "ActivationSource":
+    ) -> ActivationSource:
         """The source: live, or harvested to `folder` first (only what is missing there)."""
-        from polyseme.activations.disk import harvest_to_disk
-        from polyseme.activations.live import LiveSource
-
         if self.cache == "stream":
             return LiveSource(network, windows, sites, self)
         if folder is None:

@@ -9,7 +9,6 @@ A shard whose `.json` is there was whole once. Sizes are checked when the folder
 is first read; what fails is made again from the network, or refused.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -18,8 +17,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from polyseme.activations.config import HarvestConfig
-from polyseme.activations.live import LiveSource
+from polyseme.activations.live import Harvest, LiveSource
 from polyseme.activations.reading import Reader
 from polyseme.activations.schedule import Block, Schedule
 from polyseme.activations.source import Advance, Rows, cut_batches
@@ -30,8 +28,8 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.kernels.shield import shielded
-from polyseme.store import load_array, load_record, save_array, save_record, sha256
-from polyseme.store.failures import refusals
+from polyseme.store import FileRecord, load_array, load_record, save_array, save_record
+from polyseme.store.failures import check_space, refusals
 from polyseme.store.files import remove, remove_temporaries
 
 _HARVEST = "harvest.json"
@@ -57,14 +55,9 @@ class HarvestRecord(Record):
         return Schedule(np.array(self.group_rows, dtype=np.int64), self.groups_per_block, self.seed)
 
 
-class _FileRecord(Record):
-    size: int
-    sha256: str
-
-
 class _ShardRecord(Record):
     harvest: str
-    files: dict[str, _FileRecord]
+    files: dict[str, FileRecord]
 
 
 @shielded
@@ -72,7 +65,7 @@ def harvest_to_disk(
     network: Reader,
     windows: Windows,
     sites: Mapping[str, Site],
-    config: HarvestConfig,
+    config: Harvest,
     folder: Path,
     *,
     reporter: Reporter | None = None,
@@ -237,16 +230,8 @@ class _Shards:
             return f"{path.name} is not the record it should be"
         if record.harvest != self.record.source or set(record.files) != set(self._names(shard)):
             return f"{path.name} is of another harvest"
-        for name in self._names(shard):
-            file = self.folder / name
-            if not file.is_file() or file.stat().st_size != record.files[name].size:
-                return f"{name} is missing or cut short"
-            try:
-                if checksums and sha256(file) != record.files[name].sha256:
-                    return f"{name} fails its checksum"
-            except DamagedArtifact:
-                return f"{name} cannot be read"
-        return None
+        found = (file.problem(self.folder / name, checksum=checksums) for name, file in record.files.items())
+        return next(filter(None, found), None)
 
     def make(self, live: LiveSource, block: Block, rows: Rows, advance: Callable[[int], None] | None = None) -> None:
         """Harvest a block of the first epoch and write its files, the record last; what stands there goes first."""
@@ -266,10 +251,7 @@ class _Shards:
                 )
             save_array(self.folder / name, array)
         save_array(self.folder / ids, rows.ids[:, : block.n_rows].cpu().numpy().astype(np.int32))
-        files = {
-            name: _FileRecord(size=(self.folder / name).stat().st_size, sha256=sha256(self.folder / name))
-            for name in (*names, ids)
-        }
+        files = {name: FileRecord.of(self.folder / name) for name in (*names, ids)}
         save_record(self._record_path(block.index), _ShardRecord(harvest=self.record.source, files=files))
 
     def open(self, shard: int, n_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -287,13 +269,7 @@ class _Shards:
         """Raise where the disk has no room for the shards of `blocks`."""
         a_row = sum(self.record.widths.values()) * np.dtype(self.record.dtype).itemsize + 3 * 4
         needed = sum(block.n_rows for block in blocks) * a_row + len(blocks) * 4096
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise InputError(
-                f"the activations take {needed:,} bytes and the disk has {free:,} free",
-                where=str(self.folder),
-                fix="ask for fewer tokens, set `shard_dtype` to float16 or `cache` to stream, or choose another folder",
-            )
+        check_space(self.folder, needed, "ask for fewer tokens, set `shard_dtype` to float16 or `cache` to stream")
 
 
 def _describe(live: LiveSource) -> HarvestRecord:

@@ -1,12 +1,12 @@
 """Activations straight from the network."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from polyseme.activations.config import HarvestConfig
 from polyseme.activations.reading import Reader, fitting_windows, read_windows
 from polyseme.activations.schedule import Block, Schedule
 from polyseme.activations.source import Rows, cut_batches
@@ -16,6 +16,26 @@ from polyseme.core.errors import InputError
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+
+
+@runtime_checkable
+class Harvest(Protocol):
+    """What a source must know of how a network is read; see `HarvestConfig`."""
+
+    @property
+    def block_tokens(self) -> int: ...
+
+    @property
+    def batch_windows(self) -> int | None: ...
+
+    @property
+    def shard_dtype(self) -> Literal["float32", "float16"]: ...
+
+    @property
+    def prefetches(self) -> bool: ...
+
+    @property
+    def seed(self) -> int: ...
 
 
 class LiveSource:
@@ -34,7 +54,7 @@ class LiveSource:
         InputError: no site, or no token that counts.
     """
 
-    def __init__(self, network: Reader, windows: Windows, sites: Mapping[str, Site], config: HarvestConfig):
+    def __init__(self, network: Reader, windows: Windows, sites: Mapping[str, Site], config: Harvest):
         if not sites:
             raise InputError("there is no site to harvest", where="sites", fix="name at least one")
         if windows.n_tokens == 0:
@@ -106,9 +126,7 @@ class LiveSource:
         )
 
 
-def _schedule(
-    windows: Windows, groups: list[Int[np.ndarray, " _"]], config: HarvestConfig, batch_windows: int
-) -> Schedule:
+def _schedule(windows: Windows, groups: list[Int[np.ndarray, " _"]], config: Harvest, batch_windows: int) -> Schedule:
     counted = (~windows.special).sum(1)
     group_rows = np.array([int(counted[group].sum()) for group in groups], dtype=np.int64)
     context = windows.tokens.shape[1]

@@ -1,6 +1,7 @@
 """The only code that writes results: artifacts under the hash of what made them, runs, checkpoints."""
 
 from polyseme.store.arrays import load_array, load_tensors, load_tensors_metadata, save_array, save_tensors
+from polyseme.store.artifacts import Artifact, FileRecord
 from polyseme.store.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
 from polyseme.store.files import (
     FileWriter,
@@ -18,12 +19,14 @@ from polyseme.store.files import (
     sha256,
     to_json,
 )
-from polyseme.store.runs import Run, RunRecord, RunStatus, find_run, list_runs, open_run
-from polyseme.store.stages import Artifact, Store
+from polyseme.store.finding import find_run, list_runs, open_run
+from polyseme.store.runs import Run, RunRecord, RunStatus
+from polyseme.store.stages import Store
 
 __all__ = [
     "Artifact",
     "Checkpoint",
+    "FileRecord",
     "FileWriter",
     "Run",
     "RunRecord",

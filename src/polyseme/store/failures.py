@@ -107,10 +107,17 @@ def disk_refusals(where: Path) -> Generator[None, None, None]:
         raise refusal(error, where if error.filename is None else None) from error
 
 
-def check_space(where: Path, needed: int) -> None:
-    """Raise `InputError` when the disk of `where` has fewer than `needed` bytes free."""
+def check_space(where: Path, needed: int, otherwise: str = "") -> None:
+    """Raise `InputError` when the disk of `where` has fewer than `needed` bytes free.
+
+    Args:
+        where: the file or folder.
+        needed: bytes about to be written.
+        otherwise: what else helps than room on the disk.
+    """
     if needed > shutil.disk_usage(_existing(where)).free:
-        raise refusal(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), where, needed)
+        full = refusal(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), where, needed)
+        raise InputError(full.what, where=full.where, fix=f"{otherwise}; or {full.fix}" if otherwise else full.fix)
 
 
 def _existing(path: Path) -> Path:

@@ -12,23 +12,25 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from polyseme.core.config import Record, fingerprint
-from polyseme.core.errors import DamagedArtifact, InputError, nearest_names
+from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
 from polyseme.core.text import visible
 from polyseme.store import files
+from polyseme.store.artifacts import FileRecord
 from polyseme.store.failures import own_folder
 from polyseme.store.locks import Held, is_locked, try_lock
 from polyseme.store.provenance import Provenance, provenance
-from polyseme.store.stages import NAME, FileRecord, check_root
+from polyseme.store.stages import NAME
 from polyseme.store.sweeping import LOCK
 
 RunStatus = Literal["running", "complete", "failed", "interrupted"]
 SCHEMA_VERSION = 2
 """1 had no checksum of `run.json` itself, no checksums of the run's files, and no time of earlier processes."""
 
-_ID = re.compile(r"[a-z0-9_-]{1,64}-[0-9a-f]{8}")
-_RUN, _CONFIG, _METRICS, _EVENTS, _ARTIFACTS = "run.json", "config.json", "metrics.jsonl", "events.jsonl", "artifacts"
+RUN_ID = re.compile(r"[a-z0-9_-]{1,64}-[0-9a-f]{8}")
+RUN, CONFIG, ARTIFACTS = "run.json", "config.json", "artifacts"
+_METRICS, _EVENTS = "metrics.jsonl", "events.jsonl"
 _MAX_BYTES = 8 * 2**20
 _Time = Annotated[float, Field(ge=0, le=4e9, allow_inf_nan=False)]
 """Seconds since 1970, up to the year 2096."""
@@ -106,7 +108,7 @@ class Run:
     @property
     def artifacts(self) -> Path:
         """Where the report and the tables of the run go."""
-        return self.path / _ARTIFACTS
+        return self.path / ARTIFACTS
 
     @property
     def report(self) -> Path:
@@ -121,16 +123,16 @@ class Run:
             DamagedArtifact: `config.json` cannot be read, or was changed: the run's id holds the hash of it.
         """
         config, run_id = self._found_config(), self.id
-        if _ID.fullmatch(run_id) and not run_id.endswith(f"-{fingerprint(config)[:8]}"):
+        if RUN_ID.fullmatch(run_id) and not run_id.endswith(f"-{fingerprint(config)[:8]}"):
             raise DamagedArtifact(
                 "config.json was changed after the run wrote it",
-                where=str(self.path / _CONFIG),
+                where=str(self.path / CONFIG),
                 fix="run the study again: it is written again",
             )
         return config
 
     def _found_config(self) -> Any:
-        return files.load_json(self.path / _CONFIG, _MAX_BYTES)
+        return files.load_json(self.path / CONFIG, _MAX_BYTES)
 
     @property
     def record(self) -> RunRecord:
@@ -143,7 +145,7 @@ class Run:
         if self._working is not None:
             return self._working
         try:
-            value = files.load_record(self.path / _RUN, _MAX_BYTES)
+            value = files.load_record(self.path / RUN, _MAX_BYTES)
             version = value.get("schema_version")
             if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise InputError(
@@ -156,7 +158,7 @@ class Run:
             what = error.what if isinstance(error, DamagedArtifact) else "it is not the record it should be"
             raise DamagedArtifact(
                 f"run.json cannot be read ({what})",
-                where=str(self.path / _RUN),
+                where=str(self.path / RUN),
                 fix="run the study again: it is written again",
             ) from error
         if record.status == "running" and not is_locked(self.path / LOCK):
@@ -262,12 +264,12 @@ class Run:
             written = self.record.files
         except InputError:
             return []
-        changed = [name for name, record in written.items() if not _is_whole(self.path / name, record)]
+        changed = [name for name, record in written.items() if record.problem(self.path / name) is not None]
         if written:
             try:
                 _ = self.config
             except DamagedArtifact:
-                changed.append(_CONFIG)
+                changed.append(CONFIG)
         return changed
 
     def _refuse_another_config(self) -> None:
@@ -284,16 +286,16 @@ class Run:
         for folder in (self.path, self.artifacts):
             own_folder(folder)
             files.remove_temporaries(folder, deep=False)
-        new = not any(os.path.lexists(self.path / name) for name in (_RUN, _CONFIG))
+        new = not any(os.path.lexists(self.path / name) for name in (RUN, CONFIG))
         if self._wanted is not None and not self._config_fits():
-            if os.path.lexists(self.path / _CONFIG):
-                reporter.message(f"{self.path / _CONFIG} was changed or damaged; writing it again")
-            files.save_json(self.path / _CONFIG, self._wanted)
+            if os.path.lexists(self.path / CONFIG):
+                reporter.message(f"{self.path / CONFIG} was changed or damaged; writing it again")
+            files.save_json(self.path / CONFIG, self._wanted)
         try:
             record = self.record
         except DamagedArtifact as damage:
-            if os.path.lexists(self.path / _RUN):
-                reporter.message(f"{self.path / _RUN}: {damage.what}; writing it again")
+            if os.path.lexists(self.path / RUN):
+                reporter.message(f"{self.path / RUN}: {damage.what}; writing it again")
             return 0.0 if new else self._seconds_of_events(held)
         if record.finished is not None:
             return record.seconds + max(0.0, record.finished - record.started)
@@ -326,16 +328,12 @@ class Run:
         return sum(max(0.0, max(span) - span[0]) for span in spans)
 
     def _write(self, record: RunRecord) -> None:
-        files.save_record(self.path / _RUN, record)
+        files.save_record(self.path / RUN, record)
         self._working = record
 
     def _written(self) -> dict[str, FileRecord]:
         found = [*sorted(path for path in self.artifacts.iterdir() if path.is_file()), self.path / _METRICS]
-        return {
-            path.relative_to(self.path).as_posix(): FileRecord(size=path.stat().st_size, sha256=files.sha256(path))
-            for path in found
-            if path.is_file()
-        }
+        return {path.relative_to(self.path).as_posix(): FileRecord.of(path) for path in found if path.is_file()}
 
     def _finish(self, status: RunStatus, error: str | None) -> None:
         record = self.record.model_copy(update={"status": status, "finished": time.time(), "error": error})
@@ -352,78 +350,3 @@ class Run:
 def _time_of(event: Mapping[str, Any]) -> float:
     value = event.get("time")
     return float(value) if isinstance(value, int | float) and 0 <= value <= time.time() + 86_400 else 0.0
-
-
-def _is_whole(path: Path, record: FileRecord) -> bool:
-    try:
-        return path.stat().st_size == record.size and files.sha256(path) == record.sha256
-    except (OSError, ValueError, DamagedArtifact):
-        return False
-
-
-def list_runs(runs: Path) -> list[Run]:
-    """Every run under `runs`, damaged ones included, by folder; links are left out.
-
-    A folder is a run's when it holds a `run.json`, or is named like a run and holds what a run holds.
-
-    Raises:
-        InputError: the folder cannot be read.
-    """
-    check_root(runs)
-    if not runs.is_dir():
-        return []
-    with files.refusals(runs):
-        return [Run(path) for path in sorted(runs.iterdir()) if _is_run(path)]
-
-
-def _is_run(path: Path) -> bool:
-    try:
-        if path.is_symlink() or not path.is_dir():
-            return False
-        held = {child.name for child in path.iterdir()}
-    except OSError:  # a folder that may not be read is a run's where its name says so
-        return _ID.fullmatch(path.name) is not None
-    return _RUN in held or (_ID.fullmatch(path.name) is not None and not held.isdisjoint({_CONFIG, _ARTIFACTS}))
-
-
-def find_run(runs: Path, text: str) -> Run:
-    """The run of this id, of this study's name, or whose id starts with `text`, if it is the only one.
-
-    It is looked up in the listing and never joined to a path.
-
-    Raises:
-        InputError: none (with the nearest ids) or several.
-    """
-    known = [(run.id, run) for run in list_runs(runs)]
-    named = {name: run for run_id, run in known for name in (run_id, run.path.name)}
-    exact = [run for _, run in known if run.path.name == text] or [run for run_id, run in known if run_id == text]
-    exact = exact or [run for run_id, run in known if run_id.rpartition("-")[0] == text]
-    if len(exact) == 1:
-        return exact[0]
-    starting = {run.path: run for name, run in named.items() if text and name.startswith(text)}
-    if len(starting) == 1:
-        return next(iter(starting.values()))
-    shown = repr(text[:80])
-    if exact or starting:
-        matches = exact or list(starting.values())
-        names = ", ".join(sorted(run.path.name for run in matches)[:10])
-        raise InputError(f"{shown} is the start of {len(matches)} runs", where=str(runs), fix=f"say which: {names}")
-    near = nearest_names(text[:80], list(named))
-    raise InputError(
-        f"there is no run {shown}",
-        where=str(runs),
-        fix=f"did you mean {' or '.join(near)}" if near else "`polyseme runs` lists those there are",
-    )
-
-
-def open_run(path: Path) -> Run:
-    """The run in a folder, wherever it was moved and whatever it is called now.
-
-    Raises:
-        InputError: the folder holds no run, or may not be read.
-    """
-    with files.refusals(path):
-        is_run = (path / _RUN).is_file() or (path / _ARTIFACTS).is_dir()
-    if not is_run:
-        raise InputError("this folder holds no run", where=str(path), fix="give a folder with a run.json")
-    return Run(path)
