@@ -1,7 +1,10 @@
 """Every toy's fast checks, run in full: what a faithful implementation must reproduce."""
 
+from pathlib import Path
+
 import pytest
 
+from polyseme import zoo
 from polyseme.core.progress import Silent
 from polyseme.zoo import TOYS
 from polyseme.zoo.running import run_experiment
@@ -40,3 +43,11 @@ def test_a_toy_says_what_it_is(name: str) -> None:
     assert toy.experiments
     names = [e.name for e in toy.experiments]
     assert len(set(names)) == len(names)
+
+
+def test_a_toy_is_one_folder_and_one_line() -> None:
+    folder = Path(zoo.__file__).parent
+    assert {path.parent.name for path in folder.glob("*/toy.py")} - {"tools"} == set(TOYS)
+    for name, toy in TOYS.items():
+        functions = [e.run for e in toy.experiments] + list(toy.figures.values()) + [toy.config]
+        assert {f.__module__.rpartition(".")[0] for f in functions} == {f"polyseme.zoo.{name}"}
