@@ -6,6 +6,7 @@ import torch
 
 from polyseme.activations.firings import Firings, collect_firings
 from polyseme.core.batch import Latents
+from polyseme.core.binding import Binding
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.site import Site
 from tests.activations.fakes import SITES, FakeNetwork, make_windows
@@ -32,10 +33,10 @@ def expected(network: FakeNetwork, windows, site: Site) -> np.ndarray:
 
 def test_firings_equal_the_latents_recomputed_token_by_token():
     windows, network = make_windows(n_documents=5), FakeNetwork()
-    dictionaries = {f"d{i}": (site, Threshold(network.width(site))) for i, site in enumerate(SITES)}
+    dictionaries = {f"d{i}": (Binding.at(site), Threshold(network.width(site))) for i, site in enumerate(SITES)}
     firings = collect_firings(network, windows, dictionaries, batch_windows=3)
-    for name, (site, _) in dictionaries.items():
-        f = firings[name]
+    for name, (binding, _) in dictionaries.items():
+        f, (site,) = firings[name], binding.reads
         np.testing.assert_array_equal(f.matrix.toarray(), expected(network, windows, site))
         assert f.n_tokens == windows.n_tokens
         assert f.matrix.dtype == np.float32
@@ -49,14 +50,14 @@ def test_firings_equal_the_latents_recomputed_token_by_token():
 
 def test_columns_hold_the_same_numbers():
     windows, network = make_windows(n_documents=3), FakeNetwork()
-    f = collect_firings(network, windows, {"d": (SITES[0], Threshold(4))})["d"]
+    f = collect_firings(network, windows, {"d": (Binding.at(SITES[0]), Threshold(4))})["d"]
     np.testing.assert_array_equal(f.columns.toarray(), f.matrix.toarray())
     assert f.columns is f.columns
 
 
 def test_saved_firings_come_back(tmp_path):
     windows, network = make_windows(n_documents=3), FakeNetwork()
-    f = collect_firings(network, windows, {"d": (SITES[0], Threshold(4))})["d"]
+    f = collect_firings(network, windows, {"d": (Binding.at(SITES[0]), Threshold(4))})["d"]
     f.save(tmp_path, "d")
     back = Firings.load(tmp_path, "d")
     np.testing.assert_array_equal(back.matrix.toarray(), f.matrix.toarray())
@@ -70,12 +71,12 @@ def test_saved_firings_come_back(tmp_path):
 
 def test_a_dictionary_of_another_width_is_refused():
     with pytest.raises(InputError, match=r"width 5.*have width 4"):
-        collect_firings(FakeNetwork(), make_windows(n_documents=2), {"d": (SITES[0], Threshold(5))})
+        collect_firings(FakeNetwork(), make_windows(n_documents=2), {"d": (Binding.at(SITES[0]), Threshold(5))})
 
 
 def test_no_tokens_give_an_empty_matrix():
     windows = make_windows(n_documents=2)
     windows.special[:] = True
-    f = collect_firings(FakeNetwork(), windows, {"d": (SITES[0], Threshold(4))})["d"]
+    f = collect_firings(FakeNetwork(), windows, {"d": (Binding.at(SITES[0]), Threshold(4))})["d"]
     assert f.matrix.shape == (0, 4)
     assert f.n_documents == 0

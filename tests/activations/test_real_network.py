@@ -10,6 +10,7 @@ from polyseme.activations.firings import collect_firings
 from polyseme.activations.live import LiveSource
 from polyseme.activations.statistics import site_means
 from polyseme.core.batch import Latents
+from polyseme.core.binding import Binding
 from polyseme.corpora import TextCorpusConfig, load_windows
 from polyseme.networks import load_network
 from tests.activations.fakes import same
@@ -90,7 +91,7 @@ def test_firings_are_computed_from_the_sites_vectors(network, windows, sites, by
         def encode(self, x):
             return Latents.from_dense(x.clamp_min(0))
 
-    found = collect_firings(network, windows, {name: (site, Positive()) for name, site in sites.items()})
+    found = collect_firings(network, windows, {name: (Binding.at(site), Positive()) for name, site in sites.items()})
     for name, firings in found.items():
         expected = by_hand[name][torch.from_numpy(~windows.special)].clamp_min(0)
         np.testing.assert_allclose(firings.matrix.toarray(), expected, rtol=1e-4, atol=1e-4)

@@ -20,6 +20,7 @@ from polyseme.activations.memory import TensorSource
 from polyseme.activations.schedule import Schedule
 from polyseme.activations.source import ActivationSource
 from polyseme.activations.statistics import site_statistics
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.evaluation.lookup import learn_lookup
@@ -190,7 +191,7 @@ def test_a_pass_is_as_large_as_its_widest_tensor_allows(row_bytes, device, windo
     [
         lambda network, rows: site_statistics(network, rows, NAMES),
         lambda network, rows: list(encode_windows(network, rows, {}, sites=SITES)),
-        lambda network, rows: learn_lookup(network, rows, rows, SITES),
+        lambda network, rows: learn_lookup(network, rows, rows, [Binding.at(site) for site in SITES]),
     ],
     ids=["statistics", "held-out vectors", "look-up"],
 )

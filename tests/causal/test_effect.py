@@ -10,6 +10,7 @@ from torch import nn
 from polyseme.causal import CausalConfig, causal_effects
 from polyseme.causal.interventions import Interventions, intervene
 from polyseme.causal.sampling import has_target, sample_firings
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.networks import Prefix, load_network
@@ -18,6 +19,7 @@ from tests.tiny import CONTEXT, VOCABULARY, tiny_bert, tiny_gpt2, tiny_llama, ti
 
 WIDTH = 16
 EXAMPLE = torch.zeros(1, 2, dtype=torch.int64)
+AT_SITE = Binding.at(Site(path="site"))
 MODELS = {
     "gpt2": (tiny_gpt2, "transformer.h.0", True),
     "neox": (tiny_neox, "gpt_neox.layers.0", True),
@@ -67,7 +69,7 @@ def test_every_route_agrees_with_a_forward_pass_by_hand(family):
     ]
     assert np.abs(expected[0][:, 0]).min() > 1e-3
     for route in ["ghosts", "rows"] if masks else ["rows"]:
-        outcomes = intervene(network, windows, Site(path=path), todo, route=route, tokens_per_pass=70)
+        outcomes = intervene(network, windows, [Site(path=path)], todo, route=route, tokens_per_pass=70)
         for outcome, truth in zip(outcomes, expected, strict=True):
             np.testing.assert_allclose(outcome.ce, truth[:, 0], atol=1e-5)
             np.testing.assert_allclose(outcome.kl, truth[:, 1], atol=1e-5)
@@ -78,9 +80,11 @@ def test_both_routes_and_any_pass_size_give_the_same_effects():
     windows = random_windows(6, 20, vocabulary=VOCABULARY, n_documents=4)
     firings = random_firings(windows, 5, density=0.2)
     dictionary = Directions(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)))
-    site = Site(path="transformer.h.0")
+    binding = Binding.at(Site(path="transformer.h.0"))
     ghosts, small, rows = (
-        causal_effects(network, windows, site, dictionary, firings, seed=3, config=CausalConfig(n_samples=12, **given))
+        causal_effects(
+            network, windows, binding, dictionary, firings, seed=3, config=CausalConfig(n_samples=12, **given)
+        )
         for given in ({"route": "ghosts"}, {"route": "ghosts", "tokens_per_pass": 1}, {"route": "rows"})
     )
     for latent in range(5):
@@ -109,7 +113,7 @@ def test_blocks_below_the_site_run_once_and_change_no_effect(route, monkeypatch)
 
     def measured():
         n_tokens.clear()
-        effects = causal_effects(network, windows, site, dictionary, firings, config=config)
+        effects = causal_effects(network, windows, Binding.at(site), dictionary, firings, config=config)
         return effects.arrays(), sum(n_tokens)
 
     begun, n_begun = measured()
@@ -158,7 +162,7 @@ def test_a_linear_network_has_its_analytic_effect_and_a_null_direction_has_none(
     effects = causal_effects(
         toy(module),
         windows,
-        Site(path="site"),
+        AT_SITE,
         Directions(directions),
         firings,
         config=every,
@@ -193,7 +197,7 @@ def test_a_direction_read_out_beats_its_null_and_a_random_one_does_not():
     token = windows.tokens[window, position]
     activations = (token[:, None] == np.arange(n)) & (position % 2 == 0)[:, None]
     effects = causal_effects(
-        toy(module), windows, Site(path="site"), Directions(directions[:n]), firings_of(windows, activations)
+        toy(module), windows, AT_SITE, Directions(directions[:n]), firings_of(windows, activations)
     )
     assert (effects.p[1 : n // 2] < 0.001).all()
     assert (effects.p[n // 2 :] > 0.05).all()
@@ -225,16 +229,16 @@ def test_bad_input_is_refused_before_any_work():
     embedding = load_network(nn.Embedding(9, 4), example_inputs=EXAMPLE)
     for network, why in ((load_network(tiny_bert()), "sees later tokens"), (embedding, "not logits")):
         with pytest.raises(InputError, match=why):
-            causal_effects(network, windows, Site(path="site"), Directions(torch.eye(4)[:3]), firings)
+            causal_effects(network, windows, AT_SITE, Directions(torch.eye(4)[:3]), firings)
     plain = toy(Linear(torch.eye(9)[:, :4], torch.eye(9)[:, :4]))
     with pytest.raises(InputError, match="mask"):
         causal_effects(
             plain,
             windows,
-            Site(path="site"),
+            AT_SITE,
             Directions(torch.eye(4)[:3]),
             firings,
             config=CausalConfig(route="ghosts"),
         )
     with pytest.raises(InputError, match="width 5"):
-        causal_effects(plain, windows, Site(path="site"), Directions(torch.eye(5)[:3]), firings)
+        causal_effects(plain, windows, AT_SITE, Directions(torch.eye(5)[:3]), firings)

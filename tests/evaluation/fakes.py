@@ -1,6 +1,6 @@
 """A causal network of two sites whose every number can be recomputed by hand, and dictionaries with known answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from polyseme.core.batch import Latents
+from polyseme.core.binding import Binding
+from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows, pack
+from polyseme.networks import Edit, EditFrom
 
 FIRST, SECOND = Site(path="first"), Site(path="second")
+AT_FIRST, AT_SECOND = Binding.at(FIRST), Binding.at(SECOND)
 VOCABULARY, WIDTH = 20, 6
 
 
@@ -37,11 +41,22 @@ class FakeNetwork:
     def width(self, site: Site) -> int:
         return WIDTH
 
-    def _forward(self, tokens: Tensor, edits: Mapping[Site, Callable[[Tensor], Tensor]]) -> dict[Site, Tensor]:
+    def _forward(self, tokens: Tensor, edits: Mapping[Site, Edit]) -> dict[Site, Tensor]:
         self.passes += 1
-        first = edits.get(FIRST, _keep)(self.embedding[tokens])
+        read: dict[Site, Tensor] = {}
+
+        def at(site: Site, x: Tensor) -> Tensor:
+            read[site] = x
+            edit = edits.get(site, _keep)
+            return edit.change(x.clone(), read) if isinstance(edit, EditFrom) else edit(x)
+
+        first = at(FIRST, self.embedding[tokens])
         before = torch.cat([torch.zeros_like(first[:, :1]), first[:, :-1]], 1)
-        return {FIRST: first, SECOND: edits.get(SECOND, _keep)(first + 0.5 * before.tanh())}
+        return {FIRST: first, SECOND: at(SECOND, first + 0.5 * before.tanh())}
+
+    def check_order(self, reads: Sequence[Site], writes: Sequence[Site]) -> None:
+        if SECOND in reads and FIRST in writes:
+            raise InputError("first depends on second, which comes later")
 
     def read(self, inputs: Any, sites: Sequence[Site]) -> dict[Site, Tensor]:
         tokens = inputs["input_ids"] if isinstance(inputs, dict) else inputs
@@ -55,7 +70,7 @@ class FakeNetwork:
         self,
         inputs: Any,
         *,
-        edits: Mapping[Site, Callable[[Tensor], Tensor]] | None = None,
+        edits: Mapping[Site, Edit] | None = None,
         logits_at: Tensor | None = None,
         prefix: None = None,
     ) -> SimpleNamespace:

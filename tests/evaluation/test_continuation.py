@@ -12,7 +12,16 @@ from polyseme.corpora import load_windows
 from polyseme.evaluation.continuation import ContinuationConfig, continue_text
 from tests.corpora.test_loading import Memory
 from tests.corpora.tokenizers import MARKERS, byte_bpe
-from tests.evaluation.fakes import FIRST, SECOND, WIDTH, Constant, FakeNetwork, Identity, Linear, make_windows
+from tests.evaluation.fakes import (
+    AT_FIRST,
+    AT_SECOND,
+    WIDTH,
+    Constant,
+    FakeNetwork,
+    Identity,
+    Linear,
+    make_windows,
+)
 
 
 class Letters:
@@ -35,7 +44,7 @@ def write(dictionaries, config: ContinuationConfig = SHORT, network: FakeNetwork
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_identity_writes_the_same_text(temperature: float):
     config = SHORT.model_copy(update={"temperature": temperature})
-    for one in write({FIRST: Identity(), SECOND: Identity()}, config):
+    for one in write({AT_FIRST: Identity(), AT_SECOND: Identity()}, config):
         assert one.patched == one.clean
         assert one.diverges_at is None
         assert one.agreement == 1
@@ -43,7 +52,7 @@ def test_the_identity_writes_the_same_text(temperature: float):
 
 def test_greedy_text_is_the_argmax_token_by_token():
     network = FakeNetwork()
-    for one in write({FIRST: Linear()}, network=network):
+    for one in write({AT_FIRST: Linear()}, network=network):
         index = WINDOWS.names.index(one.document)
         rows = [r for r in range(len(WINDOWS)) if WINDOWS.document[r, 4] == index]
         tokens = next(
@@ -62,7 +71,7 @@ def test_greedy_text_is_the_argmax_token_by_token():
 
 
 def test_the_first_divergence_is_marked():
-    different = [one for one in write({FIRST: Constant(torch.ones(WIDTH))}) if one.diverges_at is not None]
+    different = [one for one in write({AT_FIRST: Constant(torch.ones(WIDTH))}) if one.diverges_at is not None]
     assert different
     for one in different:
         at = one.diverges_at
@@ -73,9 +82,9 @@ def test_the_first_divergence_is_marked():
 
 def test_sampling_follows_the_softmax_and_its_seed():
     config = SHORT.model_copy(update={"temperature": 5.0})
-    assert write({FIRST: Linear()}, config) == write({FIRST: Linear()}, config)
+    assert write({AT_FIRST: Linear()}, config) == write({AT_FIRST: Linear()}, config)
     other = config.model_copy(update={"seed": 1})
-    assert write({FIRST: Linear()}, config) != write({FIRST: Linear()}, other)
+    assert write({AT_FIRST: Linear()}, config) != write({AT_FIRST: Linear()}, other)
     greedy = write({}, SHORT)
     cold = write({}, SHORT.model_copy(update={"temperature": 1e-4}))
     assert [one.clean for one in greedy] == [one.clean for one in cold]
@@ -89,7 +98,7 @@ def test_every_token_written_is_told():
 
 
 def test_it_is_plain_json_and_the_true_text_is_there():
-    for one in write({FIRST: Linear()}):
+    for one in write({AT_FIRST: Linear()}):
         assert json.loads(json.dumps(asdict(one)))["prompt"] == one.prompt
         assert "#" not in one.prompt + one.clean + one.patched + one.true
         assert one.true
@@ -105,7 +114,7 @@ def test_bad_input():
     with pytest.raises(InputError, match="does not fit windows of 10"):
         write({}, SHORT.model_copy(update={"prompt_tokens": 11, "new_tokens": 1}))
     with pytest.raises(InputError, match=r"width 5.*width 6"):
-        write({FIRST: Identity(5)})
+        write({AT_FIRST: Identity(5)})
 
 
 class _Writing(FakeNetwork):

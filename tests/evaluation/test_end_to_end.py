@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from polyseme.activations.firings import FiringsCollector
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.corpora.pack import Windows, pack
 from polyseme.dictionaries import TopKConfig
@@ -52,17 +53,18 @@ def sites(network):
 def test_one_pass_feeds_everything(network, sites, tmp_path: Path):
     heldout, train = windows(6), windows(10, start=6)
     dictionaries = {
-        f"{site}/{seed}": (site, TopKConfig(n_latents=32, k=4).build(16, seed=seed))
+        f"{site}/{seed}": (Binding.at(site), TopKConfig(n_latents=32, k=4).build(16, seed=seed))
         for site in sites
         for seed in (0, 1)
     }
     reconstruction = ReconstructionSums(dictionaries, heldout)
-    lookup = LookupSums(learn_lookup(network, train, heldout, sites), heldout)
+    lookup = LookupSums(learn_lookup(network, train, heldout, [Binding.at(site) for site in sites]), heldout)
     firings = FiringsCollector({name: d.n_latents for name, (_, d) in dictionaries.items()})
     sweep(network, heldout, dictionaries, [reconstruction.see, lookup.see, firings.see], batch_windows=4)
     found = reconstruction.finish(scope={"control": "none"})
     collected = firings.finish()
-    for name, (site, dictionary) in dictionaries.items():
+    for name, (binding, dictionary) in dictionaries.items():
+        (site,) = binding.reads
         y = torch.cat([network.read(torch.from_numpy(heldout.tokens).long(), [site])[site][~heldout.special]])
         error = (y - dictionary.reconstruct(y)).double().square().sum()
         fvu = float(error / (y.double() - y.double().mean(0)).square().sum())
@@ -82,9 +84,10 @@ def test_one_pass_feeds_everything(network, sites, tmp_path: Path):
 def test_patching_the_identity_is_exact_at_every_kind_of_site(network):
     heldout = windows(2)
     chosen = {
-        network.site(name): Identity(16) for name in ("blocks.0.resid_post", "blocks.0.attn_out", "blocks.1.mlp_out")
+        Binding.at(network.site(name)): Identity(16)
+        for name in ("blocks.0.resid_post", "blocks.0.attn_out", "blocks.1.mlp_out")
     }
-    means = {site: torch.zeros(16) for site in chosen}
+    means = {site: torch.zeros(16) for binding in chosen for site in binding.writes}
     for entry in splice_sums(network, heldout, {"s": chosen}, means)["s"]:
         if entry.name in ("ce_increase", "kl", "ce_interaction"):
             assert entry.record(n_resamples=20).value == 0
@@ -97,7 +100,8 @@ def test_patching_the_identity_is_exact_at_every_kind_of_site(network):
 def test_zero_mean_is_the_zero_ablation_and_gaps_pair(network, sites):
     heldout = windows(6)
     sets = {
-        f"seed {seed}": {site: TopKConfig(n_latents=32, k=4).build(16, seed=seed) for site in sites} for seed in (0, 1)
+        f"seed {seed}": {Binding.at(site): TopKConfig(n_latents=32, k=4).build(16, seed=seed) for site in sites}
+        for seed in (0, 1)
     }
     means = {site: torch.zeros(16) for site in sites}
     few = splice_sums(network, heldout, sets, means, batch_windows=2)
@@ -117,9 +121,9 @@ def test_zero_mean_is_the_zero_ablation_and_gaps_pair(network, sites):
 
 def test_text_goes_on(network, sites):
     config = ContinuationConfig(n_prompts=2, prompt_tokens=6, new_tokens=10, temperature=1.0)
-    same = continue_text(network, windows(6), {site: Identity(16) for site in sites}, config=config)
+    same = continue_text(network, windows(6), {Binding.at(site): Identity(16) for site in sites}, config=config)
     assert [one.diverges_at for one in same] == [None, None]
-    dictionaries = {site: TopKConfig(n_latents=32, k=2).build(16, seed=0) for site in sites}
+    dictionaries = {Binding.at(site): TopKConfig(n_latents=32, k=2).build(16, seed=0) for site in sites}
     patched = continue_text(network, windows(6), dictionaries, config=config)
     assert [one.clean for one in patched] == [one.clean for one in same]
     assert any(one.diverges_at is not None for one in patched)
@@ -131,8 +135,10 @@ def test_an_encoder_is_reconstructed_but_has_no_ce():
     network = load_network(tiny_bert(), tokenizer=tiny_tokenizer())
     heldout = windows(6)
     site = network.site("blocks.0.resid_post")
-    sums = ReconstructionSums({"d": (site, Identity(16))}, heldout)
-    sweep(network, heldout, {"d": (site, Identity(16))}, [sums.see])
+    sums = ReconstructionSums({"d": (Binding.at(site), Identity(16))}, heldout)
+    sweep(network, heldout, {"d": (Binding.at(site), Identity(16))}, [sums.see])
     assert sums.finish()["d"][0].record(n_resamples=10).value == 0
-    for record in splice(network, heldout, {"s": {site: Identity(16)}}, {site: torch.zeros(16)}, n_resamples=10)["s"]:
+    for record in splice(
+        network, heldout, {"s": {Binding.at(site): Identity(16)}}, {site: torch.zeros(16)}, n_resamples=10
+    )["s"]:
         assert math.isnan(record.value)

@@ -10,7 +10,7 @@ from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows, pack
 from polyseme.evaluation.lookup import LookupConfig, LookupSums, evaluate_lookup, learn_lookup, lookup_keys
 from polyseme.evaluation.reconstruction import sweep
-from tests.evaluation.fakes import FIRST, SECOND, VOCABULARY, Constant, FakeNetwork, counted, make_windows
+from tests.evaluation.fakes import AT_FIRST, AT_SECOND, VOCABULARY, Constant, FakeNetwork, counted, make_windows
 
 TRAIN = make_windows(60, seed=1)
 HELDOUT = make_windows(8, seed=2)
@@ -25,7 +25,7 @@ def measure(
     train: Windows = TRAIN, heldout: Windows = HELDOUT, config: LookupConfig | None = None, **options
 ) -> dict[tuple[str, str], MetricRecord]:
     network = FakeNetwork()
-    lookup = (config or LookupConfig()).build(network, train, heldout, [FIRST, SECOND])
+    lookup = (config or LookupConfig()).build(network, train, heldout, [AT_FIRST, AT_SECOND])
     found = evaluate_lookup(network, heldout, lookup, n_resamples=100, **options)
     return {(record.name, str(record.scope["site"])): record for record in found}
 
@@ -46,14 +46,14 @@ def test_a_function_of_the_token_is_wholly_explained_by_it():
 
 def test_the_tables_are_the_means_over_training_tokens():
     network = FakeNetwork()
-    lookup = learn_lookup(network, TRAIN, HELDOUT, [SECOND])
+    lookup = learn_lookup(network, TRAIN, HELDOUT, [AT_SECOND])
     y, tokens = counted(network, TRAIN).double(), TRAIN.tokens[~TRAIN.special]
     bigrams = lookup_keys(TRAIN, "bigram")[~TRAIN.special]
     for i, token in enumerate(lookup.keys["token"]):
-        assert torch.allclose(lookup.tables[SECOND, "token"][i].double(), y[tokens == token].mean(0), atol=1e-6)
+        assert torch.allclose(lookup.tables[AT_SECOND, "token"][i].double(), y[tokens == token].mean(0), atol=1e-6)
     for i, key in enumerate(lookup.keys["bigram"]):
-        assert torch.allclose(lookup.tables[SECOND, "bigram"][i].double(), y[bigrams == key].mean(0), atol=1e-5)
-    assert torch.allclose(lookup.means[SECOND].double(), y.mean(0), atol=1e-6)
+        assert torch.allclose(lookup.tables[AT_SECOND, "bigram"][i].double(), y[bigrams == key].mean(0), atol=1e-5)
+    assert torch.allclose(lookup.means[AT_SECOND].double(), y.mean(0), atol=1e-6)
 
 
 def test_what_training_never_held_falls_back():
@@ -73,7 +73,7 @@ def test_what_training_never_held_falls_back():
 def test_bounded_tables_keep_the_most_frequent_bigrams():
     network = FakeNetwork()
     train = heldout = windows_of([5, 6, 5, 6, 5, 6, 7])
-    lookup = learn_lookup(network, train, heldout, [SECOND], config=LookupConfig(max_bigrams=1))
+    lookup = learn_lookup(network, train, heldout, [AT_SECOND], config=LookupConfig(max_bigrams=1))
     assert lookup.keys["bigram"].tolist() == [(5 + 1) * 2**31 + 6]
     none = measure(train, heldout, LookupConfig(max_bigrams=0))
     assert none["fvu_bigram", "second.out"].value == none["fvu_token", "second.out"].value
@@ -89,17 +89,17 @@ def test_batches_change_nothing():
 def test_only_training_windows_teach():
     """Changing what stands around the same held-out tokens leaves the tables as they were."""
     network, other = FakeNetwork(), windows_of([2, 1, 3])
-    before = learn_lookup(network, TRAIN, other, [SECOND])
-    after = learn_lookup(network, TRAIN, windows_of([3, 2, 1]), [SECOND])
-    assert torch.equal(before.tables[SECOND, "token"], after.tables[SECOND, "token"])
+    before = learn_lookup(network, TRAIN, other, [AT_SECOND])
+    after = learn_lookup(network, TRAIN, windows_of([3, 2, 1]), [AT_SECOND])
+    assert torch.equal(before.tables[AT_SECOND, "token"], after.tables[AT_SECOND, "token"])
 
 
 def test_scores_ride_along_with_another_pass():
     network = FakeNetwork()
-    lookup = learn_lookup(network, TRAIN, HELDOUT, [SECOND])
+    lookup = learn_lookup(network, TRAIN, HELDOUT, [AT_SECOND])
     sums = LookupSums(lookup, HELDOUT)
     before = network.passes
-    sweep(network, HELDOUT, {"d": (SECOND, Constant(torch.zeros(6)))}, [sums.see], batch_windows=1000)
+    sweep(network, HELDOUT, {"d": (AT_SECOND, Constant(torch.zeros(6)))}, [sums.see], batch_windows=1000)
     assert network.passes == before + 1
     entries = sums.finish(scope={"control": "none"})
     assert [entry.name for entry in entries] == ["fvu_token", "fvu_bigram"]
@@ -112,7 +112,7 @@ def test_a_large_common_offset_does_not_cancel():
             return {site: x + 1e4 for site, x in super()._forward(tokens, edits).items()}
 
     network = Offset()
-    lookup = learn_lookup(network, TRAIN, HELDOUT, [SECOND])
+    lookup = learn_lookup(network, TRAIN, HELDOUT, [AT_SECOND])
     plain = measure()["fvu_token", "second.out"].value
     assert evaluate_lookup(network, HELDOUT, lookup, n_resamples=10)[0].value == pytest.approx(plain, rel=1e-2)
 
@@ -120,7 +120,7 @@ def test_a_large_common_offset_does_not_cancel():
 def test_no_training_token_is_an_input_error():
     silent = Windows(TRAIN.tokens, TRAIN.document, np.ones_like(TRAIN.special), TRAIN.names, TRAIN.n_bytes)
     with pytest.raises(InputError, match="no training token"):
-        learn_lookup(FakeNetwork(), silent, HELDOUT, [SECOND])
+        learn_lookup(FakeNetwork(), silent, HELDOUT, [AT_SECOND])
 
 
 def test_keys_tell_every_bigram_apart():

@@ -9,12 +9,26 @@ from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reading
+from polyseme.core.binding import Binding
 from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.lookup import evaluate_lookup, learn_lookup
 from polyseme.evaluation.reconstruction import ReconstructionSums, evaluate_reconstruction
 from polyseme.evaluation.splice import patch_edits, splice
-from tests.evaluation.fakes import FIRST, SECOND, WIDTH, Constant, FakeNetwork, Identity, Linear, counted, make_windows
+from polyseme.networks import EditFrom
+from tests.evaluation.fakes import (
+    AT_FIRST,
+    AT_SECOND,
+    FIRST,
+    SECOND,
+    WIDTH,
+    Constant,
+    FakeNetwork,
+    Identity,
+    Linear,
+    counted,
+    make_windows,
+)
 
 FAR = Ordinary(torch.zeros(4), 100.0)
 
@@ -28,7 +42,7 @@ def measure(
     windows = Windows(zeros, document, zeros.astype(bool), names, np.zeros(len(names), np.int64))
     place = np.arange(len(y), dtype=np.int32) if positions is None else positions.astype(np.int32)
     dictionary = Linear(d=y.shape[1])
-    sums = ReconstructionSums({"d": (SECOND, dictionary)}, windows, {SECOND: ordinary})
+    sums = ReconstructionSums({"d": (AT_SECOND, dictionary)}, windows, {SECOND: ordinary})
     for part in np.array_split(np.arange(len(y)), batches):
         vectors = {SECOND: y[torch.from_numpy(part)]}
         reading = Reading(vectors, zeros[0][part], document[0][part], zeros[0][part], place[part])
@@ -97,7 +111,7 @@ ORDINARY = {site: Ordinary(torch.zeros(WIDTH), 100.0) for site in (FIRST, SECOND
 def test_a_networks_figures_are_those_of_its_ordinary_tokens():
     network, windows, dictionary = Sinks(), make_windows(20), Linear()
     found = evaluate_reconstruction(
-        network, windows, {"d": (SECOND, dictionary)}, ordinary=ORDINARY, n_resamples=100, batch_windows=3
+        network, windows, {"d": (AT_SECOND, dictionary)}, ordinary=ORDINARY, n_resamples=100, batch_windows=3
     )["d"]
     record = {r.name: r for r in found}["fvu_ordinary"]
     y = counted(network, windows).double()
@@ -110,7 +124,7 @@ def test_a_networks_figures_are_those_of_its_ordinary_tokens():
 def test_look_up_tables_are_learned_and_scored_on_ordinary_vectors():
     """second = first + ½ tanh(previous first): the token after a sink is ordinary, and its bigram explains it."""
     network, train, heldout = Sinks(), make_windows(60, seed=1), make_windows(60, seed=1)
-    lookup = learn_lookup(network, train, heldout, [SECOND], ordinary=ORDINARY)
+    lookup = learn_lookup(network, train, heldout, [AT_SECOND], ordinary=ORDINARY)
     found = {r.name: r for r in evaluate_lookup(network, heldout, lookup, n_resamples=100)}
     y, tokens = counted(network, heldout).double(), heldout.tokens[~heldout.special]
     kept = (y.norm(dim=1) < 100).numpy()
@@ -120,10 +134,10 @@ def test_look_up_tables_are_learned_and_scored_on_ordinary_vectors():
     assert found["fvu_token_ordinary"].value == pytest.approx(float(expected), rel=1e-4)
     assert found["fvu_bigram_ordinary"].value == pytest.approx(0, abs=1e-9)
     assert found["fvu_token_ordinary"].n == kept.sum()
-    plain = learn_lookup(network, train, heldout, [SECOND])
+    plain = learn_lookup(network, train, heldout, [AT_SECOND])
     assert "fvu_token_ordinary" not in {r.name for r in evaluate_lookup(network, heldout, plain, n_resamples=100)}
     whole = {SECOND: Ordinary(torch.zeros(WIDTH), float("inf"))}
-    same = learn_lookup(network, train, heldout, [SECOND], ordinary=whole)
+    same = learn_lookup(network, train, heldout, [AT_SECOND], ordinary=whole)
     assert all(torch.equal(same.tables[key], plain.tables[key]) for key in plain.tables)
 
 
@@ -148,7 +162,7 @@ def test_patching_ordinary_vectors_alone_is_a_hand_patched_pass():
             left[..., None], x, dictionary.decode(dictionary.encode(x.reshape(-1, WIDTH))).reshape(x.shape)
         )
 
-    both = {FIRST: dictionary, SECOND: dictionary}
+    both = {AT_FIRST: dictionary, AT_SECOND: dictionary}
     found, plain = spliced(network, both, ORDINARY), spliced(network, both)
     for name, sites in (("first.out", [FIRST]), ("second.out", [SECOND]), ("joint", [FIRST, SECOND])):
         logits = network.run(tokens, edits={site: patch(site) for site in sites}).logits
@@ -171,21 +185,21 @@ def test_a_dictionary_that_is_right_where_vectors_are_ordinary_costs_nothing_the
             y = super().decode(z)
             return torch.where(y.norm(dim=1, keepdim=True) < 100, y, 0)
 
-    found = spliced(Sinks(), {SECOND: Blind()}, ORDINARY)
+    found = spliced(Sinks(), {AT_SECOND: Blind()}, ORDINARY)
     assert found["ce_increase_ordinary", "second.out"].value == 0
     assert found["ce_increase", "second.out"].value != 0
 
 
 def test_where_all_are_ordinary_no_pass_is_added():
     network, again = FakeNetwork(), FakeNetwork()
-    plain, found = spliced(network, {SECOND: Linear()}), spliced(again, {SECOND: Linear()}, ORDINARY)
+    plain, found = spliced(network, {AT_SECOND: Linear()}), spliced(again, {AT_SECOND: Linear()}, ORDINARY)
     assert again.passes == network.passes
     assert found.keys() == plain.keys()
     assert all(found[key].model_dump_json() == plain[key].model_dump_json() for key in plain)
 
 
 def test_what_training_left_out_keeps_the_networks_vectors_and_the_other_choice_is_shown():
-    both = {FIRST: Linear(), SECOND: Linear(seed=1)}
+    both = {AT_FIRST: Linear(), AT_SECOND: Linear(seed=1)}
     plain = spliced(Sinks(), both, ORDINARY)
     found = spliced(Sinks(), both, ORDINARY, trained_on=ORDINARY)
     for site in ("first.out", "second.out", "joint"):
@@ -196,7 +210,7 @@ def test_what_training_left_out_keeps_the_networks_vectors_and_the_other_choice_
         assert ("ce_patched_ordinary", site) not in found
         assert "those that training left out" in found["ce_patched", site].details["edited"]
     # The ablation is of the same tokens as the patch, or CE recovered would compare two different things.
-    constants = {site: Constant(mean) for site, mean in MEANS.items()}
+    constants = {Binding.at(site): Constant(mean) for site, mean in MEANS.items()}
     same = spliced(Sinks(), constants, ORDINARY, trained_on=ORDINARY)
     for site in ("first.out", "second.out", "joint"):
         assert same["ce_patched", site].value == pytest.approx(same["ce_mean", site].value, rel=1e-6)
@@ -205,11 +219,13 @@ def test_what_training_left_out_keeps_the_networks_vectors_and_the_other_choice_
 def test_continued_text_leaves_alone_what_training_left_out():
     network, tokens = Sinks(), torch.tensor([[3, 7, 4, 5]])
     counted_tokens = torch.ones_like(tokens, dtype=torch.bool)
-    zero = {SECOND: Constant(torch.zeros(WIDTH))}
+    zero = {AT_SECOND: Constant(torch.zeros(WIDTH))}
+    put = patch_edits(network, zero, {AT_SECOND: counted_tokens}, ORDINARY)[SECOND]
+    assert not isinstance(put, EditFrom)
     seen = {}
 
     def keep(x: Tensor) -> Tensor:
-        seen["x"] = patch_edits(zero, counted_tokens, ORDINARY)[SECOND](x)
+        seen["x"] = put(x)
         return seen["x"]
 
     network.run(tokens, edits={SECOND: keep})

@@ -11,16 +11,32 @@ from torch import Tensor
 
 from polyseme.activations.reading import Reading
 from polyseme.core.batch import Latents
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.reconstruction import ReconstructionSums, density_histogram, evaluate_reconstruction
-from tests.evaluation.fakes import FIRST, SECOND, WIDTH, Constant, FakeNetwork, Identity, Linear, counted, make_windows
+from tests.evaluation.fakes import (
+    AT_FIRST,
+    AT_SECOND,
+    SECOND,
+    WIDTH,
+    Constant,
+    FakeNetwork,
+    Identity,
+    Linear,
+    counted,
+    make_windows,
+)
 
 
 def evaluate(dictionary, windows=None, site=SECOND, network=None, **options) -> dict[str, MetricRecord]:
     found = evaluate_reconstruction(
-        network or FakeNetwork(), windows or make_windows(), {"d": (site, dictionary)}, n_resamples=200, **options
+        network or FakeNetwork(),
+        windows or make_windows(),
+        {"d": (Binding.at(site), dictionary)},
+        n_resamples=200,
+        **options,
     )
     return {record.name: record for record in found["d"]}
 
@@ -37,7 +53,7 @@ def rows_of(y: Tensor, documents: list[int]) -> tuple[Windows, Reading]:
 
 def measure(dictionary, y: Tensor, documents: list[int], batches: int = 1) -> dict[str, MetricRecord]:
     windows, reading = rows_of(y, documents)
-    sums = ReconstructionSums({"d": (SECOND, dictionary)}, windows)
+    sums = ReconstructionSums({"d": (AT_SECOND, dictionary)}, windows)
     for part in np.array_split(np.arange(len(y)), batches):
         vectors = {SECOND: y[torch.from_numpy(part)]}
         ids = (getattr(reading, name)[part] for name in ("token", "document", "window", "position"))
@@ -122,7 +138,7 @@ def test_a_large_common_offset_does_not_cancel():
     """Σ‖y‖² − ‖Σy‖²/n would lose every digit here; sums about a nearby origin do not."""
     y = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double() + 1e9
     windows, _ = rows_of(y, [0] * 25 + [1] * 25)
-    sums = ReconstructionSums({"d": (SECOND, Constant(torch.zeros(3)))}, windows)
+    sums = ReconstructionSums({"d": (AT_SECOND, Constant(torch.zeros(3)))}, windows)
     tally = sums._tallies["d"]
     target = y.mean(0).expand_as(y)
     tally.add(y, target, Latents.from_dense(torch.zeros(50, 3)), np.repeat([0, 1], 25))
@@ -139,10 +155,10 @@ def test_the_split_into_network_batches_changes_nothing():
 
 def test_many_dictionaries_share_one_pass():
     network, windows = FakeNetwork(), make_windows()
-    dictionaries = {"a": (FIRST, Linear()), "b": (SECOND, Linear(seed=1)), "c": (SECOND, Identity())}
+    dictionaries = {"a": (AT_FIRST, Linear()), "b": (AT_SECOND, Linear(seed=1)), "c": (AT_SECOND, Identity())}
     together = evaluate_reconstruction(network, windows, dictionaries, batch_windows=100, n_resamples=50)
     assert network.passes == 1
-    alone = evaluate_reconstruction(network, windows, {"b": (SECOND, Linear(seed=1))}, n_resamples=50)
+    alone = evaluate_reconstruction(network, windows, {"b": (AT_SECOND, Linear(seed=1))}, n_resamples=50)
     assert [r.value for r in together["b"]] == pytest.approx([r.value for r in alone["b"]])
 
 
@@ -223,7 +239,7 @@ def test_a_wrong_width_names_the_site_and_both_widths():
 
 def test_sums_over_part_of_the_windows_are_refused():
     windows, reading = rows_of(torch.randn(6, 6), [0, 0, 0, 1, 1, 1])
-    sums = ReconstructionSums({"d": (SECOND, Identity())}, windows)
+    sums = ReconstructionSums({"d": (AT_SECOND, Identity())}, windows)
     part = Reading({SECOND: reading.vectors[SECOND][:3]}, *(ids[:3] for ids in (reading.token,) * 4))
     sums.see(part, {"d": Identity().encode(part.vectors[SECOND])})
     with pytest.raises(AssertionError, match="not the windows"):

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.splice import splice, splice_sums
 from polyseme.networks import load_network
 from tests.evaluation.fakes import (
+    AT_FIRST,
+    AT_SECOND,
     FIRST,
     SECOND,
     VOCABULARY,
@@ -49,7 +52,7 @@ def value(found: dict[Key, MetricRecord], name: str, site: str = "joint") -> flo
 
 
 def test_the_identity_patches_bit_for_bit():
-    found = measure({FIRST: Identity(), SECOND: Identity()})
+    found = measure({AT_FIRST: Identity(), AT_SECOND: Identity()})
     for site in ("first.out", "second.out", "joint"):
         assert value(found, "ce_patched", site) == value(found, "ce_clean", site)
         assert value(found, "kl", site) == 0
@@ -62,7 +65,7 @@ def test_the_identity_patches_bit_for_bit():
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_a_dictionary_that_says_nothing_is_the_ablation(ablation: str):
     constants = {site: torch.zeros(WIDTH) if ablation == "zero" else mean for site, mean in MEANS.items()}
-    found = measure({site: Constant(vector) for site, vector in constants.items()})
+    found = measure({Binding.at(site): Constant(vector) for site, vector in constants.items()})
     for site in ("first.out", "second.out", "joint"):
         assert value(found, "ce_patched", site) == value(found, f"ce_{ablation}", site)
         assert value(found, f"ce_recovered {ablation}", site) == 0
@@ -92,7 +95,7 @@ def test_every_ce_is_the_one_computed_token_by_token(prefix: int | None):
             special[..., None], x, dictionary.decode(dictionary.encode(x.reshape(-1, 6))).reshape(x.shape)
         )
 
-    found = measure({FIRST: dictionary}, windows, network)
+    found = measure({AT_FIRST: dictionary}, windows, network)
     clean, documents, clean_rows = by_hand(network, windows, {})
     patched, _, patched_rows = by_hand(network, windows, {FIRST: patch})
     zero, _, _ = by_hand(network, windows, {FIRST: lambda x: torch.where(special[..., None], x, 0.0)})
@@ -112,12 +115,12 @@ def test_every_ce_is_the_one_computed_token_by_token(prefix: int | None):
 def test_the_sums_belong_to_the_targets_document():
     network, windows = FakeNetwork(), make_windows()
     _, documents, _ = by_hand(network, windows, {})
-    entry = splice_sums(network, windows, {"s": {FIRST: Linear()}}, MEANS)["s"][0]
+    entry = splice_sums(network, windows, {"s": {AT_FIRST: Linear()}}, MEANS)["s"][0]
     assert entry.sums[:, 0].tolist() == [int((documents == d).sum()) for d in entry.documents]
 
 
 def test_every_ce_travels_with_a_ce_recovered():
-    record = measure({FIRST: Linear()})["ce_recovered zero", "joint"]
+    record = measure({AT_FIRST: Linear()})["ce_recovered zero", "joint"]
     parts = record.details
     assert record.value == pytest.approx(
         (parts["ce_zero"] - parts["ce_patched"]) / (parts["ce_zero"] - parts["ce_clean"])
@@ -127,7 +130,7 @@ def test_every_ce_travels_with_a_ce_recovered():
 
 def test_one_site_alone_is_its_own_joint():
     network = FakeNetwork()
-    found = measure({FIRST: Linear()}, network=network, batch_windows=1)
+    found = measure({AT_FIRST: Linear()}, network=network, batch_windows=1)
     assert value(found, "ce_interaction") == 0
     for name, site in found:
         if site == "joint" and name != "ce_interaction":
@@ -136,7 +139,7 @@ def test_one_site_alone_is_its_own_joint():
 
 
 def test_the_interaction_is_what_the_single_patches_do_not_explain():
-    found = measure({FIRST: Linear(), SECOND: Linear(seed=1)})
+    found = measure({AT_FIRST: Linear(), AT_SECOND: Linear(seed=1)})
     single = value(found, "ce_increase", "first.out") + value(found, "ce_increase", "second.out")
     assert value(found, "ce_interaction") == pytest.approx(value(found, "ce_increase") - single, rel=1e-9)
     assert found["ce_interaction", "joint"].interval.low < found["ce_interaction", "joint"].interval.high
@@ -146,8 +149,8 @@ def test_the_interaction_is_what_the_single_patches_do_not_explain():
 def test_two_seeds_share_the_clean_and_ablated_passes():
     network, windows = FakeNetwork(), fluent_windows(3)
     sets = {
-        "seed 0": {FIRST: Linear(), SECOND: Linear(seed=1)},
-        "seed 1": {FIRST: Linear(seed=2), SECOND: Linear(seed=3)},
+        "seed 0": {AT_FIRST: Linear(), AT_SECOND: Linear(seed=1)},
+        "seed 1": {AT_FIRST: Linear(seed=2), AT_SECOND: Linear(seed=3)},
     }
     found = splice(network, windows, sets, MEANS, batch_windows=1, n_resamples=10)
     assert network.passes == len(windows) * (1 + 2 * 3 + 2 * 3)
@@ -156,7 +159,7 @@ def test_two_seeds_share_the_clean_and_ablated_passes():
 
 
 def test_the_split_into_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch):
-    chosen = {FIRST: Linear(), SECOND: Linear(seed=1)}
+    chosen = {AT_FIRST: Linear(), AT_SECOND: Linear(seed=1)}
     few, many = measure(chosen, batch_windows=3), measure(chosen, batch_windows=100)
     monkeypatch.setattr(import_module("polyseme.evaluation.splice"), "LOGITS_BYTES", 1)
     tight = measure(chosen, batch_windows=100)
@@ -182,8 +185,8 @@ def test_rotating_the_first_site_and_its_dictionary_changes_nothing():
         def _forward(self, tokens, edits):
             return super()._forward(tokens, {site: outside(edit) for site, edit in edits.items()})
 
-    plain = measure({FIRST: Linear()})
-    rotated = measure({FIRST: Rotated()}, network=RotatedNetwork(), means={FIRST: MEANS[FIRST] @ rotation})
+    plain = measure({AT_FIRST: Linear()})
+    rotated = measure({AT_FIRST: Rotated()}, network=RotatedNetwork(), means={FIRST: MEANS[FIRST] @ rotation})
     for key in plain:
         assert rotated[key].value == pytest.approx(plain[key].value, rel=1e-4, abs=1e-6)
 
@@ -192,7 +195,9 @@ def test_blocks_run_once_for_all_passes_give_the_ces_of_whole_passes_bit_for_bit
     network = load_network(tiny_gpt2())
     windows = make_windows()
     sites = [network.site(name) for name in ("blocks.0.resid_post", "blocks.1.mlp_out", "blocks.1.resid_post")]
-    sets = {f"seed {i}": {site: Linear(seed=9 * i + j, d=16) for j, site in enumerate(sites)} for i in range(2)}
+    sets = {
+        f"seed {i}": {Binding.at(site): Linear(seed=9 * i + j, d=16) for j, site in enumerate(sites)} for i in range(2)
+    }
     means = {site: torch.randn(16, generator=torch.Generator().manual_seed(i)) for i, site in enumerate(sites)}
 
     def measured() -> dict[str, list[np.ndarray]]:
@@ -215,7 +220,7 @@ def test_blocks_run_once_for_all_passes_give_the_ces_of_whole_passes_bit_for_bit
 
 
 def test_an_encoder_has_no_ce():
-    found = measure({FIRST: Linear()}, network=FakeNetwork(predicts_tokens=False))
+    found = measure({AT_FIRST: Linear()}, network=FakeNetwork(predicts_tokens=False))
     for record in found.values():
         assert math.isnan(record.value)
         assert "not measured" in record.details["note"]
@@ -224,17 +229,17 @@ def test_an_encoder_has_no_ce():
 def test_bad_input_is_told_before_any_pass():
     network = FakeNetwork()
     with pytest.raises(InputError, match=r"width 5.*width 6.*first\.out"):
-        measure({FIRST: Identity(5)}, network=network)
+        measure({AT_FIRST: Identity(5)}, network=network)
     with pytest.raises(InputError, match=r"no mean.*second\.out"):
-        measure({SECOND: Identity()}, network=network, means={FIRST: MEANS[FIRST]})
+        measure({AT_SECOND: Identity()}, network=network, means={FIRST: MEANS[FIRST]})
     with pytest.raises(InputError, match=r"shape \(5,\).*width 6"):
-        measure({FIRST: Identity()}, network=network, means={FIRST: torch.zeros(5)})
+        measure({AT_FIRST: Identity()}, network=network, means={FIRST: torch.zeros(5)})
     assert network.passes == 0
 
 
 def test_a_network_that_predicts_no_better_than_a_uniform_guess_has_no_loss_to_recover():
     """Its clean CE is 5.71 nats where ln 20 is 3.00: every ablation helps, and the ratio of two gains says nothing."""
-    found = measure({FIRST: Linear()}, make_windows())
+    found = measure({AT_FIRST: Linear()}, make_windows())
     for ablation in ("zero", "mean"):
         record = found[f"ce_recovered {ablation}", "joint"]
         assert math.isnan(record.value)
@@ -256,6 +261,6 @@ def test_an_ablation_that_costs_nothing_leaves_nothing_to_recover():
             still = torch.ones_like(found[FIRST])
             return {**found, FIRST: edits[FIRST](still) if FIRST in edits else still}  # nobody reads it
 
-    found = measure({FIRST: Identity()}, network=Still(), means={FIRST: torch.ones(WIDTH)})
+    found = measure({AT_FIRST: Identity()}, network=Still(), means={FIRST: torch.ones(WIDTH)})
     note = found["ce_recovered mean", "joint"].details["note"]
     assert note == "not measured: the ablation costs 0.00 [0.00, 0.00] nats/token, so there is no loss to recover"

@@ -14,7 +14,7 @@ from polyseme.evaluation import METRICS
 from polyseme.evaluation.reconstruction import ReconstructionSums, sweep
 from polyseme.evaluation.splice import splice_sums
 from polyseme.evaluation.sums import DocumentSums, load_sums, save_sums
-from tests.evaluation.fakes import FIRST, SECOND, FakeNetwork, Linear, fluent_windows
+from tests.evaluation.fakes import AT_FIRST, AT_SECOND, FakeNetwork, Linear, fluent_windows
 from tests.evaluation.test_splice import MEANS
 
 MEAN = DocumentSums(
@@ -29,9 +29,9 @@ MEAN = DocumentSums(
 
 def measured() -> list[DocumentSums]:
     network, windows = FakeNetwork(), fluent_windows()
-    dictionaries = {FIRST: Linear(), SECOND: Linear(seed=1)}
-    sums = ReconstructionSums({"d": (SECOND, Linear())}, windows)
-    sweep(network, windows, {"d": (SECOND, Linear())}, [sums.see])
+    dictionaries = {AT_FIRST: Linear(), AT_SECOND: Linear(seed=1)}
+    sums = ReconstructionSums({"d": (AT_SECOND, Linear())}, windows)
+    sweep(network, windows, {"d": (AT_SECOND, Linear())}, [sums.see])
     return [*sums.finish()["d"], *splice_sums(network, windows, {"s": dictionaries}, MEANS)["s"]]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading, fitting_windows, read_windows
 from polyseme.core.batch import Latents
+from polyseme.core.binding import Binding
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
@@ -101,7 +102,7 @@ class Firings:
 def collect_firings(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Site, LatentEncoder]],
+    dictionaries: Mapping[str, tuple[Binding[Site], LatentEncoder]],
     *,
     batch_windows: int = 16,
     reporter: Reporter | None = None,
@@ -111,12 +112,12 @@ def collect_firings(
     Args:
         network: where the vectors come from.
         windows: held-out tokens.
-        dictionaries: name to (the site it reads, the dictionary).
+        dictionaries: name to (its binding, the dictionary); only what it reads is looked at.
         batch_windows: windows a forward pass, at most.
         reporter: told how many tokens are done.
 
     Raises:
-        InputError: a dictionary's `d_in` is not the width of its site.
+        InputError: a dictionary's `d_in` is not the width of what it reads.
     """
     collector = FiringsCollector({name: dictionary.n_latents for name, (_, dictionary) in dictionaries.items()})
     for reading, latents in encode_windows(
@@ -129,7 +130,7 @@ def collect_firings(
 def encode_windows(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Site, LatentEncoder]],
+    dictionaries: Mapping[str, tuple[Binding[Site], LatentEncoder]],
     *,
     sites: Sequence[Site] = (),
     batch_windows: int = 16,
@@ -140,35 +141,36 @@ def encode_windows(
     Args:
         network: read in one pass for all sites.
         windows: held-out tokens.
-        dictionaries: name to (the site it reads, the dictionary).
+        dictionaries: name to (its binding, the dictionary); only what it reads is looked at.
         sites: further sites to read, where no dictionary is.
         batch_windows: windows a forward pass, at most.
         reporter: told how many tokens are done.
 
     Raises:
-        InputError: a dictionary's `d_in` is not the width of its site.
+        InputError: a dictionary's `d_in` is not the width of what it reads.
     """
-    for name, (site, dictionary) in dictionaries.items():
-        check_size(network, name, site, "reads", dictionary.d_in)
-    wanted = [*(site for site, _ in dictionaries.values()), *sites]
+    for name, (binding, dictionary) in dictionaries.items():
+        check_size(network, name, binding, "reads", dictionary.d_in)
+    wanted = [*(site for binding, _ in dictionaries.values() for site in binding.reads), *sites]
     progress = (reporter or Silent()).task("held-out vectors", windows.n_tokens, "tokens")
     done = 0
     at_once = min(batch_windows, fitting_windows(network, windows, wanted))
     for reading in read_windows(network, windows, wanted, batch_windows=at_once):
         with torch.inference_mode():
-            latents = {name: d.encode(reading.vectors[site].float()) for name, (site, d) in dictionaries.items()}
+            latents = {name: d.encode(reading.at(b.reads).float()) for name, (b, d) in dictionaries.items()}
         yield reading, latents
         done += len(reading)
         progress.update(done)
 
 
-def check_size(network: Reader, name: str, site: Site, does: Literal["reads", "writes"], size: int) -> None:
-    """Raise `InputError` unless the vectors that a dictionary reads or writes have the site's width."""
-    width = network.width(site)
+def check_size(network: Reader, name: str, binding: Binding[Site], does: Literal["reads", "writes"], size: int) -> None:
+    """Raise `InputError` unless the vectors that a dictionary reads or writes are as wide as its sites together."""
+    sites = binding.reads if does == "reads" else binding.writes
+    width = sum(network.width(site) for site in sites)
     if size != width:
         raise InputError(
             f"dictionary {name!r} {does} vectors of width {size}, but the site's vectors have width {width}",
-            where=str(site),
+            where=" + ".join(map(str, sites)),
             fix="use the dictionary at the site and on the network it was trained on",
         )
 
@@ -178,11 +180,11 @@ class FiringsCollector:
 
     Args:
         n_latents: dictionary name to its width.
-        trained_on: dictionary name to its site and to what tells the vectors that training left in; at the others its
-            latents do not fire.
+        trained_on: dictionary name to what tells the vectors of its sites that training left in; at tokens with others
+            its latents do not fire.
     """
 
-    def __init__(self, n_latents: Mapping[str, int], trained_on: Mapping[str, tuple[Site, Ordinary]] | None = None):
+    def __init__(self, n_latents: Mapping[str, int], trained_on: Mapping[str, Mapping[Site, Ordinary]] | None = None):
         self._n_latents, self._trained_on = dict(n_latents), dict(trained_on or {})
         self._entries: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in n_latents}
         self._ids: dict[str, list[np.ndarray]] = {part: [] for part in _IDS}
@@ -191,9 +193,9 @@ class FiringsCollector:
         """Add one batch, in window order."""
         for name in self._n_latents:
             found = latents[name]
-            if name in self._trained_on:
-                site, ordinary = self._trained_on[name]
-                kept = ordinary.mask(reading.vectors[site].float(), torch.from_numpy(reading.position))
+            of_sites = self._trained_on.get(name, {})
+            kept = reading.ordinary(of_sites, of_sites)
+            if kept is not None:
                 found = _firing_at(found, kept)
             self._entries[name].append(_entries(found))
         for part in _IDS:

@@ -6,9 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from polyseme.activations.massive import Ordinary, ordinary_rows
+from polyseme.core.batch import joined
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora.pack import PADDING, Windows
@@ -63,6 +65,14 @@ class Reading:
 
     def __len__(self) -> int:
         return len(self.token)
+
+    def at(self, sites: Sequence[Site]) -> Float[Tensor, "token d"]:
+        """The vectors of some sites side by side; those of a single site themselves."""
+        return joined(sites, self.vectors)
+
+    def ordinary(self, sites: Iterable[Site], ordinary: Mapping[Site, Ordinary]) -> Bool[Tensor, " token"] | None:
+        """Which tokens are ordinary at all of some sites; None where nothing tells them at any (`ordinary_rows`)."""
+        return ordinary_rows(sites, self.vectors, torch.from_numpy(self.position), ordinary)
 
 
 def read_windows(

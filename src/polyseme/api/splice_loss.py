@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from polyseme.activations import site_means
 from polyseme.api.windows import CorpusLike, windows_of
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.records import MetricRecord
@@ -48,7 +49,7 @@ class SpliceLoss(Table):
 def splice_loss(
     network: Network,
     text: CorpusLike,
-    dictionaries: Mapping[str, Reconstructor] | Mapping[Site, Reconstructor],
+    dictionaries: Mapping[str, Reconstructor] | Mapping[Site, Reconstructor] | Mapping[Binding[Any], Reconstructor],
     *,
     context: int | None = None,
     reporter: Reporter | None = None,
@@ -68,7 +69,7 @@ def splice_loss(
     Args:
         network: a language model that predicts the next token.
         text: a text, texts, a corpus, its config, or windows.
-        dictionaries: site to what reconstructs it.
+        dictionaries: site to what reconstructs it; for a transcoder its `Binding`, of names or sites.
         context: tokens a window.
         reporter: told how much is done; by default a bar in a notebook and on a terminal.
 
@@ -79,14 +80,18 @@ def splice_loss(
         raise InputError("there is no dictionary", where="dictionaries", fix="give {site: dictionary}")
     if not network.predicts_tokens:
         raise InputError(f"the network has no loss to measure: {network.no_prediction}", fix="take a language model")
-    chosen = {network.site(name): dictionary for name, dictionary in dictionaries.items()}
-    names = {str(network.site(name)): str(name) for name in dictionaries}
+    chosen: dict[Binding[Site], Reconstructor] = {
+        (key if isinstance(key, Binding) else Binding.at(key)).map(network.site): dictionary
+        for key, dictionary in dictionaries.items()
+    }
+    sites = {str(site): site for binding in chosen for site in binding.writes}
     with reporting(reporter) as told:
         windows = windows_of(network, text, context=context, reporter=told)
-        means = site_means(network, windows, {str(site): site for site in chosen}, reporter=told)
-        records = splice(network, windows, {"": chosen}, {site: means[str(site)] for site in chosen}, reporter=told)[""]
-    rows = [str(site) for site in chosen] + (["joint"] if len(chosen) > 1 else [])
-    columns: dict[str, list[object]] = {"site": [names.get(row, row) for row in rows]}
+        means = site_means(network, windows, sites, reporter=told)
+        of_sites = {site: means[name] for name, site in sites.items()}
+        records = splice(network, windows, {"": chosen}, of_sites, reporter=told)[""]
+    rows = [str(binding) for binding in chosen] + (["joint"] if len(chosen) > 1 else [])
+    columns: dict[str, list[object]] = {"site": list(rows)}
     for column in _PLAIN:
         columns[column] = [_value(records, column, row) for row in rows]
     for kind in ("zero", "mean"):

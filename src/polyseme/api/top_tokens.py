@@ -8,6 +8,7 @@ import numpy as np
 from polyseme.activations.firings import collect_firings
 from polyseme.api.windows import CorpusLike, windows_of
 from polyseme.core.batch import check_latent
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
@@ -82,7 +83,7 @@ def top_tokens(
     place = network.site(site)
     with reporting(reporter) as told:
         windows = windows_of(network, text, reporter=told)
-        found = collect_firings(network, windows, {str(site): (place, dictionary)}, reporter=told)[str(site)]
+        found = collect_firings(network, windows, {"": (Binding.at(place), dictionary)}, reporter=told)[""]
     column = found.columns[:, [latent]]
     rows, values = column.indices, column.data.astype(np.float64)
     best = np.argsort(-values, kind="stable")[:n]

@@ -1,6 +1,6 @@
 """Does the network use a latent? Remove it from single tokens and see what happens to the prediction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from polyseme.activations.firings import Firings
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p, smallest_p
 from polyseme.causal.interventions import Interventions, Route, choose_route, intervene
 from polyseme.causal.sampling import Samples, sample_firings
+from polyseme.core.binding import Binding
 from polyseme.core.config import Config, Resamples, Width
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -150,7 +151,7 @@ class CausalEffects:
 def causal_effects(
     network: Network,
     windows: Windows,
-    site: Site,
+    binding: Binding[Site],
     dictionary: Writer,
     firings: Firings,
     *,
@@ -169,7 +170,8 @@ def causal_effects(
     Args:
         network: a causal language model.
         windows: the held-out tokens that `firings` were read on.
-        site: where the dictionary writes (the site it reads, unless it is a transcoder).
+        binding: what the dictionary reads and writes: its latents are removed where it writes, at all these sites in
+            the same pass.
         dictionary: gives the write directions.
         firings: its latents over the windows.
         config: how many samples, which route, memory bounds.
@@ -177,20 +179,23 @@ def causal_effects(
         reporter: receives how many interventions are done.
 
     Raises:
-        InputError: the network is not causal, or the directions do not have the site's width.
+        InputError: the network is not causal, or the directions do not have the width of what is written.
     """
     config = config or CausalConfig()
     route = choose_route(network, config.route)
     directions = dictionary.write_directions().detach().float().cpu()
-    if directions.shape != (firings.n_latents, network.width(site)):
+    width = sum(map(network.width, binding.writes))
+    if directions.shape != (firings.n_latents, width):
         raise InputError(
             f"the dictionary writes {directions.shape[0]} directions of width {directions.shape[1]}; "
-            f"the firings have {firings.n_latents} latents and the site's vectors {network.width(site)} numbers",
-            where=str(site),
+            f"the firings have {firings.n_latents} latents and the site's vectors {width} numbers",
+            where=str(binding),
             fix="give the site the dictionary writes to, and its own firings",
         )
     samples = sample_firings(firings, windows, n_samples=config.n_samples, seed=derive_seed(seed, "sample"))
-    measured = _measure(network, windows, site, directions, firings, samples, config, route, seed, reporter or Silent())
+    measured = _measure(
+        network, windows, binding.writes, directions, firings, samples, config, route, seed, reporter or Silent()
+    )
     clusters = cluster_by_document(samples.latent, firings.document[samples.row], measured, firings.n_latents)
     means = clusters.means()
     interval = bootstrap_means(clusters, 0, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
@@ -223,7 +228,7 @@ def causal_effects(
 def _measure(
     network: Network,
     windows: Windows,
-    site: Site,
+    sites: Sequence[Site],
     directions: Float[Tensor, "latent d"],
     firings: Firings,
     samples: Samples,
@@ -247,7 +252,7 @@ def _measure(
             _interventions(samples, chunk, int(firings.window[samples.row[chunk[0]]]), firings, directions, seed)
             for chunk in some
         ]
-        outcomes = intervene(network, windows, site, todo, route=route, tokens_per_pass=config.tokens_per_pass)
+        outcomes = intervene(network, windows, sites, todo, route=route, tokens_per_pass=config.tokens_per_pass)
         for chunk, outcome in zip(some, outcomes, strict=True):
             ce, kl = outcome.ce.reshape(2, -1), outcome.kl.reshape(2, -1)
             paired = [pair[0].astype(np.float64) - pair[1] for pair in (ce, kl)]

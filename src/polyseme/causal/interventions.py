@@ -1,16 +1,18 @@
 """What the network predicts at a token when one vector there is changed: two ways to run it, one answer.
 
 An intervention (window w, position t, vector v) subtracts v from the site's vector at that one position and reads
-the prediction made there. Rows run it literally, one copy of the window each. Ghosts run hundreds in one pass: the
-window's clean tokens are followed by ghost tokens, each a copy of one of them (same id, same position) that attends
-to the clean tokens before its original and to itself, and to no other ghost; no clean token attends to a ghost. In a
-causal network the prediction at t depends on positions ≤ t only, and the positions before t are untouched by a
-change at t, so a ghost computes exactly what its own full forward pass would. Blocks below the site are run once, on
-the clean tokens alone: there every copy is what its original is.
+the prediction made there; with several sites v holds what is subtracted at each, side by side. Rows run it literally,
+one copy of the window each. Ghosts run hundreds in one pass: the window's clean tokens are followed by ghost tokens,
+each a copy of one of them (same id, same position) that attends to the clean tokens before its original and to itself,
+and to no other ghost; no clean token attends to a ghost. In a causal network the prediction at t depends on positions
+≤ t only, and the positions before t are untouched by a change at t, so a ghost computes exactly what its own full
+forward pass would. Blocks below the site are run once, on the clean tokens alone: there every copy is what its original
+is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.core.binding import side_by_side
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
@@ -32,8 +35,8 @@ class Interventions:
 
     Attributes:
         window: row in the windows.
-        position: where each one changes the site's vector and reads the prediction.
-        vectors: what each one subtracts.
+        position: where each one changes the vectors and reads the prediction.
+        vectors: what each one subtracts, at all sites side by side.
     """
 
     window: int
@@ -81,25 +84,31 @@ def choose_route(network: Network, wanted: Literal["auto", "ghosts", "rows"] = "
 
 
 def intervene(
-    network: Network, windows: Windows, site: Site, todo: Sequence[Interventions], *, route: Route, tokens_per_pass: int
+    network: Network,
+    windows: Windows,
+    sites: Sequence[Site],
+    todo: Sequence[Interventions],
+    *,
+    route: Route,
+    tokens_per_pass: int,
 ) -> list[Outcome]:
     """Run interventions on several windows, each exact and by itself.
 
     Args:
         network: run without gradients.
         windows: the tokens; every position intervened on must have a next token in its window.
-        site: where vectors are changed.
+        sites: where vectors are changed, all in the same pass.
         todo: interventions, window by window; with ghosts all of them share one pass.
         route: how to run them (`choose_route`).
         tokens_per_pass: for rows: tokens a forward pass, but for `MIN_ROWS`.
     """
     with torch.inference_mode():
         if route == "ghosts":
-            return _ghosts(network, windows, site, todo)
-        return [_rows(network, windows, site, one, tokens_per_pass) for one in todo]
+            return _ghosts(network, windows, sites, todo)
+        return [_rows(network, windows, sites, one, tokens_per_pass) for one in todo]
 
 
-def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Interventions]) -> list[Outcome]:
+def _ghosts(network: Network, windows: Windows, sites: Sequence[Site], todo: Sequence[Interventions]) -> list[Outcome]:
     device, context = network.device, windows.tokens.shape[1]
     n_ghosts = max(len(one) for one in todo)
     rows = [one.window for one in todo]
@@ -113,9 +122,9 @@ def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Inter
     clean = torch.zeros(len(todo), context, dtype=torch.bool)
     clean[real.nonzero()[:, 0], position[real]] = True
 
-    def subtract(x: Tensor) -> Tensor:
+    def subtract(x: Tensor, part: slice) -> Tensor:
         for b, one in enumerate(todo):
-            x[b, context : context + len(one)] -= one.vectors.to(x)
+            x[b, context : context + len(one)] -= one.vectors[:, part].to(x)
         return x
 
     def with_ghosts(stream: Tensor) -> Tensor:
@@ -125,12 +134,12 @@ def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Inter
     logits_at = torch.cat([clean, real], dim=1)
     output = network.run(
         torch.cat([tokens, tokens.gather(1, position)], dim=1).to(device),
-        edits=_only(site, subtract),
+        edits=_at_each(network, sites, subtract),
         attention_mask=ghost_mask(context, position.to(device)),
         position_ids=torch.cat([torch.arange(context).expand(len(todo), -1), position], dim=1).to(device),
         logits_at=logits_at.to(device),
         # Below the site a ghost is what its original is.
-        prefix=network.prefix(tokens.to(device), [site]).mapped(with_ghosts),
+        prefix=network.prefix(tokens.to(device), sites).mapped(with_ghosts),
     )
     logp = output.logits.float().log_softmax(-1)
     n_clean = clean.sum(1).tolist()
@@ -145,9 +154,11 @@ def _ghosts(network: Network, windows: Windows, site: Site, todo: Sequence[Inter
     return outcomes
 
 
-def _only(site: Site, edit: Edit) -> dict[Site, Edit]:
+def _at_each(network: Network, sites: Sequence[Site], edit: Callable[[Tensor, slice], Tensor]) -> dict[Site, Edit]:
+    """The edit at every site, told which part of the vectors that stand side by side is that site's."""
     edits: dict[Site, Edit] = {}
-    edits[site] = edit
+    for site, part in side_by_side(sites, network.width).items():
+        edits[site] = partial(edit, part=part)
     return edits
 
 
@@ -169,7 +180,9 @@ def ghost_mask(context: int, position: Int[Tensor, "batch ghost"]) -> Float[Tens
     return torch.where(seen, torch.zeros((), dtype=torch.float32, device=position.device), blocked)[:, None]
 
 
-def _rows(network: Network, windows: Windows, site: Site, one: Interventions, tokens_per_pass: int) -> Outcome:
+def _rows(
+    network: Network, windows: Windows, sites: Sequence[Site], one: Interventions, tokens_per_pass: int
+) -> Outcome:
     device, context = network.device, windows.tokens.shape[1]
     tokens = torch.from_numpy(windows.tokens[one.window].astype(np.int64))
     at = torch.from_numpy(one.position.astype(np.int64))
@@ -177,7 +190,7 @@ def _rows(network: Network, windows: Windows, site: Site, one: Interventions, to
     clean = torch.zeros(1, context, dtype=torch.bool)
     clean[0, places] = True
     inputs = tokens[None].to(device)
-    prefix = network.prefix(inputs, [site])
+    prefix = network.prefix(inputs, sites)
     reference = network.run(inputs, logits_at=clean.to(device), prefix=prefix).logits.float().log_softmax(-1)
     # Nothing after the token an intervention changes has a part in its prediction: rows end at their pass's last one.
     order = at.argsort(stable=True)
@@ -190,8 +203,8 @@ def _rows(network: Network, windows: Windows, site: Site, one: Interventions, to
         logits_at = torch.zeros(len(row), length, dtype=torch.bool)
         logits_at[row, at[some]] = True
 
-        def subtract(x: Tensor, some: Tensor = some, row: Tensor = row) -> Tensor:
-            x[row, at[some]] -= one.vectors[some].to(x)
+        def subtract(x: Tensor, part: slice, some: Tensor = some, row: Tensor = row) -> Tensor:
+            x[row, at[some]] -= one.vectors[some][:, part].to(x)
             return x
 
         def repeat(stream: Tensor, row: Tensor = row, length: int = length) -> Tensor:
@@ -199,7 +212,7 @@ def _rows(network: Network, windows: Windows, site: Site, one: Interventions, to
 
         output = network.run(
             inputs[:, :length].expand(len(row), -1),
-            edits=_only(site, subtract),
+            edits=_at_each(network, sites, subtract),
             logits_at=logits_at.to(device),
             prefix=prefix.mapped(repeat),
         )

@@ -63,6 +63,11 @@ class Binding(Generic[P]):
         return Binding(tuple(map(change, self.reads)), tuple(map(change, self.writes)), str(self))
 
 
+def unnamed(binding: Binding[Any]) -> str:
+    """The places of a binding, whatever it is called."""
+    return _arrow(binding.reads, binding.writes)
+
+
 def side_by_side(places: Sequence[P], width: Callable[[P], int]) -> dict[P, slice]:
     """Where the vectors of each place stand in those of all, which are joined on the last axis."""
     found: dict[P, slice] = {}

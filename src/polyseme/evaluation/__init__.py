@@ -10,6 +10,7 @@ from polyseme.evaluation.gap import gap, gap_of_records
 from polyseme.evaluation.lookup import Lookup, LookupConfig, LookupSums, evaluate_lookup, learn_lookup
 from polyseme.evaluation.metric import Metric
 from polyseme.evaluation.metrics import METRICS
+from polyseme.evaluation.patching import patch_edits
 from polyseme.evaluation.reconstruction import (
     ReconstructionSums,
     Visitor,
@@ -18,7 +19,7 @@ from polyseme.evaluation.reconstruction import (
     evaluate_reconstruction,
     sweep,
 )
-from polyseme.evaluation.splice import Runner, patch_edits, splice, splice_sums
+from polyseme.evaluation.splice import Runner, splice, splice_sums
 from polyseme.evaluation.stability import matched_cosines, mcc, random_matched_cosines, stability
 from polyseme.evaluation.sums import DocumentSums, load_sums, save_sums
 

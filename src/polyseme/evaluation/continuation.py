@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
+from polyseme.core.binding import Binding
 from polyseme.core.config import Config, Seed
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -19,8 +20,9 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.corpora.special import ending_ids
 from polyseme.dictionaries import Reconstructor
+from polyseme.evaluation.patching import patch_edits
 from polyseme.evaluation.reconstruction import check_width
-from polyseme.evaluation.splice import Runner, patch_edits
+from polyseme.evaluation.splice import Runner
 from polyseme.kernels.shield import shielded
 
 
@@ -68,7 +70,7 @@ class Continuation:
 def continue_text(
     network: Runner,
     windows: Windows,
-    dictionaries: Mapping[Site, Reconstructor],
+    dictionaries: Mapping[Binding[Site], Reconstructor],
     *,
     trained_on: Mapping[Site, Ordinary] | None = None,
     tokenizer: Any | None = None,
@@ -83,15 +85,15 @@ def continue_text(
     Args:
         network: a causal language model.
         windows: held-out tokens the prompts are taken from.
-        dictionaries: site to dictionary, all patched in the same pass, at every token that is not special.
+        dictionaries: by binding, all patched in the same pass, at every token that is not special.
         trained_on: what selects the vectors of a site that training left in; the others are not patched.
         tokenizer: the network's own by default.
         config: prompts, length, temperature.
         reporter: receives how many tokens are written.
 
     Raises:
-        InputError: the network is not causal or has no tokenizer, a width is not the site's, the context is too
-            short, or no window holds a whole prompt.
+        InputError: the network is not causal or has no tokenizer, a width is not that of the sites, a site is read
+            after it is needed, the context is too short, or no window holds a whole prompt.
     """
     config = config or ContinuationConfig()
     tokenizer = tokenizer if tokenizer is not None else getattr(network, "tokenizer", None)
@@ -106,7 +108,7 @@ def continue_text(
         network,
         prompt,
         counted,
-        lambda counted: patch_edits(dictionaries, counted, trained_on),
+        lambda counted: patch_edits(network, dictionaries, dict.fromkeys(dictionaries, counted), trained_on),
         special,
         config,
         lambda written: progress.update(config.new_tokens + written),
@@ -121,10 +123,14 @@ def continue_text(
 
 
 def _check(
-    network: Runner, tokenizer: Any | None, dictionaries: Mapping[Site, Reconstructor], config: ContinuationConfig
+    network: Runner,
+    tokenizer: Any | None,
+    dictionaries: Mapping[Binding[Site], Reconstructor],
+    config: ContinuationConfig,
 ) -> None:
-    for site, dictionary in dictionaries.items():
-        check_width(network, str(site), site, dictionary)
+    for binding, dictionary in dictionaries.items():
+        check_width(network, str(binding), binding, dictionary)
+        network.check_order(binding.reads, binding.writes)
     if not network.predicts_tokens:
         raise InputError("this network does not predict the next token, so it cannot continue text")
     if tokenizer is None:

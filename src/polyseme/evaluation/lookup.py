@@ -18,6 +18,7 @@ from torch import Tensor
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading, fitting_windows, read_windows
 from polyseme.core.batch import Latents
+from polyseme.core.binding import Binding, unnamed
 from polyseme.core.config import Config, PassWindows
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
@@ -47,31 +48,32 @@ class LookupConfig(Config):
         network: Reader,
         train: Windows,
         heldout: Windows,
-        sites: Sequence[Site],
+        bindings: Sequence[Binding[Site]],
         *,
         ordinary: Mapping[Site, Ordinary] | None = None,
         reporter: Reporter | None = None,
     ) -> "Lookup":
         """Learn the tables; see `learn_lookup`."""
-        return learn_lookup(network, train, heldout, sites, ordinary=ordinary, config=self, reporter=reporter)
+        return learn_lookup(network, train, heldout, bindings, ordinary=ordinary, config=self, reporter=reporter)
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """Mean vectors by token and by bigram, for the tokens and bigrams that occur in the held-out windows.
+    """Mean vectors of what bindings write, by token and by bigram that occur in the held-out windows.
 
     Attributes:
         keys: for each kind, the held-out keys that may have a row, ascending (`lookup_keys`).
-        counts: by site and kind, how many ordinary training vectors had each key.
-        tables: by site and kind, the mean vector of each key; rows with count 0 hold the fall-back.
-        means: each site's mean over the training windows.
-        ordinary: by site, what selects its ordinary vectors, where the tables are of these alone.
+        counts: by binding and kind, how many ordinary training vectors had each key.
+        tables: by binding and kind, the mean vector of each key; rows with count 0 hold the fall-back.
+        means: of each binding over the training windows.
+        ordinary: by site, what selects its ordinary vectors; a binding's tables are of the tokens that are ordinary at
+            all its sites.
     """
 
     keys: dict[Kind, Int[np.ndarray, " key"]]
-    counts: dict[tuple[Site, Kind], Int[np.ndarray, " key"]]
-    tables: dict[tuple[Site, Kind], Float[Tensor, "key d"]]
-    means: dict[Site, Float[Tensor, " d"]]
+    counts: dict[tuple[Binding[Site], Kind], Int[np.ndarray, " key"]]
+    tables: dict[tuple[Binding[Site], Kind], Float[Tensor, "key d"]]
+    means: dict[Binding[Site], Float[Tensor, " d"]]
     ordinary: dict[Site, Ordinary] = field(default_factory=dict[Site, Ordinary])
 
 
@@ -92,15 +94,15 @@ def learn_lookup(
     network: Reader,
     train: Windows,
     heldout: Windows,
-    sites: Sequence[Site],
+    bindings: Sequence[Binding[Site]],
     *,
     ordinary: Mapping[Site, Ordinary] | None = None,
     config: LookupConfig | None = None,
     reporter: Reporter | None = None,
 ) -> Lookup:
-    """Mean vectors of tokens and bigrams over the training windows, in one network pass for all sites.
+    """Mean vectors of tokens and bigrams over the training windows, in one network pass for all bindings.
 
-    Only keys that the held-out windows will ask for are kept. A token never seen in training falls back on the site's
+    Only keys that the held-out windows will ask for are kept. A token never seen in training falls back on the
     mean, a bigram never seen on its token. Vectors that are not ordinary are in no mean: one of them would make its
     token's row useless for all others.
 
@@ -108,7 +110,7 @@ def learn_lookup(
         network: read at every site.
         train: windows the tables are learned on.
         heldout: windows they will be scored on (only which tokens occur there is used).
-        sites: where.
+        bindings: whose writes are told from the token alone.
         ordinary: what selects the ordinary vectors of a site; elsewhere all are ordinary.
         config: bounds.
         reporter: receives how many tokens are done.
@@ -125,53 +127,54 @@ def learn_lookup(
         "token": np.unique(lookup_keys(heldout, "token")[~heldout.special]),
         "bigram": _shared_bigrams(train, heldout, config.max_bigrams),
     }
-    counts = dict[tuple[Site, Kind], np.ndarray]()
+    counts = dict[tuple[Binding[Site], Kind], np.ndarray]()
     for kind in KINDS:
-        counts |= {(site, kind): np.zeros(len(keys[kind]), dtype=np.int64) for site in sites}
+        counts |= {(binding, kind): np.zeros(len(keys[kind]), dtype=np.int64) for binding in bindings}
     # Bigram tables are the large ones: sums in float32, whose error stays far below that of a mean of so few vectors.
     dtypes: dict[Kind, torch.dtype] = {"token": torch.float64, "bigram": torch.float32}
+    widths = {binding: sum(map(network.width, binding.writes)) for binding in bindings}
     sums = {
-        (site, kind): torch.zeros(len(keys[kind]), network.width(site), dtype=dtypes[kind])
-        for site in sites
+        (binding, kind): torch.zeros(len(keys[kind]), width, dtype=dtypes[kind])
+        for binding, width in widths.items()
         for kind in KINDS
     }
-    totals = {site: torch.zeros(network.width(site), dtype=torch.float64) for site in sites}
+    totals = {binding: torch.zeros(width, dtype=torch.float64) for binding, width in widths.items()}
     n = dict.fromkeys(totals, 0)
     progress = (reporter or Silent()).task("token and bigram look-up", train.n_tokens, "tokens")
     done = 0
+    sites = [site for binding in bindings for site in binding.places]
     at_once = min(config.batch_windows, fitting_windows(network, train, sites))
     for reading in read_windows(network, train, sites, batch_windows=at_once):
         found: dict[Kind, tuple[np.ndarray, np.ndarray]] = {
             kind: _find(keys[kind], all_keys[kind][reading.window, reading.position]) for kind in KINDS
         }
-        for site in totals:
-            vectors = reading.vectors[site].cpu()
-            kept = _kept(ordinary, site, reading)
-            totals[site] += wide(vectors if kept.all() else vectors[torch.from_numpy(kept)]).sum(0)
-            n[site] += int(kept.sum())
+        for binding in totals:
+            vectors = reading.at(binding.writes).cpu()
+            kept = _kept(ordinary or {}, binding, reading)
+            totals[binding] += wide(vectors if kept.all() else vectors[torch.from_numpy(kept)]).sum(0)
+            n[binding] += int(kept.sum())
             for kind, (at, known) in found.items():
-                table, taken = sums[site, kind], known & kept
+                table, taken = sums[binding, kind], known & kept
                 rows = torch.from_numpy(np.flatnonzero(taken))
                 table.index_add_(0, torch.from_numpy(at[taken]), vectors[rows].to(table.dtype))
-                counts[site, kind] += np.bincount(at[taken], minlength=len(keys[kind]))
+                counts[binding, kind] += np.bincount(at[taken], minlength=len(keys[kind]))
         done += len(reading)
         progress.update(done)
-    means = {site: (total / max(1, n[site])).float() for site, total in totals.items()}
-    tables: dict[tuple[Site, Kind], Tensor] = {}
-    for site in totals:
-        tables[site, "token"] = _mean(sums[site, "token"], counts[site, "token"], means[site][None])
+    means = {binding: (total / max(1, n[binding])).float() for binding, total in totals.items()}
+    tables: dict[tuple[Binding[Site], Kind], Tensor] = {}
+    for at in totals:
+        tables[at, "token"] = _mean(sums[at, "token"], counts[at, "token"], means[at][None])
         token_of, _ = _find(keys["token"], keys["bigram"] % 2**31)
-        tables[site, "bigram"] = _mean(
-            sums[site, "bigram"], counts[site, "bigram"], tables[site, "token"][torch.from_numpy(token_of)]
+        tables[at, "bigram"] = _mean(
+            sums[at, "bigram"], counts[at, "bigram"], tables[at, "token"][torch.from_numpy(token_of)]
         )
     return Lookup(keys, counts, tables, means, dict(ordinary or {}))
 
 
-def _kept(ordinary: Mapping[Site, Ordinary] | None, site: Site, reading: Reading) -> np.ndarray:
-    """Which of a site's vectors are ordinary."""
-    if ordinary is None or site not in ordinary:
-        return np.ones(len(reading), dtype=bool)
-    return ordinary[site].mask(reading.vectors[site].float(), torch.from_numpy(reading.position)).cpu().numpy()
+def _kept(ordinary: Mapping[Site, Ordinary], binding: Binding[Site], reading: Reading) -> np.ndarray:
+    """Which tokens are ordinary at all sites of a binding."""
+    kept = reading.ordinary(binding.places, ordinary)
+    return np.ones(len(reading), dtype=bool) if kept is None else kept.cpu().numpy()
 
 
 def _shared_bigrams(train: Windows, heldout: Windows, limit: int) -> np.ndarray:
@@ -207,46 +210,50 @@ class LookupSums:
 
     lookup: Lookup
     windows: Windows
-    _sums: dict[tuple[Site, Kind], np.ndarray] = field(default_factory=dict[tuple[Site, Kind], np.ndarray])
-    _ordinary: dict[tuple[Site, Kind], np.ndarray] = field(default_factory=dict[tuple[Site, Kind], np.ndarray])
+    _sums: dict[tuple[Binding[Site], Kind], np.ndarray] = field(
+        default_factory=dict[tuple[Binding[Site], Kind], np.ndarray]
+    )
+    _ordinary: dict[tuple[Binding[Site], Kind], np.ndarray] = field(
+        default_factory=dict[tuple[Binding[Site], Kind], np.ndarray]
+    )
 
     def __post_init__(self) -> None:
         self._documents = counted_documents(self.windows)
         self._keys: dict[Kind, np.ndarray] = {kind: lookup_keys(self.windows, kind) for kind in KINDS}
         self._covered = dict.fromkeys(self.lookup.tables, 0)
-        for (site, kind), table in self.lookup.tables.items():
-            self._sums[site, kind] = np.zeros((len(self._documents), 3 + table.shape[1]))
-            if site in self.lookup.ordinary:
-                self._ordinary[site, kind] = np.zeros_like(self._sums[site, kind])
+        for (binding, kind), table in self.lookup.tables.items():
+            self._sums[binding, kind] = np.zeros((len(self._documents), 3 + table.shape[1]))
+            if not self.lookup.ordinary.keys().isdisjoint(binding.places):
+                self._ordinary[binding, kind] = np.zeros_like(self._sums[binding, kind])
 
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:  # noqa: ARG002  the visitor's signature
         """Add one batch."""
         rows = np.searchsorted(self._documents, reading.document)
         token, _ = _find(self.lookup.keys["token"], self._keys["token"][reading.window, reading.position])
         bigram, known = _find(self.lookup.keys["bigram"], self._keys["bigram"][reading.window, reading.position])
-        for site, mean in self.lookup.means.items():
-            self._covered[site, "token"] += int((self.lookup.counts[site, "token"][token] > 0).sum())
-            self._covered[site, "bigram"] += int((self.lookup.counts[site, "bigram"][bigram[known]] > 0).sum())
-            vectors = reading.vectors[site].cpu().double()
-            kept = torch.from_numpy(_kept(self.lookup.ordinary, site, reading))
+        for at, mean in self.lookup.means.items():
+            self._covered[at, "token"] += int((self.lookup.counts[at, "token"][token] > 0).sum())
+            self._covered[at, "bigram"] += int((self.lookup.counts[at, "bigram"][bigram[known]] > 0).sum())
+            vectors = reading.at(at.writes).cpu().double()
+            kept = torch.from_numpy(_kept(self.lookup.ordinary, at, reading))
             shifted = vectors - wide(mean)
-            by_token = self.lookup.tables[site, "token"][torch.from_numpy(token)]
+            by_token = self.lookup.tables[at, "token"][torch.from_numpy(token)]
             by_bigram = by_token
             if known.any():
-                found = self.lookup.tables[site, "bigram"][torch.from_numpy(bigram)]
+                found = self.lookup.tables[at, "bigram"][torch.from_numpy(bigram)]
                 by_bigram = torch.where(torch.from_numpy(known)[:, None], found, by_token)
             estimates: dict[Kind, Tensor] = {"token": by_token, "bigram": by_bigram}
             for kind, estimate in estimates.items():
                 error = (vectors - wide(estimate)).square().sum(1, keepdim=True)
                 square = shifted.square().sum(1, keepdim=True)
                 statistics = torch.cat([torch.ones_like(error), error, square, shifted], dim=1)
-                at = torch.from_numpy(rows)
-                torch.from_numpy(self._sums[site, kind]).index_add_(0, at, statistics)  # shares memory: in place
-                if (site, kind) in self._ordinary:
-                    torch.from_numpy(self._ordinary[site, kind]).index_add_(0, at[kept], statistics[kept])
+                row = torch.from_numpy(rows)
+                torch.from_numpy(self._sums[at, kind]).index_add_(0, row, statistics)  # shares memory: in place
+                if (at, kind) in self._ordinary:
+                    torch.from_numpy(self._ordinary[at, kind]).index_add_(0, row[kept], statistics[kept])
 
     def finish(self, *, scope: Mapping[str, str | int] | None = None) -> list[DocumentSums]:
-        """`fvu_token` and `fvu_bigram` of every site, with the share of held-out tokens whose key training held.
+        """`fvu_token` and `fvu_bigram` of every binding, with the share of held-out tokens whose key training held.
 
         Where a site's ordinary vectors are selected, `fvu_token_ordinary` and `fvu_bigram_ordinary` are of these alone.
 
@@ -254,7 +261,7 @@ class LookupSums:
             scope: added to every record's scope.
         """
         found: list[DocumentSums] = []
-        for (site, kind), sums in self._sums.items():
+        for (binding, kind), sums in self._sums.items():
             n = int(sums[:, 0].sum())
             base = DocumentSums(
                 METRICS[f"fvu_{kind}"],
@@ -262,15 +269,15 @@ class LookupSums:
                 sums,
                 self._documents,
                 n=n,
-                scope={"site": str(site), "baseline": kind, **(scope or {})},
+                scope={"site": unnamed(binding), "baseline": kind, **(scope or {})},
                 details={
-                    "coverage": self._covered[site, kind] / max(1, n),
-                    "keys": int((self.lookup.counts[site, kind] > 0).sum()),
+                    "coverage": self._covered[binding, kind] / max(1, n),
+                    "keys": int((self.lookup.counts[binding, kind] > 0).sum()),
                 },
             )
             found.append(base)
-            if (site, kind) in self._ordinary:
-                ordinary = self._ordinary[site, kind]
+            if (binding, kind) in self._ordinary:
+                ordinary = self._ordinary[binding, kind]
                 kept = int(ordinary[:, 0].sum())
                 apart = {"sums": sums if kept == n else ordinary, "n": kept, "details": {"left_out": n - kept}}
                 found.append(replace(base, metric=METRICS[f"fvu_{kind}_ordinary"], **apart))
@@ -300,6 +307,6 @@ def evaluate_lookup(
         reporter: receives how many tokens are done.
     """
     sums = LookupSums(lookup, heldout)
-    sites = list(lookup.means)
+    sites = [site for binding in lookup.means for site in binding.places]
     sweep(network, heldout, {}, [sums.see], sites=sites, batch_windows=batch_windows, reporter=reporter)
     return [entry.record(seed=seed, n_resamples=n_resamples) for entry in sums.finish()]

@@ -17,7 +17,8 @@ from torch import Tensor
 from polyseme.activations.firings import check_size, encode_windows
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading
-from polyseme.core.batch import Latents
+from polyseme.core.batch import Latents, joined
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
 from polyseme.core.progress import Reporter
@@ -53,17 +54,17 @@ def counted_documents(windows: Windows) -> Int[np.ndarray, " document"]:
     return documents
 
 
-def check_width(network: Reader, name: str, site: Site, dictionary: Reconstructor) -> None:
-    """Raise `InputError` unless the dictionary reads and writes vectors of the site's width."""
-    check_size(network, name, site, "reads", dictionary.d_in)
-    check_size(network, name, site, "writes", dictionary.d_out)
+def check_width(network: Reader, name: str, binding: Binding[Site], dictionary: Reconstructor) -> None:
+    """Raise `InputError` unless the dictionary reads and writes vectors of the width of its sites."""
+    check_size(network, name, binding, "reads", dictionary.d_in)
+    check_size(network, name, binding, "writes", dictionary.d_out)
 
 
 @shielded
 def sweep(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Site, Reconstructor]],
+    dictionaries: Mapping[str, tuple[Binding[Site], Reconstructor]],
     visitors: Sequence[Visitor],
     *,
     sites: Sequence[Site] = (),
@@ -75,17 +76,18 @@ def sweep(
     Args:
         network: read in one pass for all sites.
         windows: tokens.
-        dictionaries: name to (the site it reads and writes, the dictionary).
+        dictionaries: name to (its binding, the dictionary).
         visitors: each is called with every batch.
         sites: further sites to read, where no dictionary is.
         batch_windows: windows a forward pass, at most.
         reporter: receives how many tokens are done.
     """
     counted_documents(windows)
-    for name, (site, dictionary) in dictionaries.items():
-        check_width(network, name, site, dictionary)
+    for name, (binding, dictionary) in dictionaries.items():
+        check_width(network, name, binding, dictionary)
+    touched = dict.fromkeys(site for binding, _ in dictionaries.values() for site in binding.places)
     for reading, latents in encode_windows(
-        network, windows, dictionaries, sites=sites, batch_windows=batch_windows, reporter=reporter
+        network, windows, dictionaries, sites=[*touched, *sites], batch_windows=batch_windows, reporter=reporter
     ):
         with torch.inference_mode():
             for visitor in visitors:
@@ -96,7 +98,7 @@ def sweep(
 def evaluate_reconstruction(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Site, Reconstructor]],
+    dictionaries: Mapping[str, tuple[Binding[Site], Reconstructor]],
     *,
     ordinary: Mapping[Site, Ordinary] | None = None,
     batch_windows: int = 16,
@@ -110,9 +112,9 @@ def evaluate_reconstruction(
     `LookupSums` to `sweep` instead.
 
     Args:
-        network: read at every dictionary's site.
+        network: read at every dictionary's sites.
         windows: held-out tokens.
-        dictionaries: name to (site, dictionary).
+        dictionaries: name to (its binding, the dictionary); what it writes is what it should reconstruct.
         ordinary: what selects a site's ordinary vectors, where they are also measured by themselves.
         batch_windows: windows a forward pass, at most.
         seed: seed of the bootstrap over documents; share it to pair metrics.
@@ -123,7 +125,7 @@ def evaluate_reconstruction(
         For each dictionary its records; see `ReconstructionSums.finish` for what they are.
 
     Raises:
-        InputError: no held-out token, or a dictionary's width is not its site's.
+        InputError: no held-out token, or a dictionary's width is not that of its sites.
     """
     sums = ReconstructionSums(dictionaries, windows, ordinary)
     sweep(network, windows, dictionaries, [sums.see], batch_windows=batch_windows, reporter=reporter)
@@ -138,40 +140,50 @@ class ReconstructionSums:
 
     def __init__(
         self,
-        dictionaries: Mapping[str, tuple[Site, Reconstructor]],
+        dictionaries: Mapping[str, tuple[Binding[Site], Reconstructor]],
         windows: Windows,
         ordinary: Mapping[Site, Ordinary] | None = None,
     ):
         """
         Args:
-            dictionaries: name to (site, dictionary).
+            dictionaries: name to (its binding, the dictionary); what it writes is what it should reconstruct.
             windows: the windows that will be swept, whole.
             ordinary: what selects a site's ordinary vectors, where they are also measured by themselves.
         """
         self._documents, self._n_tokens = counted_documents(windows), windows.n_tokens
         self._dictionaries = dict(dictionaries)
-        sites = dict.fromkeys(site for site, _ in dictionaries.values())
-        self._ordinary = {site: ordinary[site] for site in sites if site in ordinary} if ordinary else {}
-        self._kept: dict[Site, list[np.ndarray]] = {site: [] for site in self._ordinary}
-        self._tallies = {
-            name: _Tally(site, d, len(self._documents), self._ordinary.get(site))
-            for name, (site, d) in dictionaries.items()
+        self._ordinary = dict(ordinary or {})
+        bindings = dict.fromkeys(binding for binding, _ in dictionaries.values())
+        self._kept: dict[Binding[Site], list[np.ndarray]] = {
+            binding: [] for binding in bindings if not self._ordinary.keys().isdisjoint(binding.places)
         }
+        self._tallies = {
+            name: _Tally(binding, d, len(self._documents), apart=binding in self._kept, centre=self._centre(binding))
+            for name, (binding, d) in dictionaries.items()
+        }
+
+    def _centre(self, binding: Binding[Site]) -> Tensor | None:
+        """Where the vectors that are written lie, where it is known."""
+        if not self._ordinary.keys() >= set(binding.writes):
+            return None
+        return joined(binding.writes, {site: wide(self._ordinary[site].centre) for site in binding.writes})
 
     @torch.inference_mode()
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:
         """Add one batch: the vectors of every site and the latents of every dictionary."""
-        rows, kept = np.searchsorted(self._documents, reading.document), dict[Site, Tensor]()
-        for site, ordinary in self._ordinary.items():
-            kept[site] = ordinary.mask(reading.vectors[site].float(), torch.from_numpy(reading.position))
-            self._kept[site].append(kept[site].cpu().numpy())
-        for name, (site, dictionary) in self._dictionaries.items():
-            y = reading.vectors[site].float()
-            self._tallies[name].add(y, dictionary.decode(latents[name]), latents[name], rows, kept.get(site))
+        rows, kept = np.searchsorted(self._documents, reading.document), dict[Binding[Site], Tensor]()
+        for binding, before in self._kept.items():
+            found = reading.ordinary(binding.places, self._ordinary)
+            assert found is not None
+            kept[binding] = found
+            before.append(found.cpu().numpy())
+        for name, (binding, dictionary) in self._dictionaries.items():
+            y = reading.at(binding.writes).float()
+            self._tallies[name].add(y, dictionary.decode(latents[name]), latents[name], rows, kept.get(binding))
 
-    def ordinary(self, site: Site) -> Bool[np.ndarray, " token"]:
-        """Which of the vectors seen are ordinary, in the order in which they were seen."""
-        return np.concatenate([np.zeros(0, dtype=bool), *self._kept[site]])
+    def ordinary(self, binding: Binding[Site]) -> Bool[np.ndarray, " token"]:
+        """Which tokens are ordinary at all sites of a binding, in the order in which they were seen."""
+        return np.concatenate([np.zeros(0, dtype=bool), *self._kept[binding]])
 
     def firing_counts(self, name: str) -> Int[np.ndarray, " n_latents"]:
         """On how many vectors each latent of a dictionary fired; divide by n for its density."""
@@ -193,7 +205,7 @@ class ReconstructionSums:
         seen = {int(tally.sums[:, 0].sum()) for tally in self._tallies.values()}
         assert seen <= {self._n_tokens}, f"saw {seen} of {self._n_tokens} tokens: these are not the windows given"
         return {
-            name: list(tally.finish(self._documents, {"dictionary": name, "site": str(tally.site), **(scope or {})}))
+            name: list(tally.finish(self._documents, {"dictionary": name, "site": str(tally.binding), **(scope or {})}))
             for name, tally in self._tallies.items()
         }
 
@@ -242,15 +254,23 @@ STATISTICS: Mapping[str, Callable[[_Vectors], Tensor]] = {
 class _Tally:
     """One dictionary's sums."""
 
-    def __init__(self, site: Site, dictionary: Reconstructor, n_documents: int, ordinary: Ordinary | None = None):
-        self.site, self.n_latents, self.apart = site, dictionary.n_latents, ordinary is not None
+    def __init__(
+        self,
+        binding: Binding[Site],
+        dictionary: Reconstructor,
+        n_documents: int,
+        *,
+        apart: bool = False,
+        centre: Tensor | None = None,
+    ):
+        self.binding, self.n_latents, self.apart = binding, dictionary.n_latents, apart
         self.sums = np.zeros((n_documents, len(STATISTICS)))
         self.mean = np.zeros((n_documents, dictionary.d_out))
-        self.ordinary_sums, self.ordinary_mean = (np.zeros_like(x) if ordinary else x for x in (self.sums, self.mean))
+        self.ordinary_sums, self.ordinary_mean = (np.zeros_like(x) if apart else x for x in (self.sums, self.mean))
         self.counts = np.zeros(self.n_latents, dtype=np.int64)
         self.firings: list[tuple[np.ndarray, np.ndarray]] = []  # (document · n_latents + latent, count)
         # Squares are taken about a vector near the mean: Σ‖y‖² − ‖Σy‖²/n would cancel where the mean is large.
-        self.origin: Tensor | None = None if ordinary is None else wide(ordinary.centre)
+        self.origin = centre
 
     def add(self, y: Tensor, y_hat: Tensor, latents: Latents, rows: np.ndarray, ordinary: Tensor | None = None) -> None:
         if not len(y):

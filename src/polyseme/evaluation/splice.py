@@ -3,7 +3,8 @@
 CE recovered = (CE_ablated − CE_patched) / (CE_ablated − CE_clean), for the zero and the mean ablation, always beside
 the four CEs it is made of; not measured where the ablation costs nothing or the network predicts no better than a
 uniform guess. Joint: every site of a set patched in the same forward pass. Interaction = ΔCE(joint) −
-Σ ΔCE(single): above 0, errors made at one site are made worse by the next.
+Σ ΔCE(single): above 0, errors made at one site are made worse by the next. What a dictionary reads is what the patched
+pass itself gives it; what it writes is patched and ablated. A token is ordinary where it is at all sites of a binding.
 
 Only counted tokens are edited: BOS, separators and padding keep the network's own vectors, and so do the vectors that
 training left out, as the clean pass identifies them. CE and KL are taken where the next token exists and counts, and
@@ -11,7 +12,7 @@ belong to the next token's document.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,19 +23,21 @@ from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.metrics import METRICS, of_pass
+from polyseme.evaluation.patching import patch_edits, put
 from polyseme.evaluation.reconstruction import Reconstructor, check_width, counted_documents
 from polyseme.evaluation.sums import DocumentSums
 from polyseme.kernels.shield import shielded
-from polyseme.networks import Prefix
+from polyseme.networks import Edit, Prefix
+from polyseme.networks.edits import Change
 
-Edit = Callable[[Tensor], Tensor]
-Sites = tuple[Site, ...]
+Bindings = tuple[Binding[Site], ...]
 LOGITS_BYTES = 128 * 2**20
 """Bound on one batch's logits; windows with a large vocabulary are run in smaller batches."""
 EDITED = "counted tokens; special tokens keep the network's own vectors"
@@ -60,6 +63,10 @@ class Runner(Reader, Protocol):
         """True when the logits at a position are of the next token, which the network does not see there."""
         ...
 
+    def check_order(self, reads: Sequence[Site], writes: Sequence[Site]) -> None:
+        """Raise `InputError` where a pass comes to a read later than to a write."""
+        ...
+
     def prefix(self, inputs: Any, sites: Sequence[Site]) -> Prefix | None:
         """What passes over these inputs that edit these sites have in common."""
         ...
@@ -80,7 +87,7 @@ class Runner(Reader, Protocol):
 def splice(
     network: Runner,
     windows: Windows,
-    sets: Mapping[str, Mapping[Site, Reconstructor]],
+    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
     means: Mapping[Site, Tensor],
     *,
     trained_on: Mapping[Site, Ordinary] | None = None,
@@ -112,7 +119,7 @@ def splice(
 def splice_sums(
     network: Runner,
     windows: Windows,
-    sets: Mapping[str, Mapping[Site, Reconstructor]],
+    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
     means: Mapping[Site, Tensor],
     *,
     trained_on: Mapping[Site, Ordinary] | None = None,
@@ -121,17 +128,18 @@ def splice_sums(
     scope: Mapping[str, str | int] | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, list[DocumentSums]]:
-    """Patch every set of dictionaries into the network, one site at a time and all together.
+    """Patch every set of dictionaries into the network, one at a time and all together.
 
-    Each set gives, for every site and for `joint`, the metrics of `METRICS` that this pass measures (scope `ablation`:
-    zero, mean), and `ce_interaction` once. The clean pass and the ablated ones are run once for all sets. Metrics of
-    patching other vectors are given where some are not ordinary, and where training left some out.
+    Each set gives, for every binding (scope `site`) and for `joint`, the metrics of `METRICS` that this pass measures
+    (scope `ablation`: zero, mean), and `ce_interaction` once. The clean pass and the ablated ones are run once for all
+    sets. Metrics of patching other vectors are given where some are not ordinary, and where training left some out.
 
     Args:
         network: run with edits.
         windows: held-out tokens.
-        sets: name of a set (a seed) to its dictionaries by site.
-        means: each site's mean vector, measured on training tokens.
+        sets: name of a set (a seed) to its dictionaries by binding: what each makes of what it reads takes the place of
+            what it writes, in the same pass.
+        means: the mean vector of each site that is written, measured on training tokens.
         trained_on: what selects the vectors of a site that the dictionaries' training left in; elsewhere all were.
         ordinary: what selects a site's ordinary vectors.
         batch_windows: windows a forward pass, at most.
@@ -142,7 +150,8 @@ def splice_sums(
         Each set's metrics. NaN throughout, with a note, for a network that does not predict the next token.
 
     Raises:
-        InputError: no held-out token, a width that is not the site's, or a site without a mean.
+        InputError: no held-out token, a width that is not that of the sites, a site that is read after it is needed or
+            written twice, or one without a mean.
     """
     _check(network, sets, means)
     tally = _Tally(windows)
@@ -162,19 +171,33 @@ def splice_sums(
     }
 
 
-def _check(network: Runner, sets: Mapping[str, Mapping[Site, Reconstructor]], means: Mapping[Site, Tensor]) -> None:
+def _check(
+    network: Runner, sets: Mapping[str, Mapping[Binding[Site], Reconstructor]], means: Mapping[Site, Tensor]
+) -> None:
     for name, chosen in sets.items():
-        for site, dictionary in chosen.items():
-            check_width(network, name, site, dictionary)
-            if site not in means:
-                raise InputError("the site has no mean for its mean ablation", where=str(site), fix="give it in means")
-            if means[site].shape != (network.width(site),):
-                raise InputError(
-                    f"the mean has shape {tuple(means[site].shape)}, but the site's vectors have width "
-                    f"{network.width(site)}",
-                    where=str(site),
-                    fix="measure the mean at this site of this network",
-                )
+        written: dict[Site, Binding[Site]] = {}
+        for binding, dictionary in chosen.items():
+            check_width(network, name, binding, dictionary)
+            network.check_order(binding.reads, binding.writes)
+            for site in binding.writes:
+                if site in written:
+                    raise InputError(
+                        f"{written[site]} and {binding} both write {site}, where one of them can be spliced in",
+                        where=f"dictionaries of {name}",
+                        fix="splice them in one after the other",
+                    )
+                written[site] = binding
+                if site not in means:
+                    raise InputError(
+                        "the site has no mean for its mean ablation", where=str(site), fix="give it in means"
+                    )
+                if means[site].shape != (network.width(site),):
+                    raise InputError(
+                        f"the mean has shape {tuple(means[site].shape)}, but the site's vectors have width "
+                        f"{network.width(site)}",
+                        where=str(site),
+                        fix="measure the mean at this site of this network",
+                    )
 
 
 @dataclass
@@ -182,25 +205,25 @@ class _Tally:
     """Sums over the documents' targets by what was done to the network."""
 
     windows: Windows
-    sums: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict[tuple[str, ...], np.ndarray])
+    sums: dict[tuple[Hashable, ...], np.ndarray] = field(default_factory=dict[tuple[Hashable, ...], np.ndarray])
     vocabulary: int = 0
-    apart: dict[tuple[str, Sites], int] = field(default_factory=dict[tuple[str, Sites], int])
-    """By kind and the sites patched together, how many vectors the kind edits differently; no entry for none."""
+    apart: dict[tuple[str, Bindings], int] = field(default_factory=dict[tuple[str, Bindings], int])
+    """By kind and the bindings patched together, how many vectors the kind edits differently; no entry for none."""
 
     def __post_init__(self) -> None:
         self.documents = counted_documents(self.windows)
 
-    def add(self, key: tuple[str, ...], document: np.ndarray, values: np.ndarray) -> None:
+    def add(self, key: tuple[Hashable, ...], document: np.ndarray, values: np.ndarray) -> None:
         rows = np.searchsorted(self.documents, document)
         self.sums[key] = self.of(key) + np.bincount(rows, values, len(self.documents))
 
-    def of(self, key: tuple[str, ...]) -> np.ndarray:
+    def of(self, key: tuple[Hashable, ...]) -> np.ndarray:
         """Sums under a key; zeros for what was not run."""
         return self.sums.get(key, np.zeros(len(self.documents)))
 
 
-def _key(*parts: str, sites: Sequence[Site]) -> tuple[str, ...]:
-    return (*parts, *map(str, sites))
+def _key(*parts: str, sites: Bindings) -> tuple[Hashable, ...]:
+    return (*parts, *sites)
 
 
 @dataclass(frozen=True)
@@ -216,7 +239,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Places:
-    """Which positions of a chunk are edited at each site, once the clean pass has looked at its vectors."""
+    """Which positions of a chunk are edited by each binding, once the clean pass has looked at its sites' vectors."""
 
     chunk: _Chunk
     kinds: Mapping[str, Mapping[Site, Ordinary]]
@@ -226,13 +249,14 @@ class _Places:
         """True where some vectors of the site may be edited and others not."""
         return any(site in sites for sites in self.kinds.values())
 
-    def of(self, kind: str, site: Site) -> Bool[Tensor, "window position"]:
+    def of(self, kind: str, binding: Binding[Site]) -> Bool[Tensor, "window position"]:
         """The positions that a kind of pass edits: those edited, the ordinary ones among them, or all counted."""
-        if kind == "ordinary":
-            return self.of("edited", site) & self.found.get((kind, site), self.chunk.counted)
-        return self.found.get((kind, site), self.chunk.counted)
+        at = self.of("edited", binding) if kind == "ordinary" else self.chunk.counted
+        for site in binding.places:
+            at = at & self.found.get((kind, site), at)
+        return at
 
-    def look(self, site: Site) -> Edit:
+    def look(self, site: Site) -> Change:
         """An edit that changes nothing."""
 
         def edit(x: Tensor) -> Tensor:
@@ -262,7 +286,7 @@ def _chunk(windows: Windows, rows: slice) -> _Chunk:
 def _run(
     network: Runner,
     windows: Windows,
-    sets: Mapping[str, Mapping[Site, Reconstructor]],
+    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
     means: Mapping[Site, Tensor],
     kinds: Mapping[str, Mapping[Site, Ordinary]],
     tally: _Tally,
@@ -284,101 +308,61 @@ def _run(
 def _measure(
     network: Runner,
     chunk: _Chunk,
-    sets: Mapping[str, Mapping[Site, Reconstructor]],
+    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
     means: Mapping[Site, Tensor],
     kinds: Mapping[str, Mapping[Site, Ordinary]],
     tally: _Tally,
 ) -> int:
     """Every pass over one chunk, what they have in common once; returns the size of the vocabulary."""
-    prefix = network.prefix(chunk.inputs, list(dict.fromkeys(site for chosen in sets.values() for site in chosen)))
+    touched = dict.fromkeys(site for chosen in sets.values() for binding in chosen for site in binding.places)
+    prefix = network.prefix(chunk.inputs, list(touched))
 
     def log_probabilities(edits: Mapping[Site, Edit]) -> Float[Tensor, "target vocab"]:
         logits = network.run(chunk.inputs, edits=edits, logits_at=chunk.at, prefix=prefix).logits
         return logits.float().log_softmax(-1)
 
-    def add(key: tuple[str, ...], values: Tensor) -> None:
+    def add(key: tuple[Hashable, ...], values: Tensor) -> None:
         tally.add(key, chunk.document, values.cpu().double().numpy())
 
     def ce(log_q: Tensor) -> Tensor:
         return -log_q.gather(1, chunk.target.to(log_q.device)[:, None])[:, 0]
 
     places = _Places(chunk, kinds)
-    looks = {site: places.look(site) for chosen in sets.values() for site in chosen if places.edits_some(site)}
+    looks = {site: places.look(site) for site in touched if places.edits_some(site)}
     clean = log_probabilities(looks)
     p = clean.exp()
     add(("n",), torch.ones(len(chunk.target), dtype=torch.float32))
     add(("clean",), ce(clean))
     for sites in dict.fromkeys(sites for chosen in sets.values() for sites in _combinations(tuple(chosen))):
         for kind in ("zero", "mean"):
-            values = {site: torch.zeros_like(means[site]) if kind == "zero" else means[site] for site in sites}
-            edits = {site: _put(value, places.of("edited", site)) for site, value in values.items()}
+            written = [(site, binding) for binding in sites for site in binding.writes]
+            edits = {
+                site: put(
+                    torch.zeros_like(means[site]) if kind == "zero" else means[site], places.of("edited", binding)
+                )
+                for site, binding in written
+            }
             add(_key(kind, sites=sites), ce(log_probabilities(edits)))
     for name, chosen in sets.items():
         for sites in _combinations(tuple(chosen)):
-            edited = {site: places.of("edited", site) for site in sites}
-            log_q = log_probabilities({site: _patch(chosen[site], edited[site]) for site in sites})
+            some = {binding: chosen[binding] for binding in sites}
+            edited = {binding: places.of("edited", binding) for binding in sites}
+            log_q = log_probabilities(patch_edits(network, some, edited))
             add(_key("patched", name, sites=sites), ce(log_q))
             add(_key("kl", name, sites=sites), (p * (clean - log_q)).sum(-1))
             for kind in APART:
-                others = {site: places.of(kind, site) for site in sites}
-                n, apart = sum(int((others[site] ^ edited[site]).sum()) for site in sites), log_q
+                others = {binding: places.of(kind, binding) for binding in sites}
+                n, apart = sum(int((others[binding] ^ edited[binding]).sum()) for binding in sites), log_q
                 if n:
                     tally.apart[kind, sites] = tally.apart.get((kind, sites), 0) + n
-                    apart = log_probabilities({site: _patch(chosen[site], others[site]) for site in sites})
+                    apart = log_probabilities(patch_edits(network, some, others))
                 add(_key(kind, name, sites=sites), ce(apart))
     return clean.shape[-1]
 
 
-def _combinations(sites: Sites) -> list[Sites]:
-    """Each site by itself, then all of them; one pass where that is the same."""
+def _combinations(sites: Bindings) -> list[Bindings]:
+    """Each binding by itself, then all of them; one pass where that is the same."""
     return list(dict.fromkeys([*((site,) for site in sites), sites]))
-
-
-def patch_edits(
-    dictionaries: Mapping[Site, Reconstructor],
-    counted: Bool[Tensor, "window position"],
-    trained_on: Mapping[Site, Ordinary] | None = None,
-) -> dict[Site, Edit]:
-    """Edits that put each dictionary's reconstruction in its site's place, at the counted positions.
-
-    Args:
-        dictionaries: by site.
-        counted: where vectors may be replaced.
-        trained_on: what selects the vectors of a site that training left in, in the very pass that is edited; the
-            others stay as they are.
-    """
-    return {site: _patch(d, counted, (trained_on or {}).get(site)) for site, d in dictionaries.items()}
-
-
-def _patch(
-    dictionary: Reconstructor, counted: Bool[Tensor, "window position"], trained_on: Ordinary | None = None
-) -> Edit:
-    def edit(x: Tensor) -> Tensor:
-        at, out = counted.to(x.device), x.clone()
-        if trained_on is not None:
-            position = torch.arange(x.shape[1]).expand(x.shape[:2])[counted]
-            at = at.clone()
-            at[counted.to(x.device)] = trained_on.mask(x[counted.to(x.device)].float(), position)
-        vectors = x[at].float()
-        sound = torch.isfinite(vectors).all(dim=1)
-        if bool(sound.all()):
-            out[at] = dictionary.decode(dictionary.encode(vectors)).to(x.dtype)
-            return out
-        # What an edit before this one has made overflow has no reconstruction: its loss is not measured.
-        made = torch.full((len(vectors), dictionary.d_out), torch.nan, dtype=torch.float32, device=x.device)
-        if bool(sound.any()):
-            made[sound] = dictionary.decode(dictionary.encode(vectors[sound])).to(made)
-        out[at] = made.to(x.dtype)
-        return out
-
-    return edit
-
-
-def _put(value: Tensor, counted: Bool[Tensor, "window position"]) -> Edit:
-    def edit(x: Tensor) -> Tensor:
-        return torch.where(counted.to(x.device)[..., None], value.to(x), x)
-
-    return edit
 
 
 _COLUMNS = ("n", "ce_clean", "ce_patched", "ce_zero", "ce_mean", "kl")
@@ -386,7 +370,7 @@ _ABLATED = "ce_ablated"
 """Stands in a metric for the column of each ablation in turn."""
 
 
-def _metrics(name: str, sites: Sites, tally: _Tally) -> Iterator[DocumentSums]:
+def _metrics(name: str, sites: Bindings, tally: _Tally) -> Iterator[DocumentSums]:
     uniform = {"uniform": math.log(tally.vocabulary)} if tally.vocabulary else {}
     for chosen, where in [*(((site,), str(site)) for site in sites), (sites, "joint")]:
         parts = [("n",), ("clean",), _key("patched", name, sites=chosen)]
@@ -414,7 +398,7 @@ def _metrics(name: str, sites: Sites, tally: _Tally) -> Iterator[DocumentSums]:
     yield _interaction(name, sites, tally)
 
 
-def _interaction(name: str, sites: Sites, tally: _Tally) -> DocumentSums:
+def _interaction(name: str, sites: Bindings, tally: _Tally) -> DocumentSums:
     """CE(joint) − Σ CE(single) + (sites − 1) CE(clean): the ΔCEs written out."""
     singles = [f"ce_patched {site}" for site in sites]
     sums = [tally.of(("n",)), tally.of(("clean",)), tally.of(_key("patched", name, sites=sites))]

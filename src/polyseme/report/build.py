@@ -37,7 +37,7 @@ def report_of(result: StudyResult) -> StudyReport:
         run=run.id,
         summary=_summary(findings, run),
         statistic=config.causal.statistic,
-        dictionaries=tuple(dictionary_report(findings, site) for site in findings.config.sites),
+        dictionaries=tuple(dictionary_report(findings, site) for site in findings.config.bindings),
         faithfulness=faithfulness(findings),
         comparisons=tuple(comparisons(findings)),
         continuations=tuple(

@@ -28,7 +28,7 @@ def comparisons(findings: Findings) -> Iterator[Comparison]:
 
     def entries(measured: Measured) -> dict[tuple[str, str, str], DocumentSums]:
         out: dict[tuple[str, str, str], DocumentSums] = {}
-        for site in findings.config.sites:
+        for site in findings.config.bindings:
             out |= {(site, e.name, ""): e for e in measured.readings.sums[site, seed] if e.metric.compared}
         for e in measured.spliced.sums:
             if e.metric.compared:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from polyseme.core.binding import unnamed
 from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.evaluation import density_histogram
 from polyseme.interpret.records import Histogram
@@ -29,7 +30,7 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
     stable, points = findings.stability.get(site, []), _points(findings, site)
     return DictionaryReport(
         name=site,
-        site=str(real.subject.sites[site]),
+        site=unnamed(real.subject.bindings[site]),
         architecture=findings.config.dictionary.architecture,
         d_in=dictionary.d_in,
         n_latents=dictionary.n_latents,

@@ -44,8 +44,8 @@ def faithfulness(findings: Findings) -> Faithfulness:
             compute_equivalent=equivalent,
         )
 
-    several = len(config.sites) > 1
-    single, joint = tuple(row(site) for site in config.sites), row("joint") if several else None
+    several = len(config.bindings) > 1
+    single, joint = tuple(row(site) for site in config.bindings), row("joint") if several else None
     return Faithfulness(
         single=single,
         joint=joint,

@@ -19,13 +19,14 @@ _SUMMED = {"kl": "causal effect (KL)", "ce": "absolute causal effect (|ΔCE|)"}
 def massive_at(findings: Findings, site: str) -> str:
     """Sentences on a site's massive vectors; empty where they decide nothing and nothing is left out."""
     config, real = findings.config, findings.real
-    wanted, spread = config.training.leave_out, real.trained.statistics.spreads[site]
-    massive = spread.massive(FACTOR if wanted.norm is None else wanted.norm)
+    wanted, factor = config.training.leave_out, config.training.leave_out.norm or FACTOR
+    spreads = [real.trained.statistics.spreads[place] for place in config.bindings[site].places]
+    massive = max((spread.massive(factor) for spread in spreads), key=lambda found: found.share)
     sums = {entry.name: entry for entry in real.readings.sums[site, config.seeds[0]]}
     fvu, ordinary = record_of(findings, sums["fvu"]), record_of(findings, sums["fvu_ordinary"])
     left_out = len(real.readings.left_out[site])
     differ = left_out > 0 and not abs(fvu.value - ordinary.value) <= MATERIAL * ordinary.value
-    trained_without = real.subject.sites[site] in real.trained.statistics.trained_on
+    trained_without = not real.trained.statistics.trained_on.keys().isdisjoint(real.subject.bindings[site].places)
     if not (massive.telling or differ or (trained_without and left_out)):
         return ""
     parts = [massive.sentence] if massive.n_massive else []

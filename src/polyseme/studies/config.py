@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from polyseme.activations import HarvestConfig
 from polyseme.causal import CausalConfig
-from polyseme.core.config import Config, Count, Name, PassWindows, Resamples, Seed
+from polyseme.core.binding import Binding, Bound, bound
+from polyseme.core.config import Config, Count, PassWindows, Resamples, Seed
 from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
 from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
@@ -67,8 +68,9 @@ class StudyConfig(Config):
     network: NetworkConfig = NetworkConfig()
     corpus: CorpusConfig = StdlibCorpusConfig()
     tokens: TokensConfig = TokensConfig()
-    sites: tuple[Name, ...] = Field(default=("blocks.2.resid_post",), max_length=1000)
-    """Where dictionaries are trained: short or TransformerLens names or module paths; `polyseme sites` lists them."""
+    sites: tuple[Bound, ...] = Field(default=("blocks.2.resid_post",), max_length=1000)
+    """Where dictionaries are trained: short or TransformerLens names or module paths; `polyseme sites` lists them. A
+    transcoder, which writes other sites than it reads, is a table `{reads = ["…"], writes = ["…"]}`."""
     dictionary: DictionaryConfig = TopKConfig()
     harvest: HarvestConfig = HarvestConfig()
     training: TrainingConfig = TrainingConfig()
@@ -90,7 +92,8 @@ class StudyConfig(Config):
             raise ValueError("`sites` is empty: name at least one")
         if not self.seeds:
             raise ValueError("`seeds` is empty: name at least one")
-        for what, values in (("sites", self.sites), ("seeds", self.seeds)):
+        names = [str(bound(site)) for site in self.sites]
+        for what, values in (("sites", names), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"`{what}` names one twice: {list(values)}")
         tokens, n_texts, text = self.tokens, self.evaluation.n_continuations, PROMPT_TOKENS + NEW_TOKENS
@@ -124,6 +127,11 @@ class StudyConfig(Config):
             if reason:
                 raise ValueError(reason)
         return self
+
+    @property
+    def bindings(self) -> dict[str, Binding[str]]:
+        """What the dictionaries of each entry of `sites` are called, to the names of what they read and write."""
+        return {str(binding): binding for binding in map(bound, self.sites)}
 
     @property
     def lacks(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def shortfalls_of(config: StudyConfig, network: Network, tokens: Tokens) -> list
     return shortfalls(
         config.causal,
         config.verdicts,
-        [config.dictionary.width(network.width(network.site(name))) for name in config.sites],
+        [config.dictionary.width(sum(map(network.width, binding.reads))) for binding in config.bindings.values()],
         n_documents=heldout_documents(tokens),
         predicts=network.predicts_tokens,
         lacks=config.lacks,

@@ -68,9 +68,9 @@ class LatentTable(Table):
 
 def latent_table(findings: "Findings") -> LatentTable:
     """Every latent of the judged seed's dictionaries, with everything that was measured of it."""
-    parts = [_of_site(findings, site) for site in findings.config.sites]
+    parts = [_of_site(findings, site) for site in findings.config.bindings]
     return LatentTable(
-        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, findings.config.sites
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, tuple(findings.config.bindings)
     )
 
 

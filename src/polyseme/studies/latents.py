@@ -81,7 +81,9 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             recurrence=float(specific.recurrence.value[latent]) if specific else math.nan,
             read_norm=float(read[latent].norm()),
             write_norm=float(write[latent].norm()),
-            read_write_cosine=float(torch.cosine_similarity(read[latent], write[latent], dim=0)),
+            read_write_cosine=float(torch.cosine_similarity(read[latent], write[latent], dim=0))
+            if findings.config.bindings[site].is_autoencoder
+            else math.nan,
             nearest=nearest[latent],
             neighbours=(*near[latent], *together[latent]),
             histogram=reader.histogram(latent),

@@ -105,13 +105,13 @@ class Plan:
             continuations=ContinuationsStage(label, study, real.dictionaries),
             causal={
                 site: CausalStage(
-                    f"{label}, {site}" if len(config.sites) > 1 else label,
+                    f"{label}, {site}" if len(config.bindings) > 1 else label,
                     study,
                     real.dictionaries,
                     real.readings,
                     site,
                 )
-                for site in config.sites
+                for site in config.bindings
             },
             specificity=SpecificityStage("", study, real.readings, compared) if compared and several else None,
             stability=StabilityStage(label, study, real.dictionaries, real.readings) if several else None,

@@ -46,7 +46,7 @@ class Sizes:
     """What a price depends on beside the config.
 
     Attributes:
-        widths: of each site's vectors, by name.
+        widths: of the vectors at each site, by name; for a transcoder of what it reads or writes, whichever is wider.
         row_bytes: of a position in the network's widest tensor.
         vocabulary: logits a position; 0 where the network predicts no tokens.
         network: bytes of its weights.
@@ -75,7 +75,10 @@ class Sizes:
         """With the tokens that the config asks for, in as few documents as they can come from."""
         tokens: TokensConfig = study.tokens
         return cls(
-            widths={name: network.width(network.site(name)) for name in study.sites},
+            widths={
+                name: max(sum(map(network.width, side)) for side in (binding.reads, binding.writes))
+                for name, binding in study.bindings.items()
+            },
             row_bytes=network.row_bytes,
             vocabulary=(network.vocabulary or 0) if network.predicts_tokens else 0,
             network=float(network.n_parameters * network.dtype.itemsize),

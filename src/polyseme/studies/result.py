@@ -49,8 +49,8 @@ class StudyResult:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Names of the sites that were studied."""
-        return self.findings.config.sites
+        """Names of what was studied: sites, and `read → write` for transcoders."""
+        return tuple(self.findings.config.bindings)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -78,10 +78,10 @@ def find(worker: Worker) -> Findings:
         controls[name].subject.forget_network()
     specific = worker.of(plan.specificity) if plan.specificity else {}
     seed = config.seeds[0]
-    shares = _token_shares(real.readings, config.sites, seed, worker.reporter)
-    judging = worker.reporter.task("verdicts", len(config.sites), "sites")
+    shares = _token_shares(real.readings, tuple(config.bindings), seed, worker.reporter)
+    judging = worker.reporter.task("verdicts", len(config.bindings), "sites")
     verdicts: dict[str, SiteVerdicts] = {}
-    for site in config.sites:
+    for site in config.bindings:
         verdicts[site] = judge(
             real.readings.firings[site, seed],
             effects.get(site),
@@ -99,14 +99,14 @@ def find(worker: Worker) -> Findings:
 def prepare(plan: Plan, worker: Worker) -> None:
     """Refuse what cannot work, and say what keeps the study from saying anything, before anything is trained."""
     config, reporter, network = plan.config, worker.reporter, worker.network
-    sites = worker.sites
+    sites, bindings = worker.sites, worker.bindings
     _check_controls(config)
     looking = reporter.task("look at the network", 4, "checks")
     check_network(config, network, reporter)
     looking.update(1)
     context = worker.context
     looking.update(2)
-    check_sites(config, network, sites, context)
+    check_sites(config, network, sites, bindings, context)
     looking.update(3)
     tell_predictions(network, reporter)  # last, for it takes longest and refuses nothing
     looking.update(4)

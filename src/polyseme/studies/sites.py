@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.networks import Network
@@ -13,16 +14,23 @@ MAX_NAME = 200
 """Longest name of a dictionary, in bytes: its folder is named after its site."""
 
 
-def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site], context: int) -> None:
+def check_sites(
+    study: StudyConfig,
+    network: Network,
+    sites: Mapping[str, Site],
+    bindings: Mapping[str, Binding[Site]],
+    context: int,
+) -> None:
     """Refuse a site that no dictionary can be trained or judged at.
 
     A few passes, the longest over one window as long as the study's, look at all sites at once.
 
     Raises:
         InputError: two names of one place; a site that is not reached, is called several times, gives something else
-            than one finite vector of real numbers for each token, or is what the network returns.
+            than one finite vector of real numbers for each token, or is what the network returns; a dictionary that
+            reads what comes after a site that it writes, or writes what another does.
     """
-    _check_names(sites)
+    _check_names(bindings)
     draw = network.facts.drawing()
     # In a short window no width is likely to be equal to its positions; the long one is what the study runs on.
     for tokens in (draw(2, min(context, 7)), draw(1, context)):
@@ -47,19 +55,25 @@ def check_sites(study: StudyConfig, network: Network, sites: Mapping[str, Site],
                 fix=NOT_FINITE_FIX,
             )
     network.widths(list(sites.values()))
+    for binding in bindings.values():
+        network.check_order(binding.reads, binding.writes)
 
 
-def _check_names(sites: Mapping[str, Site]) -> None:
-    places: dict[Site, str] = {}
+def _check_names(bindings: Mapping[str, Binding[Site]]) -> None:
+    writers: dict[Site, str] = {}
     files: dict[str, str] = {}
-    for name, site in sites.items():
-        first = places.setdefault(site, name)
-        if first != name:
-            raise InputError(
-                f"`sites` names one place twice: {first!r} and {name!r} are both {site}",
-                where="sites",
-                fix="leave one of them out",
-            )
+    for name, binding in bindings.items():
+        for site in binding.writes:
+            first = writers.setdefault(site, name)
+            if first != name:
+                alone = binding.places == (site,)
+                raise InputError(
+                    f"`sites` names one place twice: {first!r} and {name!r} are both {site}"
+                    if alone and bindings[first] == binding
+                    else f"{first!r} and {name!r} both write {site}, and all that is studied is patched at once",
+                    where="sites",
+                    fix="leave one of them out" if alone else "study one of them in a study of its own",
+                )
         file = dictionary_name(name, 0)
         other = files.setdefault(file.lower(), name)
         if other != name or len(file.encode()) > MAX_NAME:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
+from polyseme.core.binding import Binding
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.networks import Network
@@ -138,8 +139,14 @@ class Worker:
 
     @cached_property
     def sites(self) -> dict[str, Site]:
-        """Name in the config to the resolved site."""
-        return {name: self.network.site(name) for name in self.config.sites}
+        """Name in the config to the resolved site, of all that dictionaries read or write."""
+        named = (name for binding in self.config.bindings.values() for name in binding.places)
+        return {name: self.network.site(name) for name in named}
+
+    @cached_property
+    def bindings(self) -> dict[str, Binding[Site]]:
+        """What dictionaries are called to what they read and write."""
+        return {name: binding.map(self.network.site) for name, binding in self.config.bindings.items()}
 
     @cached_property
     def context(self) -> int:

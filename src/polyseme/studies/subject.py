@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from polyseme.core.binding import Binding
 from polyseme.core.config import identity
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
@@ -45,7 +46,7 @@ class Role:
         tokens = at.once("tokens", lambda: Tokens.of(at.of(self.train), at.of(self.heldout)))
         study = at.config.model_copy(update={"seeds": self.seeds})
         own = under(self.null, tokens, at.network)
-        return Subject(study, self.label, at.network, at.base, at.sites, own, self.null, at.reporter)
+        return Subject(study, self.label, at.network, at.base, at.sites, at.bindings, own, self.null, at.reporter)
 
 
 @dataclass
@@ -57,7 +58,8 @@ class Subject:
         label: `trained`, or the control's name.
         loaded: the study's network, before a null changed its weights.
         base: its fingerprint.
-        sites: name in the config to the resolved site.
+        sites: name in the config to the resolved site, of all that dictionaries read or write.
+        bindings: what dictionaries are called to what they read and write.
         tokens: what it is trained and measured on.
         null: what it is a null of; None for the study itself.
         reporter: receives the progress of making the null's network.
@@ -68,6 +70,7 @@ class Subject:
     loaded: Network
     base: str
     sites: dict[str, Site]
+    bindings: dict[str, Binding[Site]]
     tokens: Tokens
     null: Null | None = None
     reporter: Reporter = field(default_factory=Silent, repr=False)
@@ -80,7 +83,7 @@ class Subject:
     @property
     def identity(self) -> dict[str, object]:
         """The parts of the config that decide what the network computes at which sites."""
-        decides: dict[str, object] = {"sites": {name: identity(site) for name, site in self.sites.items()}}
+        decides: dict[str, object] = {"sites": {name: _identity(binding) for name, binding in self.bindings.items()}}
         decides |= {key: value for key, value in identity(self.study.network).items() if key == "dtype"}
         if isinstance(self.null, WeightNull):
             decides["null"] = identity(self.null)
@@ -89,6 +92,13 @@ class Subject:
     def forget_network(self) -> None:
         """Let the network's memory go; it is built again if it is needed again."""
         self.__dict__.pop("network", None)
+
+
+def _identity(binding: Binding[Site]) -> object:
+    """What of a binding decides a result; of an autoencoder's, the site."""
+    if len(binding.places) == 1:
+        return identity(binding.places[0])
+    return {"reads": [identity(site) for site in binding.reads], "writes": [identity(site) for site in binding.writes]}
 
 
 def dictionary_name(site: str, seed: int) -> str:

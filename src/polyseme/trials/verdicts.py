@@ -258,7 +258,13 @@ def _judge(config: CalibrationConfig, planted: _Planted, mode: Mode, i: int) -> 
     seed = derive_seed(config.seed, "judge", mode, i)
     writer, firings, other, controls = _trained(config, planted, seed) if mode == "trained" else _oracle(planted, seed)
     effects = causal_effects(
-        planted.network, planted.heldout, SITE, writer, firings, config=config.causal, seed=derive_seed(seed, "causal")
+        planted.network,
+        planted.heldout,
+        Binding.at(SITE),
+        writer,
+        firings,
+        config=config.causal,
+        seed=derive_seed(seed, "causal"),
     )
     found = specificity(firings, other, controls, seed=derive_seed(seed, "specificity"))
     variable = _stands_for(firings, _truth(planted.module, planted.heldout))
@@ -298,7 +304,8 @@ def _trained(config: CalibrationConfig, planted: _Planted, seed: int) -> _Dictio
             for s in [derive_seed(seed, "dictionary", name)]
         ]
         fit(jobs, source, TrainingConfig(n_tokens=config.n_train_tokens, batch_size=512, lr=3e-3))
-        found = collect_firings(network, planted.heldout, {job.name: (SITE, job.dictionary) for job in jobs})
+        located = {job.name: (Binding.at(SITE), job.dictionary) for job in jobs}
+        found = collect_firings(network, planted.heldout, located)
         return [(job.dictionary, found[job.name]) for job in jobs]
 
     (writer, one), (_, other) = train(planted.network, planted.train, "one", "other")

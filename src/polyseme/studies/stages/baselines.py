@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polyseme.core.binding import unnamed
 from polyseme.core.config import identity
 from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, load_sums, save_sums, sweep
@@ -46,17 +47,20 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, statistics = self.role.subject(at), at.of(self.statistics)
-        network, heldout, sites = subject.network, subject.tokens.heldout, list(subject.sites.values())
+        network, heldout, bindings = subject.network, subject.tokens.heldout, list(subject.bindings.values())
         settings = LookupConfig(batch_windows=at.config.evaluation.batch_windows)
         ordinary = statistics.ordinary
-        tables = settings.build(network, self._train(at), heldout, sites, ordinary=ordinary, reporter=at.reporter)
+        tables = settings.build(network, self._train(at), heldout, bindings, ordinary=ordinary, reporter=at.reporter)
         sums = LookupSums(tables, heldout)
-        sweep(network, heldout, {}, [sums.see], sites=sites, reporter=at.reporter)
+        sweep(network, heldout, {}, [sums.see], sites=list(subject.sites.values()), reporter=at.reporter)
         save_sums(folder, sums.finish(scope={"study": subject.label}), heldout.names)
 
     def load(self, artifact: Artifact, at: Worker) -> dict[str, list[DocumentSums]]:
         sums = load_sums(artifact.path, of="lookup")
-        return {name: [entry for entry in sums if entry.scope["site"] == str(site)] for name, site in at.sites.items()}
+        return {
+            name: [entry for entry in sums if entry.scope["site"] == unnamed(binding)]
+            for name, binding in at.bindings.items()
+        }
 
     def _train(self, at: Worker) -> Windows:
         def first() -> Windows:

@@ -60,7 +60,7 @@ class CausalStage(Stage[CausalEffects]):
         effects = causal_effects(
             subject.network,
             subject.tokens.heldout,
-            subject.sites[self.site],
+            subject.bindings[self.site],
             dictionaries[self.site, seed],
             at.of(self.readings).firings[self.site, seed],
             config=at.config.causal,

@@ -62,7 +62,7 @@ class ContinuationsStage(Stage[list[Continuation]]):
         found = continue_text(
             network,
             subject.tokens.heldout,
-            {subject.sites[name]: d for name, d in on(network.device, of_seed).items()},
+            {subject.bindings[name]: d for name, d in on(network.device, of_seed).items()},
             trained_on=trained.statistics.trained_on,
             config=self._settings(at),
             reporter=at.reporter,

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from polyseme.activations import HarvestConfig, site_means
 from polyseme.activations.massive import SAMPLE
-from polyseme.core.binding import Binding
+from polyseme.core.binding import unnamed
 from polyseme.core.config import identity
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
@@ -75,12 +75,16 @@ class DictionariesStage(Stage[Trained]):
         )
         dictionaries = {
             (site, seed): study.dictionary.build(
-                network.width(subject.sites[site]), seed=derive_seed(seed, "dictionary", site), device=network.device
+                sum(map(network.width, binding.reads)),
+                None if binding.is_autoencoder else sum(map(network.width, binding.writes)),
+                seed=derive_seed(seed, "dictionary", site),
+                device=network.device,
             )
             for site, seed in self._keys(at)
+            for binding in (subject.bindings[site],)
         }
         jobs = [
-            Job(dictionary_name(site, seed), dictionary, Binding.at(site), seed, targets.get((site, seed)))
+            Job(dictionary_name(site, seed), dictionary, study.bindings[site], seed, targets.get((site, seed)))
             for (site, seed), dictionary in dictionaries.items()
         ]
         trained = fit(
@@ -98,7 +102,7 @@ class DictionariesStage(Stage[Trained]):
         save_tensors(folder / "means.safetensors", means)
         save_json(folder / "history.json", {t.name: t.history for t in trained})
         for ((site, seed), dictionary), job in zip(dictionaries.items(), trained, strict=True):
-            where = {"site": site, "module": str(subject.sites[site]), "seed": seed, "n_tokens": job.n_tokens}
+            where = {"site": site, "module": unnamed(subject.bindings[site]), "seed": seed, "n_tokens": job.n_tokens}
             metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.train_key}
             save_dictionary(folder / dictionary_name(site, seed), dictionary, metadata)
 
@@ -123,7 +127,7 @@ class DictionariesStage(Stage[Trained]):
         )
 
     def _keys(self, at: Worker) -> list[tuple[str, int]]:
-        return [(site, seed) for site in at.sites for seed in self.role.seeds]
+        return [(site, seed) for site in at.bindings for seed in self.role.seeds]
 
     def _matched_l0(self, at: Worker) -> dict[tuple[str, int], float]:
         """The L0 of the study's own dictionaries, by site and seed."""

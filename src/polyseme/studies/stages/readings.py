@@ -59,7 +59,7 @@ class ReadingsStage(Stage[Readings]):
         subject, trained, heldout = self.role.subject(at), at.of(self.dictionaries), self._heldout(at)
         network, statistics = subject.network, trained.statistics
         located = {
-            dictionary_name(*key): (subject.sites[key[0]], dictionary)
+            dictionary_name(*key): (subject.bindings[key[0]], dictionary)
             for key, dictionary in on(network.device, trained.dictionaries).items()
         }
         reconstruction = ReconstructionSums(located, heldout, statistics.ordinary)
@@ -67,7 +67,7 @@ class ReadingsStage(Stage[Readings]):
         trained_on = statistics.trained_on
         collector = FiringsCollector(
             {name: dictionary.n_latents for name, (_, dictionary) in located.items()},
-            {name: (site, trained_on[site]) for name, (site, _) in located.items() if site in trained_on},
+            {name: {s: trained_on[s] for s in b.places if s in trained_on} for name, (b, _) in located.items()},
         )
         sweep(
             network,
@@ -82,15 +82,15 @@ class ReadingsStage(Stage[Readings]):
             save_sums(folder, reconstruction.finish(scope=scope)[name], heldout.names, stem=f"{name}.sums")
         for name, firings in collector.finish().items():
             firings.save(folder, name)
-        for name, site in subject.sites.items():
-            save_array(folder / _left_out(name), np.flatnonzero(~reconstruction.ordinary(site)))
+        for name, binding in subject.bindings.items():
+            save_array(folder / _left_out(name), np.flatnonzero(~reconstruction.ordinary(binding)))
 
     def load(self, artifact: Artifact, at: Worker) -> Readings:
         trained = at.of(self.dictionaries)
         names = {key: dictionary_name(*key) for key in trained.dictionaries}
         sums = {key: load_sums(artifact.path, stem=f"{name}.sums", of="reconstruction") for key, name in names.items()}
         firings = {key: Firings.load(artifact.path, name) for key, name in names.items()}
-        left_out = {name: artifact.array(_left_out(name)) for name in at.sites}
+        left_out = {name: artifact.array(_left_out(name)) for name in at.bindings}
         if self.text is self.role:  # a target is about the subject's own tokens
             for key, target in trained.target_l0.items():
                 sums[key] = [_against_target(entry, target, names[key], self.role.label, at) for entry in sums[key]]

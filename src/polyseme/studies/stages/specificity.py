@@ -45,7 +45,7 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
 
     def identity(self, at: Worker) -> dict[str, Any]:
         return {
-            "sites": list(at.sites),
+            "sites": list(at.bindings),
             "seeds": self.role.seeds[:2],
             "controls": list(self.controls),
             "specificity": identity(SpecificityConfig(), exclude={"chunk_bytes"}),
@@ -54,7 +54,7 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
     def make(self, folder: Path, at: Worker) -> None:
         real, (first, second) = at.of(self.readings), self.role.seeds[:2]
         others = {name: at.of(stage) for name, stage in self.controls.items()}
-        for site in at.sites:
+        for site in at.bindings:
             own = real.firings[site, first]
             found = specificity(
                 own,
@@ -76,7 +76,7 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
             save_json(to / "controls.json", list(others))
 
     def load(self, artifact: Artifact, at: Worker) -> dict[str, Specificity]:
-        return {site: _load(artifact, dictionary_name(site, self.role.seeds[0])) for site in at.sites}
+        return {site: _load(artifact, dictionary_name(site, self.role.seeds[0])) for site in at.bindings}
 
 
 def _any_seed(readings: Readings, site: str) -> Firings:

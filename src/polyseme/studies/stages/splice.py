@@ -50,8 +50,7 @@ class SpliceStage(Stage[Spliced]):
         subject, trained, windows = self.role.subject(at), at.of(self.dictionaries), self._windows(at)
         network, seed, statistics = subject.network, self.role.seeds[0], trained.statistics
         on(network.device, trained.dictionaries)
-        shown = {str(site): name for name, site in subject.sites.items()}
-        patched = {subject.sites[name]: d for name, d in trained.of_seed(seed).items()}
+        patched = {subject.bindings[name]: d for name, d in trained.of_seed(seed).items()}
         means = {subject.sites[name]: mean.to(network.device) for name, mean in trained.means.items()}
         sums = splice_sums(
             network,
@@ -63,7 +62,7 @@ class SpliceStage(Stage[Spliced]):
             scope={"study": subject.label},
             reporter=at.reporter,
         )
-        named = [_renamed(entry, seed, shown) for entry in sums[str(seed)]]
+        named = [_of_seed(entry, seed) for entry in sums[str(seed)]]
         save_sums(folder, named, windows.names, stem="splice")
 
     def load(self, artifact: Artifact, at: Worker) -> Spliced:
@@ -76,8 +75,7 @@ class SpliceStage(Stage[Spliced]):
         return at.once((self.role.label, "splice"), first)
 
 
-def _renamed(entry: DocumentSums, seed: int, shown: Mapping[str, str]) -> DocumentSums:
-    """The same metric with its site called as the study calls it."""
+def _of_seed(entry: DocumentSums, seed: int) -> DocumentSums:
+    """The same metric, its set the seed."""
     scope = {key: value for key, value in entry.scope.items() if key != "set"}
-    site = str(scope.get("site", ""))
-    return replace(entry, scope={**scope, "site": shown.get(site, site), "seed": seed})
+    return replace(entry, scope={**scope, "seed": seed})

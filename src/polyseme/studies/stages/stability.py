@@ -41,13 +41,13 @@ class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
         return {"readings": at.artifact(self.readings).key}
 
     def identity(self, at: Worker) -> dict[str, Any]:
-        return {"sites": list(at.sites), "seeds": self.role.seeds[:2]}
+        return {"sites": list(at.bindings), "seeds": self.role.seeds[:2]}
 
     def make(self, folder: Path, at: Worker) -> None:
         trained, read = at.of(self.dictionaries), at.of(self.readings)
-        progress = at.reporter.task("seed stability", len(at.sites), "sites")
+        progress = at.reporter.task("seed stability", len(at.bindings), "sites")
         found: dict[str, list[MetricRecord]] = {}
-        for done, site in enumerate(at.sites, start=1):
+        for done, site in enumerate(at.bindings, start=1):
             seeds = self.role.seeds[:2]
             one, other = ((trained.dictionaries[site, s].write_directions(), read.alive(site, s)) for s in seeds)
             scope = {"site": site, "seeds": f"{seeds[0]}, {seeds[1]}"}

@@ -219,7 +219,7 @@ def _effect(
     measured = causal_effects(
         network,
         windows,
-        SITE,
+        Binding.at(SITE),
         Writer(written),
         firings,
         config=CausalConfig(n_samples=windows.n_tokens, n_flips=99, n_resamples=200, tokens_per_pass=2**15),

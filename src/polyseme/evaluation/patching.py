@@ -1,0 +1,106 @@
+"""Edits that put a dictionary's output in the place of what its binding writes, in the same pass as it is read."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from polyseme.activations.massive import Ordinary, ordinary_rows
+from polyseme.activations.reading import Reader
+from polyseme.core.batch import joined
+from polyseme.core.binding import Binding, side_by_side
+from polyseme.core.site import Site
+from polyseme.dictionaries import Reconstructor
+from polyseme.networks.edits import Change, Edit, EditFrom
+
+Positions = Bool[Tensor, "window position"]
+
+
+def patch_edits(
+    network: Reader,
+    dictionaries: Mapping[Binding[Site], Reconstructor],
+    positions: Mapping[Binding[Site], Positions],
+    trained_on: Mapping[Site, Ordinary] | None = None,
+) -> dict[Site, Edit]:
+    """Edits that put each dictionary's reconstruction in the place of what it writes.
+
+    A dictionary reads what stands at its sites in the very pass that is edited, after all edits upstream.
+
+    Args:
+        network: says how wide the sites are.
+        dictionaries: by binding; no two write one site.
+        positions: of each binding, where vectors are replaced.
+        trained_on: what selects the vectors of a site that training left in, in the very pass that is edited; a token
+            with others at a site that is read, or at the one that is written, keeps its vector there.
+    """
+    edits: dict[Site, Edit] = {}
+    for binding, dictionary in dictionaries.items():
+        patch = _Patch(binding, dictionary, positions[binding], trained_on or {})
+        for site, part in side_by_side(binding.writes, network.width).items():
+            edits[site] = patch.edit(site, part)
+    return edits
+
+
+def put(value: Float[Tensor, " d"], positions: Positions) -> Change:
+    """An edit that puts one vector in the place of all at some positions."""
+
+    def edit(x: Tensor) -> Tensor:
+        return torch.where(positions.to(x.device)[..., None], value.to(x), x)
+
+    return edit
+
+
+@final
+class _Patch:
+    """One dictionary's reconstruction, made once a pass and shared out among the sites that it writes."""
+
+    def __init__(
+        self,
+        binding: Binding[Site],
+        dictionary: Reconstructor,
+        positions: Positions,
+        trained_on: Mapping[Site, Ordinary],
+    ):
+        self._reads, self._dictionary = binding.reads, dictionary
+        self._positions, self._trained_on = positions, trained_on
+        self._made: tuple[list[Tensor], Tensor, Tensor] | None = None
+
+    def edit(self, site: Site, part: slice) -> Edit:
+        """The edit of one site that is written, which is that part of the dictionary's output."""
+        if self._reads == (site,):
+            return lambda x: self._patched(x, {site: x}, site, part)
+        return EditFrom(self._reads, lambda x, reads: self._patched(x, reads, site, part))
+
+    def _patched(self, x: Tensor, reads: Mapping[Site, Tensor], site: Site, part: slice) -> Tensor:
+        at, out = self._at(x, reads, site), x.clone()
+        out[at] = self._output(reads, at)[:, part].to(x)
+        return out
+
+    def _at(self, x: Tensor, reads: Mapping[Site, Tensor], site: Site) -> Positions:
+        at = self._positions.to(x.device)
+        position = torch.arange(x.shape[1]).expand(x.shape[:2])[self._positions]
+        vectors = {place: vectors[at] for place, vectors in {site: x, **reads}.items() if place in self._trained_on}
+        kept = ordinary_rows(vectors, vectors, position, self._trained_on)
+        if kept is None:
+            return at
+        return at.masked_scatter(at, kept)
+
+    def _output(self, reads: Mapping[Site, Tensor], at: Positions) -> Float[Tensor, "row d_out"]:
+        given = [reads[site] for site in self._reads]
+        if self._made is not None:
+            before, there, output = self._made
+            if all(a is b for a, b in zip(before, given, strict=True)) and torch.equal(there, at):
+                return output
+        vectors = joined(self._reads, {site: reads[site][at].float() for site in self._reads})
+        sound = torch.isfinite(vectors).all(dim=1)
+        if bool(sound.all()):
+            output = self._dictionary.decode(self._dictionary.encode(vectors))
+        else:
+            # What an edit before this one has made overflow has no reconstruction: its loss is not measured.
+            output = vectors.new_full((len(vectors), self._dictionary.d_out), torch.nan)
+            if bool(sound.any()):
+                output[sound] = self._dictionary.decode(self._dictionary.encode(vectors[sound])).to(output)
+        self._made = (given, at, output)
+        return output
