@@ -12,7 +12,6 @@ is.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -156,10 +155,11 @@ def _ghosts(network: Network, windows: Windows, sites: Sequence[Site], todo: Seq
 
 def _at_each(network: Network, sites: Sequence[Site], edit: Callable[[Tensor, slice], Tensor]) -> dict[Site, Edit]:
     """The edit at every site, told which part of the vectors that stand side by side is that site's."""
-    edits: dict[Site, Edit] = {}
-    for site, part in side_by_side(sites, network.width).items():
-        edits[site] = partial(edit, part=part)
-    return edits
+
+    def of_part(part: slice) -> Edit:
+        return lambda x: edit(x, part)
+
+    return {site: of_part(part) for site, part in side_by_side(sites, network.width).items()}
 
 
 def ghost_mask(context: int, position: Int[Tensor, "batch ghost"]) -> Float[Tensor, "batch 1 query key"]:

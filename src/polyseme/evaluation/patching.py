@@ -70,7 +70,7 @@ class _Patch:
     def edit(self, site: Site, part: slice) -> Edit:
         """The edit of one site that is written, which is that part of the dictionary's output."""
         if self._reads == (site,):
-            return lambda x: self._patched(x, {site: x}, site, part)
+            return lambda x: self._patched(x, dict.fromkeys(self._reads, x), site, part)
         return EditFrom(self._reads, lambda x, reads: self._patched(x, reads, site, part))
 
     def _patched(self, x: Tensor, reads: Mapping[Site, Tensor], site: Site, part: slice) -> Tensor:
@@ -81,7 +81,8 @@ class _Patch:
     def _at(self, x: Tensor, reads: Mapping[Site, Tensor], site: Site) -> Positions:
         at = self._positions.to(x.device)
         position = torch.arange(x.shape[1]).expand(x.shape[:2])[self._positions]
-        vectors = {place: vectors[at] for place, vectors in {site: x, **reads}.items() if place in self._trained_on}
+        there = dict.fromkeys((site,), x) | dict(reads)
+        vectors = {place: held[at] for place, held in there.items() if place in self._trained_on}
         kept = ordinary_rows(vectors, vectors, position, self._trained_on)
         if kept is None:
             return at
