@@ -97,10 +97,10 @@ def work_done(result: StudyResult, config: StudyConfig, store: Store) -> dict[st
         n_bytes[name] = n_bytes.get(name, 0) + sum(record.size for record in artifact.records.values())
     train, heldout = (load_saved_windows(artifacts[f"tokens ({side})"].path) for side in ("train", "heldout"))
     sites: list[dict[str, int]] = []
-    for site in config.sites:
+    for site in config.bindings:
         name = dictionary_name(site, config.seeds[0])
         firings = Firings.load(artifacts["readings (trained)"].path, name)
-        causal = f"causal (trained, {site})" if len(config.sites) > 1 else "causal (trained)"
+        causal = f"causal (trained, {site})" if len(config.bindings) > 1 else "causal (trained)"
         rows = load_array(artifacts[causal].path / "sample_row.npy")
         sites.append(
             {
