@@ -17,6 +17,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.validation import validate_config
 from polyseme.corpora import CORPORA
 from polyseme.dictionaries import ARCHITECTURES
+from polyseme.nulls import NULLS
 from polyseme.studies.config import StudyConfig
 from polyseme.zoo import TOYS
 
@@ -166,7 +167,7 @@ def test_a_table_that_no_file_names_starts_from_the_default_of_its_place() -> No
         (["--controls", "{a" + ".a" * 9_000 + " = 1}"], "nested", ""),
         (["--controls", "unigram_tokens", "unigram_tokens"], "unigram_tokens more than once: remove one", "--help"),
         (["--network.device", "meta"], "network.device", "--help"),
-        (["--network.reinit.seed", "3"], "network.reinit.kind is missing", "--help"),
+        (["--null.seed", "3"], "null.kind is missing", "--help"),
         (["--name", "x" * 100_000], "name: ", "--help"),
         (["--" + "x" * 100_000], "no flag", "--help"),
     ],
@@ -206,8 +207,8 @@ def test_every_field_of_every_choice_is_a_flag_that_takes_its_default() -> None:
 
 def _choice_of(path: tuple[str, ...], name: str) -> list[str]:
     """Flags that make the choices under which a field exists."""
-    if path[:2] == ("network", "reinit"):
-        return ["--network.reinit.kind", "spectrum"] if name != "kind" else []
+    if path[0] == "null":
+        return ["--null.kind", "spectrum_reinit"] if name != "kind" else []
     table = {"corpus": CORPORA, "dictionary": ARCHITECTURES}.get(path[0])
     if table is None or len(path) == 1:
         return []
@@ -272,8 +273,8 @@ def test_the_help_of_a_study_shows_every_choice_with_its_fields(capsys: pytest.C
             for field in model.model_fields:
                 flag = f"--{name}.{field}".replace("_", "-")
                 assert flag in section[1] + shared[1] or field in ("kind", "architecture"), flag
-    for control in CONTROLS:
-        assert f"controls = {control.__name__ and control.model_fields['kind'].default}:" in out
+    for null in NULLS:
+        assert f"controls = {null.model_fields['kind'].default}:" in out
     for path, kind in fields_below(StudyConfig):
         flag = "--" + ".".join(path).replace("_", "-")
         assert flag in out or path[-1] in ("kind", "architecture") or kind.tables, flag

@@ -184,7 +184,7 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
         )
     corpus: Any = (TextCorpusConfig(paths=of_text.text) if of_text.text else StdlibCorpusConfig()).build()
     reporter.message(f"loading {source}")
-    network = network_config.build(reporter)
+    network = network_config.build()
     _site(network, options.site)
     if network.tokenizer is None:
         raise InputError(

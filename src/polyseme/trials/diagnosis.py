@@ -307,18 +307,27 @@ def _row(kind: Class, config: ConfusionConfig, reporter: Reporter) -> Row:
         network = toy.network()
         if kind.null is not None:
             network, inputs = kind.null(toy, inputs)
-        others = (*kept[i + 1 :], *kept[:i]) if kind.siblings else ()
         seed = derive_seed(config.diagnosis.seed, "confusion", toy.seed)
-        found = diagnose(
-            network,
-            toy.truth.site,
-            inputs,
-            config.diagnosis.model_copy(update={"seed": seed}),
-            siblings=[other.network() for other in islice(others, N_SIBLINGS)],
-        )
+        found = diagnosed(kept, i, network, inputs, config.diagnosis, seed, siblings=kind.siblings)
         cases.append(Case(seed=toy.seed, diagnosis=found))
         progress.update(i + 1, note=found.answer)
     return Row(name=kind.name, right=kind.right, cases=tuple(cases), skipped=len(counted) - len(fit))
+
+
+def diagnosed(
+    toys: Sequence[TrainedToy],
+    i: int,
+    network: Network,
+    inputs: Tensor,
+    config: DiagnosisConfig,
+    seed: int,
+    *,
+    siblings: bool,
+) -> Diagnosis:
+    """The diagnosis of network i; with `siblings`, the toys after it and then those before are given beside it."""
+    others = islice((*toys[i + 1 :], *toys[:i]), N_SIBLINGS if siblings else 0)
+    of_seed = config.model_copy(update={"seed": seed})
+    return diagnose(network, toys[i].truth.site, inputs, of_seed, siblings=[other.network() for other in others])
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
 from polyseme.core.seeds import derive_seed, make_generator
-from polyseme.diagnosis import ANSWERS, Answer, DiagnosisConfig, diagnose
+from polyseme.diagnosis import ANSWERS, Answer, DiagnosisConfig
 from polyseme.store import Artifact, Store, save_json
-from polyseme.trials.diagnosis import N_SIBLINGS, ROWS
+from polyseme.trials.diagnosis import ROWS, diagnosed
 from polyseme.zoo.compressed_computation.toy import CompressedComputationToy
 from polyseme.zoo.superposition.exact import boundary
 from polyseme.zoo.superposition.sweeps import phase
@@ -269,16 +269,9 @@ def _curve(name: str, config: DoseConfig, reporter: Reporter) -> Curve:
         answers: list[Answer] = []
         reasons: list[str] = []
         for i, toy in enumerate(toys):
-            others = (*toys[i + 1 :], *toys[:i]) if dose.siblings else ()
-            found = diagnose(
-                toy.network(),
-                toy.truth.site,
-                toy.draw(ROWS, make_generator(toy.seed, "dose", str(level))).inputs,
-                config.diagnosis.model_copy(
-                    update={"seed": derive_seed(config.diagnosis.seed, "dose", str(level), toy.seed)}
-                ),
-                siblings=[other.network() for other in islice(others, N_SIBLINGS)],
-            )
+            inputs = toy.draw(ROWS, make_generator(toy.seed, "dose", str(level))).inputs
+            seed = derive_seed(config.diagnosis.seed, "dose", str(level), toy.seed)
+            found = diagnosed(toys, i, toy.network(), inputs, config.diagnosis, seed, siblings=dose.siblings)
             answers.append(found.answer)
             reasons.append(found.reason)
             done += 1
