@@ -1,7 +1,10 @@
 """The compiled inner loops against torch's operations, at every level of instructions that this machine can run."""
 
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -266,6 +269,7 @@ def test_is_left_alone_where_it_was_not_built(monkeypatch, tmp_path):
         assert not native.usable(torch.zeros(1))
         (tmp_path / native.BASE).write_bytes(b"not a library")
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+        native._loaded.cache_clear()
         assert not native.usable(torch.zeros(1))
     finally:
         native._loaded.cache_clear()
@@ -274,6 +278,39 @@ def test_is_left_alone_where_it_was_not_built(monkeypatch, tmp_path):
 def test_without_the_pool_of_torch_it_works_alone_or_not_at_all(monkeypatch, threads):
     monkeypatch.setattr(native, "_fork", lambda: None)
     assert native.usable(torch.zeros(1)) == (threads == 1)
+
+
+STRANGER = """
+char room[1 << 29]; /* so large that it is laid below what was there before, and comes first in lists by address */
+void GOMP_parallel(void (*f)(void *), void *a, unsigned n, unsigned flags) { __builtin_abort(); }
+"""
+JOINED = """
+import ctypes, os, sys
+if sys.argv[2] == "before":
+    ctypes.CDLL(sys.argv[1])
+import torch
+ctypes.CDLL(sys.argv[1])
+from polyseme.kernels import library, tiles
+torch.set_num_threads(2)
+assert library.loops_in_use().build, library.loops_in_use()
+torch.ones(1000, 1000).sum()
+n_threads = len(os.listdir("/proc/self/task"))
+latents, offsets = (torch.arange(n, dtype=torch.int32) for n in (50_000, 50_001))
+assert torch.equal(tiles.bag_sum(torch.eye(64), latents % 64, offsets, torch.ones(50_000)), torch.eye(64)[latents % 64])
+assert len(os.listdir("/proc/self/task")) == n_threads, "the loops have started threads of their own"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_torchs_threads_are_borrowed_whatever_other_openmp_is_there(when, tmp_path):
+    stranger = tmp_path / "libgomp-stranger.so"
+    (tmp_path / "stranger.c").write_text(STRANGER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", stranger, tmp_path / "stranger.c"], check=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", JOINED, stranger, when]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("compiler", "path"), [("none-of-that-name", ""), ("false", None)])

@@ -35,17 +35,18 @@ class _Pool(ctypes.Structure):
 
 @functools.cache
 def _fork() -> int | None:
-    """Address of the fork of the OpenMP that torch has loaded; None where it cannot be found."""
-    try:
-        maps = Path("/proc/self/maps").read_text(errors="replace") if sys.platform == "linux" else ""
-    except OSError:
-        return None
-    paths = dict.fromkeys(line.split(maxsplit=5)[-1].rstrip() for line in maps.splitlines() if "/" in line)
-    for path in paths:
-        if any(name in Path(path).name for name in ("libgomp", "libiomp5", "libomp")):
-            fork = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
-            if fork is not None:
-                return ctypes.cast(fork, ctypes.c_void_p).value
+    """Address of `GOMP_parallel` as torch's own calls of it are resolved; None where torch has no OpenMP that has it.
+
+    On Linux the first that is visible to all counts (a runtime that was preloaded, or the one that torch loaded so),
+    then that of the libraries which torch's depends on; macOS resolves by library alone. Another OpenMP runtime in the
+    process, as scikit-learn brings one, is never taken.
+    """
+    of_torch = sys.modules["torch._C"].__file__
+    for of in (None, of_torch) if sys.platform == "linux" else (of_torch,):
+        try:
+            return ctypes.cast(ctypes.CDLL(of).GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError, TypeError):  # no such function; Windows has no library of that name
+            continue
     return None
 
 
