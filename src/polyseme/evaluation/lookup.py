@@ -18,7 +18,7 @@ from torch import Tensor
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading, fitting_windows, read_windows
 from polyseme.core.batch import Latents
-from polyseme.core.binding import Binding, unnamed
+from polyseme.core.binding import Binding
 from polyseme.core.config import Config, PassWindows
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
@@ -269,7 +269,7 @@ class LookupSums:
                 sums,
                 self._documents,
                 n=n,
-                scope={"site": unnamed(binding), "baseline": kind, **(scope or {})},
+                scope={"site": str(binding), "baseline": kind, **(scope or {})},
                 details={
                     "coverage": self._covered[binding, kind] / max(1, n),
                     "keys": int((self.lookup.counts[binding, kind] > 0).sum()),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyseme.core.binding import unnamed
+from polyseme.core.binding import Binding, unnamed
 from polyseme.core.config import identity
 from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, load_sums, save_sums, sweep
@@ -47,7 +47,11 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, statistics = self.role.subject(at), at.of(self.statistics)
-        network, heldout, bindings = subject.network, subject.tokens.heldout, list(subject.bindings.values())
+        network, heldout, bindings = (
+            subject.network,
+            subject.tokens.heldout,
+            [Binding(b.reads, b.writes) for b in subject.bindings.values()],
+        )
         settings = LookupConfig(batch_windows=at.config.evaluation.batch_windows)
         ordinary = statistics.ordinary
         tables = settings.build(network, self._train(at), heldout, bindings, ordinary=ordinary, reporter=at.reporter)

@@ -1,0 +1,146 @@
+"""Transcoders from the study file alone: trained, measured, judged and reported beside an autoencoder, and refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import polyseme
+from polyseme.core.errors import InputError
+from polyseme.networks import replace
+from tests.studies.small import small_config
+
+READ, WRITTEN, STREAM = "blocks.0.mlp_in", "blocks.0.mlp_out", "blocks.1.resid_post"
+TRANSCODER = f"{READ} → {WRITTEN}"
+TWO = "two and two"
+FILE = """
+name = "transcoders"
+sites = [
+    "{stream}",
+    {{ reads = ["{read}"], writes = ["{written}"] }},
+    {{ reads = ["embed", "blocks.0.attn_out"], writes = ["blocks.1.attn_out", "blocks.1.mlp_out"], name = "{two}" }},
+]
+controls = [{{ kind = "gaussian_reinit" }}, {{ kind = "shuffled_tokens" }}]
+shown = 3
+[network]
+source = "{network}"
+[corpus]
+kind = "text"
+paths = ["{corpus}"]
+[tokens]
+train = 4000
+heldout = 700
+heldout_document_tokens = 64
+splice = 400
+heldout_fraction = 0.4
+[dictionary]
+architecture = "topk"
+n_latents = 32
+k = 4
+[training]
+n_tokens = 8192
+batch_size = 256
+[evaluation]
+n_resamples = 100
+lookup_tokens = 2000
+n_continuations = 0
+[causal]
+n_samples = 8
+[verdicts]
+min_documents = 6
+margin_fdr = 1.0
+alpha = 0.6
+"""
+
+
+@pytest.fixture(scope="module")
+def result(small_network: Path, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> polyseme.StudyResult:
+    folder = tmp_path_factory.mktemp("transcoders")
+    file = folder / "study.toml"
+    file.write_text(
+        FILE.format(network=small_network, corpus=small_corpus, stream=STREAM, read=READ, written=WRITTEN, two=TWO)
+    )
+    return polyseme.study(file, root=folder / "runs")
+
+
+def _metrics(result: polyseme.StudyResult, name: str, **scope: Any) -> list[float]:
+    return [r.value for r in result.run.metrics if r.name == name and scope.items() <= r.scope.items()]
+
+
+def test_every_latent_of_a_transcoder_has_a_verdict(result: polyseme.StudyResult) -> None:
+    assert result.sites == (STREAM, TRANSCODER, TWO)
+    lines = [json.loads(line) for line in (result.run.artifacts / "verdicts.jsonl").read_text().splitlines()]
+    for site in result.sites:
+        assert sorted(v["latent"] for v in lines if v["site"] == site) == list(range(32))
+    table = result.latents()
+    assert len(table) == 3 * 32
+    assert set(table["site"].tolist()) == set(result.sites)
+    statuses = {v["status"] for v in lines if v["site"] == TRANSCODER}
+    assert statuses - {"insufficient_data"}, "some of them are judged"
+    page = result.report.read_text()
+    assert TRANSCODER in page
+    assert TWO in page
+
+
+def test_its_fvu_is_of_what_it_writes_and_its_loss_that_of_a_pass_made_by_hand(
+    result: polyseme.StudyResult, small_network: Path
+) -> None:
+    dictionary = result.dictionary(TRANSCODER)
+    assert (dictionary.d_in, dictionary.d_out) == (16, 16)
+    assert (result.dictionary(TWO).d_in, result.dictionary(TWO).d_out) == (32, 32)
+    (fvu,) = _metrics(result, "fvu", site=TRANSCODER, seed=0, study="trained")
+    real, network = result.findings.real, result.findings.real.subject.network
+    heldout, windows = real.subject.tokens.heldout, real.spliced.windows
+
+    def read(w: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        tokens = torch.from_numpy(w.tokens).long()
+        found = network.read(tokens, [READ, WRITTEN])
+        return tokens, torch.from_numpy(~w.special), found[network.site(READ)], found[network.site(WRITTEN)]
+
+    _, counted, x, y = read(heldout)
+    error = (y[counted] - dictionary.decode(dictionary.encode(x[counted]))).double().square().sum()
+    variance = (y[counted].double() - y[counted].double().mean(0)).square().sum()
+    assert fvu == pytest.approx(float(error / variance), rel=1e-5)
+    tokens, counted, x, y = read(windows)
+    patched = y.clone()
+    patched[counted] = dictionary.decode(dictionary.encode(x[counted]))
+    logits = network.run(tokens, edits={WRITTEN: replace(patched)}).logits
+    keep = counted[:, 1:]
+    ce = torch.nn.functional.cross_entropy(logits[:, :-1][keep].double(), tokens[:, 1:][keep])
+    (found,) = _metrics(result, "ce_patched", site=TRANSCODER, seed=0, study="trained")
+    assert found == pytest.approx(float(ce), rel=1e-5)
+    assert len(_metrics(result, "ce_patched", site="joint", seed=0, study="trained")) == 1
+
+
+def test_a_latent_is_described_and_its_two_directions_are_not_compared(result: polyseme.StudyResult) -> None:
+    for site in (TRANSCODER, TWO):
+        assert math.isnan(result.latent(site, 0).read_write_cosine)
+    assert not math.isnan(result.latent(STREAM, 0).read_write_cosine)
+
+
+def test_a_second_run_finds_everything(result: polyseme.StudyResult) -> None:
+    again = polyseme.study(result.findings.config, root=result.run.path.parent)
+    assert all(stage.reused for stage in again.stages)
+    assert again.verdict_counts == result.verdict_counts
+
+
+@pytest.mark.parametrize(
+    ("sites", "says"),
+    [
+        ([{"reads": WRITTEN, "writes": READ}], "comes later in the forward pass"),
+        ([WRITTEN, {"reads": READ, "writes": WRITTEN}], "both write"),
+        ([{"reads": READ, "writes": WRITTEN}, {"reads": READ, "writes": WRITTEN}], "names one twice"),
+        ([{"reads": READ, "writes": "blocks.9.mlp_out"}], "no site 'blocks.9.mlp_out'"),
+        ([{"reads": READ}], "sites.0.writes is missing"),
+    ],
+)
+def test_what_cannot_be_bound_is_refused_before_anything_is_trained(
+    sites: list[Any], says: str, small_network: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    config = small_config(small_network, small_corpus, sites=sites)
+    with pytest.raises(InputError, match=says):
+        polyseme.study(config, root=tmp_path)
+    assert not list(tmp_path.glob("objects/dictionaries*"))
