@@ -164,6 +164,7 @@ SELECTIONS = {
     "evaluation/splice.py": "columns that the pass sums",
     "evaluation/reconstruction.py": "columns that the pass sums",
     "training/controller.py": "history of training",
+    "api/train.py": "history of training",
     "zoo/planted_sparse/sweep.py": "which metrics architectures are compared by",
 }
 """Files that may list metrics' names."""
