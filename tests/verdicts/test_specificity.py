@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.core.errors import InputError
-from polyseme.evaluation.specificity import SpecificityConfig, firing_documents, specificity
+from polyseme.evaluation.specificity import SpecificityConfig, specificity
 from polyseme.evaluation.token_share import token_share
 
 QUICK = SpecificityConfig(n_resamples=200)
@@ -122,7 +122,7 @@ def test_other_tokens_or_a_single_document_are_refused():
 def test_firing_documents_counts_documents_not_tokens():
     z = np.zeros((8, 2))
     z[[0, 1, 6], 0] = 1
-    assert firing_documents(made(z, n_documents=4)).tolist() == [2, 0]
+    assert made(z, n_documents=4).document_counts.tolist() == [2, 0]
 
 
 def test_token_share_of_a_lookup_of_noise_and_of_half_and_half():

@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
@@ -67,6 +67,38 @@ class Firings:
     def columns(self) -> csc_array:
         """The same numbers latent by latent: `columns.indptr[i] : columns.indptr[i + 1]` are latent i's firings."""
         return self.matrix.tocsc()
+
+    @cached_property
+    def counts(self) -> Int[np.ndarray, " n_latents"]:
+        """On how many tokens each latent fires."""
+        return np.diff(self.columns.indptr).astype(np.int64)
+
+    @cached_property
+    def densities(self) -> Float[np.ndarray, " n_latents"]:
+        """On which share of the tokens each latent fires."""
+        return self.counts / max(1, self.n_tokens)
+
+    @cached_property
+    def document_counts(self) -> Int[np.ndarray, " n_latents"]:
+        """In how many documents each latent fires."""
+        latent, n = np.repeat(np.arange(self.n_latents), self.counts), int(self.document.max(initial=0)) + 1
+        pairs = np.unique(latent * n + self.document[self.columns.indices])
+        return np.bincount(pairs // n, minlength=self.n_latents)
+
+    def of(self, latent: int) -> tuple[Int[np.ndarray, " firing"], Float[np.ndarray, " firing"]]:
+        """The rows where a latent fires, ascending, and its activations there."""
+        span = slice(self.columns.indptr[latent], self.columns.indptr[latent + 1])
+        return np.asarray(self.columns.indices[span]), np.asarray(self.columns.data[span], dtype=np.float64)
+
+    def correlations(self, latents: Sequence[int], other: "Firings") -> Float[np.ndarray, "latent n_latents"]:
+        """Pearson correlation of some latents with all of another dictionary's; 0 where either never varies."""
+        x, y, n = self.columns[:, list(latents)], other.columns, self.n_tokens
+        mean_x, mean_y = x.sum(axis=0) / n, y.sum(axis=0) / n
+        covariance = (x.T @ y).toarray() / n - np.outer(mean_x, mean_y)
+        spread_x = np.sqrt(np.maximum(x.power(2).sum(axis=0) / n - mean_x**2, 0))
+        spread_y = np.sqrt(np.maximum(y.power(2).sum(axis=0) / n - mean_y**2, 0))
+        scale = np.outer(spread_x, spread_y)
+        return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
 
     def save(self, folder: Path, name: str) -> None:
         """Write `<name>.*.npy` and `<name>.json` into `folder`, each complete or not at all."""

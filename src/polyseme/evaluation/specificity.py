@@ -127,7 +127,7 @@ def specificity(
     for name, given in {"": other_seed, **controls}.items():
         others[name] = _Match(judged, given, halves, config.chunk_bytes)
         progress.update(0.5 * firings.n_latents * len(others) / (1 + len(controls)))
-    fired = firing_documents(firings)
+    fired = firings.document_counts
     parts: list[dict[str, Margin]] = []
     step = max(1, config.chunk_bytes // (64 * config.n_resamples))
     for at in range(0, firings.n_latents, step):
@@ -150,14 +150,6 @@ def specificity(
         noise=floor.correlations(judged, np.arange(firings.n_latents), None).value,
         n_documents=fired,
     )
-
-
-def firing_documents(firings: Firings) -> Int[np.ndarray, " latent"]:
-    """In how many documents each latent fired."""
-    entries = firings.matrix.tocoo()
-    latent, document = entries.coords[1], firings.document[entries.coords[0]]
-    pairs = np.unique(latent.astype(np.int64) * (int(firings.document.max(initial=0)) + 1) + document)
-    return np.bincount(pairs // (int(firings.document.max(initial=0)) + 1), minlength=firings.n_latents)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field
 
 from polyseme.activations.firings import Firings
@@ -61,19 +61,13 @@ class LatentReader:
         self._row_at[firings.window, firings.position] = np.arange(firings.n_tokens)
         self._occurrences = np.bincount(firings.token)
 
-    def firing(self, latent: int) -> tuple[Int[np.ndarray, " firing"], Float[np.ndarray, " firing"]]:
-        """The tokens (rows of the firings, ascending) where the latent fires, and its activations there."""
-        columns = self.firings.columns
-        span = slice(columns.indptr[latent], columns.indptr[latent + 1])
-        return np.asarray(columns.indices[span]), np.asarray(columns.data[span], dtype=np.float64)
-
     def n_documents(self, latent: int) -> int:
         """Documents in which the latent fires."""
-        return len(np.unique(self.firings.document[self.firing(latent)[0]]))
+        return int(self.firings.document_counts[latent])
 
     def histogram(self, latent: int, bins: int = 32) -> Histogram | None:
         """The non-zero activations in equal bins from 0 (or their least) to their greatest; None if it never fires."""
-        _, values = self.firing(latent)
+        _, values = self.firings.of(latent)
         if not len(values):
             return None
         counts, edges = np.histogram(values, bins=bins, range=(min(0.0, values.min()), values.max()))
@@ -105,7 +99,7 @@ class LatentReader:
             loss_effects: row of the firings to the exact effect of ablating the latent there on the loss, nats.
             kl_effects: the same for KL(clean ‖ ablated) of the prediction.
         """
-        rows, values = self.firing(latent)
+        rows, values = self.firings.of(latent)
         if not len(rows):
             return ()
         c = self.config
@@ -129,7 +123,7 @@ class LatentReader:
         )
 
     def _token_means(self, latent: int) -> list[tuple[int, float]]:
-        rows, values = self.firing(latent)
+        rows, values = self.firings.of(latent)
         tokens, inverse = np.unique(self.firings.token[rows], return_inverse=True)
         means = np.bincount(inverse, weights=values, minlength=len(tokens)) / self._occurrences[tokens]
         keep = self._occurrences[tokens] >= self.config.min_count

@@ -49,14 +49,12 @@ def nearest_by_firing(firings: Firings, latents: Sequence[int], *, n: int = 4) -
     Streamed latent by latent over the sparse firings: time and memory go with the firings of the latents asked
     about, and no latent-by-latent matrix exists.
     """
-    matrix, columns = firings.matrix, firings.columns
-    totals = np.diff(columns.indptr)
     out: dict[int, tuple[Neighbour, ...]] = {}
     for latent in latents:
-        rows = columns.indices[columns.indptr[latent] : columns.indptr[latent + 1]]
-        together = np.bincount(np.asarray(matrix[rows].indices, dtype=np.int64), minlength=firings.n_latents)
+        rows, _ = firings.of(latent)
+        together = np.bincount(np.asarray(firings.matrix[rows].indices, dtype=np.int64), minlength=firings.n_latents)
         together[latent] = 0
-        share = together / np.maximum(totals + len(rows) - together, 1)
+        share = together / np.maximum(firings.counts + len(rows) - together, 1)
         best = np.argsort(-share, kind="stable")[:n]
         out[int(latent)] = tuple(
             Neighbour(dictionary="same", latent=int(j), value=float(share[j]), measure="co-firing")
@@ -64,14 +62,3 @@ def nearest_by_firing(firings: Firings, latents: Sequence[int], *, n: int = 4) -
             if share[j] > 0
         )
     return out
-
-
-def firing_correlations(own: Firings, latents: Sequence[int], other: Firings) -> Float[np.ndarray, "latent n_latents"]:
-    """Pearson correlation of some latents with all of another dictionary's; 0 where either never varies."""
-    x, y, n = own.columns[:, list(latents)], other.columns, own.n_tokens
-    mean_x, mean_y = x.sum(axis=0) / n, y.sum(axis=0) / n
-    covariance = (x.T @ y).toarray() / n - np.outer(mean_x, mean_y)
-    spread_x = np.sqrt(np.maximum(x.power(2).sum(axis=0) / n - mean_x**2, 0))
-    spread_y = np.sqrt(np.maximum(y.power(2).sum(axis=0) / n - mean_y**2, 0))
-    scale = np.outer(spread_x, spread_y)
-    return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)

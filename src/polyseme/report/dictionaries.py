@@ -64,7 +64,7 @@ def _densities(findings: Findings, site: str) -> Iterator[tuple[str, Histogram]]
     everything = {"trained": findings.real, **findings.controls}
     for name, measured in everything.items():
         firings = measured.readings.firings[site, findings.config.seeds[0]]
-        found = density_histogram(np.diff(firings.columns.indptr), firings.n_tokens)
+        found = density_histogram(firings.counts, firings.n_tokens)
         edges, heights = found["edges"], found["counts"]
         assert isinstance(edges, list)
         assert isinstance(heights, list)

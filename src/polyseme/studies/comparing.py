@@ -15,7 +15,6 @@ from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, MetricRecord
 from polyseme.core.table import Table
 from polyseme.evaluation import DocumentSums, gap, gap_of_records
-from polyseme.interpret.neighbours import firing_correlations
 from polyseme.studies.result import StudyResult
 
 _CHUNK = 1024
@@ -230,7 +229,7 @@ def _better(record: MetricRecord, low: float, high: float) -> Literal["one", "ot
 def _by_firing(one: StudyResult, other: StudyResult, site: str) -> Iterator[Float[np.ndarray, "chunk n_other"]]:
     own, others = one.firings(site), other.firings(site)
     for start in range(0, own.n_latents, _CHUNK):
-        yield firing_correlations(own, range(start, min(start + _CHUNK, own.n_latents)), others)
+        yield own.correlations(range(start, min(start + _CHUNK, own.n_latents)), others)
 
 
 def _best(

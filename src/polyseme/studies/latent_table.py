@@ -80,7 +80,7 @@ def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
     effects, specific = findings.effects.get(site), findings.specificity.get(site)
     share, n = findings.shares[site], firings.n_latents
     absent = np.full(n, np.nan)
-    fired = np.diff(firings.columns.indptr).astype(np.int64)
+    fired = firings.counts
     causal: dict[str, np.ndarray] = {
         **_effect("", effects.of(findings.config.causal.statistic) if effects else None, absent),
         "p": effects.p if effects else absent,
@@ -112,7 +112,7 @@ def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
         "latent": np.arange(n),
         "status": np.array([v.status for v in judged.verdicts], dtype=object),
         "missing": np.array([v.missing for v in judged.verdicts], dtype=object),
-        "density": fired / max(1, firings.n_tokens),
+        "density": firings.densities,
         "n_tokens": fired,
         "n_documents": judged.n_documents.astype(np.int64),
         **causal,

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from polyseme.activations.firings import Firings
 from polyseme.core.progress import Reporter
 from polyseme.core.records import STATUSES, Interval
 from polyseme.interpret.contexts import LatentReader
 from polyseme.interpret.logit_effects import logit_effects
-from polyseme.interpret.neighbours import firing_correlations, nearest_by_firing, nearest_by_writing
+from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
 from polyseme.interpret.ranking import Candidate, Telling, most_telling
 from polyseme.interpret.records import LatentReport, Neighbour, TokenWeight
 from polyseme.interpret.tokens import TokenTexts
@@ -22,7 +21,9 @@ def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport
     """At most `shown` latents of each verdict over all sites, in the order of display."""
     seed = findings.config.seeds[0]
     candidates = [
-        Candidate(site, latent, verdict, _density(findings.real.readings.firings[site, seed], latent), n_documents)
+        Candidate(
+            site, latent, verdict, float(findings.real.readings.firings[site, seed].densities[latent]), n_documents
+        )
         for site, judged in findings.verdicts.items()
         for latent, (verdict, n_documents) in enumerate(zip(judged.verdicts, judged.n_documents.tolist(), strict=True))
         if n_documents > 0
@@ -42,7 +43,7 @@ def describe(findings: Findings, site: str, latent: int) -> LatentReport:
     """One latent, whether it is among those shown or not."""
     judged, firings = findings.verdicts[site], findings.real.readings.firings[site, findings.config.seeds[0]]
     candidate = Candidate(
-        site, latent, judged.verdicts[latent], _density(firings, latent), int(judged.n_documents[latent])
+        site, latent, judged.verdicts[latent], float(firings.densities[latent]), int(judged.n_documents[latent])
     )
     return next(_describe(findings, site, [Telling(candidate, "")]))
 
@@ -64,7 +65,7 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
     effects, shows_kl = findings.effects.get(site), findings.config.causal.statistic == "kl"
     share, specific = findings.shares[site], findings.specificity.get(site)
     for row, (telling, latent) in enumerate(zip(chosen, latents, strict=True)):
-        _, values = reader.firing(latent)
+        _, values = firings.of(latent)
         ce, kl = effects.at_tokens(latent) if effects else ({}, {})
         yield LatentReport(
             site=site,
@@ -116,17 +117,12 @@ def _nearest(findings: Findings, site: str, latents: list[int]) -> dict[int, tup
     others |= {f"control {name}": c.shared.firings[site, seeds[0]] for name, c in findings.controls.items()}
     out: dict[int, tuple[Neighbour, ...]] = dict.fromkeys(latents, ())
     for name, other in others.items():
-        correlations = firing_correlations(own, latents, other)
+        correlations = own.correlations(latents, other)
         for latent, row in zip(latents, correlations, strict=True):
             best = int(np.argmax(row))
             if row[best] > 0:
                 out[latent] += (Neighbour(dictionary=name, latent=best, value=float(row[best])),)
     return out
-
-
-def _density(firings: Firings, latent: int) -> float:
-    indptr = firings.columns.indptr
-    return float(indptr[latent + 1] - indptr[latent]) / max(1, firings.n_tokens)
 
 
 def _interval(low: float, high: float) -> Interval | None:

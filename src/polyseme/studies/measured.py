@@ -92,7 +92,7 @@ class Readings:
 
     def alive(self, site: str, seed: int) -> Bool[np.ndarray, " n_latents"]:
         """Which latents fired at all."""
-        return np.diff(self.firings[site, seed].columns.indptr) > 0
+        return self.firings[site, seed].counts > 0
 
 
 @dataclass(frozen=True)

@@ -357,11 +357,8 @@ def _firings(windows: Windows, activations: Float[np.ndarray, "token latent"]) -
 
 def _stands_for(firings: Firings, truth: Float[np.ndarray, "token variable"]) -> Int[np.ndarray, " latent"]:
     """The planted variable each latent correlates with most; −1 where that is less than `MATCH`."""
-    found = firings.matrix.toarray()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x = (found - found.mean(axis=0)) / (found.std(axis=0) * len(found))
-        y = (truth - truth.mean(axis=0)) / truth.std(axis=0)
-    r = np.nan_to_num(x.T @ y, nan=0.0)
+    variables = replace(firings, matrix=csr_array(truth.astype(np.float32)))
+    r = firings.correlations(range(firings.n_latents), variables)
     return np.where(r.max(axis=1) >= MATCH, r.argmax(axis=1), -1)
 
 

@@ -14,7 +14,7 @@ from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
 from polyseme.core.stats import benjamini_hochberg, wilson_interval, within_reach
-from polyseme.evaluation.specificity import Margin, Specificity, firing_documents
+from polyseme.evaluation.specificity import Margin, Specificity
 
 NO_PREDICTION = "no causal effect: the network does not predict the next token"
 NO_RECURRENCE = (
@@ -116,7 +116,7 @@ def judge(
         InputError: the evidence is not about the same latents.
     """
     config = config or VerdictConfig()
-    n_documents = firing_documents(firings)
+    n_documents = firings.document_counts
     margins = specificity.margins if specificity else {}
     measured = [effects.effect] if effects else []
     if {len(values) for values in (*measured, *(m.value for m in margins.values()))} - {firings.n_latents}:
