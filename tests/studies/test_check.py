@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import polyseme
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.networks import Network, load_network
 from polyseme.studies.check import check_network, check_tokens, study_context, tell_predictions
@@ -26,7 +27,8 @@ def loaded(module: Any, **options: Any) -> Network:
 
 
 def check(network: Network, *names: str, context: int = 16) -> None:
-    check_sites(STUDY, network, {name: network.site(name) for name in names}, context)
+    sites = {name: network.site(name) for name in names}
+    check_sites(STUDY, network, sites, {name: Binding.at(site, name) for name, site in sites.items()}, context)
 
 
 # The network
