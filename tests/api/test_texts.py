@@ -7,6 +7,7 @@ import torch
 import polyseme
 from polyseme.activations import site_means
 from polyseme.api.windows import windows_of
+from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.corpora import StdlibCorpusConfig
 from polyseme.dictionaries import TopKConfig
@@ -65,7 +66,10 @@ def test_the_spliced_loss_is_that_of_splice_sums(pylm, dictionary, sites):
     places = {name: pylm.site(name) for name in sites}
     means = site_means(pylm, windows, places)
     sums = splice_sums(
-        pylm, windows, {"": {places[name]: dictionary for name in sites}}, {places[n]: means[n] for n in sites}
+        pylm,
+        windows,
+        {"": {Binding.at(places[name]): dictionary for name in sites}},
+        {places[n]: means[n] for n in sites},
     )[""]
     assert loss["site"].tolist() == [*sites, *(["joint"] if len(sites) > 1 else [])]
     for row in loss:
