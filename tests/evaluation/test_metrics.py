@@ -25,7 +25,18 @@ from polyseme.evaluation import METRICS, LookupConfig, evaluate_lookup, evaluate
 from polyseme.evaluation.metric import Change, Metric, Pass
 from polyseme.evaluation.recovery import Answers, FeatureTruth, recovery
 from polyseme.zoo import TOYS
-from tests.evaluation.fakes import FIRST, SECOND, WIDTH, FakeNetwork, Linear, counted, fluent_windows, make_windows
+from tests.evaluation.fakes import (
+    AT_FIRST,
+    AT_SECOND,
+    FIRST,
+    SECOND,
+    WIDTH,
+    FakeNetwork,
+    Linear,
+    counted,
+    fluent_windows,
+    make_windows,
+)
 from tests.evaluation.test_recovery import PARENTS, noisy
 
 DOCS = Path(__file__).parents[2] / "docs/metrics.md"
@@ -105,14 +116,14 @@ def measured(which: Pass, change: Change | None) -> Mapping[tuple[str, ...], flo
     if which == "reconstruction":
         d = moved.dictionary(0)
         options = {"ordinary": ordinary, "batch_windows": at_once, "n_resamples": 2}
-        records = evaluate_reconstruction(network, windows, {"d": (SECOND, d)}, **options)["d"]
+        records = evaluate_reconstruction(network, windows, {"d": (AT_SECOND, d)}, **options)["d"]
     elif which == "lookup":
         config = LookupConfig(batch_windows=at_once)
-        lookup = config.build(network, make_windows(60, seed=1), windows, [SECOND], ordinary=ordinary)
+        lookup = config.build(network, make_windows(60, seed=1), windows, [AT_SECOND], ordinary=ordinary)
         records = evaluate_lookup(network, windows, lookup, batch_windows=at_once, n_resamples=2)
     elif which == "splice":
         means = {site: moved.put(counted(FakeNetwork(), fluent_windows(), site).mean(0)) for site in SITES}
-        chosen = {"s": {site: moved.dictionary(seed) for seed, site in enumerate(SITES)}}
+        chosen = {"s": {at: moved.dictionary(seed) for seed, at in enumerate((AT_FIRST, AT_SECOND))}}
         kinds = {"trained_on": moved.ordinary(limit=float("inf"), positions=2), "ordinary": ordinary}
         records = splice(network, windows, chosen, means, batch_windows=at_once, n_resamples=2, **kinds)["s"]
     elif which == "stability":
