@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from polyseme.report.write import study
     from polyseme.studies.comparing import compare
     from polyseme.studies.config import StudyConfig as Study
+    from polyseme.studies.opening import open_study
     from polyseme.studies.result import StudyResult
 
 _PUBLIC = {
     "Study": ("polyseme.studies.config", "StudyConfig"),
     "compare": ("polyseme.studies.comparing", "compare"),
+    "open_study": ("polyseme.studies.opening", "open_study"),
     "diagnose": ("polyseme.diagnosis", "diagnose"),
     "StudyResult": ("polyseme.studies.result", "StudyResult"),
     "study": ("polyseme.report.write", "study"),
@@ -81,6 +83,7 @@ __all__ = [
     "fit_probe",
     "load_dictionary",
     "load_network",
+    "open_study",
     "save_dictionary",
     "splice_loss",
     "steer",

@@ -134,4 +134,4 @@ def data_frame(columns: Mapping[str, Any]) -> Any:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else visible(str(value), limit=80)
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else visible(str(value), limit=80)

@@ -153,6 +153,9 @@ class Context(Record):
     def __repr__(self) -> str:
         return f"{numbers.short(self.activation):>8}  {visible(self.text)}"
 
+    def __str__(self) -> str:
+        return repr(self)
+
 
 Contexts = Annotated[tuple[Context, ...], AfterValidator(Records[Context])]
 
@@ -236,6 +239,9 @@ class LatentReport(Record):
     def __repr__(self) -> str:
         lines = [self.title, *(f"  {name} {value}" for name, value in self._facts if value != "")]
         return "\n".join([*map(visible, lines), *map(repr, self.contexts[:SHOWN])])
+
+    def __str__(self) -> str:
+        return repr(self)
 
     @property
     def _facts(self) -> list[tuple[str, object]]:

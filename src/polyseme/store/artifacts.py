@@ -86,6 +86,7 @@ class Artifact:
         stage: name of the stage.
         records: its files.
         seconds: how long all processes that worked at it did so.
+        identity: what its key is the hash of: `stage`, `version`, `config`, `inputs`.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class Artifact:
     stage: str
     records: Mapping[str, FileRecord] = field(default_factory=dict[str, FileRecord], repr=False, compare=False)
     seconds: float = field(default=float("nan"), repr=False, compare=False)
+    identity: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
 
     def file(self, name: str) -> Path:
         """The path of one of its files.
@@ -179,7 +181,7 @@ class Verifier:
             self._seen.add(state)
             done += manifest.files[name].size
             progress.update(done / 1e6)
-        return Artifact(folder, key, stage, manifest.files, manifest.seconds)
+        return Artifact(folder, key, stage, manifest.files, manifest.seconds, identity)
 
     def trust(self, path: Path) -> None:
         """Take a file for verified: it was hashed a moment ago."""

@@ -5,6 +5,7 @@ import stat
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -143,7 +144,7 @@ class Making:
             files.sync(Path(folder))
         manifest = Manifest(**self.identity, key=self.key, files=records, made_at=time.time(), seconds=seconds)
         files.save_record(self.partial / MANIFEST, manifest)
-        return self._give_name(Artifact(self.partial, self.key, self.name, records, seconds))
+        return self._give_name(Artifact(self.partial, self.key, self.name, records, seconds, self.identity))
 
     def _give_name(self, finished: Artifact) -> Artifact:
         """Rename the finished partial folder, after deleting in it what is no part of the artifact."""
@@ -159,7 +160,7 @@ class Making:
         files.remove(old)
         for name in finished.records:
             self.verifier.trust(self.final / name)
-        return Artifact(self.final, self.key, self.name, finished.records, finished.seconds)
+        return replace(finished, path=self.final)
 
 
 def _lies_in(where: str | None, folder: Path) -> bool:

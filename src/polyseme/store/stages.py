@@ -26,18 +26,25 @@ class Store:
 
     Args:
         root: made when missing; it may be a link, unlike what lies in it.
+        read_only: only `find` is called: nothing is made or written, and the folder must be there.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written, or read.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, *, read_only: bool = False):
         self.root = Path(root)
         self.objects = self.root / "objects"
         self.runs = self.root
         self._verifier = Verifier()
         self._swept = False
         check_root(self.root)
+        if read_only:
+            if not self.objects.is_dir():
+                raise InputError(
+                    "this folder holds no artifacts of runs", where=str(self.objects), fix="give the folder of runs"
+                )
+            return
         own_folder(self.objects)
         files.check_writable(self.objects / MANIFEST)
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, MetricRecord
 from polyseme.core.table import Table
 from polyseme.evaluation import DocumentSums, gap, gap_of_records
+from polyseme.studies.opening import open_study
 from polyseme.studies.result import StudyResult
 
 _CHUNK = 1024
@@ -172,13 +174,18 @@ class Comparison:
         return html.frame(self._title, self.verdicts.to_html(), self.metrics.to_html())
 
 
-def compare(one: StudyResult, other: StudyResult) -> Comparison:
+def compare(one: StudyResult | str | Path, other: StudyResult | str | Path, root: str | Path = "runs") -> Comparison:
     """Two studies side by side: `.metrics`, `.verdicts` and `.latents` are tables, each with `.to_pandas()`.
 
     Args:
-        one: a study that was run, or opened with `open_study`.
+        one: a study that was run or opened, or what `open_study` takes.
         other: what is compared with it; differences are other − one.
+        root: the folder of runs, for a study that is opened.
+
+    Raises:
+        InputError: a run that cannot be opened.
     """
+    one, other = (study if isinstance(study, StudyResult) else open_study(study, root) for study in (one, other))
     return Comparison(one, other)
 
 

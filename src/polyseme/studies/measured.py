@@ -10,7 +10,6 @@ from polyseme.activations.firings import Firings
 from polyseme.activations.massive import Ordinary, Spread
 from polyseme.core.config import fingerprint
 from polyseme.core.site import Site
-from polyseme.corpora import Windows
 from polyseme.dictionaries import Dictionary
 from polyseme.evaluation import DocumentSums
 from polyseme.store import Artifact
@@ -101,10 +100,8 @@ class Spliced:
 
     Attributes:
         sums: the metrics of every site and of all jointly, for the judged seed.
-        windows: the held-out windows it was measured on.
         artifact: where they are kept.
     """
 
     sums: list[DocumentSums]
-    windows: Windows
     artifact: Artifact

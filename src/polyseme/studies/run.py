@@ -67,7 +67,11 @@ def as_config(config: StudyConfig | Mapping[str, Any] | str | Path) -> StudyConf
 def find(worker: Worker) -> Findings:
     """Every stage of a study, found or made, and what they say together."""
     config, plan = worker.config, Plan.of(worker.config)
-    prepare(plan, worker)
+    if worker.recorded is None:
+        prepare(plan, worker)
+    else:
+        for stage in filter(worker.is_used, plan.stages):
+            worker.of(stage)
     real = _measure(plan.real, worker)
     baselines = worker.of(plan.baselines)
     continuations = worker.of(plan.continuations) if worker.is_used(plan.continuations) else []

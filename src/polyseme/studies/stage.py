@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from polyseme.core.binding import Binding
+from polyseme.core.config import identity
+from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.networks import Network
@@ -114,6 +116,8 @@ class Worker:
         reporter: receives progress updates.
         run: where the run is recorded; None in tests of single stages.
         fresh: make every stage again, whatever is there.
+        recorded: of a finished run that is opened again, stage to the key of its artifact: these are found as they
+            are, nothing is made, and the network is loaded only for what reads it.
         records: every stage so far.
     """
 
@@ -122,31 +126,45 @@ class Worker:
     reporter: Reporter
     run: Run | None = None
     fresh: bool = False
+    recorded: Mapping[str, str] | None = None
     records: list[StageRecord] = field(default_factory=list[StageRecord])
-    _results: dict[int, tuple[Artifact | None, Any]] = field(default_factory=dict[int, Any], repr=False)
+    _results: dict[Stage[Any], tuple[Artifact | None, Any]] = field(default_factory=dict[Stage[Any], Any], repr=False)
     _kept: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @cached_property
     def network(self) -> Network:
         """The study's network; where the study is one of a null, that null's."""
         self.reporter.message(f"study {self.config.name}: loading {self.config.network.source}")
-        return on_network(self.config.null, self.config.network.build(), self.reporter)
+        network = on_network(self.config.null, self.config.network.build(), self.reporter)
+        if self.recorded is not None and network.hash_weights(self.reporter) != self.base:
+            raise InputError(
+                "the network is no longer the one that the run was made with",
+                where=self.config.network.source,
+                fix="put the network of that time in its place, or run the study again",
+            )
+        return network
 
     @cached_property
     def base(self) -> str:
         """The network's fingerprint."""
+        if self.recorded is not None:
+            return str(self._recorded_statistics["inputs"]["network"])
         return self.network.hash_weights(self.reporter)
 
     @cached_property
     def sites(self) -> dict[str, Site]:
         """Name in the config to the resolved site, of all that dictionaries read or write."""
-        named = (name for binding in self.config.bindings.values() for name in binding.places)
-        return {name: self.network.site(name) for name in named}
+        bindings = self.config.bindings
+        if self.recorded is not None:
+            saved = self._recorded_statistics["config"]["sites"]
+            places = [place for name, binding in bindings.items() for place in recorded_sites(binding, saved[name])]
+            return dict(places)
+        return {name: self.network.site(name) for binding in bindings.values() for name in binding.places}
 
     @cached_property
     def bindings(self) -> dict[str, Binding[Site]]:
         """What dictionaries are called to what they read and write."""
-        return {name: binding.map(self.network.site) for name, binding in self.config.bindings.items()}
+        return {name: binding.map(self.sites.__getitem__) for name, binding in self.config.bindings.items()}
 
     @cached_property
     def context(self) -> int:
@@ -161,18 +179,20 @@ class Worker:
 
     def of(self, stage: Stage[T]) -> T:
         """A stage's result, found or made after all that it needs."""
-        if id(stage) not in self._results:
-            self._results[id(stage)] = self._run(stage)
-        return self._results[id(stage)][1]
+        if stage not in self._results:
+            self._results[stage] = self._run(stage)
+        return self._results[stage][1]
 
     def is_used(self, stage: Stage[Any]) -> bool:
         """False of a stage that this network has no use for."""
+        if self.recorded is not None:
+            return stage.shown in self.recorded
         return not (isinstance(stage, Conditional) and stage.why_not(self))
 
     def artifact(self, stage: Stage[Any]) -> Artifact:
         """The artifact of a stage, found or made."""
         self.of(stage)
-        artifact = self._results[id(stage)][0]
+        artifact = self._results[stage][0]
         assert artifact is not None
         return artifact
 
@@ -182,7 +202,37 @@ class Worker:
             self.of(needed)
         return self.store.key(stage.name, stage.identity(self), stage.inputs(self), version=stage.version)
 
+    @property
+    def _recorded_statistics(self) -> Mapping[str, Any]:
+        """What the first stage that reads the network was made from."""
+        return self._recorded_artifact("statistics", "statistics (trained)").identity
+
+    def _recorded_artifact(self, name: str, shown: str) -> Artifact:
+        if self.recorded is None or shown not in self.recorded:
+            raise InputError(f"the run has no stage {shown}", fix="run the study again: it is resumed")
+        try:
+            return self.store.find(name, self.recorded[shown], reporter=self.reporter)
+        except DamagedArtifact as damage:
+            fix = "run the study again: the stage is computed again"
+            raise DamagedArtifact(f"stage {shown}: {damage.what}", where=damage.where, fix=fix) from damage
+
+    def _open(self, stage: Stage[T]) -> tuple[Artifact, T]:
+        """The artifact of a stage as the finished run left it."""
+        artifact = self._recorded_artifact(stage.name, stage.shown)
+        version, inputs = artifact.identity["version"], artifact.identity["inputs"]
+        if version != stage.version:
+            raise InputError(
+                f"stage {stage.shown} was made by version {version} of its code, and this polyseme has {stage.version}",
+                where=str(artifact.path),
+                fix="run the study again, or open it with the polyseme that made it",
+            )
+        loaded = stage.load(artifact, self)
+        self.records.append(StageRecord(stage.shown, artifact.key, tuple(inputs), artifact.seconds, reused=True))
+        return artifact, loaded
+
     def _run(self, stage: Stage[T]) -> tuple[Artifact, T]:
+        if self.recorded is not None:
+            return self._open(stage)
         key, made = self.key(stage), False
 
         def make(folder: Path) -> None:
@@ -213,3 +263,18 @@ class Worker:
             for text in stage.remarks(artifact):
                 self.reporter.message(text)
         return artifact, loaded
+
+
+def binding_identity(binding: Binding[Site]) -> Any:
+    """What of a binding decides a result; of an autoencoder's, the site."""
+    if len(binding.places) == 1:
+        return identity(binding.places[0])
+    return {"reads": [identity(site) for site in binding.reads], "writes": [identity(site) for site in binding.writes]}
+
+
+def recorded_sites(binding: Binding[str], recorded: Any) -> list[tuple[str, Site]]:
+    """Each name in a binding with its site, out of what `binding_identity` gave of the resolved one."""
+    if len(binding.places) == 1:
+        return [(binding.places[0], Site.model_validate(recorded))]
+    names, sites = (*binding.reads, *binding.writes), (*recorded["reads"], *recorded["writes"])
+    return [(name, Site.model_validate(site)) for name, site in zip(names, sites, strict=True)]

@@ -8,14 +8,13 @@ import torch
 
 from polyseme.core.binding import Binding
 from polyseme.core.config import identity
-from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
 from polyseme.networks import Network
 from polyseme.nulls import Null, on_network
 from polyseme.nulls.weights import WeightNull
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.stage import Worker
+from polyseme.studies.stage import Worker, binding_identity
 from polyseme.studies.stages.tokens import Tokens, TokensStage, under
 
 K = TypeVar("K")
@@ -40,65 +39,76 @@ class Role:
 
     def subject(self, at: Worker) -> "Subject":
         """The subject in this role, the same one each time."""
-        return at.once(self.label, lambda: self._subject(at))
-
-    def _subject(self, at: Worker) -> "Subject":
-        tokens = at.once("tokens", lambda: Tokens.of(at.of(self.train), at.of(self.heldout)))
-        study = at.config.model_copy(update={"seeds": self.seeds})
-        own = under(self.null, tokens, at.network)
-        return Subject(study, self.label, at.network, at.base, at.sites, at.bindings, own, self.null, at.reporter)
+        return at.once(self.label, lambda: Subject(self, at))
 
 
 @dataclass
 class Subject:
-    """What one study is about; a null's network is made when a stage first needs it, so that a cached study never does.
+    """What one study is about; tokens and network are made when they are first needed, so that a cached study, and one
+    that is opened again, never makes a null's network.
 
     Attributes:
-        study: its config.
-        label: `trained`, or the control's name.
-        loaded: the study's network, before a null changed its weights.
-        base: its fingerprint.
-        sites: name in the config to the resolved site, of all that dictionaries read or write.
-        bindings: what dictionaries are called to what they read and write.
-        tokens: what it is trained and measured on.
-        null: what it is a null of; None for the study itself.
-        reporter: receives the progress of making the null's network.
+        role: whose study it is.
+        at: where its stages are run.
     """
 
-    study: StudyConfig
-    label: str
-    loaded: Network
-    base: str
-    sites: dict[str, Site]
-    bindings: dict[str, Binding[Site]]
-    tokens: Tokens
-    null: Null | None = None
-    reporter: Reporter = field(default_factory=Silent, repr=False)
+    role: Role
+    at: Worker = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        """`trained`, or the control's name."""
+        return self.role.label
+
+    @property
+    def study(self) -> StudyConfig:
+        """Its config."""
+        return self.at.config.model_copy(update={"seeds": self.role.seeds})
+
+    @property
+    def base(self) -> str:
+        """The fingerprint of the study's network, before a null changed its weights."""
+        return self.at.base
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Name in the config to the resolved site, of all that dictionaries read or write."""
+        return self.at.sites
+
+    @property
+    def bindings(self) -> dict[str, Binding[Site]]:
+        """What dictionaries are called to what they read and write."""
+        return self.at.bindings
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """What it is trained and measured on."""
+        at, role = self.at, self.role
+
+        def of_study() -> Tokens:
+            return under(at.config.null, Tokens.of(at.of(role.train), at.of(role.heldout)), at)
+
+        return under(role.null, at.once("tokens", of_study), at)
 
     @cached_property
     def network(self) -> Network:
         """The network, its weights random where the subject is a null of weights."""
-        return on_network(self.null, self.loaded, self.reporter)
+        return on_network(self.role.null, self.at.network, self.at.reporter)
 
     @property
     def identity(self) -> dict[str, object]:
         """The parts of the config that decide what the network computes at which sites."""
-        decides: dict[str, object] = {"sites": {name: _identity(binding) for name, binding in self.bindings.items()}}
+        decides: dict[str, object] = {
+            "sites": {name: binding_identity(binding) for name, binding in self.bindings.items()}
+        }
         decides |= {key: value for key, value in identity(self.study.network).items() if key == "dtype"}
-        if isinstance(self.null, WeightNull):
-            decides["null"] = identity(self.null)
+        if isinstance(self.role.null, WeightNull):
+            decides["null"] = identity(self.role.null)
         return decides
 
     def forget_network(self) -> None:
         """Let the network's memory go; it is built again if it is needed again."""
         self.__dict__.pop("network", None)
-
-
-def _identity(binding: Binding[Site]) -> object:
-    """What of a binding decides a result; of an autoencoder's, the site."""
-    if len(binding.places) == 1:
-        return identity(binding.places[0])
-    return {"reads": [identity(site) for site in binding.reads], "writes": [identity(site) for site in binding.writes]}
 
 
 def dictionary_name(site: str, seed: int) -> str:

@@ -66,7 +66,7 @@ class SpliceStage(Stage[Spliced]):
         save_sums(folder, named, windows.names, stem="splice")
 
     def load(self, artifact: Artifact, at: Worker) -> Spliced:
-        return Spliced(load_sums(artifact.path, stem="splice", of="splice"), self._windows(at), artifact)
+        return Spliced(load_sums(artifact.path, stem="splice", of="splice"), artifact)
 
     def _windows(self, at: Worker) -> Windows:
         def first() -> Windows:

@@ -17,7 +17,6 @@ from polyseme.corpora import (
     save_windows,
 )
 from polyseme.corpora.files import FileCorpus
-from polyseme.networks import Network
 from polyseme.nulls import Null, on_windows
 from polyseme.store import Artifact, load_json, save_json
 from polyseme.studies.check import check_tokens
@@ -112,7 +111,8 @@ class TokensStage(Stage[Windows]):
 
     def load(self, artifact: Artifact, at: Worker) -> Windows:
         windows = load_saved_windows(artifact.path)
-        check_tokens(at.network, int(windows.tokens.max(initial=0)), at.config.network.source)
+        if at.recorded is None:
+            check_tokens(at.network, int(windows.tokens.max(initial=0)), at.config.network.source)
         return windows
 
     def remarks(self, artifact: Artifact) -> list[str]:
@@ -129,12 +129,13 @@ def _corpus(at: Worker) -> Any:
     return at.once("corpus", at.config.corpus.build)
 
 
-def under(null: Null | None, tokens: Tokens, network: Network) -> Tokens:
+def under(null: Null | None, tokens: Tokens, at: Worker) -> Tokens:
     """Both sides under a null; the same object where the null is of something else than tokens."""
-    tokenizer: Any = network.tokenizer
-    vocabulary = min(len(tokenizer), network.vocabulary or len(tokenizer))
-    sides = [on_windows(null, side, vocabulary) for side in (tokens.train, tokens.heldout)]
-    return tokens if sides[0] is tokens.train else Tokens.of(*sides)
+    if null is None or null.targets != "tokens":
+        return tokens
+    tokenizer: Any = at.network.tokenizer
+    vocabulary = min(len(tokenizer), at.network.vocabulary or len(tokenizer))
+    return Tokens.of(*(on_windows(null, side, vocabulary) for side in (tokens.train, tokens.heldout)))
 
 
 @final
