@@ -9,7 +9,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.store import Store
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.plan import Plan
+from polyseme.studies.plan import Plan, planned
 from polyseme.studies.stage import Worker
 from tests.studies.small import small_config
 
@@ -65,11 +65,16 @@ def test_a_plan_is_cut_after_a_stage() -> None:
         whole.until("slice")
 
 
-def test_ids_name_stages_of_one_config() -> None:
+def test_ids_name_stages_of_one_config(tmp_path: Path) -> None:
     one, other = plan(), plan(seeds=[0, 5])
     ids = [one.id(stage) for stage in one.stages]
     assert len(set(ids)) == len(ids)
-    assert one.find(ids[3]) is one.stages[3]
+    one.save(Store(tmp_path))
+    kept, stage = planned(Store(tmp_path), ids[3])
+    assert kept.config == one.config
+    assert stage.shown == one.stages[3].shown
+    with pytest.raises(InputError, match="no plan here"):
+        planned(Store(tmp_path), other.id(other.stages[3]))
     assert not set(ids) & {other.id(stage) for stage in other.stages}
     assert [plan().id(stage) for stage in plan().stages] == ids
 

@@ -7,6 +7,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from polyseme.core.config import Config, FilePath
 from polyseme.core.errors import InputError
 
@@ -27,6 +29,10 @@ class StudyOptions(RootOptions):
 
     resume: bool = True
     """Take finished stages as they are; --no-resume makes every one again."""
+    jobs: int = Field(default=1, ge=1, le=256)
+    """Processes that run the study and its controls side by side, with the machine's threads divided among them."""
+    until: str = Field(default="", max_length=512)
+    """Stop after this stage: `splice`, or `splice (trained)` for one alone; `polyseme plan` lists them."""
 
 
 class SitesOptions(Config):
@@ -54,12 +60,26 @@ def study(args: list[str]) -> int:
             fix = "for example: polyseme study study.toml, or polyseme study --network.source pylm --seeds 0 1"
             raise InputError("FILE is missing, and so are flags", where="polyseme study", fix=fix)
         _announce("polyseme: starting")
-    file, rest = (args[0], args[1:]) if args and (args[0] == "-" or not args[0].startswith("-")) else (None, args)
+    file, rest = _file(args)
     about = (
         "Run a study: a network and a corpus to latents with evidence beside each of them. FILE is a study file in "
         "TOML, or - for one on standard input; flags set the same fields, over what the file says or without any file."
     )
     return _study(rest, None if file is None else Path(file), "study", "study [FILE] [--FIELD VALUE …]", about)
+
+
+def _file(args: list[str]) -> tuple[str | None, list[str]]:
+    """The study file, where one is given before the flags, and the rest."""
+    return (args[0], args[1:]) if args and (args[0] == "-" or not args[0].startswith("-")) else (None, args)
+
+
+def read_file(args: list[str]) -> tuple[str, list[str], dict[str, Any]]:
+    """The study file's name ("" without one), the flags after it, and what the file says."""
+    from polyseme.cli.flags import wants_help
+    from polyseme.studies.toml import read_toml
+
+    file, rest = _file(args)
+    return file or "", rest, {} if file is None or wants_help(rest) else read_toml(Path(file))
 
 
 def demo(args: list[str]) -> int:
@@ -81,13 +101,19 @@ def _study(args: list[str], file: Path | None, command: str, usage: str, about: 
     from polyseme.report.write import study as run_study
     from polyseme.screen.console import make_console
     from polyseme.studies.config import StudyConfig
+    from polyseme.studies.run import run_until
     from polyseme.studies.toml import read_toml
 
     given = {} if file is None or (wants_help(args) and command == "study") else read_toml(file)
     source = "" if file is None else str(file)
     groups = [Group(StudyOptions), Group(StudyConfig, given=given, source=source, title="study")]
     options, config = parsed(args, groups, command, usage, about)
-    result = run_study(config, root=options.root, resume=options.resume, reporter=make_reporter())
+    if options.until:
+        made = run_until(config, options.until, root=options.root, resume=options.resume, reporter=make_reporter())
+        for artifact in made:
+            make_console().print(f"{artifact.stage}: {artifact.path}", soft_wrap=True)
+        return 0
+    result = run_study(config, root=options.root, resume=options.resume, jobs=options.jobs, reporter=make_reporter())
     report = StudyReport.load(result.run.artifacts / "report.json")
     print_summary(report, report_path=result.report, console=make_console())
     return 0

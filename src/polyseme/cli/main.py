@@ -25,6 +25,18 @@ def _study(args: list[str]) -> int:
     return study(args)
 
 
+def _plan(args: list[str]) -> int:
+    from polyseme.cli.plan import plan
+
+    return plan(args)
+
+
+def _stage(args: list[str]) -> int:
+    from polyseme.cli.plan import stage
+
+    return stage(args)
+
+
 def _demo(args: list[str]) -> int:
     from polyseme.cli.commands import demo
 
@@ -75,6 +87,8 @@ def _info(args: list[str]) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "study": (_study, "run a study file: a network and a corpus to latents with evidence beside each of them"),
+    "plan": (_plan, "print a study's stages: what is done, what is to do, and what that will take"),
+    "stage": (_stage, "run stages of a study by the ids that plan prints, here or on another machine"),
     "demo": (_demo, "run the embedded study: the shipped language model on the standard library's source, offline"),
     "runs": (_runs, "list the runs of a folder"),
     "show": (_show, "print a run's summary and where its report is"),

@@ -22,6 +22,7 @@ def study(
     *,
     root: str | Path = "runs",
     resume: bool = True,
+    jobs: int = 1,
     reporter: Reporter | None = None,
 ) -> StudyResult:
     """Run a study with its controls and write its report, or resume one that was stopped.
@@ -30,6 +31,7 @@ def study(
         config: a config, a mapping of its fields, or the path of a TOML file.
         root: folder of runs and of the artifacts they share.
         resume: take finished stages as they are; False computes every one again.
+        jobs: processes that run the study and its controls side by side, with the machine's threads divided.
         reporter: receives the progress; by default bars in a notebook or on a terminal, and nothing elsewhere.
 
     Raises:
@@ -38,7 +40,7 @@ def study(
     """
     with (
         reporting(reporter) as told,
-        running(config, root=root, resume=resume, reporter=told) as result,
+        running(config, root=root, resume=resume, jobs=jobs, reporter=told) as result,
     ):
         write(result)
     return result

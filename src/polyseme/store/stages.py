@@ -116,6 +116,10 @@ class Store:
         """The key of the artifact that `stage` makes of the same arguments, 64 hex digits."""
         return fingerprint(_identity(name, config, inputs, version))
 
+    def has(self, stage: str, key: str) -> bool:
+        """Whether there is a finished artifact of that stage and key; it is not verified."""
+        return (self.objects / f"{stage}-{key[:16]}" / MANIFEST).is_file()
+
     def find(self, stage: str, key: str, *, reporter: Reporter | None = None) -> Artifact:
         """A finished artifact by stage and key, verified.
 

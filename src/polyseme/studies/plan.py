@@ -1,11 +1,16 @@
 """The plan of a study: its stages, and what each needs, as data."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.validation import validate_config
+from polyseme.store import Store, load_record, save_record
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.stage import Stage
 from polyseme.studies.stages.baselines import BaselinesStage
@@ -19,6 +24,9 @@ from polyseme.studies.stages.stability import StabilityStage
 from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.stages.tokens import TokensStage
 from polyseme.studies.subject import Role
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}")
+_MAX_BYTES = 2**24
 
 TRAINED = "trained"
 """The label of the study itself, beside its controls."""
@@ -138,13 +146,45 @@ class Plan:
             )
         return _closed(ends)
 
-    def id(self, stage: Stage[Any]) -> str:
-        """16 hex digits that name a stage of this plan before anything is loaded or made."""
-        return fingerprint({"config": self.config.model_dump(mode="json"), "stage": stage.shown})[:16]
+    @cached_property
+    def name(self) -> str:
+        """8 hex digits that name the plan."""
+        return self.config.fingerprint()[:8]
 
-    def find(self, id: str) -> Stage[Any] | None:  # noqa: A002 - the name users see
-        """The stage with this id."""
-        return next((stage for stage in self.stages if self.id(stage) == id), None)
+    def id(self, stage: Stage[Any]) -> str:
+        """The plan's name and 8 hex digits that name a stage of it, before anything is loaded or made."""
+        return f"{self.name}-{fingerprint(stage.shown)[:8]}"
+
+    def save(self, store: Store) -> None:
+        """Keep the plan where `planned` finds it by the id of any of its stages."""
+        save_record(_file(store, self.name), self.config.model_dump(mode="json"))
+
+
+def planned(store: Store, id: str) -> tuple[Plan, Stage[Any]]:  # noqa: A002 - what users call it
+    """The stage with an id, and its plan.
+
+    Raises:
+        InputError: the id is none, or no plan that was kept in this store has such a stage.
+    """
+    if not _ID.fullmatch(id):
+        raise InputError(
+            f"{id[:40]!r} is not the id of a stage", fix="`polyseme plan FILE` prints ids like 0123abcd-4567cdef"
+        )
+    path = _file(store, id[:8])
+    if path.is_file():
+        plan = Plan.of(validate_config(load_record(path, _MAX_BYTES), StudyConfig, where=str(path)))
+        for stage in plan.stages:
+            if plan.id(stage) == id:
+                return plan, stage
+    raise InputError(
+        f"no plan here has the stage {id}",
+        where=str(store.root),
+        fix="polyseme plan FILE with the same --root keeps it here",
+    )
+
+
+def _file(store: Store, name: str) -> Path:
+    return store.root / "plans" / f"{name}.json"
 
 
 def _closed(ends: list[Stage[Any]]) -> tuple[Stage[Any], ...]:

@@ -2,26 +2,22 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.core.validation import validate_config
 from polyseme.evaluation.token_share import TokenShare, token_share
-from polyseme.store import Run, Store
-from polyseme.studies.check import check_network, tell_predictions
+from polyseme.store import Artifact, Run, Store
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.findings import Findings, Measured, heldout_documents, shortfalls_of
+from polyseme.studies.findings import Findings, Measured
+from polyseme.studies.launchers.local import run_units
 from polyseme.studies.measured import Readings
 from polyseme.studies.plan import Measures, Plan
-from polyseme.studies.price import Sizes, check_price
+from polyseme.studies.prepare import prepare
 from polyseme.studies.result import StudyResult
-from polyseme.studies.sites import check_sites
 from polyseme.studies.stage import Worker
-from polyseme.studies.stages.tokens import Tokens
 from polyseme.studies.toml import load_config
 from polyseme.verdicts.judge import SiteVerdicts, judge
 
@@ -32,6 +28,7 @@ def running(
     *,
     root: str | Path = "runs",
     resume: bool = True,
+    jobs: int = 1,
     reporter: Reporter | None = None,
 ) -> Generator[StudyResult, None, None]:
     """Run a study with its controls, or resume one that was stopped; what the block does is part of the run.
@@ -40,6 +37,7 @@ def running(
         config: a config, a mapping of its fields, or the path of a TOML file.
         root: folder of runs and of the artifacts they share.
         resume: take finished stages as they are; False computes every one again.
+        jobs: processes that run the study and its controls side by side, with the machine's threads divided.
         reporter: receives the progress; silent by default.
 
     Raises:
@@ -52,7 +50,28 @@ def running(
     run = Run.open(store.runs, config.name, config.model_dump(mode="json"))
     with run.working(reporter):
         worker = Worker(config, store, reporter, run, fresh=not resume)
+        if jobs > 1:
+            plan = Plan.of(config)
+            prepare(plan, worker)
+            plan.save(store)
+            run_units(plan, store.root, jobs, reporter)
         yield StudyResult(run, find(worker), tuple(worker.records), reporter)
+
+
+def run_until(config: StudyConfig, stage: str, *, root: Path, resume: bool, reporter: Reporter) -> tuple[Artifact, ...]:
+    """The artifacts of the stages of a name, and of no stage that these do not need.
+
+    Raises:
+        InputError: as for `running`, and where the study has no such stage.
+    """
+    plan = Plan.of(config)
+    ends = plan.until(stage)
+    worker = Worker(config, Store(root), reporter, fresh=not resume)
+    prepare(plan, worker)
+    for one in ends:
+        if worker.is_used(one):
+            worker.of(one)
+    return tuple(worker.artifact(one) for one in ends if stage in (one.name, one.shown) and worker.is_used(one))
 
 
 def as_config(config: StudyConfig | Mapping[str, Any] | str | Path) -> StudyConfig:
@@ -100,40 +119,6 @@ def find(worker: Worker) -> Findings:
     return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)
 
 
-def prepare(plan: Plan, worker: Worker) -> None:
-    """Refuse what cannot work, and say what keeps the study from saying anything, before anything is trained."""
-    config, reporter, network = plan.config, worker.reporter, worker.network
-    sites, bindings = worker.sites, worker.bindings
-    _check_controls(config)
-    looking = reporter.task("look at the network", 4, "checks")
-    check_network(config, network, reporter)
-    looking.update(1)
-    context = worker.context
-    looking.update(2)
-    check_sites(config, network, sites, bindings, context)
-    looking.update(3)
-    tell_predictions(network, reporter)  # last, for it takes longest and refuses nothing
-    looking.update(4)
-    sizes = Sizes.asked(
-        config,
-        network,
-        context,
-        n_controls=len(config.controls),
-        second_network=any(control.targets == "weights" for control in config.controls),
-    )
-    check = partial(check_price, config, causal=config.causal, device=network.device, root=worker.store.root)
-    if not config.tokens.allow_fewer:  # what is asked for is what there will be
-        check(sizes, reporter=reporter)
-    tokens = plan.real.role.subject(worker).tokens
-    _check_documents(config, tokens)
-    for line in shortfalls_of(config, network, tokens):
-        reporter.message(line)
-    found = sizes.found(
-        n_train=tokens.train.n_tokens, n_heldout=tokens.heldout.n_tokens, n_documents=heldout_documents(tokens)
-    )
-    check(found, reporter=reporter if config.tokens.allow_fewer else Silent())
-
-
 def _measure(measures: Measures, worker: Worker) -> Measured:
     for stage in measures.stages:
         worker.of(stage)
@@ -154,24 +139,3 @@ def _token_shares(readings: Readings, sites: tuple[str, ...], seed: int, reporte
         found[site] = token_share(readings.firings[site, seed], seed=derive_seed(seed, "token", site))
         progress.update(len(found))
     return found
-
-
-def _check_documents(config: StudyConfig, tokens: Tokens) -> None:
-    """Matches are chosen on one half of the held-out documents and measured on the other."""
-    if not config.lacks and heldout_documents(tokens) < 2:
-        raise InputError(
-            "the held-out tokens are of one document, and model-specificity needs at least two",
-            where="tokens.heldout",
-            fix="raise tokens.heldout, set tokens.heldout_document_tokens to take less of each document, or leave out "
-            "the controls",
-        )
-
-
-def _check_controls(config: StudyConfig) -> None:
-    """What cannot work is said before anything is trained."""
-    if config.null is not None and any(c.targets == config.null.targets for c in config.controls):
-        raise InputError(
-            f"the study is of a null of {config.null.targets} already, so a control on them is no null of it",
-            where="null",
-            fix=f"leave out null, or the controls on {config.null.targets}",
-        )

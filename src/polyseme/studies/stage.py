@@ -25,6 +25,27 @@ from polyseme.studies.config import StudyConfig
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a stage does, in units whose rates can be measured; its price is their sum.
+
+    Attributes:
+        tokenised: tokens of text that are encoded.
+        read: tokens that the network reads up to the last site.
+        passed: tokens that go through the whole network.
+        trained: multiply-adds of a dictionary's encoder in training steps, tokens × latents × inputs.
+        disk: bytes of the artifact.
+        known: False where there is no rate for some of it.
+    """
+
+    tokenised: float = 0.0
+    read: float = 0.0
+    passed: float = 0.0
+    trained: float = 0.0
+    disk: float = 0.0
+    known: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Stage(ABC, Generic[T]):
     """One step of a study, as data: what it needs, what decides its result, and how that is made and read.
@@ -59,6 +80,10 @@ class Stage(ABC, Generic[T]):
     @abstractmethod
     def identity(self, at: "Worker") -> dict[str, Any]:
         """What of the config decides the result, as JSON, without defaults."""
+
+    @abstractmethod
+    def work(self, at: "Worker") -> Work:
+        """What making it takes, from the config and the network alone."""
 
     @abstractmethod
     def make(self, folder: Path, at: "Worker") -> None:
@@ -116,6 +141,7 @@ class Worker:
         reporter: receives progress updates.
         run: where the run is recorded; None in tests of single stages.
         fresh: make every stage again, whatever is there.
+        makes: False to find what is there alone.
         recorded: of a finished run that is opened again, stage to the key of its artifact: these are found as they
             are, nothing is made, and the network is loaded only for what reads it.
         records: every stage so far.
@@ -126,6 +152,7 @@ class Worker:
     reporter: Reporter
     run: Run | None = None
     fresh: bool = False
+    makes: bool = True
     recorded: Mapping[str, str] | None = None
     records: list[StageRecord] = field(default_factory=list[StageRecord])
     _results: dict[Stage[Any], tuple[Artifact | None, Any]] = field(default_factory=dict[Stage[Any], Any], repr=False)
@@ -171,6 +198,12 @@ class Worker:
         """Tokens a window."""
         return study_context(self.config, self.network)
 
+    @cached_property
+    def multiply_adds(self) -> float:
+        """Latents × inputs of one dictionary at every site together."""
+        widths = [self.network.width(site) for site in self.sites.values()]
+        return float(sum(width * self.config.dictionary.width(width) for width in widths))
+
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gives, kept under `key`: for what several stages read and no artifact holds."""
         if key not in self._kept:
@@ -201,6 +234,14 @@ class Worker:
         for needed in stage.needs():
             self.of(needed)
         return self.store.key(stage.name, stage.identity(self), stage.inputs(self), version=stage.version)
+
+    def is_done(self, stage: Stage[Any]) -> bool:
+        """Whether the stage's artifact is there; what it holds is verified when it is read."""
+
+        def look() -> bool:
+            return all(map(self.is_done, stage.needs())) and self.store.has(stage.name, self.key(stage))
+
+        return self.once(("is done", id(stage)), look)
 
     @property
     def _recorded_statistics(self) -> Mapping[str, Any]:
@@ -237,6 +278,12 @@ class Worker:
 
         def make(folder: Path) -> None:
             nonlocal made
+            if not self.makes:
+                raise InputError(
+                    f"stage {stage.shown} is not there or damaged",
+                    where=str(self.store.root),
+                    fix="run the study again",
+                )
             made = True
             self.reporter.message(f"stage {stage.shown}")
             stage.make(folder, self)

@@ -10,7 +10,7 @@ from polyseme.core.config import identity
 from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, load_sums, save_sums, sweep
 from polyseme.store import Artifact
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.stages.tokens import first_windows
 from polyseme.studies.subject import Role
@@ -44,6 +44,9 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
 
     def identity(self, at: Worker) -> dict[str, Any]:
         return {**self.role.subject(at).identity, "lookup": identity(LookupConfig(), exclude={"batch_windows"})}
+
+    def work(self, at: Worker) -> Work:
+        return Work(read=at.config.evaluation.lookup_tokens + at.config.tokens.heldout)
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, statistics = self.role.subject(at), at.of(self.statistics)

@@ -9,7 +9,7 @@ from polyseme.causal import CausalEffects, causal_effects
 from polyseme.core.config import identity
 from polyseme.core.seeds import derive_seed
 from polyseme.store import Artifact, save_array
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.subject import Role, on
@@ -53,6 +53,11 @@ class CausalStage(Stage[CausalEffects]):
             "seed": self.role.seeds[0],
             "causal": identity(at.config.causal, exclude=_BOUNDS_MEMORY),
         }
+
+    def work(self, at: Worker) -> Work:
+        n_latents = at.config.dictionary.width(at.network.width(at.sites[self.site]))
+        # At most: each latent and its null at every sampled token.
+        return Work(passed=2.0 * n_latents * at.config.causal.n_samples)
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, seed = self.role.subject(at), self.role.seeds[0]

@@ -11,7 +11,7 @@ from polyseme.core.config import identity
 from polyseme.evaluation import Continuation, ContinuationConfig, continue_text
 from polyseme.store import Artifact, save_json
 from polyseme.studies.config import NEW_TOKENS, PROMPT_TOKENS
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.subject import Role, on
 
@@ -55,6 +55,10 @@ class ContinuationsStage(Stage[list[Continuation]]):
     def identity(self, at: Worker) -> dict[str, Any]:
         decides = {"continuations": identity(self._settings(at)), "seed": self.role.seeds[0]}
         return {**self.role.subject(at).identity, **decides}
+
+    def work(self, at: Worker) -> Work:
+        # Clean and patched, the window again for each new token.
+        return Work(passed=2.0 * at.config.evaluation.n_continuations * NEW_TOKENS * (PROMPT_TOKENS + NEW_TOKENS))
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, trained = self.role.subject(at), at.of(self.dictionaries)

@@ -15,7 +15,7 @@ from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
 from polyseme.store import Artifact, save_json, save_tensors
 from polyseme.studies.measured import Readings, Trained
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.statistics import StatisticsStage, sample
 from polyseme.studies.subject import Role, dictionary_name
 from polyseme.training import HistoryPoint, Job, fit
@@ -66,6 +66,11 @@ class DictionariesStage(Stage[Trained]):
         }
         named = {dictionary_name(*key): value for key, value in targets.items()}
         return {**decides, "target_l0": named} if named else decides
+
+    def work(self, at: Worker) -> Work:
+        config, seeds = at.config, len(self.role.seeds)
+        n_tokens = config.training.n_tokens or config.tokens.train
+        return Work(read=n_tokens, trained=n_tokens * seeds * at.multiply_adds, disk=8.0 * seeds * at.multiply_adds)
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, statistics, targets = self.role.subject(at), at.of(self.statistics), self._matched_l0(at)

@@ -12,7 +12,7 @@ from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, ReconstructionSums, load_sums, save_sums, sweep
 from polyseme.store import Artifact, save_array
 from polyseme.studies.measured import Readings
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.subject import Role, dictionary_name, file_name, on
@@ -54,6 +54,11 @@ class ReadingsStage(Stage[Readings]):
     def identity(self, at: Worker) -> dict[str, Any]:
         names = sorted(dictionary_name(*key) for key in at.of(self.dictionaries).dictionaries)
         return {**self.role.subject(at).identity, "dictionaries": names}
+
+    def work(self, at: Worker) -> Work:
+        n_tokens, seeds = at.config.tokens.heldout, len(self.role.seeds)
+        # Encoding is a third of a training step.
+        return Work(read=n_tokens, trained=n_tokens * seeds * at.multiply_adds / 3)
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, trained, heldout = self.role.subject(at), at.of(self.dictionaries), self._heldout(at)

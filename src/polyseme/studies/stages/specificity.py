@@ -13,7 +13,7 @@ from polyseme.core.seeds import derive_seed
 from polyseme.evaluation.specificity import Margin, Specificity, SpecificityConfig, specificity
 from polyseme.store import Artifact, save_array, save_json
 from polyseme.studies.measured import Readings
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.subject import Role, dictionary_name
 
@@ -50,6 +50,9 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
             "controls": list(self.controls),
             "specificity": identity(SpecificityConfig(), exclude={"chunk_bytes"}),
         }
+
+    def work(self, at: Worker) -> Work:
+        return Work(known=False)
 
     def make(self, folder: Path, at: Worker) -> None:
         real, (first, second) = at.of(self.readings), self.role.seeds[:2]

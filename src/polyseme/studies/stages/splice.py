@@ -9,7 +9,7 @@ from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, load_sums, save_sums, splice_sums
 from polyseme.store import Artifact
 from polyseme.studies.measured import Spliced
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.stages.tokens import first_windows
@@ -45,6 +45,11 @@ class SpliceStage(Stage[Spliced]):
 
     def identity(self, at: Worker) -> dict[str, Any]:
         return {**self.role.subject(at).identity, "seed": self.role.seeds[0]}
+
+    def work(self, at: Worker) -> Work:
+        sites = len(at.config.sites)
+        # Clean; then reconstructions, zeros and means at each site and at all of them.
+        return Work(passed=at.config.tokens.splice * (1 + 3 * (sites + (sites > 1))))
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, trained, windows = self.role.subject(at), at.of(self.dictionaries), self._windows(at)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from polyseme.core.records import MetricRecord
 from polyseme.evaluation import stability
 from polyseme.store import Artifact, save_json
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.subject import Role
@@ -42,6 +42,9 @@ class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
 
     def identity(self, at: Worker) -> dict[str, Any]:
         return {"sites": list(at.bindings), "seeds": self.role.seeds[:2]}
+
+    def work(self, at: Worker) -> Work:
+        return Work(known=False)
 
     def make(self, folder: Path, at: Worker) -> None:
         trained, read = at.of(self.dictionaries), at.of(self.readings)

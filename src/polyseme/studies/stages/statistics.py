@@ -12,7 +12,7 @@ from polyseme.activations.massive import FACTOR, SAMPLE, Spread, SpreadSums
 from polyseme.corpora import Windows
 from polyseme.store import Artifact, save_tensors
 from polyseme.studies.measured import Statistics
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.tokens import first_windows
 from polyseme.studies.subject import Role
 from polyseme.training.leaving_out import told
@@ -38,6 +38,9 @@ class StatisticsStage(Stage[Statistics]):
 
     def identity(self, at: Worker) -> dict[str, Any]:
         return self.role.subject(at).identity
+
+    def work(self, at: Worker) -> Work:
+        return Work(read=min(SAMPLE, at.config.tokens.train))
 
     def make(self, folder: Path, at: Worker) -> None:
         subject = self.role.subject(at)

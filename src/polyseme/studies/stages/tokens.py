@@ -21,7 +21,7 @@ from polyseme.nulls import Null, on_windows
 from polyseme.store import Artifact, load_json, save_json
 from polyseme.studies.check import check_tokens
 from polyseme.studies.config import TokensConfig
-from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stage import Stage, Work, Worker
 
 _MESSAGES = "messages.json"
 _PLACES = {"paths", "glob", "name", "subset", "revision", "download"}
@@ -84,6 +84,10 @@ class TokensStage(Stage[Windows]):
             "context": at.context,
         }
         return decides if of_document is None else {**decides, "document_tokens": of_document}
+
+    def work(self, at: Worker) -> Work:
+        n_tokens, _ = self._wanted(at.config.tokens)
+        return Work(tokenised=n_tokens, disk=13.0 * n_tokens)
 
     def make(self, folder: Path, at: Worker) -> None:
         config = at.config.tokens

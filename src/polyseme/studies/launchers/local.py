@@ -1,0 +1,72 @@
+"""Stages in processes side by side on this machine, with its threads divided among them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from polyseme.core.errors import InputError
+from polyseme.core.progress import Reporter
+from polyseme.studies.plan import Plan
+from polyseme.studies.stage import Stage
+
+_POLL_SECONDS = 0.2
+
+
+def units(plan: Plan) -> list[tuple[Stage[Any], ...]]:
+    """Stages that one process runs one after the other: those of the study itself, and those of each control.
+
+    What compares them is left to the process that reads all of them.
+    """
+    real = (*plan.real.stages, plan.baselines, plan.continuations, *plan.causal.values())
+    return [real, *(control.stages for control in plan.controls.values())]
+
+
+def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
+    """Run the units of a plan, at most `jobs` at a time, each in a process of its own.
+
+    A stage that two processes need is made by one, and the other waits for it (the store's locks).
+
+    Raises:
+        InputError: a process failed; the others are stopped, and resume where they were.
+    """
+    waiting = [[plan.id(stage) for stage in unit] for unit in units(plan)]
+    names = {ids[0]: unit[0].label for ids, unit in zip(waiting, units(plan), strict=True)}
+    progress = reporter.task(f"studies side by side ({jobs} at a time)", len(waiting), "studies")
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    done = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                ids = waiting.pop(0)
+                reporter.message(f"a process of its own runs {names[ids[0]]}")
+                running[ids[0]] = _start(ids, root, jobs)
+            for first, process in list(running.items()):
+                status = process.poll()
+                if status is None:
+                    continue
+                del running[first]
+                if status != 0:
+                    raise InputError(
+                        f"the process that ran {names[first]} ended with status {status}",
+                        where=f"polyseme stage {first}",
+                        fix="what it said stands above; the same command goes on from what is finished",
+                    )
+                done += 1
+                progress.update(done)
+            time.sleep(_POLL_SECONDS)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def _start(ids: Sequence[str], root: Path, jobs: int) -> "subprocess.Popen[bytes]":
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    command = [sys.executable, "-m", "polyseme", "stage", *ids, "--root", str(root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return subprocess.Popen(command, env=environment)  # noqa: S603 - our own command, ids of our own making

@@ -1,0 +1,97 @@
+"""`polyseme plan`, `polyseme stage` and `--until`, `--jobs`: a study in parts is the study."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import polyseme
+from polyseme.cli.main import run
+from tests.studies.small import small_config
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def flags(small_network: Path, small_corpus: Path) -> list[str]:
+    return [
+        "--network.source", str(small_network), "--corpus", "text", "--corpus.paths", str(small_corpus),
+        "--sites", "blocks.1.resid_post", "--tokens.train", "1500", "--tokens.heldout", "500", "--tokens.splice", "100",
+        "--tokens.heldout_fraction", "0.4", "--dictionary.n_latents", "16", "--dictionary.k", "4",
+        "--training.n_tokens", "1024", "--training.batch_size", "128", "--controls", "gaussian_reinit",
+        "--evaluation.n_resamples", "100", "--evaluation.n_continuations", "0", "--causal.n_samples", "3",
+    ]  # fmt: skip
+
+
+def planned(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, tuple[str, str]]:
+    """Stage to id and state, as printed."""
+    assert run(["plan", *args, "--no-estimate"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [re.match(r"([0-9a-f]{8}-[0-9a-f]{8})\s+\d+ (.*?)\s{2,}.*?(done|to do|not needed)", line) for line in lines]
+    return {row[2]: (row[1], row[3]) for row in rows if row}
+
+
+def test_a_plan_says_what_is_done_and_a_stage_is_run_by_its_id(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    root = ["--root", str(tmp_path)]
+    before = planned(capsys, *flags, *root)
+    assert before["continuations (trained)"][1] == "not needed"
+    assert {state for name, (_, state) in before.items() if "continuations" not in name} == {"to do"}
+    assert run(["stage", before["statistics (trained)"][0], before["readings (trained)"][0], *root]) == 0
+    printed = capsys.readouterr().out
+    assert "statistics (trained): " in printed
+    assert "readings (trained): " in printed
+    after = planned(capsys, *flags, *root)
+    done = {name for name, (_, state) in after.items() if state == "done"}
+    tokens = {"tokens (train)", "tokens (heldout)"}
+    assert done == {*tokens, "statistics (trained)", "dictionaries (trained)", "readings (trained)"}
+    assert [id_ for id_, _ in after.values()] == [id_ for id_, _ in before.values()]
+    assert run(["study", *flags, "--until", "splice (trained)", *root]) == 0
+    assert "splice: " in capsys.readouterr().out
+    assert planned(capsys, *flags, *root)["splice (trained)"][1] == "done"
+    assert planned(capsys, *flags, *root)["splice (gaussian_reinit)"][1] == "to do"
+
+
+def test_times_are_estimated_where_they_can_be(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["plan", *flags, "--root", str(tmp_path), "--until", "readings"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"dictionaries \(trained\).*(≈ \d|< 1 s)", out)
+    assert "specificity" not in out
+    assert re.search(r"stages to do, about", out)
+    assert not list(tmp_path.glob("objects/*-*"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["stage"], "which stage"),
+        (["stage", "../../etc"], "is not the id of a stage"),
+        (["stage", "01234567-89abcdef"], "no plan here has the stage"),
+        (["study", "--until", "slice"], "no stage 'slice'"),
+    ],
+)
+def test_what_is_no_stage_is_refused_in_one_sentence(
+    args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*args, "--root", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_processes_side_by_side_find_what_one_process_finds(
+    small_network: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"sites": ["blocks.1.resid_post"], "training": {"n_tokens": 2048, "batch_size": 256}}
+    config = small_config(small_network, small_corpus, **changes)
+    one, two = (polyseme.study(config, root=tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
+    assert [(m.name, m.scope, str(m.value)) for m in one.run.metrics] == [
+        (m.name, m.scope, str(m.value)) for m in two.run.metrics
+    ]
+    assert {stage.key for stage in one.stages} == {stage.key for stage in two.stages}
+    alone = {stage.stage for stage in two.stages if not stage.reused}
+    assert alone == {"tokens (train)", "tokens (heldout)", "specificity", "stability (trained)"}
