@@ -1,5 +1,8 @@
 """Ablating and steering a latent, against their formulas; and the texts that come of it."""
 
+import inspect
+
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +43,10 @@ def test_ablating_takes_the_latents_part_out(dictionary, active):
     assert not torch.equal(edited, x)
     several = [latent, (latent + 1) % 64, (latent + 2) % 64]
     torch.testing.assert_close(polyseme.ablate(dictionary, several)(x.clone()), x - z[..., several] @ d[several])
+    for form in (tuple(several), np.array(several), torch.tensor(several)):
+        assert torch.equal(
+            polyseme.ablate(dictionary, form)(x.clone()), polyseme.ablate(dictionary, several)(x.clone())
+        )
     everything = polyseme.ablate(dictionary, list(range(64)))(x.clone())
     bias = dictionary.decode(dictionary.encode(x)) - z @ d
     torch.testing.assert_close(everything - bias, x - dictionary.reconstruct(x), rtol=1e-4, atol=1e-4)
@@ -126,6 +133,16 @@ def test_what_cannot_be_continued_is_refused_in_a_sentence(pylm, dictionary):
         polyseme.continue_text(pylm, "import os", {}, n_tokens=300)
     with pytest.raises(InputError, match=r"no site 'blocks\.9'"):
         polyseme.continue_text(pylm, "import os", {"blocks.9": polyseme.steer(dictionary, 1, 1.0)})
+    plain = inspect.unwrap(polyseme.continue_text)  # without the tests' check of types
+    for edits, said in ((None, "which site"), ([1], "which site"), ({SITE: 3}, "type int is no edit")):
+        with pytest.raises(InputError, match=said):
+            plain(pylm, "import os", edits)
+    for more, said in ({"n_tokens": 0}, "greater than or equal to 1"), ({"temperature": -1.0}, "equal to 0"):
+        with pytest.raises(InputError, match=said):
+            polyseme.continue_text(pylm, "import os", {}, **more)
+    for amount in ("a", float("nan"), None):
+        with pytest.raises(InputError, match="is no number"):
+            inspect.unwrap(polyseme.steer)(dictionary, 1, amount)
     narrow = TopKConfig(n_latents=8, k=2).build(16, seed=0)
     for edit in (polyseme.steer(narrow, 1, 1.0), polyseme.ablate(narrow, 1)):
         with pytest.raises(InputError, match="16"):

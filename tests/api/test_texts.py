@@ -1,5 +1,7 @@
 """Gestures on texts, against the machinery that studies use and against what a few lines of torch give."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,21 @@ def test_a_corpus_may_stand_for_texts(pylm):
     assert windows_of(pylm, windows) is windows
 
 
+def test_every_gesture_works_on_a_hugging_face_folder(small_network):
+    network = load_network(small_network)
+    site = "blocks.1.resid_post"
+    text = "the cat sat on the mat"
+    x = network.read(text, site)[site]
+    config = TopKConfig(n_latents=32, k=4)
+    dictionary = polyseme.train(network, config, site=site, text=[text] * 8, batch_size=8).dictionary
+    assert dictionary.reconstruct(x).shape == x.shape
+    latent = int(dictionary.encode(x).dense().amax((0, 1)).argmax())
+    assert polyseme.top_tokens(network, text, site, dictionary, latent).n_firings > 0
+    assert polyseme.splice_loss(network, text, {site: dictionary})["ce_clean"][0] > 0
+    edits = {site: polyseme.ablate(dictionary, latent)}
+    assert len(polyseme.continue_text(network, text, edits, n_tokens=3).edited_ids) > 0
+
+
 def test_a_short_text_is_not_run_as_a_whole_window(pylm):
     assert windows_of(pylm, TEXTS[0]).tokens.shape == (1, 14)
     assert windows_of(pylm, ["x = 1\n" * 200]).tokens.shape[1] == pylm.context
@@ -122,6 +139,10 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(pylm, dictionary):
     for text in ("", [], ["a", ""], [3]):
         with pytest.raises(InputError, match="there is no text, or an empty one"):
             windows_of.__wrapped__(pylm, text)
+    with pytest.raises(InputError, match="which site it is for"):
+        inspect.unwrap(polyseme.splice_loss)(pylm, TEXTS, dictionary)
+    with pytest.raises(InputError, match="no text in a NoneType"):
+        windows_of.__wrapped__(pylm, None)
     with pytest.raises(InputError, match="there is no dictionary"):
         polyseme.splice_loss(pylm, TEXTS, {})
     with pytest.raises(InputError, match=r"no site 'blocks\.9"):

@@ -54,6 +54,9 @@ def test_a_mapping_names_the_architecture_and_the_default_trains_well():
     x = latents @ vectors(12, 8, 2)
     trained = polyseme.train(x, {"architecture": "topk", "n_latents": 24, "k": 3})
     assert trained["fvu"][-1] < 0.1
+    for form, said in (("topk", "topk"), (TopKConfig, "topk"), (None, "batch_topk")):
+        short = polyseme.train(x, form, n_tokens=3000)
+        assert f"SparseDictionary({said}, 8 → 64 latents → 8, k 32)" in repr(short)
     assert trained["step"][-1] == 500
 
 
@@ -108,6 +111,7 @@ def test_a_reporter_sees_the_training():
         ((torch.tensor([[1.0, 2.0], [float("nan"), 1.0]]),), r"1 of 2 vectors hold NaN.*isfinite\(\)\.all\(-1\)"),
         ((np.zeros((600, 8), dtype=np.float32),), "the activations are all equal"),
         ((vectors(), {"architecture": "top"}), "nearest: topk"),
+        ((vectors(), "top"), "nearest: topk"),
         ((vectors(), {"k": 3}), "dictionary.architecture is missing"),
         ((vectors(), TopKConfig(n_latents=4, k=9)), "cannot keep k = 9"),
     ],
@@ -121,6 +125,7 @@ def test_what_cannot_be_trained_on_is_refused_in_a_sentence(arguments, said):
 def test_arguments_that_do_not_belong_are_refused_in_a_sentence(pylm):
     for more, said in [
         ({"site": SITE}, "site, writes and text are of a network"),
+        ({"n_tokens": 0}, "a training on 0 vectors"),
         ({"lrr": 1.0}, "unknown key 'lrr' .nearest: lr"),
         ({"batch_size": 10_000, "n_tokens": 100}, "a batch of 10000"),
         ({"target": vectors(3)}, "3 targets for 600 vectors"),

@@ -1,5 +1,6 @@
 """One suite over every architecture of the table: what any dictionary must do, as autoencoder and as transcoder."""
 
+import inspect
 import json
 import math
 
@@ -296,6 +297,7 @@ def test_latents_have_the_axes_of_the_vectors(name, port, leading):
     assert torch.equal(torch.stack([z.of(latent) for latent in range(32)], -1), z.dense())
     assert torch.equal(Latents.from_dense(z.dense()).dense(), z.dense())
     y = dictionary.decode(z)
+    assert torch.equal(dictionary.decode(z.dense()), y)
     assert y.shape == (*leading, dictionary.d_out)
     assert torch.equal(y.view(-1, dictionary.d_out), dictionary.decode(flat))
     assert torch.equal(y, dictionary.reconstruct(x))
@@ -314,6 +316,8 @@ def test_the_error_of_a_wrong_width_shows_the_shape_that_was_given():
     dictionary, _ = build("topk", "autoencoder")
     with pytest.raises(InputError, match=r"expected vectors \[..., 12\], got \[2, 3, 5\]"):
         dictionary.encode(torch.ones(2, 3, 5))
+    with pytest.raises(InputError, match="got a list"):
+        inspect.unwrap(type(dictionary).encode)(dictionary, [1.0] * 12)
     for latent in (-1, 32):
         with pytest.raises(InputError, match="latents are 0 to 31"):
             dictionary.encode(torch.ones(12)).of(latent)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme.corpora import load_windows
-from polyseme.interpret.tokens import TokenTexts
+from polyseme.corpora.spelling import TokenTexts
 from polyseme.studies.stages.tokens import first_windows
 from tests.corpora.test_loading import Memory
 from tests.corpora.tokenizers import KINDS, MARKERS, TEXTS, byte_bpe, wordpiece

@@ -11,11 +11,11 @@ from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.corpora.pack import Windows
+from polyseme.corpora.spelling import TokenTexts
 from polyseme.interpret.contexts import ContextsConfig, LatentReader
 from polyseme.interpret.logit_effects import logit_effects
 from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
 from polyseme.interpret.records import Context
-from polyseme.interpret.tokens import TokenTexts
 
 TEXTS = TokenTexts(None)
 

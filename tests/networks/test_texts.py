@@ -1,5 +1,7 @@
 """Text in, names as given out: the same vectors as from token ids, with the tokens beside them."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.corpora import Document, load_windows
-from polyseme.networks import load_network, zero_ablate
+from polyseme.networks import Network, load_network, zero_ablate
+from polyseme.networks.texts import Texts
 from tests import tiny
 
 TEXTS = ["def add(a, b):\n    return a + b\n", "import os"]
@@ -52,6 +55,8 @@ def test_vectors_are_found_under_the_names_given_their_sites_and_other_names(pyl
     assert torch.equal(pylm.logits(TEXTS[0]), pylm.logits(ids))
     with pytest.raises(InputError, match=r"blocks\.0\.resid_post was not read"):
         reads["blocks.0.resid_post"]
+    assert SITE in reads
+    assert "nowhere" not in reads
     assert "blocks.2.resid_post: float32 [1, 14, 224]" in repr(reads)
 
 
@@ -103,6 +108,18 @@ def test_a_network_that_looks_ahead_does_not_see_padding():
 def test_what_is_no_text_is_refused_in_a_sentence(given, said):
     with pytest.raises(InputError, match=said):
         load_network("pylm").read(given, [SITE])
+
+
+def test_objects_of_other_types_are_refused_in_a_sentence(pylm):
+    # Without the tests' own check of types.
+    with pytest.raises(InputError, match="type int names no site"):
+        inspect.unwrap(Network.site)(pylm, 3)
+    with pytest.raises(InputError, match="neither text nor token ids"):
+        inspect.unwrap(Texts.tokens)(pylm._texts, None)
+
+
+def test_bytes_that_are_no_whole_character_are_shown_as_bytes(pylm):
+    assert pylm.tokens("é").texts == (("<|bos|>", "⟨c3⟩", "⟨a9⟩"),)
 
 
 def test_a_network_without_a_tokenizer_says_so():

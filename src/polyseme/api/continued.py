@@ -1,18 +1,20 @@
 """A text continued by a network and by the edited network, side by side."""
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from polyseme.api.given import mapping_of
+from polyseme.core import html
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.core.text import visible
+from polyseme.core.validation import validate_config
 from polyseme.corpora.special import ending_ids
 from polyseme.evaluation.continuation import ContinuationConfig, compared, write_on
 from polyseme.kernels.shield import shielded
-from polyseme.networks import Edit, Network
+from polyseme.networks import Edit, EditFrom, Network
 from polyseme.networks.edits import masked
 from polyseme.networks.texts import Tokens
 from polyseme.screen.progress import reporting
@@ -49,20 +51,12 @@ class Continued:
         return "\n".join([f"Continued: {self._summary}", *texts])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th style="text-align:left;vertical-align:top">{name}</th><td style="text-align:left">'
-            f'<bdi style="font-family:ui-monospace,monospace;white-space:pre-wrap">{_shown(text)}</bdi></td></tr>'
-            for name, text in self._texts.items()
-        )
-        return f"<table><caption>{html.escape(self._summary)}</caption><tbody>{rows}</tbody></table>"
+        lines = [html.line(html.marked(text, 0, ""), name, "") for name, text in self._texts.items()]
+        return html.frame(f"Continued: {self._summary}", *lines)
 
     @property
     def _texts(self) -> dict[str, str]:
         return {"prompt": self.prompt, "clean": self.clean, "edited": self.edited}
-
-
-def _shown(text: str) -> str:
-    return "\n".join(html.escape(visible(line)) for line in text.split("\n"))
 
 
 @shielded
@@ -109,6 +103,8 @@ def continue_text(
     if not network.predicts_tokens:
         raise InputError(f"the network cannot continue a text: {network.no_prediction}", fix="take a language model")
     n_prompt = prompt.ids.shape[1]
+    given = {"prompt_tokens": n_prompt, "new_tokens": n_tokens, "temperature": temperature, "seed": seed}
+    config = validate_config(given, ContinuationConfig, where="continue_text", fix="give a number in this range")
     if network.context is not None and n_prompt + n_tokens > network.context:
         raise InputError(
             f"a text of {n_prompt} tokens and {n_tokens} new ones are more than the network's context, "
@@ -116,10 +112,11 @@ def continue_text(
             where="n_tokens",
             fix=f"write at most {max(0, network.context - n_prompt)}, or shorten the text",
         )
-    config = ContinuationConfig(
-        n_prompts=1, prompt_tokens=n_prompt, new_tokens=n_tokens, temperature=temperature, seed=seed
-    )
-    at = {network.site(site): edit for site, edit in edits.items()}
+    at = {network.site(site): edit for site, edit in mapping_of(edits, "edits").items()}
+    for site, edit in at.items():
+        if not callable(edit) and not isinstance(edit, EditFrom):
+            fix = "give polyseme.ablate(…), polyseme.steer(…) or a function from vectors to vectors"
+            raise InputError(f"an object of type {type(edit).__name__} is no edit", where=str(site), fix=fix)
     special, hidden = ending_ids(network.tokenizer)
     with reporting(reporter) as told:
         progress = told.task("text, clean and edited", 2 * n_tokens, "tokens")

@@ -1,9 +1,11 @@
 """One latent of a dictionary as an edit of a network: taken out of the vectors, or added to them."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from polyseme.core.batch import check_latent
@@ -15,7 +17,7 @@ from polyseme.networks.edits import Change, Edit, EditFrom, add, masked
 
 def ablate(
     dictionary: SparseDictionary,
-    latent: int | list[int] | tuple[int, ...],
+    latent: int | Sequence[int] | Int[np.ndarray, " latent"] | Int[Tensor, " latent"],
     *,
     reads: Site | None = None,
     positions: Bool[Tensor, "#batch position"] | None = None,
@@ -37,7 +39,7 @@ def ablate(
     Raises:
         InputError: no such latent; a transcoder without the site it reads.
     """
-    several = latent if isinstance(latent, list | tuple) else [latent]
+    several: Iterable[object] = [latent] if np.ndim(latent) == 0 else latent  # pyright: ignore[reportAssignmentType]
     latents = [check_latent(one, dictionary.n_latents) for one in several]
     directions = dictionary.write_directions()[latents]
     if dictionary.is_transcoder and reads is None:
@@ -79,7 +81,13 @@ def steer(
         positions: where; everywhere by default.
 
     Raises:
-        InputError: no such latent.
+        InputError: no such latent, or an amount that is no number.
     """
+    try:
+        is_number = math.isfinite(amount)
+    except TypeError:
+        is_number = False
+    if not is_number:
+        raise InputError(f"an amount of {amount} is no number", where="steer", fix="give one, such as 5.0")
     direction = dictionary.write_directions()[check_latent(latent, dictionary.n_latents)]
     return add(amount * direction, positions=positions)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from polyseme.activations import site_means
+from polyseme.api.given import mapping_of
 from polyseme.api.windows import CorpusLike, windows_of
 from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
@@ -76,7 +77,7 @@ def splice_loss(
     Raises:
         InputError: no such site, a dictionary of another width, no text, or a network that predicts no next token.
     """
-    if not dictionaries:
+    if not mapping_of(dictionaries, "dictionaries"):
         raise InputError("there is no dictionary", where="dictionaries", fix="give {site: dictionary}")
     if not network.predicts_tokens:
         raise InputError(f"the network has no loss to measure: {network.no_prediction}", fix="take a language model")

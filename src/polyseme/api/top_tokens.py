@@ -14,8 +14,8 @@ from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.core.table import Table
 from polyseme.corpora import Windows
+from polyseme.corpora.spelling import TokenTexts
 from polyseme.dictionaries import LatentEncoder
-from polyseme.interpret.tokens import TokenTexts
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
 from polyseme.screen.progress import reporting

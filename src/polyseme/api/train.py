@@ -60,7 +60,7 @@ class Trained(Table):
 @shielded
 def train(
     source: Vectors | Network,
-    config: DictionaryBase | Mapping[str, Any] | None = None,
+    config: DictionaryBase | type[DictionaryBase] | Mapping[str, Any] | str | None = None,
     *,
     target: Vectors | None = None,
     site: str | Site | None = None,
@@ -84,7 +84,7 @@ def train(
     Args:
         source: vectors `[..., d]`, or a network.
         config: the dictionary's: `polyseme.TopKConfig(n_latents=4096, k=32)`, or a mapping of its fields with its
-            `architecture`. By default BatchTopK with 8 latents an input dimension.
+            `architecture`, or the name of one alone. By default BatchTopK with 8 latents an input dimension.
         target: for a transcoder trained on vectors: what it writes, a vector for each of `source`.
         site: of a network, what is read.
         writes: of a network, what a transcoder writes; by default what it reads.
@@ -100,10 +100,9 @@ def train(
             training that cannot be.
         Diverged: the training went wrong.
     """
-    if config is None:
-        config = BatchTopKConfig()
-    elif not isinstance(config, DictionaryBase):
-        config = validate_config({"dictionary": config}, _Given, where="config").dictionary
+    if n_tokens is not None and n_tokens < 1:
+        raise InputError(f"a training on {n_tokens} vectors", where="n_tokens", fix="ask for at least one")
+    chosen = _config(config)
     with reporting(reporter) as told:
         if isinstance(source, Network):
             if target is not None:
@@ -111,19 +110,30 @@ def train(
             found, binding = _of_network(source, site, writes, text, n_tokens, seed, told)
             device, fewest = source.device, 0
         else:
+            found, binding, device = _of_vectors(source, target, seed)
             if site is not None or writes is not None or text is not None:
                 raise InputError("site, writes and text are of a network", where="train", fix="leave them out")
-            found, binding, device = _of_vectors(source, target, seed)
             fewest = FEWEST_STEPS
         training.setdefault("batch_size", min(TrainingConfig().batch_size, found.n_tokens, n_tokens or found.n_tokens))
         if n_tokens is not None or fewest:
             training["n_tokens"] = n_tokens or max(found.n_tokens, fewest * int(training["batch_size"]))
         d_in, d_out = found.widths[binding.reads[0]], found.widths[binding.writes[0]]
-        dictionary = config.build(d_in, None if binding.is_autoencoder else d_out, seed=seed, device=device)
+        dictionary = chosen.build(d_in, None if binding.is_autoencoder else d_out, seed=seed, device=device)
         how = validate_config(training, TrainingConfig, where="train")
         (done,) = fit([Job("dictionary", dictionary, binding, seed)], found, how, reporter=told)
     columns = {name: np.array([getattr(p, name) for p in done.history]) for name in HistoryPoint.model_fields}
     return Trained(columns, dictionary, done.n_tokens)
+
+
+def _config(given: object) -> DictionaryBase:
+    """What a dictionary is to be, from a config, its class, its fields or the name of its architecture."""
+    if isinstance(given, DictionaryBase):
+        return given
+    if given is None or (isinstance(given, type) and issubclass(given, DictionaryBase)):
+        return (given or BatchTopKConfig)()
+    fields = {"architecture": given} if isinstance(given, str) else given
+    fix = 'give polyseme.TopKConfig(k=32), or {"architecture": "topk", "k": 32}'
+    return validate_config({"dictionary": fields}, _Given, where="config", fix=fix).dictionary
 
 
 def _of_network(
@@ -163,7 +173,9 @@ def _rows(given: object, where: str) -> Float[Tensor, "row d"]:
     x = torch.tensor(given) if isinstance(given, np.ndarray) else given
     if not isinstance(x, Tensor) or x.dim() < 2 or not x.is_floating_point() or x.numel() == 0:
         kind = f"shape {list(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else f"a {type(given).__name__}"
-        raise InputError(f"there are no vectors in {kind}", where=where, fix="give a tensor of numbers, [..., d]")
+        raise InputError(
+            f"there are no vectors in {kind}", where=where, fix="give a tensor of numbers, [..., d], or a network"
+        )
     rows = x.detach().reshape(-1, x.shape[-1])
     bad = int((~torch.isfinite(rows)).any(1).sum())
     if bad:

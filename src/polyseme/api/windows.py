@@ -70,8 +70,11 @@ def windows_of(
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise InputError("there is no text, or an empty one", where="text", fix="give a text or a list of texts")
         corpus = TextsCorpus([str(text) for text in texts])
-    else:
+    elif hasattr(source, "documents"):
         corpus = source
+    else:
+        fix = 'give a text, a list of texts, a corpus or its config, {"kind": "stdlib"}'
+        raise InputError(f"there is no text in a {type(source).__name__}", where="text", fix=fix)
     context = context or min(network.context or CONTEXT, CONTEXT)
     windows = load_windows(
         corpus,

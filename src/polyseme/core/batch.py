@@ -1,8 +1,9 @@
 """What travels between stages: batches of activations with their ids, and sparse latents."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -137,7 +138,11 @@ def check_latent(latent: object, n_latents: int) -> int:
     Raises:
         InputError: there is no such latent.
     """
-    if isinstance(latent, SupportsIndex) and not isinstance(latent, bool) and 0 <= latent.__index__() < n_latents:
-        return latent.__index__()
+    try:
+        index = -1 if isinstance(latent, bool) else operator.index(latent)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        index = -1
+    if 0 <= index < n_latents:
+        return index
     fix = f"latents are 0 to {n_latents - 1:,}"
     raise InputError(f"there is no latent {latent} in a dictionary of {n_latents:,}", where="latent", fix=fix)

@@ -13,8 +13,8 @@ from polyseme.core.config import Config, Seed
 from polyseme.core.seeds import derive_seed
 from polyseme.core.text import visible
 from polyseme.corpora.pack import Windows
+from polyseme.corpora.spelling import TokenTexts
 from polyseme.interpret.records import Context, Histogram, Stratum, TokenWeight
-from polyseme.interpret.tokens import TokenTexts
 
 _Few = Annotated[int, Field(ge=0, le=1000)]
 

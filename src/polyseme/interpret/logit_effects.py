@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polyseme.corpora.spelling import TokenTexts
 from polyseme.interpret.records import TokenWeight
-from polyseme.interpret.tokens import TokenTexts
 
 
 @torch.no_grad()

@@ -50,10 +50,13 @@ class SiteTable:
         extra = {hook: place for hook, place in family.transformer_lens.items() if hook not in TRANSFORMER_LENS}
         self._add(extra, base)
 
-    def resolve(self, name: str | Site) -> Site:
+    def resolve(self, name: object) -> Site:
         """The site of that name; raises `InputError` with the nearest names for one that does not exist."""
         if isinstance(name, Site):
             return self._checked(name)
+        if not isinstance(name, str):
+            fix = "give its name, such as blocks.2.resid_post"
+            raise InputError(f"an object of type {type(name).__name__} names no site", where=self._where, fix=fix)
         if name in self._sites:
             return self._sites[name]
         if name in self._absent:

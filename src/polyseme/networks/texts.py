@@ -12,11 +12,11 @@ from torch import Tensor
 
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
-from polyseme.core.text import visible
 from polyseme.corpora.document import Document
 from polyseme.corpora.encoding import Encoder
 from polyseme.corpora.records import LeftOut
 from polyseme.corpora.special import Tokenizer
+from polyseme.corpora.spelling import TokenTexts
 
 Text = str | Sequence[str]
 Ids = Sequence[int] | Sequence[Sequence[int]] | Int[np.ndarray, "..."]
@@ -46,11 +46,8 @@ class Tokens:
     @cached_property
     def texts(self) -> tuple[tuple[str, ...], ...]:
         """What each token stands for, with everything that cannot be seen made visible; none for padding."""
-        rows = zip(self.ids.tolist(), self.present.tolist(), strict=True)
-        return tuple(tuple(self._text(i) for i, there in zip(*row, strict=True) if there) for row in rows)
-
-    def _text(self, token: int) -> str:
-        return f"⟨{token}⟩" if self.tokenizer is None else visible(str(self.tokenizer.decode([token]))) or "⟨empty⟩"
+        shown = TokenTexts(self.tokenizer)
+        return tuple(shown.many(row[there].tolist()) for row, there in zip(self.ids, self.present, strict=True))
 
     def __repr__(self) -> str:
         rows = [" ".join(map(repr, row[:_SHOWN])) + (" …" if len(row) > _SHOWN else "") for row in self.texts[:8]]
@@ -96,6 +93,9 @@ class Reads(Mapping[Any, Tensor]):
             asked = ", ".join(map(str, self._asked)) or "nothing"
             raise InputError(f"the site {name} was not read", where="reads", fix=f"ask for it; what was read: {asked}")
         return self._values[site]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._asked or name in self._values
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._asked)

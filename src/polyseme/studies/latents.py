@@ -8,12 +8,12 @@ import torch
 
 from polyseme.core.progress import Reporter
 from polyseme.core.records import STATUSES, Interval
+from polyseme.corpora.spelling import TokenTexts
 from polyseme.interpret.contexts import LatentReader
 from polyseme.interpret.logit_effects import logit_effects
 from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
 from polyseme.interpret.ranking import Candidate, Telling, most_telling
 from polyseme.interpret.records import LatentReport, Neighbour, TokenWeight
-from polyseme.interpret.tokens import TokenTexts
 from polyseme.studies.findings import Findings
 
 

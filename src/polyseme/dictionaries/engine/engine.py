@@ -156,7 +156,7 @@ class SparseDictionary:
             InputError: when the vectors are not as wide as the dictionary, or one of them is not finite: none of its
                 latents is active or inactive, so it is named instead.
         """
-        x = torch.tensor(x) if isinstance(x, np.ndarray) else x
+        x = self._tensor(x)
         leading, x = tuple(x.shape[:-1]), x.reshape(-1, self.d_in) if x.shape[-1:] == (self.d_in,) else x
         u = self._normalised(x, "in")
         # A sum is finite only where all its terms are; finite terms whose sum overflows are looked at one by one.
@@ -182,13 +182,14 @@ class SparseDictionary:
 
     @shielded
     @torch.no_grad()
-    def decode(self, z: Latents) -> Float[Tensor, "*leading d_out"]:
+    def decode(self, z: Latents | Float[Tensor, "*leading n_latents"]) -> Float[Tensor, "*leading d_out"]:
         """The raw vectors that latents stand for: Σ z_i × write_directions[i] + bias; a row with an entry that is not
         finite is not finite, and changes no other.
 
         Raises:
             InputError: when the latents are another dictionary's, or no latents.
         """
+        z = Latents.from_dense(z) if isinstance(z, Tensor) else z
         if z.n_latents != self.n_latents:
             raise InputError(
                 f"latents of a dictionary with {z.n_latents}, given to one with {self.n_latents}",
@@ -404,6 +405,15 @@ class SparseDictionary:
         self._check_width(vectors, port)
         centre, scale = self._buffers[f"centre_{port}"], self._buffers[f"scale_{port}"]
         return torch.sub(vectors.to(centre), centre, out=room(port, vectors, centre.dtype)).div_(scale)
+
+    def _tensor(self, x: object) -> Tensor:
+        """What is to be encoded, as a tensor."""
+        if isinstance(x, np.ndarray):
+            return torch.tensor(x)
+        if not isinstance(x, Tensor):
+            fix = "give the tensor of one site's vectors"
+            raise InputError(f"expected vectors [..., {self.d_in}], got a {type(x).__name__}", where="encode", fix=fix)
+        return x
 
     def _check_width(self, vectors: Tensor, port: str) -> None:
         width = self.d_in if port == "in" else self.d_out

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from polyseme.core.text import visible
-from polyseme.interpret.tokens import TokenTexts
+from polyseme.corpora.spelling import TokenTexts
 
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()
 
