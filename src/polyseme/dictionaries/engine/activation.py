@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -85,35 +85,52 @@ class Activation(ABC):
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         """The entries that matter, ascending in each row unless training; None: use dense tiles (training only).
 
-        It moves no state (`stepped` does): asked twice about one batch, it answers the same.
+        It moves no state (`Remembers.stepped` does): asked twice about one batch, it answers the same.
         """
 
     @abstractmethod
     def values(self, codes: Codes, b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         """f at each entry, 0 or more."""
 
-    def gate(self, _codes: Codes, /) -> Tensor | None:
-        """Values that are to reconstruct the goal by themselves, with a decoder that does not learn from it (Gated);
-        None: there are none."""
-        return None
-
     @abstractmethod
     def pull_back(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
         """∂pre from ∂f, in whose place it may be; adds penalties to `step`, its own gradients to `step.grads`."""
 
-    def pull_back_gate(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
-        """`pull_back` from what the gate reconstructs; asked only of those that have a gate."""
-        raise NotImplementedError
-
-    def finish(self, step: Step, /) -> None:  # noqa: B027  most have nothing
-        """What is to be added to `step` once, after all pieces of the batch."""
-
-    def stepped(self) -> None:  # noqa: B027  most have nothing
-        """Take in what the last training `select` found: called once its step was taken, and moved the weights."""
-
     @abstractmethod
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         """Rescale own tensors in place: of u W_encᵀ + b_enc, the product grows by −shift, then all `gain` times."""
+
+
+@runtime_checkable
+class HasGate(Protocol):
+    """An activation with values that are to reconstruct the goal by themselves, too, and a decoder that does not learn
+    from it (Gated)."""
+
+    def gate(self, codes: Codes, /) -> Tensor:
+        """Those values."""
+        ...
+
+    def pull_back_gate(self, codes: Codes, values: Tensor, d_values: Tensor, step: Step, /) -> Tensor:
+        """`pull_back` from what they reconstruct."""
+        ...
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """An activation that adds something once a batch (ReLU)."""
+
+    def finish(self, step: Step, /) -> None:
+        """Add it to `step`, after all pieces of the batch."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An activation whose state follows its steps (BatchTopK)."""
+
+    def stepped(self) -> None:
+        """Take in what the last training `select` found: called once its step was taken, and moved the weights."""
+        ...
 
 
 class Architecture(Config):

@@ -27,7 +27,7 @@ from polyseme.core.batch import Batch, Latents
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries.engine.activation import Activation, Architecture, Step
+from polyseme.dictionaries.engine.activation import Activation, Architecture, Finishes, Remembers, Step
 from polyseme.dictionaries.engine.auxk import auxk
 from polyseme.dictionaries.engine.entries import Gradients
 from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
@@ -316,7 +316,8 @@ class SparseDictionary:
             else:
                 from_entries(codes, encoder.x[rows], self._activation, step, residual[rows])
             del codes  # and what it has worked out, before the next are looked for
-        self._activation.finish(step)
+        if isinstance(self._activation, Finishes):
+            self._activation.finish(step)
 
         k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux
         if dead is not None and k_aux > 0:
@@ -340,7 +341,8 @@ class SparseDictionary:
     @torch.no_grad()
     def after_step(self) -> None:
         """Renormalise decoder rows, where the architecture keeps them at norm 1, and take in what the step found."""
-        self._activation.stepped()
+        if isinstance(self._activation, Remembers):
+            self._activation.stepped()
         if self._activation.unit_norm:
             W_dec = self._parameters["W_dec"]
             W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_(min=torch.finfo(W_dec.dtype).tiny))

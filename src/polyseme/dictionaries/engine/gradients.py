@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polyseme.dictionaries.engine.activation import Activation, Step
+from polyseme.dictionaries.engine.activation import Activation, HasGate, Step
 from polyseme.dictionaries.engine.entries import Codes, DenseTile, SparseEntries
 from polyseme.dictionaries.engine.nested import nested
 from polyseme.dictionaries.engine.selection import Encoder
@@ -38,13 +38,12 @@ def from_entries(
     else:
         d_values = nested(codes, values, step, activation.prefixes.tolist(), residual)
     d_pre = activation.pull_back(codes, values, d_values, step)
-    gate = activation.gate(codes)
-    if gate is not None:
-        d_pre += _from_gate(codes, gate, activation, step)
+    if isinstance(activation, HasGate):
+        d_pre += _from_gate(codes, activation.gate(codes), activation, step)
     _encoder_learns(codes, values, d_pre, u, step)
 
 
-def _from_gate(codes: SparseEntries, gate: Float[Tensor, " entry"], activation: Activation, step: Step) -> Tensor:
+def _from_gate(codes: SparseEntries, gate: Float[Tensor, " entry"], activation: HasGate, step: Step) -> Tensor:
     d_gate, goal = torch.empty_like(gate), step.goal
     for rows in step.tuning.tiles_of(goal, 4):  # its error is needed no longer than this
         some, at = codes.rows(rows)
@@ -67,10 +66,9 @@ def from_blocks(encoder: Encoder, activation: Activation, step: Step, residual: 
     error: Tensor | None = None  # of what the gate reconstructs by itself
     for tile in _tiles(encoder):
         residual += tile.decode(activation.values(tile, step.b_enc), step.W_dec)
-        gate = activation.gate(tile)
-        if gate is not None:
+        if isinstance(activation, HasGate):
             error = -step.goal if error is None else error
-            error += tile.decode(gate, step.W_dec)
+            error += tile.decode(activation.gate(tile), step.W_dec)
     _add_error(residual, step)
     if error is not None:
         step.aux = step.aux + step.per_row * squares(error)
@@ -90,10 +88,9 @@ def _back(
     values = activation.values(tile, step.b_enc)
     _decoder_learns(tile, values, residual, step)
     d_pre = activation.pull_back(tile, values, tile.dot(residual, step.W_dec).mul_(2 * step.per_row), step)
-    gate = None if error is None else activation.gate(tile)
-    if error is not None and gate is not None:
+    if error is not None and isinstance(activation, HasGate):
         d_gate = tile.dot(error, step.W_dec).mul_(2 * step.per_row)
-        d_pre += activation.pull_back_gate(tile, gate, d_gate, step)
+        d_pre += activation.pull_back_gate(tile, activation.gate(tile), d_gate, step)
     _encoder_learns(tile, values, d_pre, u, step)
 
 
