@@ -34,7 +34,7 @@ def _at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_model_counts_what_the_engine_has() -> None:
     model = import_module("scale_model")
     assert DEFAULT.block == model.BLOCK
-    for d, n, k, rows, count in ((8, 24, 3, 40, 1), (5, 70_001, 7, 300, 1), (6, 12, 32, 9, 3)):
+    for d, n, k, rows, count in ((8, 24, 3, 40, 1), (5, 70_001, 7, 300, 1), (6, 32, 32, 9, 3)):
         shape = model.Shape(d, n, k, rows, count)
         built = [TopKConfig(n_latents=n, k=k).build(d, seed=seed) for seed in range(count)]
         assert shape.parameters == sum(p.numel() for one in built for p in one.parameters().values())
