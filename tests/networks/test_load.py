@@ -193,10 +193,10 @@ def test_code_in_a_folder_is_never_run(saved: Path, tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-def test_an_architecture_name_is_taken_only_from_the_models(saved: Path, tmp_path: Path) -> None:
+def test_an_architecture_that_transformers_does_not_have_is_passed_over(saved: Path, tmp_path: Path) -> None:
     folder = copied(saved, tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["pipeline", "GPT2Config", "no"]}))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["AModelOfTheFoldersOwn", "no"]}))
     assert type(load_network(folder, device="cpu").module).__name__ == "GPT2LMHeadModel"
 
 
