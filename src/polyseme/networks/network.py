@@ -24,9 +24,11 @@ from polyseme.networks.inputs import Inputs, declared_context, example_inputs, k
 from polyseme.networks.ladders import Rung
 from polyseme.networks.offline import passing
 from polyseme.networks.passes import exclusive, one_pass
+from polyseme.networks.places import Places
 from polyseme.networks.prefix import Prefix, trunk_of
+from polyseme.networks.readout import ReadOut
 from polyseme.networks.sites import SiteTable
-from polyseme.networks.survey import Place, Seen, place_of, survey, width_of
+from polyseme.networks.survey import Seen, place_of, width_of
 from polyseme.networks.texts import Ids, Reads, Text, Texts, Tokens, reads_of
 from polyseme.networks.weights import weights_fingerprint
 
@@ -96,9 +98,8 @@ class Network:
         self._table = SiteTable(module, base=base, family=family, config=self._config)
         self._trunk = trunk_of(module, base, None if run is not None else family)
         self._widths: dict[Site, int] = {}
-        self._orders: dict[frozenset[Place], dict[Place, int]] = {}
-        # Named sites of known families are called once a pass, and their last axis is the width.
-        self._seen: dict[Place, Seen] = {place_of(site): Seen(calls=1) for site in self._table.named.values()}
+        self._readout = ReadOut(module, base, family, self._config)
+        self._places = Places(module, self._facts, self._readout, self._table.named.values())
 
     def __repr__(self) -> str:
         return f"Network({type(self.module).__name__}, family={self.family!r}, {self.n_blocks} blocks)"
@@ -127,7 +128,7 @@ class Network:
     @cached_property
     def row_bytes(self) -> int:
         """Bytes a position takes in the widest tensor of its blocks: by the longest side of their weight matrices."""
-        head = self._head()
+        head = self._readout.head
         outside = {id(part.weight) for part in self.module.modules() if isinstance(part, nn.Embedding)}
         outside |= set() if head is None else {id(head.weight)}
         sides = [max(p.shape) for p in self.module.parameters() if p.dim() == 2 and id(p) not in outside]
@@ -297,15 +298,25 @@ class Network:
         if not wanted:
             return {}
         if tokens is not None:
-            seen = self._look(set(wanted.values()), self._forward(tokens, None, None), tokens.shape)
+            seen = self._places.look(set(wanted.values()), self._forward(tokens, None, None), tokens.shape)
         elif self.reads_tokens:
-            seen = self._look_at_tokens(set(wanted.values()))
+            seen = self._places.look_at_tokens(set(wanted.values()))
         else:
             forward = self._forward(self._example(), None, None)
             fix = "pass example_inputs= that run to load_network"
             with loading("The network does not run on its example inputs", type(self.module).__name__, fix):
-                seen = self._look(set(wanted.values()), forward, None)
+                seen = self._places.look(set(wanted.values()), forward)
         return {site: seen[place] for site, place in wanted.items()}
+
+    def check_order(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> None:
+        """Refuse reads that a forward pass comes to later than to a write that depends on them.
+
+        Raises:
+            InputError: names the two sites; or it takes a pass to know, and the network came without `example_inputs`.
+        """
+        sites = [[self.site(site) for site in some] for some in (reads, writes)]
+        pairs = [(read, write) for read in sites[0] for write in sites[1]]
+        self._places.check_order(pairs, lambda: self._forward(self._example(), None, None))
 
     # Passes
 
@@ -349,7 +360,8 @@ class Network:
         forward = self._forward(given, attention_mask, position_ids)
         passing = self._pass(reads, resolved, forward)
         # Whether a module is called again shows only in a pass that runs to its end.
-        once = all(self._seen[place_of(site)].calls == 1 for site in (*reads, *resolved, *needed(resolved)))
+        places = [place_of(site) for site in (*reads, *resolved, *needed(resolved))]
+        once = all(at.calls == 1 for at in self._places.know(places, forward).values())
         with torch.inference_mode():
             passing.run(forward, stop=once or self._repeated == "first")
         return reads_of(sites, passing.values, self.site, given, self._texts)
@@ -391,7 +403,7 @@ class Network:
         forward = self._forward(given, attention_mask, position_ids)
         passing = self._pass(asked, resolved, forward)
         sites = [*asked, *resolved, *needed(resolved)]
-        head = self._head() if logits_at is not None and not self._past_head(sites) else None
+        head = self._readout.head if logits_at is not None and not self._readout.sees_any(sites) else None
         with torch.inference_mode(), self._trunk.skipped(prefix, sites):
             if logits_at is None:
                 logits = logits_of(passing.run(forward, stop=False))
@@ -457,7 +469,7 @@ class Network:
 
     def unembedding(self) -> Float[Tensor, "vocab d_model"] | None:
         """The matrix that turns the final norm's output into logits; None for a network without one."""
-        head = self._head()
+        head = self._readout.head
         return None if head is None else head.weight.detach()
 
     @property
@@ -474,14 +486,7 @@ class Network:
         Raises:
             InputError: the network has no head, or is of an unknown family.
         """
-        paths = [path.format(base=self._base) for path in self._family.readout] if self._family else []
-        if not paths or any(path not in dict(self.module.named_modules()) for path in paths):
-            raise InputError("This network has no known read-out from its residual stream to logits")
-        out = vectors.to(self.device, self.dtype)
-        for path in paths:
-            out = self.module.get_submodule(path)(out)
-        cap = getattr(self._config, "final_logit_softcapping", None)
-        return out if cap is None else torch.tanh(out / cap) * cap
+        return self._readout.logits(vectors.to(self.device, self.dtype))
 
     # How
 
@@ -491,68 +496,14 @@ class Network:
         is_short = positions <= measure.SHORT if declared is None else 2 * positions <= declared
         return declared if is_short else self.context
 
-    def check_order(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> None:
-        """Refuse reads that a forward pass comes to later than to a write that depends on them.
-
-        Raises:
-            InputError: names the two sites; or it takes a pass to know, and the network came without `example_inputs`.
-        """
-        sites = [[self.site(site) for site in some] for some in (reads, writes)]
-        self._check_order([(read, write) for read in sites[0] for write in sites[1]], None)
-
-    def _check_order(self, pairs: Sequence[tuple[Site, Site]], forward: Callable[[], Any] | None) -> None:
-        """For pairs of what is read and what is written; `forward` runs the network where tokens do not."""
-        # What a module is given is read before any of it is edited, whichever heads or ports these are.
-        pairs = [(a, b) for a, b in pairs if (a.path, a.port == "out") != (b.path, b.port == "out")]
-        places = frozenset(place_of(site) for pair in pairs for site in pair)
-        if places and places not in self._orders:
-            seen = self._look_at_tokens(places) if self.reads_tokens else {}
-            if not seen or any(at.calls == 0 for at in seen.values()):
-                seen = self._look(places, forward or self._forward(self._example(), None, None), None)
-            self._orders[places] = {place: seen[place].order for place in places}
-        for read, write in pairs:
-            if self._orders[places][place_of(read)] > self._orders[places][place_of(write)]:
-                raise InputError(
-                    f"What is put at {write} depends on {read}, which comes later in the forward pass",
-                    where=type(self.module).__name__,
-                    fix="read sites that come before all that are written",
-                )
-
     def _pass(self, reads: Sequence[Site], edits: Mapping[Site, Edit], forward: Callable[[], Any]) -> Pass:
         """A pass that reads and edits these sites, which are looked at first where nothing is known of them."""
-        places = {place_of(site) for site in (*reads, *edits, *needed(edits))}
-        unknown = places - self._seen.keys()
-        if unknown and self.reads_tokens:
-            self._seen |= self._look_at_tokens(unknown)
-            # Some parts run on other inputs only: a vision tower, on pictures.
-            unknown = {place for place in unknown if self._seen[place].calls == 0}
-        if unknown:
-            self._seen |= self._look(unknown, forward, None)
-        self._check_order([(need, site) for site, edit in edits.items() for need in needs_of(edit)], forward)
-        layouts = {place: layout for place in places if (layout := self._seen[place].layout) is not None}
-        return Pass(self.module, reads, edits, self._repeated, layouts)
-
-    def _look(
-        self, places: Collection[Place], forward: Callable[[], Any], tokens: Sequence[int] | None
-    ) -> dict[Place, Seen]:
-        return survey(self.module, forward, places, tokens=tokens, head=self._head())
-
-    def _look_at_tokens(self, places: Collection[Place]) -> dict[Place, Seen]:
-        tokens = self._facts.few_tokens
-        return self._look(places, lambda: self._facts.forward(tokens), tokens.shape)
-
-    def _past_head(self, sites: Sequence[Site]) -> bool:
-        """Whether a site is at the head, in it or around it, where only some rows may be seen under `logits_at`."""
-        path = next((name for name, part in self.module.named_modules() if part is self._head()), None)
-        return path is not None and any(
-            f"{site.path}.".startswith(f"{path}.") or (site.port == "out" and _within(path, site.path))
-            for site in sites
+        places = [place_of(site) for site in (*reads, *edits, *needed(edits))]
+        layouts = self._places.layouts(places, forward)
+        self._places.check_order(
+            [(need, site) for site, edit in edits.items() for need in needs_of(edit)], lambda: forward
         )
-
-    def _head(self) -> nn.Linear | None:
-        find = getattr(self.module, "get_output_embeddings", None)
-        head = find() if callable(find) else None
-        return head if isinstance(head, nn.Linear) else None
+        return Pass(self.module, reads, edits, self._repeated, layouts)
 
     def _example(self) -> Inputs:
         if self._example_inputs is None:
@@ -602,7 +553,3 @@ class Network:
             else edit
             for site, edit in (edits or {}).items()
         }
-
-
-def _within(path: str, around: str) -> bool:
-    return not around or f"{path}.".startswith(f"{around}.")
