@@ -31,7 +31,7 @@ X = torch.randn(2, 3, 10, 7, generator=torch.Generator().manual_seed(0))
 def test_a_convolutions_vectors_are_its_channels_at_each_place() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = load_network(Pictures(), example_inputs=X[:1])
+        network = load_network(Pictures().eval(), example_inputs=X[:1])
     for name in ("stem", "block", "block.conv", "block.act", "block.conv.in"):
         site, seen = network.site(name), []
         part = network.module.get_submodule(site.path)
