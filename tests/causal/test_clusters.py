@@ -67,7 +67,7 @@ def test_flips_in_pieces_count_as_flips_at_once(monkeypatch):
     rng = np.random.default_rng(0)
     made = clusters(np.repeat(np.arange(9), 7), np.tile(np.arange(7), 9), rng.standard_normal(63))
     whole = sign_flip_p(made, 0, seed=0, n_flips=128)
-    monkeypatch.setattr("polyseme.causal.clusters._FLIPS_AT_ONCE", 50)
+    monkeypatch.setattr("polyseme.causal.clusters.FLIPS_AT_ONCE", 50)
     np.testing.assert_array_equal(sign_flip_p(made, 0, seed=0, n_flips=128), whole)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from polyseme.report.schema import StudyReport
+from polyseme.studies.result import StudyResult
 from tests.tiny import tiny_gpt2, tiny_tokenizer
 
 WORDS = ("def", "return", "self", "import", "for", "in", "if", "else", "not", "x", "y", "(", ")", ":", "=", "None")
@@ -15,6 +17,11 @@ def write_network(folder: Path) -> Path:
     tiny_gpt2().save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+def shown(result: StudyResult) -> StudyReport:
+    """What the report of a study shows, as it was written."""
+    return StudyReport.load(result.run.artifacts / "report.json")
 
 
 def write_corpus(folder: Path, documents: int = 40, words: int = 120) -> Path:

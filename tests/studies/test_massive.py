@@ -14,6 +14,7 @@ from polyseme.core.progress import Silent
 from polyseme.core.records import MetricRecord
 from polyseme.corpora import StdlibCorpusConfig, load_windows
 from polyseme.networks import load_network
+from tests.studies.small import shown as report_in
 from tests.studies.small import small_config
 from tests.tiny import tiny_gpt2, tiny_tokenizer
 
@@ -82,7 +83,7 @@ def test_both_figures_are_shown_and_training_without_them_helps_the_others(runs:
     assert metric(norm, "fvu_ordinary").value < 0.9 * ordinary.value
     assert metric(norm, "fvu_token_ordinary", site="transformer.h.0.out").n == ordinary.n
     for run in (plain, norm):
-        report = run[0].data
+        report = report_in(run[0])
         shown = {record.name for record in report.dictionaries[0].metrics}
         assert {"fvu", "fvu_ordinary", "fvu_token", "fvu_token_ordinary"} <= shown
         compared = {c.trained.name: c for c in report.comparisons}
@@ -105,8 +106,8 @@ def test_what_training_left_out_is_not_patched_and_never_fires(runs: dict[str, R
     assert metric(plain, "ce_patched_ordinary").value != metric(plain, "ce_patched").value
     assert metric(norm, "ce_patched_all").value != metric(norm, "ce_patched").value
     assert not [r for r in norm[0].run.metrics if r.name == "ce_patched_ordinary"]
-    assert "trained without them" in norm[0].data.dictionaries[0].massive
-    assert "squared activation there" in plain[0].data.dictionaries[0].massive
+    assert "trained without them" in report_in(norm[0]).dictionaries[0].massive
+    assert "squared activation there" in report_in(plain[0]).dictionaries[0].massive
     for name, silent in (("plain", False), ("norm", True), ("positions", True)):
         result = runs[name][0]
         folder = result.run.path.parent / "objects" / f"readings-{result.run.record.parents['readings (trained)'][:16]}"
@@ -122,7 +123,7 @@ def test_what_training_left_out_is_not_patched_and_never_fires(runs: dict[str, R
 def test_by_position_is_as_by_norm_where_all_stand_at_one(runs: dict[str, Run]) -> None:
     for name in ("fvu", "fvu_ordinary", "ce_patched", "ce_mean", "ce_patched_all"):
         assert metric(runs["positions"], name).value == metric(runs["norm"], name).value, name
-    assert "positions 0 to 1" in runs["positions"][0].data.dictionaries[0].massive
+    assert "positions 0 to 1" in report_in(runs["positions"][0]).dictionaries[0].massive
 
 
 def test_a_network_without_them_says_nothing(small_network: Path, small_corpus: Path, tmp_path: Path) -> None:
@@ -130,8 +131,8 @@ def test_a_network_without_them_says_nothing(small_network: Path, small_corpus: 
     config = small_config(small_network, small_corpus, sites=[SITE], controls=[])
     result = polyseme.study(config, root=tmp_path, reporter=told)
     assert not [line for line in told.lines if "massive" in line]
-    assert result.data.dictionaries[0].massive == ""
-    assert "fvu_ordinary" not in {record.name for record in result.data.dictionaries[0].metrics}
+    assert report_in(result).dictionaries[0].massive == ""
+    assert "fvu_ordinary" not in {record.name for record in report_in(result).dictionaries[0].metrics}
     fvu, ordinary = (next(r for r in result.run.metrics if r.name == name) for name in ("fvu", "fvu_ordinary"))
     assert fvu.value == ordinary.value
     dictionaries = result.run.record.parents["dictionaries (trained)"]
@@ -202,14 +203,14 @@ def test_every_figure_and_sentence_is_of_the_loss_that_was_tested(runs: dict[str
             sizes[at & (effects.sample_latent == i)].sum() > 0.5 * sizes[effects.sample_latent == i].sum()
             for i in range(32)
         )
-        assert f", {n} more than half of their summed {what};" in run.data.dictionaries[0].massive
+        assert f", {n} more than half of their summed {what};" in report_in(run).dictionaries[0].massive
 
-    assert result.data.statistic == "ce"
+    assert report_in(result).statistic == "ce"
     for latent_report in result.shown():
         [test] = [e for e in latent_report.verdict.evidence if e.name == "causal_effect"]
         assert test.effect == pytest.approx(table["loss_effect"][latent_report.latent], nan_ok=True)
         assert test.null == pytest.approx(table["loss_null"][latent_report.latent], nan_ok=True)
-    [dictionary] = result.data.dictionaries
+    [dictionary] = report_in(result).dictionaries
     assert dictionary.effect_unit == "nats of observed loss a firing token"
     for point in dictionary.points:
         assert point.effect == pytest.approx(table["loss_effect"][point.latent] - table["loss_null"][point.latent])

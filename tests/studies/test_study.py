@@ -17,6 +17,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.core.records import MetricRecord
 from polyseme.report.terminal import print_summary
+from tests.studies.small import shown as report_in
 from tests.studies.small import small_config
 
 
@@ -42,7 +43,7 @@ def judged(result: polyseme.StudyResult, small_network: Path, small_corpus: Path
 
 
 def test_the_corpus_is_named_without_brackets(result: polyseme.StudyResult, small_corpus: Path) -> None:
-    corpus = result.data.summary.corpus
+    corpus = report_in(result).summary.corpus
     assert str(small_corpus) in corpus
     assert "[" not in corpus
 
@@ -63,7 +64,7 @@ def test_the_study_ends_in_a_report_with_a_verdict_on_every_latent(result: polys
         (site, i) for site in ("blocks.0.resid_post", "blocks.1.resid_post") for i in range(32)
     }
     assert result.run.record.status == "complete"
-    assert {c.control for comparison in result.data.comparisons for c in comparison.controls} == {
+    assert {c.control for comparison in report_in(result).comparisons for c in comparison.controls} == {
         "gaussian_reinit",
         "shuffled_tokens",
     }
@@ -116,9 +117,9 @@ def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged
         for status, n in judged.latents(site).counts.items()
     }
     n_judged = len(table) - table.counts["insufficient_data"]
-    assert f"of {n_judged} judged" in judged.data.headlines[0]
+    assert f"of {n_judged} judged" in report_in(judged).headlines[0]
     page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
-    assert f"{len(judged.data.latents)} of 64 latents are shown" in page
+    assert f"{len(report_in(judged).latents)} of 64 latents are shown" in page
 
 
 def test_text_that_was_asked_for_and_not_continued_is_said(
@@ -128,9 +129,9 @@ def test_text_that_was_asked_for_and_not_continued_is_said(
     config["evaluation"] = {**config["evaluation"], "n_continuations": 2}
     asked = polyseme.study(config, root=judged.run.path.parent)
     why = "No text was continued: windows of 32 tokens are shorter than a prompt of 48 tokens with 40 new ones."
-    assert asked.data.continuations == ()
-    assert why in asked.data.limits
-    assert not [line for line in judged.data.limits if "continued" in line]
+    assert report_in(asked).continuations == ()
+    assert why in report_in(asked).limits
+    assert not [line for line in report_in(judged).limits if "continued" in line]
 
 
 def test_one_held_out_document_is_refused_before_anything_is_trained(
@@ -144,7 +145,7 @@ def test_one_held_out_document_is_refused_before_anything_is_trained(
     alone = polyseme.study({**config, "controls": []}, root=tmp_path)
     assert alone.verdict_counts["insufficient_data"] == 64
     assert set(alone.latents()["missing"]) == {"no model-specificity: the study has no control"}
-    faithfulness = alone.data.faithfulness
+    faithfulness = report_in(alone).faithfulness
     assert faithfulness is not None
     bounds, recovered = faithfulness.notes
     assert bounds.startswith("These losses are of 1 held-out document, too few for intervals (6 are needed)")
@@ -159,14 +160,14 @@ def test_every_selection_of_the_report_says_of_how_many(judged: polyseme.StudyRe
             assert f"{fires} of its {latent.n_tokens:,} firings are shown" in page
         assert len(latent.top_tokens) <= latent.n_listed
     file = io.StringIO()
-    print_summary(judged.data, console=Console(file=file, width=200))
+    print_summary(report_in(judged), console=Console(file=file, width=200))
     # fvu, l0, cosine, shrinkage, dead and dense; CE clean, patched, increase, recovered twice, KL.
     assert "2 of 12 metrics that are compared with the controls are shown; the report has all." in file.getvalue()
 
 
 def test_a_network_that_predicts_nothing_is_not_called_better_or_worse(judged: polyseme.StudyResult) -> None:
     """Every network here is random: ln 300 = 5.70 nats, and none predicts better."""
-    for comparison in judged.data.comparisons:
+    for comparison in report_in(judged).comparisons:
         for value in comparison.controls:
             if comparison.trained.name in ("ce_patched", "ce_increase", "ce_recovered", "kl"):
                 assert math.isnan(value.gap)
@@ -174,10 +175,10 @@ def test_a_network_that_predicts_nothing_is_not_called_better_or_worse(judged: p
                 assert "no better than a uniform guess" in value.note
             else:
                 assert not value.note
-    assert all("is not compared" in control.note for control in judged.data.summary.controls)
-    assert judged.data.faithfulness is not None
-    assert len(judged.data.faithfulness.notes) == 1
-    assert "too few" not in judged.data.faithfulness.notes[0]
+    assert all("is not compared" in control.note for control in report_in(judged).summary.controls)
+    assert report_in(judged).faithfulness is not None
+    assert len(report_in(judged).faithfulness.notes) == 1
+    assert "too few" not in report_in(judged).faithfulness.notes[0]
     page = judged.report.read_text()
     assert page.count("not compared") >= 2
     assert "CE recovered was not measured: the network&#39;s own loss" in page
@@ -210,7 +211,7 @@ def test_the_table_says_what_of_it_is_shown_and_turns_into_a_data_frame(judged: 
 
 def test_the_latents_shown_are_a_selection_and_any_other_can_be_described(judged: polyseme.StudyResult) -> None:
     shown = judged.shown()
-    assert list(shown) == list(judged.data.latents)
+    assert list(shown) == list(report_in(judged).latents)
     assert all(len(judged.shown(status=status)) <= 3 for status in judged.verdict_counts)
     one = shown[0]
     again = judged.latent(one.site, one.latent)
@@ -304,11 +305,11 @@ def test_a_second_run_makes_nothing_again_and_says_the_same(
     before = (result.run.path / "metrics.jsonl").read_bytes()
     again = polyseme.study(small_config(small_network, small_corpus), root=result.run.path.parent)
     assert again.run.id == result.run.id
-    assert all(stage.reused for stage in again.data.provenance)
+    assert all(stage.reused for stage in report_in(again).provenance)
     # Time is that of both processes; a stage's is what it took to make.
-    assert again.data.summary.wall_seconds > result.data.summary.wall_seconds
-    assert again.run.seconds >= again.data.summary.wall_seconds
-    assert [s.seconds for s in again.data.provenance] == [s.seconds for s in result.data.provenance]
+    assert report_in(again).summary.wall_seconds > report_in(result).summary.wall_seconds
+    assert again.run.seconds >= report_in(again).summary.wall_seconds
+    assert [s.seconds for s in report_in(again).provenance] == [s.seconds for s in report_in(result).provenance]
     assert (result.run.path / "metrics.jsonl").read_bytes() == before
 
 

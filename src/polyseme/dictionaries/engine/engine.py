@@ -411,7 +411,7 @@ class SparseDictionary:
     def _tensor(self, x: object) -> Tensor:
         """What is to be encoded, as a tensor."""
         if isinstance(x, np.ndarray):
-            return torch.tensor(x)
+            return torch.from_numpy(x.copy())
         if not isinstance(x, Tensor):
             fix = "give the tensor of one site's vectors"
             raise InputError(f"expected vectors [..., {self.d_in}], got a {type(x).__name__}", where="encode", fix=fix)
