@@ -235,6 +235,8 @@ HELPED = [
     ["zoo", "check", "superposition"],
     ["zoo", "figures", "superposition"],
     ["zoo", "recovery"],
+    ["plan"],
+    ["stage"],
     ["zoo", "confusion"],
     ["zoo", "dose"],
 ]

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import polyseme
-from polyseme.cli import commands, diagnose, zoo
+from polyseme.cli import commands, diagnose, info, plan, zoo
 from polyseme.cli.flags import Group, flags_of
 from polyseme.cli.main import COMMANDS
 from polyseme.core.config import Config
@@ -32,7 +32,7 @@ def _texts() -> list[tuple[str, str]]:
 def _flags() -> set[str]:
     options = [
         kind
-        for module in (commands, diagnose, zoo)
+        for module in (commands, diagnose, info, plan, zoo)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Config)
     ]

@@ -108,6 +108,7 @@ def test_defaults_are_in_range_and_numbers_are_finite(kind: type[Config]) -> Non
 
 
 _EXAMPLES: dict[str, Any] = {"paths": ["x"], "name": "x", "path": "x", "reads": "x", "writes": ["x", "y"]}
+_EXAMPLES |= {"dictionary": {"architecture": "topk"}, "corpus": {"kind": "text", "paths": ["x"]}}
 """Values for fields that have no default."""
 
 

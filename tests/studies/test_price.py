@@ -152,7 +152,7 @@ def test_a_study_is_refused_before_its_corpus_is_read(
 MEASURED = """
 import json, sys
 from pathlib import Path
-from polyseme.studies import run as module
+from polyseme.studies import prepare as module
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.run import find
 from polyseme.core.progress import Silent

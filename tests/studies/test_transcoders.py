@@ -11,6 +11,7 @@ import torch
 import polyseme
 from polyseme.core.errors import InputError
 from polyseme.networks import replace
+from polyseme.studies.stages.tokens import first_windows
 from tests.studies.small import small_config
 
 READ, WRITTEN, STREAM = "blocks.0.mlp_in", "blocks.0.mlp_out", "blocks.1.resid_post"
@@ -93,7 +94,8 @@ def test_its_fvu_is_of_what_it_writes_and_its_loss_that_of_a_pass_made_by_hand(
     assert (result.dictionary(TWO).d_in, result.dictionary(TWO).d_out) == (32, 32)
     (fvu,) = _metrics(result, "fvu", site=TRANSCODER, seed=0, study="trained")
     real, network = result.findings.real, result.findings.real.subject.network
-    heldout, windows = real.subject.tokens.heldout, real.spliced.windows
+    heldout = real.subject.tokens.heldout
+    windows = first_windows(heldout, result.findings.config.tokens.splice)
 
     def read(w: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         tokens = torch.from_numpy(w.tokens).long()

@@ -170,7 +170,7 @@ def _of_vectors(
 
 
 def _rows(given: object, where: str) -> Float[Tensor, "row d"]:
-    x = torch.tensor(given) if isinstance(given, np.ndarray) else given
+    x = torch.from_numpy(given.copy()) if isinstance(given, np.ndarray) else given
     if not isinstance(x, Tensor) or x.dim() < 2 or not x.is_floating_point() or x.numel() == 0:
         kind = f"shape {list(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else f"a {type(given).__name__}"
         raise InputError(

@@ -171,7 +171,7 @@ class Texts:
         try:
             ids = torch.as_tensor(given)
         except (TypeError, ValueError, RuntimeError):
-            ids = torch.empty(0)
+            ids = torch.empty(0, dtype=torch.float32)
         ids = ids[None] if ids.dim() == 1 else ids
         if ids.dim() != 2 or ids.numel() == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
             fix = "give a text, a list of texts, or token ids in rows of one length"
@@ -204,8 +204,8 @@ class Texts:
         tokens = torch.full(shape, next(pad for pad in pads if pad is not None), dtype=torch.int64)
         counted, present = (torch.zeros(shape, dtype=torch.bool) for _ in range(2))
         for row, (ids, own) in enumerate(rows):
-            tokens[row, : len(ids)] = torch.tensor(ids)
-            counted[row, : len(ids)] = torch.tensor(own)
+            tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+            counted[row, : len(ids)] = torch.tensor(own, dtype=torch.bool)
             present[row, : len(ids)] = True
         return Tokens(tokens, counted, present, self._tokenizer)
 
