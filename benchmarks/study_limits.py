@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from polyseme.activations.massive import SAMPLE as MEAN_TOKENS
 from polyseme.networks import load_network
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.stages.continuations import NEW_TOKENS, PROMPT_TOKENS
-from polyseme.studies.stages.dictionaries import MEAN_TOKENS
 
 ROUNDS = 9
 ROWS = 2048
