@@ -146,3 +146,11 @@ def test_what_cannot_be_bound_is_refused_before_anything_is_trained(
     with pytest.raises(InputError, match=says):
         polyseme.study(config, root=tmp_path)
     assert not list(tmp_path.glob("objects/dictionaries*"))
+
+
+def test_a_study_of_transcoders_is_opened_again(result: polyseme.StudyResult) -> None:
+    again = polyseme.open_study(result.run.path)
+    assert again.sites == result.sites == (STREAM, TRANSCODER, TWO)
+    assert again.findings.real.subject.bindings == result.findings.real.subject.bindings
+    assert repr(again) == repr(result)
+    assert again.latent(TWO, 2).model_dump_json() == result.latent(TWO, 2).model_dump_json()

@@ -177,6 +177,10 @@ class Comparison:
 def compare(one: StudyResult | str | Path, other: StudyResult | str | Path, root: str | Path = "runs") -> Comparison:
     """Two studies side by side: `.metrics`, `.verdicts` and `.latents` are tables, each with `.to_pandas()`.
 
+    >>> both = polyseme.compare(result, "small", root)
+    >>> both.latents.title
+    '64 latents with their matches, 64 of them mutual'
+
     Args:
         one: a study that was run or opened, or what `open_study` takes.
         other: what is compared with it; differences are other − one.

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 class LatentTable(Table):
     """One row a latent, by site in the order of the study and then by index; NaN is "not measured".
 
+    >>> table = result.latents("blocks.0.resid_post")
+    >>> bool(table["density"].max() <= 1)
+    True
+    >>> table.to_pandas().shape[0]
+    32
+
     The columns:
 
     - `site`, `seed`, `latent`: which one; `status`: its verdict; `missing`: with `insufficient_data`, why it has none.

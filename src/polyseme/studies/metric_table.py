@@ -18,6 +18,9 @@ _SCOPE = ("study", "site", "seed", "ablation", "gap")
 class MetricTable(Table):
     """One row a metric: its name, what it was measured on, its value and its 95% interval; NaN is "not measured".
 
+    >>> result.metrics.where("l0", study="trained", seed=0)["value"].tolist()
+    [4.0, 4.0]
+
     - `name`: `fvu`, `l0`, `ce_patched`, …; `study`: `trained`, or the control that it was measured on.
     - `site`, `seed`, `ablation`, …: what it was measured on, None where that says nothing.
     - `gap`: of a difference between the study and a control, which one.

@@ -21,6 +21,14 @@ def open_study(run: str | Path, root: str | Path = "runs", *, reporter: Reporter
     Nothing is trained or measured, and nothing is written; the network is loaded when something first needs it
     (`latent`, `shown`, `network`).
 
+    >>> again = polyseme.open_study("small", root)
+    >>> again.verdict_counts == result.verdict_counts
+    True
+    >>> polyseme.open_study("smal1", root)
+    Traceback (most recent call last):
+        ...
+    polyseme.core.errors.InputError: there is no run 'smal1'. ...
+
     Args:
         run: a run's id, the start of it, the name of its study, or the path of its folder.
         root: the folder of runs, with the artifacts that they share; the run's own folder comes first.

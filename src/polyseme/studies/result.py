@@ -30,6 +30,13 @@ _SUMMARY = tuple(metric for metric in METRICS.values() if metric.in_summary)
 class StudyResult:
     """A finished study.
 
+    >>> result
+    study small-...: 64 latents at 2 sites of ...
+    site ...
+    blocks.0.resid_post ...
+    blocks.1.resid_post ...
+    report: ...report.html
+
     Attributes:
         run: its run directory.
         findings: everything it found, for what the tables here do not show.
@@ -71,6 +78,9 @@ class StudyResult:
     def metrics(self) -> MetricTable:
         """Every metric of the study, its baselines and its controls, and the gaps between them, with intervals.
 
+        >>> len(result.metrics.where("fvu", site="blocks.0.resid_post", study="trained"))
+        2
+
         Raises:
             DamagedArtifact: the run's `metrics.jsonl` is missing or was changed.
         """
@@ -79,6 +89,9 @@ class StudyResult:
     def dictionary(self, site: str, seed: int | None = None) -> Dictionary:
         """The dictionary trained at a site: the judged one, or another seed's.
 
+        >>> result.dictionary("blocks.0.resid_post", seed=1)
+        SparseDictionary(topk, 16 → 32 latents → 16, k 4)
+
         Raises:
             InputError: the study has no such site, or no such seed.
         """
@@ -86,6 +99,10 @@ class StudyResult:
 
     def firings(self, site: str, seed: int | None = None) -> Firings:
         """The latents of that dictionary at every held-out token, kept sparse.
+
+        >>> firings = result.firings("blocks.0.resid_post")
+        >>> firings.matrix.shape, len(firings.token), result.heldout.tokens.shape[1]
+        ((703, 32), 703, 32)
 
         Raises:
             InputError: the study has no such site, or no such seed.
@@ -114,6 +131,13 @@ class StudyResult:
     def latents(self, site: str | None = None, *, status: Status | None = None) -> LatentTable:
         """Every latent of the judged dictionaries, of one site or with one verdict where asked.
 
+        >>> len(result.latents("blocks.0.resid_post")), len(result.latents())
+        (32, 64)
+        >>> result.latents("blocks.0.resid_mid")
+        Traceback (most recent call last):
+            ...
+        polyseme.core.errors.InputError: no latent has the site 'blocks.0.resid_mid'. ...
+
         Raises:
             InputError: the study has no such site, or there is no such verdict.
         """
@@ -136,6 +160,10 @@ class StudyResult:
 
     def latent(self, site: str, index: int) -> LatentReport:
         """One latent with its contexts, tokens and neighbours, whether the report shows it or not.
+
+        >>> latent = result.latent("blocks.0.resid_post", 3)
+        >>> latent.site, latent.latent, latent.verdict.status == result.latents("blocks.0.resid_post")["status"][3]
+        ('blocks.0.resid_post', 3, True)
 
         Raises:
             InputError: the study has no such site, or its dictionary no such latent.
