@@ -82,6 +82,14 @@ def test_a_task_without_an_amount_has_a_bar_that_only_moves(notebook: Cell):
     assert "value=" not in notebook.html
 
 
+def test_what_comes_after_the_end_is_shown_in_a_display_of_its_own(notebook: Cell):
+    with reporting(None) as reporter:
+        reporter.message("first")
+    reporter.message("second")
+    assert notebook.displayed == 2
+    assert "first" not in notebook.html
+
+
 def test_what_failed_leaves_no_bar_behind(notebook: Cell):
     kept = []
 

@@ -61,10 +61,11 @@ class NotebookReporter:
         self.draw()
 
     def close(self) -> None:
-        """Take the bars of unfinished tasks away: what they were for has ended."""
+        """Take the bars of unfinished tasks away; what comes later is shown under the cell that runs then."""
         if self._running:
             self._running.clear()
             self.draw()
+        self._handle, self._lines = None, []
 
     def finish(self, task: "_Task") -> None:
         """Put a line in the place of a task's bar."""
