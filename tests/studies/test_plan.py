@@ -70,11 +70,11 @@ def test_ids_name_stages_of_one_config(tmp_path: Path) -> None:
     ids = [one.id(stage) for stage in one.stages]
     assert len(set(ids)) == len(ids)
     one.save(Store(tmp_path))
-    kept, stage = planned(Store(tmp_path), ids[3])
+    [(kept, stages)] = planned(Store(tmp_path), [ids[3], ids[1]]).items()
     assert kept.config == one.config
-    assert stage.shown == one.stages[3].shown
+    assert names(tuple(stages)) == [one.stages[3].shown, one.stages[1].shown]
     with pytest.raises(InputError, match="no plan here"):
-        planned(Store(tmp_path), other.id(other.stages[3]))
+        planned(Store(tmp_path), [ids[3], other.id(other.stages[3])])
     assert not set(ids) & {other.id(stage) for stage in other.stages}
     assert [plan().id(stage) for stage in plan().stages] == ids
 

@@ -10,7 +10,11 @@ import torch
 
 import polyseme
 from polyseme.core.errors import InputError
+from polyseme.core.progress import Silent
 from polyseme.networks import replace
+from polyseme.store import Store
+from polyseme.studies.plan import Plan
+from polyseme.studies.stage import Worker
 from polyseme.studies.stages.tokens import first_windows
 from tests.studies.small import small_config
 
@@ -154,3 +158,14 @@ def test_a_study_of_transcoders_is_opened_again(result: polyseme.StudyResult) ->
     assert again.findings.real.subject.bindings == result.findings.real.subject.bindings
     assert repr(again) == repr(result)
     assert again.latent(TWO, 2).model_dump_json() == result.latent(TWO, 2).model_dump_json()
+
+
+def test_a_plan_prices_the_stages_of_every_binding(result: polyseme.StudyResult) -> None:
+    config = result.findings.config
+    worker = Worker(config, Store(result.run.path.parent), Silent())
+    work = {stage.shown: stage.work(worker) for stage in Plan.of(config).stages}
+    assert worker.read_widths == {STREAM: 16, TRANSCODER: 16, TWO: 32}
+    assert worker.multiply_adds == (16 + 16 + 32) * 32
+    assert work["dictionaries (trained)"].trained == 8192 * 2 * worker.multiply_adds
+    assert work[f"causal (trained, {TWO})"].passed == 2 * 32 * 8
+    assert work["splice (trained)"].passed == 400 * (1 + 3 * 4)

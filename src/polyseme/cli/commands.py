@@ -60,17 +60,12 @@ def study(args: list[str]) -> int:
             fix = "for example: polyseme study study.toml, or polyseme study --network.source pylm --seeds 0 1"
             raise InputError("FILE is missing, and so are flags", where="polyseme study", fix=fix)
         _announce("polyseme: starting")
-    file, rest = _file(args)
+    source, rest, given = read_file(args)
     about = (
         "Run a study: a network and a corpus to latents with evidence beside each of them. FILE is a study file in "
         "TOML, or - for one on standard input; flags set the same fields, over what the file says or without any file."
     )
-    return _study(rest, None if file is None else Path(file), "study", "study [FILE] [--FIELD VALUE …]", about)
-
-
-def _file(args: list[str]) -> tuple[str | None, list[str]]:
-    """The study file, where one is given before the flags, and the rest."""
-    return (args[0], args[1:]) if args and (args[0] == "-" or not args[0].startswith("-")) else (None, args)
+    return _study(rest, given, source, "study", "study [FILE] [--FIELD VALUE …]", about)
 
 
 def read_file(args: list[str]) -> tuple[str, list[str], dict[str, Any]]:
@@ -78,8 +73,9 @@ def read_file(args: list[str]) -> tuple[str, list[str], dict[str, Any]]:
     from polyseme.cli.flags import wants_help
     from polyseme.studies.toml import read_toml
 
-    file, rest = _file(args)
-    return file or "", rest, {} if file is None or wants_help(rest) else read_toml(Path(file))
+    if not args or (args[0] != "-" and args[0].startswith("-")):
+        return "", args, {}
+    return args[0], args[1:], {} if wants_help(args[1:]) else read_toml(Path(args[0]))
 
 
 def demo(args: list[str]) -> int:
@@ -89,23 +85,22 @@ def demo(args: list[str]) -> int:
     if not wants_help(args):
         _announce("polyseme: starting the demo (a few minutes on two cores; nothing is downloaded)")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from polyseme.studies.toml import read_toml
+
     about = "Run the study that comes with the package, offline; flags set the same fields as those of a study."
     with as_file(files("polyseme.cli").joinpath("demo.toml")) as path:
-        return _study(args, path, "demo", "demo [--FIELD VALUE …]", about)
+        return _study(args, read_toml(path), str(path), "demo", "demo [--FIELD VALUE …]", about)
 
 
-def _study(args: list[str], file: Path | None, command: str, usage: str, about: str) -> int:
-    from polyseme.cli.flags import Group, wants_help
+def _study(args: list[str], given: dict[str, Any], source: str, command: str, usage: str, about: str) -> int:
+    from polyseme.cli.flags import Group
     from polyseme.report.schema import StudyReport
     from polyseme.report.terminal import print_summary
     from polyseme.report.write import study as run_study
     from polyseme.screen.console import make_console
     from polyseme.studies.config import StudyConfig
     from polyseme.studies.run import run_until
-    from polyseme.studies.toml import read_toml
 
-    given = {} if file is None or (wants_help(args) and command == "study") else read_toml(file)
-    source = "" if file is None else str(file)
     groups = [Group(StudyOptions), Group(StudyConfig, given=given, source=source, title="study")]
     options, config = parsed(args, groups, command, usage, about)
     if options.until:

@@ -72,14 +72,10 @@ def stage(args: list[str]) -> int:
             "which stage?", where="polyseme stage", fix="`polyseme plan FILE` prints the ids of its stages"
         )
     store, reporter, console = Store(options.root), make_reporter(), make_console()
-    workers: dict[str, tuple[Worker, dict[str, Stage[Any]]]] = {}
-    for id_ in ids:
-        found, _ = planned(store, id_)
-        if found.name not in workers:
-            workers[found.name] = (Worker(found.config, store, reporter), {found.id(s): s for s in found.stages})
-        worker, known = workers[found.name]
-        if worker.is_used(known[id_]):
-            console.print(f"{known[id_].shown}: {worker.artifact(known[id_]).path}", soft_wrap=True)
+    for found, stages in planned(store, ids).items():
+        worker = Worker(found.config, store, reporter)
+        for one in filter(worker.is_used, stages):
+            console.print(f"{one.shown}: {worker.artifact(one).path}", soft_wrap=True)
     return 0
 
 
@@ -88,7 +84,7 @@ def _leading(args: Sequence[str]) -> Sequence[str]:
     return args[:n]
 
 
-def _table(plan: "Plan", stages: "Sequence[Stage[Any]]", worker: "Worker", seconds: dict[int, float]) -> Any:
+def _table(plan: "Plan", stages: "Sequence[Stage[Any]]", worker: "Worker", seconds: "dict[Stage[Any], float]") -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -97,17 +93,17 @@ def _table(plan: "Plan", stages: "Sequence[Stage[Any]]", worker: "Worker", secon
         table.add_column(column, overflow="fold", no_wrap=column in ("id", "state"))
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("disk", justify="right", no_wrap=True)
-    place = {id(stage): i for i, stage in enumerate(stages, start=1)}
+    place = {stage: i for i, stage in enumerate(stages, start=1)}
     for stage in stages:
-        needs = ", ".join(str(place[id(needed)]) for needed in stage.needs())
+        needs = ", ".join(str(place[needed]) for needed in stage.needs())
         state = _state(stage, worker)
         disk = stage.work(worker).disk if state == "to do" else 0.0
         table.add_row(
             plan.id(stage),
-            Text(f"{place[id(stage)]} {stage.shown}"),
+            Text(f"{place[stage]} {stage.shown}"),
             needs,
             state,
-            _time(seconds.get(id(stage), math.nan)) if state == "to do" else "",
+            _time(seconds.get(stage, math.nan)) if state == "to do" else "",
             f"{disk / 1e6:,.0f} MB" if disk >= 1e6 else "",
         )
     return table
@@ -127,9 +123,9 @@ def _time(seconds: float) -> str:
     return "< 1 s" if seconds < 1 else f"≈ {duration(seconds)}"
 
 
-def _total(stages: "Sequence[Stage[Any]]", worker: "Worker", seconds: dict[int, float]) -> str:
+def _total(stages: "Sequence[Stage[Any]]", worker: "Worker", seconds: "dict[Stage[Any], float]") -> str:
     left = [stage for stage in stages if _state(stage, worker) == "to do"]
-    known = [seconds[id(stage)] for stage in left if not math.isnan(seconds.get(id(stage), math.nan))]
+    known = [seconds[stage] for stage in left if not math.isnan(seconds.get(stage, math.nan))]
     text = f"{len(left)} of {len(stages)} stages to do"
     if not known:
         return text

@@ -18,7 +18,7 @@ class ShuffledTokens(TokenNull):
 
     kind: Literal["shuffled_tokens"] = "shuffled_tokens"
 
-    def replace(self, windows: Windows, vocabulary: int) -> Windows:  # noqa: ARG002
+    def replace(self, windows: Windows, vocabulary: int) -> Windows:  # noqa: ARG002  its own tokens
         rng = np.random.default_rng(derive_seed(self.seed, "shuffle_within_document"))
         counted = ~windows.special
         tokens, document = windows.tokens.copy(), windows.document[counted]

@@ -18,7 +18,7 @@ class UnigramTokens(TokenNull):
 
     kind: Literal["unigram_tokens"] = "unigram_tokens"
 
-    def replace(self, windows: Windows, vocabulary: int) -> Windows:  # noqa: ARG002
+    def replace(self, windows: Windows, vocabulary: int) -> Windows:  # noqa: ARG002  its own tokens
         rng = np.random.default_rng(derive_seed(self.seed, "unigram_tokens"))
         counted = ~windows.special
         tokens = windows.tokens.copy()

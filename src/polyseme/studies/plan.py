@@ -1,7 +1,7 @@
 """The plan of a study: its stages, and what each needs, as data."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,7 +70,7 @@ class Measures:
         return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The stages of a study. A plan is data: it can be printed, cut, priced, and run anywhere.
 
@@ -156,31 +156,36 @@ class Plan:
         return f"{self.name}-{fingerprint(stage.shown)[:8]}"
 
     def save(self, store: Store) -> None:
-        """Keep the plan where `planned` finds it by the id of any of its stages."""
+        """Keep the plan where `planned` finds it by the ids of its stages."""
         save_record(_file(store, self.name), self.config.model_dump(mode="json"))
 
 
-def planned(store: Store, id: str) -> tuple[Plan, Stage[Any]]:  # noqa: A002 - what users call it
-    """The stage with an id, and its plan.
+def planned(store: Store, ids: Sequence[str]) -> dict[Plan, list[Stage[Any]]]:
+    """The stages with some ids, by the plans that they are of.
 
     Raises:
-        InputError: the id is none, or no plan that was kept in this store has such a stage.
+        InputError: an id is none, or no plan that was kept in this store has such a stage.
     """
-    if not _ID.fullmatch(id):
-        raise InputError(
-            f"{id[:40]!r} is not the id of a stage", fix="`polyseme plan FILE` prints ids like 0123abcd-4567cdef"
-        )
-    path = _file(store, id[:8])
-    if path.is_file():
-        plan = Plan.of(validate_config(load_record(path, _MAX_BYTES), StudyConfig, where=str(path)))
-        for stage in plan.stages:
-            if plan.id(stage) == id:
-                return plan, stage
-    raise InputError(
-        f"no plan here has the stage {id}",
-        where=str(store.root),
-        fix="polyseme plan FILE with the same --root keeps it here",
-    )
+    plans: dict[str, Plan] = {}
+    found: dict[Plan, list[Stage[Any]]] = {}
+    for one in ids:
+        if not _ID.fullmatch(one):
+            fix = "`polyseme plan FILE` prints ids like 0123abcd-4567cdef"
+            raise InputError(f"{one[:40]!r} is not the id of a stage", fix=fix)
+        path = _file(store, name := one[:8])
+        if name not in plans and path.is_file():
+            config = validate_config(load_record(path, _MAX_BYTES), StudyConfig, where=str(path))
+            plans[name] = Plan.of(config)
+        plan = plans.get(name)
+        stage = next((stage for stage in plan.stages if plan.id(stage) == one), None) if plan else None
+        if plan is None or stage is None:
+            raise InputError(
+                f"no plan here has the stage {one}",
+                where=str(store.root),
+                fix="polyseme plan FILE with the same --root keeps it here",
+            )
+        found.setdefault(plan, []).append(stage)
+    return found
 
 
 def _file(store: Store, name: str) -> Path:
@@ -189,14 +194,14 @@ def _file(store: Store, name: str) -> Path:
 
 def _closed(ends: list[Stage[Any]]) -> tuple[Stage[Any], ...]:
     """The stages and all that they need, each after those."""
-    seen: dict[int, Stage[Any]] = {}
+    seen: dict[Stage[Any], None] = {}
 
     def visit(stage: Stage[Any]) -> None:
-        if id(stage) not in seen:
+        if stage not in seen:
             for needed in stage.needs():
                 visit(needed)
-            seen[id(stage)] = stage
+            seen[stage] = None
 
     for stage in ends:
         visit(stage)
-    return tuple(seen.values())
+    return tuple(seen)

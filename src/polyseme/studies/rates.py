@@ -58,9 +58,9 @@ class Rates:
         names = ("tokenised", "read", "passed", "trained")
         return sum(getattr(work, name) / getattr(self, name) for name in names)
 
-    def of(self, stages: tuple[Stage[Any], ...], at: Worker) -> dict[int, float]:
-        """Seconds of each stage, by its `id()`."""
-        return {id(stage): self.seconds(stage.work(at)) for stage in stages}
+    def of(self, stages: tuple[Stage[Any], ...], at: Worker) -> dict[Stage[Any], float]:
+        """Seconds of each stage."""
+        return {stage: self.seconds(stage.work(at)) for stage in stages}
 
 
 def _encode(at: Worker, text: str) -> Any:
@@ -69,7 +69,7 @@ def _encode(at: Worker, text: str) -> Any:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Of one call, the shortest of a few, after one that is not counted."""
+    """Seconds of the shortest of a few calls, after one that is not counted."""
     call()
     shortest, started = math.inf, time.perf_counter()
     while time.perf_counter() - started < _LEAST_SECONDS:

@@ -50,12 +50,7 @@ def running(
     run = Run.open(store.runs, config.name, config.model_dump(mode="json"))
     with run.working(reporter):
         worker = Worker(config, store, reporter, run, fresh=not resume)
-        if jobs > 1:
-            plan = Plan.of(config)
-            prepare(plan, worker)
-            plan.save(store)
-            run_units(plan, store.root, jobs, reporter)
-        yield StudyResult(run, find(worker), tuple(worker.records), reporter)
+        yield StudyResult(run, find(worker, jobs), tuple(worker.records), reporter)
 
 
 def run_until(config: StudyConfig, stage: str, *, root: Path, resume: bool, reporter: Reporter) -> tuple[Artifact, ...]:
@@ -68,9 +63,6 @@ def run_until(config: StudyConfig, stage: str, *, root: Path, resume: bool, repo
     ends = plan.until(stage)
     worker = Worker(config, Store(root), reporter, fresh=not resume)
     prepare(plan, worker)
-    for one in ends:
-        if worker.is_used(one):
-            worker.of(one)
     return tuple(worker.artifact(one) for one in ends if stage in (one.name, one.shown) and worker.is_used(one))
 
 
@@ -83,11 +75,14 @@ def as_config(config: StudyConfig | Mapping[str, Any] | str | Path) -> StudyConf
     return validate_config(config, StudyConfig, where="the study's config")
 
 
-def find(worker: Worker) -> Findings:
-    """Every stage of a study, found or made, and what they say together."""
+def find(worker: Worker, jobs: int = 1) -> Findings:
+    """Every stage of a study, found or made, by `jobs` processes side by side, and what they say together."""
     config, plan = worker.config, Plan.of(worker.config)
     if worker.recorded is None:
         prepare(plan, worker)
+        if jobs > 1:
+            plan.save(worker.store)
+            run_units(plan, worker.store.root, jobs, worker.reporter)
     else:
         for stage in filter(worker.is_used, plan.stages):
             worker.of(stage)

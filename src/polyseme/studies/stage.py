@@ -155,7 +155,7 @@ class Worker:
     makes: bool = True
     recorded: Mapping[str, str] | None = None
     records: list[StageRecord] = field(default_factory=list[StageRecord])
-    _results: dict[Stage[Any], tuple[Artifact | None, Any]] = field(default_factory=dict[Stage[Any], Any], repr=False)
+    _results: dict[Stage[Any], tuple[Artifact, Any]] = field(default_factory=dict[Stage[Any], Any], repr=False)
     _kept: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @cached_property
@@ -199,10 +199,14 @@ class Worker:
         return study_context(self.config, self.network)
 
     @cached_property
+    def read_widths(self) -> dict[str, int]:
+        """What dictionaries are called to the width of what they read."""
+        return {name: sum(map(self.network.width, binding.reads)) for name, binding in self.bindings.items()}
+
+    @cached_property
     def multiply_adds(self) -> float:
-        """Latents × inputs of one dictionary at every site together."""
-        widths = [self.network.width(site) for site in self.sites.values()]
-        return float(sum(width * self.config.dictionary.width(width) for width in widths))
+        """Latents × inputs of the dictionaries of one seed together."""
+        return float(sum(width * self.config.dictionary.width(width) for width in self.read_widths.values()))
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gives, kept under `key`: for what several stages read and no artifact holds."""
@@ -225,15 +229,11 @@ class Worker:
     def artifact(self, stage: Stage[Any]) -> Artifact:
         """The artifact of a stage, found or made."""
         self.of(stage)
-        artifact = self._results[stage][0]
-        assert artifact is not None
-        return artifact
+        return self._results[stage][0]
 
     def key(self, stage: Stage[Any]) -> str:
         """The key of a stage's artifact; what it needs is found or made for that."""
-        for needed in stage.needs():
-            self.of(needed)
-        return self.store.key(stage.name, stage.identity(self), stage.inputs(self), version=stage.version)
+        return self.store.key(stage.name, *self._rests_on(stage), version=stage.version)
 
     def is_done(self, stage: Stage[Any]) -> bool:
         """Whether the stage's artifact is there; what it holds is verified when it is read."""
@@ -241,7 +241,7 @@ class Worker:
         def look() -> bool:
             return all(map(self.is_done, stage.needs())) and self.store.has(stage.name, self.key(stage))
 
-        return self.once(("is done", id(stage)), look)
+        return self.once(("is done", stage), look)
 
     @property
     def _recorded_statistics(self) -> Mapping[str, Any]:
@@ -271,10 +271,17 @@ class Worker:
         self.records.append(StageRecord(stage.shown, artifact.key, tuple(inputs), artifact.seconds, reused=True))
         return artifact, loaded
 
+    def _rests_on(self, stage: Stage[Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """What decides a stage's result: of the config, and of the content that it reads."""
+        for needed in stage.needs():
+            self.of(needed)
+        return stage.identity(self), stage.inputs(self)
+
     def _run(self, stage: Stage[T]) -> tuple[Artifact, T]:
         if self.recorded is not None:
             return self._open(stage)
-        key, made = self.key(stage), False
+        (decides, inputs), made = self._rests_on(stage), False
+        key = self.store.key(stage.name, decides, inputs, version=stage.version)
 
         def make(folder: Path) -> None:
             nonlocal made
@@ -288,11 +295,10 @@ class Worker:
             self.reporter.message(f"stage {stage.shown}")
             stage.make(folder, self)
 
-        inputs = stage.inputs(self)
         known = {record.key for record in self.records}
         artifact, loaded = self.store.stage(
             stage.name,
-            stage.identity(self),
+            decides,
             inputs,
             make,
             lambda artifact: stage.load(artifact, self),

@@ -33,25 +33,25 @@ def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
     Raises:
         InputError: a process failed; the others are stopped, and resume where they were.
     """
-    waiting = [[plan.id(stage) for stage in unit] for unit in units(plan)]
-    names = {ids[0]: unit[0].label for ids, unit in zip(waiting, units(plan), strict=True)}
+    waiting = list(units(plan))
     progress = reporter.task(f"studies side by side ({jobs} at a time)", len(waiting), "studies")
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    running: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
     done = 0
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                ids = waiting.pop(0)
-                reporter.message(f"a process of its own runs {names[ids[0]]}")
-                running[ids[0]] = _start(ids, root, jobs)
-            for first, process in list(running.items()):
+                unit = waiting.pop(0)
+                ids, label = [plan.id(stage) for stage in unit], unit[0].label
+                reporter.message(f"a process of its own runs {label}")
+                running[label] = ids[0], _start(ids, root, jobs)
+            for label, (first, process) in list(running.items()):
                 status = process.poll()
                 if status is None:
                     continue
-                del running[first]
+                del running[label]
                 if status != 0:
                     raise InputError(
-                        f"the process that ran {names[first]} ended with status {status}",
+                        f"the process that ran {label} ended with status {status}",
                         where=f"polyseme stage {first}",
                         fix="what it said stands above; the same command goes on from what is finished",
                     )
@@ -59,9 +59,9 @@ def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
                 progress.update(done)
             time.sleep(_POLL_SECONDS)
     finally:
-        for process in running.values():
+        for _, process in running.values():
             process.terminate()
-        for process in running.values():
+        for _, process in running.values():
             process.wait()
 
 

@@ -55,7 +55,7 @@ class CausalStage(Stage[CausalEffects]):
         }
 
     def work(self, at: Worker) -> Work:
-        n_latents = at.config.dictionary.width(at.network.width(at.sites[self.site]))
+        n_latents = at.config.dictionary.width(at.read_widths[self.site])
         # At most: each latent and its null at every sampled token.
         return Work(passed=2.0 * n_latents * at.config.causal.n_samples)
 

@@ -80,7 +80,7 @@ class DictionariesStage(Stage[Trained]):
         )
         dictionaries = {
             (site, seed): study.dictionary.build(
-                sum(map(network.width, binding.reads)),
+                at.read_widths[site],
                 None if binding.is_autoencoder else sum(map(network.width, binding.writes)),
                 seed=derive_seed(seed, "dictionary", site),
                 device=network.device,

@@ -47,7 +47,7 @@ class SpliceStage(Stage[Spliced]):
         return {**self.role.subject(at).identity, "seed": self.role.seeds[0]}
 
     def work(self, at: Worker) -> Work:
-        sites = len(at.config.sites)
+        sites = len(at.bindings)
         # Clean; then reconstructions, zeros and means at each site and at all of them.
         return Work(passed=at.config.tokens.splice * (1 + 3 * (sites + (sites > 1))))
 
