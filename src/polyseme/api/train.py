@@ -29,7 +29,7 @@ from polyseme.training.jobs import HistoryPoint, Job
 
 Vectors = Float[Tensor, "..."] | Float[np.ndarray, "..."]
 FEWEST_STEPS = 500
-"""Of a training on vectors at hand: fewer vectors are gone through again and again."""
+"""Steps of a training on vectors at hand; where there are too few vectors for them, the vectors are repeated."""
 
 
 class _Given(Config):

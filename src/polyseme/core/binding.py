@@ -42,7 +42,7 @@ class Binding(Generic[P]):
 
     @classmethod
     def at(cls, place: P, name: str = "") -> "Binding[P]":
-        """Of an autoencoder: the place is read and written."""
+        """The binding of an autoencoder, which reads and writes one place."""
         return cls((place,), (place,), name)
 
     def __str__(self) -> str:

@@ -27,7 +27,7 @@ class DiagnosisConfig(Config):
     """Sampling and thresholds of a diagnosis; thresholds are effects, and every one is held against an interval."""
 
     seed: Seed = 0
-    """Of every random draw: equal seeds give equal diagnoses."""
+    """Seed of every random draw: equal seeds give equal diagnoses."""
     max_rows: Width = 4096
     """Most rows of data taken."""
     min_rows: Width = 256

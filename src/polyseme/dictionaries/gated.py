@@ -22,7 +22,7 @@ class GatedConfig(DictionaryBase):
     architecture: Literal["gated"] = "gated"
     """Which dictionary."""
     coefficient: Strength = 1.0
-    """Of the L1 penalty on the gate; what a target L0 steers."""
+    """Coefficient of the L1 penalty on the gate; adjusted where a target L0 is set."""
 
     @property
     def penalty(self) -> float:

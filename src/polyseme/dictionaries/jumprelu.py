@@ -24,7 +24,8 @@ class JumpReLUConfig(RevivedBase):
     architecture: Literal["jumprelu"] = "jumprelu"
     """Which dictionary."""
     coefficient: Strength = 1.0
-    """Of the L0 penalty; what a target L0 steers. About the squared size of the smallest activation worth its cost."""
+    """Coefficient of the L0 penalty; adjusted where a target L0 is set. It is about the squared size of the smallest
+    activation worth its cost."""
     threshold: float = Field(default=2.0, ge=1e-6, le=1e6)
     """Where thresholds start, in standard deviations of a pre-activation at the start."""
     bandwidth: float = Field(default=0.5, ge=1e-6, le=1e6)

@@ -21,7 +21,7 @@ class ReLUConfig(DictionaryBase):
     architecture: Literal["relu"] = "relu"
     """Which dictionary."""
     coefficient: Strength = 1.0
-    """Of the L1 penalty; what a target L0 steers."""
+    """Coefficient of the L1 penalty; adjusted where a target L0 is set."""
     tie_weights: bool = False
     """Encoder = decoder transposed, unit rows (no transcoders)."""
 

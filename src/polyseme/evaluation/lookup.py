@@ -110,7 +110,7 @@ def learn_lookup(
         network: read at every site.
         train: windows the tables are learned on.
         heldout: windows they will be scored on (only which tokens occur there is used).
-        bindings: whose writes are told from the token alone.
+        bindings: dictionaries whose writes are predicted from the token alone.
         ordinary: what selects the ordinary vectors of a site; elsewhere all are ordinary.
         config: bounds.
         reporter: receives how many tokens are done.

@@ -215,7 +215,7 @@ class LatentReport(Record):
     neighbours: tuple[Neighbour, ...] = ()
     """Nearest latents of the same dictionary, by write cosine and by co-firing."""
     histogram: Histogram | None = None
-    """Of its non-zero activations."""
+    """Histogram of the non-zero activations."""
     top_tokens: tuple[TokenWeight, ...] = ()
     """The first tokens by mean activation."""
     n_listed: int = 0

@@ -66,7 +66,7 @@ class Tokens:
 
 @final
 class Reads(Mapping[Any, Tensor]):
-    """Each site's vectors, under the name it was asked for by; its `Site` and its other names find them too.
+    """Each site's vectors, under the name that was given for it; its `Site` and its other names find them too.
 
     Args:
         asked: names and sites, as they were given.

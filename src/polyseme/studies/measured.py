@@ -18,7 +18,7 @@ from polyseme.training import HistoryPoint
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a sample of a subject's train vectors.
+    """Statistics of a sample of a subject's train vectors.
 
     Attributes:
         means: site name to the mean vector.

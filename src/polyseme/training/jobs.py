@@ -50,7 +50,7 @@ class HistoryPoint(Record):
     step: int
     tokens: int
     loss: Number
-    """Of this batch; 1 is what predicting the mean costs."""
+    """Loss of this batch; 1 is what predicting the mean costs."""
     fvu: Number
     """Running over about 20 batches, about the batches' own means; the study measures it on held-out documents."""
     l0: Number
@@ -59,7 +59,7 @@ class HistoryPoint(Record):
     """Share of latents that have not fired for `dead_after` tokens."""
     lr: Number
     coefficient: Number
-    """Of the sparsity penalty, warm-up included; 0 for architectures without one."""
+    """Coefficient of the sparsity penalty, warm-up included; 0 for architectures without one."""
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ class ConfusionConfig(Config):
     rows: tuple[Name, ...] = Field(default=(), max_length=1000)
     """Rows wanted, by name; all by default."""
     diagnosis: DiagnosisConfig = DiagnosisConfig()
-    """Of every network; its seed is derived from this one's and the network's."""
+    """How every network is diagnosed; each seed is derived from this one's and the network's."""
 
 
 class Case(Record):

@@ -189,7 +189,7 @@ class DoseConfig(Config):
     first_seed: int = Field(default=2_000, ge=0, le=2**62)
     """The confusion matrix's seeds are all below this."""
     diagnosis: DiagnosisConfig = DiagnosisConfig()
-    """Of every network; its seed is derived from this one's and the network's."""
+    """How every network is diagnosed; each seed is derived from this one's and the network's."""
 
 
 class Point(Record):
@@ -199,7 +199,7 @@ class Point(Record):
     answers: tuple[Answer, ...]
     reasons: tuple[str, ...]
     holds: tuple[bool, ...]
-    """Of each network, whether the answer that should follow the dose is right."""
+    """For each network, whether the answer that should follow the dose is right."""
 
     def share(self, answer: Answer) -> tuple[float, Interval]:
         """Share of the networks with this answer, with its Wilson interval."""

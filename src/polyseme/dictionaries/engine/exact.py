@@ -21,7 +21,7 @@ _MORE = 8
 """Entries beyond the k largest that are computed again: seldom are more that near to the kth, but for ties."""
 
 _OUTLIER = 8
-"""A row whose m exceeds the batch's median so many times is looked through by itself."""
+"""A row whose m exceeds the batch's median by this factor is handled on its own."""
 
 
 def exact_above(encoder: Encoder, bound: Float[Tensor, "*n_latents"] | float) -> SparseEntries:

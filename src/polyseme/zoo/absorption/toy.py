@@ -79,7 +79,7 @@ class AbsorptionToy(Config):
     depth: int = Field(default=1, ge=1, le=16)
     """Generations under the root."""
     penalty: float = Field(default=3e-2, gt=0, le=1e6)
-    """Of the L1 norm, in the data's own units."""
+    """Coefficient of the L1 norm, in the data's own units."""
     seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining(steps=1_000)
 
@@ -95,7 +95,7 @@ class AbsorptionToy(Config):
 
     @property
     def n_features(self) -> int:
-        """Of the whole tree."""
+        """Features of the whole tree."""
         return sum(self.branching**generation for generation in range(self.depth + 1))
 
     @property

@@ -66,7 +66,7 @@ class BitExtractionToy(Config):
     column_bits: int = Field(default=5, ge=1, le=5)
     """Bits that choose a digit of it; float64 has room for 2^5 digits."""
     seeds: Seeds = tuple(range(8))
-    """Of the labels."""
+    """Seeds of the labels."""
 
     @property
     def n_rows(self) -> int:

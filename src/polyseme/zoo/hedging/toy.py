@@ -63,7 +63,7 @@ class HedgingToy(Config):
     q: float = Field(default=0.2, gt=0, lt=1)
     """How often the child is on where its parent is; in the independent variant, how often it is on."""
     penalty: float = Field(default=1e-3, gt=0, le=1e6)
-    """Of the L1 norm, in the data's own units, for the statement about its limit 0."""
+    """Coefficient of the L1 norm, in the data's own units, for the statement about its limit 0."""
     seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining()
 

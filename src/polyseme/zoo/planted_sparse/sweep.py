@@ -38,7 +38,7 @@ RECOVERY = ("mcc", "feature_f1")
 NAMES = {name: METRICS[name].title for name in ("fvu", *RECOVERY)}
 """How metrics with a front are called."""
 COLUMNS = {name: METRICS[name].title for name in (*NAMES, "absorption")}
-"""Of the table: metric and title."""
+"""Columns of the table: metric and title."""
 VERSION = 1
 """Raised when code, or a default, changes what a seed's dictionaries score: kept scores are then made again."""
 AGREED = "Reconstruction and recovery agree wherever the seeds can tell."

@@ -88,7 +88,7 @@ class ProbeSteeringToy(Config):
     n_windows: Annotated[Width, Field(ge=2)] = 500
     """Windows of 65 tokens that causal effects are measured on."""
     seeds: Seeds = (0, 1, 2)
-    """Of the samples."""
+    """Seeds of the samples."""
 
     @shielded
     def build(self) -> ReadOff:

@@ -188,7 +188,7 @@ class Stack:
 
     @property
     def ceilings(self) -> Float[Tensor, " instance"]:
-        """Of the loss, as in `Setting.ceiling`."""
+        """Ceilings of the loss, as in `Setting.ceiling`."""
         return torch.tensor([s.ceiling(self.config) for s in self.settings])
 
     @property

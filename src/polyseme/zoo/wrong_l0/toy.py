@@ -75,7 +75,7 @@ class WrongL0Toy(Config):
     p: float = Field(default=0.4, gt=0, lt=1)
     """How often each feature is on."""
     correlation: float = Field(default=0.4, gt=0, lt=1)
-    """Of feature 0 with each other one."""
+    """Correlation of feature 0 with each other one."""
     spread: float = Field(default=0.15, ge=0, lt=1 / math.sqrt(3))
     """Values are 1 plus this times a uniform number in ±√3, so that it is their standard deviation."""
     low: float = Field(default=0.9, gt=0, lt=1)
