@@ -48,6 +48,20 @@ def scramble(dictionary: SparseDictionary, seed: int) -> None:
     dictionary.after_step()
 
 
+def chosen_in_training(dictionary: SparseDictionary, batch: Batch) -> Tensor:
+    """[B, n], true where a training step lets a latent be active; nothing for the architectures without a k.
+
+    Inference is another matter: of equal pre-activations it may choose others, and BatchTopK chooses over the batch in
+    training alone.
+    """
+    chosen = torch.zeros(len(batch.x), dictionary.n_latents, dtype=torch.bool, device=batch.x.device)
+    if not dictionary.config.has_coefficient:
+        encoder = dictionary._encoder(dictionary._normalised(batch.x, "in"))
+        found = dictionary._activation.select(encoder, training=True)
+        chosen[found.bags.long(), found.indices.long()] = True
+    return chosen
+
+
 class _Jump(torch.autograd.Function):
     """pre · H(pre − θ) with the straight-through gradient in θ."""
 

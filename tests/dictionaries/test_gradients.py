@@ -12,7 +12,7 @@ from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.kernels import onednn
 from polyseme.kernels import tiles as kernels
 from polyseme.kernels.tuning import Tuning
-from tests.dictionaries.reference import SMALL, Expected, make_batch, reference, roundings, scramble
+from tests.dictionaries.reference import SMALL, Expected, chosen_in_training, make_batch, reference, roundings, scramble
 
 LAYOUTS = [{}, *({"max_density": share, "max_dead_density": share} for share in (1.0, -1.0))]
 """Entries or tiles by what was measured, entries always, tiles always."""
@@ -70,12 +70,7 @@ def run(case, dtype, tuning=None):
     if case["dead_share"] is not None:
         dead = torch.rand(case["n"], generator=generator) < case["dead_share"]
     batch = make_batch(x, y)
-    # Of equal pre-activations, training and inference may choose others.
-    encoder = dictionary._encoder(dictionary._normalised(x, "in"))
-    found = None if config.has_coefficient else dictionary._activation.select(encoder, training=True)
-    chosen = torch.zeros(case["rows"], case["n"], dtype=torch.bool)
-    if found is not None:
-        chosen[found.bags.long(), found.indices.long()] = True
+    chosen = chosen_in_training(dictionary, batch)
     stats = dictionary.accumulate(batch, progress=0.0, dead=dead, coefficient=case["coefficient"])
     step = {"coefficient": case["coefficient"], "dead": dead, "chosen": chosen}
     expected = reference(dictionary, batch, dtype=torch.float64, **step)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from polyseme.core.errors import InputError
 from polyseme.kernels import tiles as operations
 from polyseme.kernels.tuning import Tuning
-from tests.dictionaries.reference import SMALL, make_batch, reference, scramble
+from tests.dictionaries.reference import SMALL, chosen_in_training, make_batch, reference, scramble
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GPU = torch.cuda.is_available()
@@ -272,7 +272,7 @@ def test_a_whole_step_goes_by_them(device, architecture, monkeypatch):
     dictionary = SMALL[architecture](20, 3).build(6, seed=0, device=device, tuning=tuning)
     scramble(dictionary, 1)
     batch = make_batch(torch.randn(9, 6, generator=torch.Generator().manual_seed(2)).to(device))
-    chosen = dictionary.encode(batch.x).dense() != 0
+    chosen = chosen_in_training(dictionary, batch)
     dictionary.accumulate(batch, progress=0.0, dead=None, coefficient=0.3)
     assert asked
     expected = reference(dictionary, batch, coefficient=0.3, dead=None, chosen=chosen)
