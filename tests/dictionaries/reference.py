@@ -1,6 +1,6 @@
 """Every architecture again, dense and by autograd: what the engine's hand-written gradients must equal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,16 @@ class Expected:
     values: Tensor
 
 
+def codes(dictionary: SparseDictionary, p: Mapping[str, Tensor], pre: Tensor, chosen: Tensor | None) -> Tensor:
+    """[B, n] f from pre-activations, dense, at the entries of `chosen` where the architecture picks by rank."""
+    config = dictionary.config
+    if isinstance(config, JumpReLUConfig):
+        return _Jump.apply(pre, p["log_threshold"].exp(), config.bandwidth)
+    if isinstance(config, GatedConfig):
+        return (pre > 0) * ((pre - p["b_enc"]) * p["r_mag"].exp() + p["b_mag"]).relu()
+    return pre.relu() if config.has_coefficient else pre.relu() * chosen
+
+
 def reference(
     dictionary: SparseDictionary,
     batch: Batch,
@@ -150,23 +160,17 @@ def reference(
 
     sparsity = aux = torch.zeros((), dtype=v.dtype)
 
+    f = codes(dictionary, p, pre, chosen)
     if isinstance(config, ReLUConfig):
-        f = pre.relu()
         sparsity = coefficient * (f * norms).sum(1).mean() / dictionary.d_out
         if config.tie_weights:
             sparsity = coefficient * f.sum(1).mean() / dictionary.d_out
     elif isinstance(config, JumpReLUConfig):
         threshold = p["log_threshold"].exp()
-        f = _Jump.apply(pre, threshold, config.bandwidth)
         sparsity = coefficient * _Step.apply(pre, threshold, config.bandwidth).sum(1).mean() / dictionary.d_out
     elif isinstance(config, GatedConfig):
-        magnitude = (u @ W_enc.T) * p["r_mag"].exp() + p["b_mag"]
-        f = (pre > 0) * magnitude.relu()
         sparsity = coefficient * pre.relu().sum(1).mean() / dictionary.d_out
         aux = per_vector(pre.relu() @ p["W_dec"].detach() + p["b_dec"].detach() - v)
-    else:
-        assert chosen is not None
-        f = pre.relu() * chosen
     ends = [dictionary.n_latents]
     if isinstance(config, MatryoshkaConfig):
         ends = sorted({max(1, round(share * dictionary.n_latents)) for share in config.prefixes})

@@ -28,7 +28,7 @@ from polyseme.dictionaries import (
     save_dictionary,
 )
 from polyseme.kernels.tuning import Tuning
-from tests.dictionaries.reference import SMALL, make_batch, scramble
+from tests.dictionaries.reference import SMALL, codes, make_batch, scramble
 
 ALL = [
     (name, port)
@@ -132,16 +132,9 @@ def test_encode_and_decode_are_the_dense_maths_of_the_directions(name, port):
     z = folded.encode(batch.x).dense()
     u = batch.x if dictionary.is_transcoder else batch.x - p["b_dec"]
     pre = u @ folded.read_directions().T + p["b_enc"]
-    architecture = name.split()[0]
-    if architecture == "relu":
-        want = pre.relu()
-    elif architecture == "topk":
-        want = torch.zeros_like(pre).scatter(1, pre.topk(4).indices, pre.topk(4).values.relu())
-    elif architecture == "gated":
-        want = (pre > 0) * ((pre - p["b_enc"]) * p["r_mag"].exp() + p["b_mag"]).relu()
-    else:
-        bound = p["log_threshold"].exp() if architecture == "jumprelu" else folded.tensors()["threshold"]
-        want = pre * (pre > bound)
+    bound = folded.tensors().get("threshold")
+    chosen = pre > bound if bound is not None else torch.zeros_like(pre).scatter(1, pre.topk(4).indices, 1.0)
+    want = codes(folded, p, pre, chosen)
     torch.testing.assert_close(z, want, rtol=1e-9, atol=1e-9)
     out = want @ folded.write_directions() + p["b_dec"]
     torch.testing.assert_close(folded.reconstruct(batch.x), out, rtol=1e-9, atol=1e-9)
@@ -389,7 +382,7 @@ def test_no_dense_activation_is_ever_made(name):
     if isinstance(config, JumpReLUConfig):
         config = config.model_copy(update={"bandwidth": 0.001, "threshold": 3.0})
     dictionary = config.build(d, seed=0, tuning=tuning)
-    if name in ("relu", "relu tied", "gated"):
+    if config.has_coefficient and not isinstance(config, JumpReLUConfig):
         dictionary.parameters()["b_enc"].sub_(2.2 * dictionary.read_directions().norm(dim=1))
     x = vectors(rows, d)
     batch = make_batch(x)
