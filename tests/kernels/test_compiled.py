@@ -290,9 +290,10 @@ if sys.argv[2] == "before":
     ctypes.CDLL(sys.argv[1])
 import torch
 ctypes.CDLL(sys.argv[1])
-from polyseme.kernels import library, tiles
+from polyseme.kernels import tiles
+from polyseme.kernels.backend import backend_in_use
 torch.set_num_threads(2)
-assert library.loops_in_use().build, library.loops_in_use()
+assert backend_in_use().loops, backend_in_use()
 torch.ones(1000, 1000).sum()
 n_threads = len(os.listdir("/proc/self/task"))
 latents, offsets = (torch.arange(n, dtype=torch.int32) for n in (50_000, 50_001))

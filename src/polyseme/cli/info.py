@@ -47,12 +47,11 @@ def gathered(root: Path) -> dict[str, Any]:
     """
     import torch
 
-    from polyseme.kernels.library import loops_in_use
-    from polyseme.kernels.onednn import is_fastest
+    from polyseme.kernels.backend import backend_in_use
     from polyseme.store import list_runs
     from polyseme.store.provenance import versions
 
-    loops = loops_in_use()
+    backend = backend_in_use()
     packages = versions("huggingface-hub", "filelock", "pyarrow", "matplotlib", "triton")
     return {
         "versions": {"python": platform.python_version(), **packages},
@@ -63,7 +62,11 @@ def gathered(root: Path) -> dict[str, Any]:
             "devices": _devices(torch),
             "auto": "cuda" if torch.cuda.is_available() else "cpu",
         },
-        "loops": {"compiled": loops.build, "why_not": loops.why_not, "products_by_onednn": is_fastest()},
+        "loops": {
+            "compiled": backend.loops,
+            "why_not": backend.why_not,
+            "products_by_onednn": backend.products_by_onednn,
+        },
         "runs": {"root": str(root.absolute()), "exists": root.is_dir(), "n_runs": len(list_runs(root))}
         | {"free_bytes": shutil.disk_usage(_existing(root)).free},
     }

@@ -61,6 +61,21 @@ class MetricRecord(Record):
     """Raised when the definition changes, so that old and new numbers are never compared."""
 
 
+class Backend(Record):
+    """What carried out the operations behind a run's numbers, whose last bits depend on it."""
+
+    name: Literal["torch", "loops", "triton"]
+    """Dictionaries are computed by torch's own operations, by the compiled loops, or by the Triton kernels."""
+    why_not: str | None
+    """Why it is not the faster one of its device; None where it is."""
+    loops: str | None
+    """The build of the compiled loops that the process uses; None where it uses torch's operations instead."""
+    threads: int
+    """Threads of torch, which the loops share."""
+    products_by_onednn: bool
+    """Whether oneDNN computes the products of float32 matrices on the CPU."""
+
+
 class Evidence(Record):
     """One test behind a verdict."""
 

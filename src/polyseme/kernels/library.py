@@ -9,7 +9,6 @@ OpenMP code calls.
 import ctypes
 import functools
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,33 +70,6 @@ def usable(*tensors: Tensor) -> bool:
     if loaded() is None:
         return False
     return torch.get_num_threads() == 1 or _fork() is not None
-
-
-@dataclass(frozen=True)
-class Loops:
-    """Which build of the loops this process uses.
-
-    Attributes:
-        build: of `LEVELS`, or `BASE`; None where torch's operations are used instead.
-        why_not: why there is none; None where there is one.
-    """
-
-    build: str | None
-    why_not: str | None
-
-
-def loops_in_use() -> Loops:
-    """Which loops compute what float32 tensors on a CPU are asked for, with as many threads as torch has now."""
-    level = LEVELS.get(torch.backends.cpu.get_cpu_capability(), BASE)
-    threads = torch.get_num_threads()
-    if not library(level).exists():
-        return Loops(None, f"{library(level).name} was not built: the installation found no C compiler that could")
-    if loaded() is None:
-        return Loops(None, f"{library(level).name} does not load on this system")
-    if not usable():
-        why = f"the pool of torch's {threads} threads cannot be found on this system; with one thread it is not needed"
-        return Loops(None, why)
-    return Loops(level, None)
 
 
 def has(name: str) -> bool:

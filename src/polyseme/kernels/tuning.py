@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -67,40 +65,3 @@ class Tuning:
 
 
 DEFAULT = Tuning()
-
-
-@dataclass(frozen=True)
-class Backend:
-    """What carries out a dictionary's operations.
-
-    Attributes:
-        name: torch's own operations, the compiled loops (`loops`), or the Triton kernels.
-        why_not: why it is not the faster one of its device; None where it is.
-    """
-
-    name: Literal["torch", "loops", "triton"]
-    why_not: str | None
-
-
-def backend_of(weight: Tensor, tuning: Tuning, *, triton: bool) -> Backend:
-    """The backend of a dictionary whose weights are these.
-
-    Args:
-        weight: on the dictionary's device, in its dtype.
-        tuning: the dictionary's.
-        triton: whether Triton is installed.
-    """
-    device, dtype = weight.device.type, str(weight.dtype).removeprefix("torch.")
-    if device == "cuda":
-        if weight.dtype not in (torch.float32, torch.float64):
-            return Backend("torch", f"the Triton kernels take float32 and float64, not {dtype}")
-        return Backend("triton", None) if triton else Backend("torch", "Triton is not installed")
-    if device != "cpu":
-        return Backend("torch", f"there are no kernels for {device}")
-    if tuning.in_loops(weight):
-        return Backend("loops", None)
-    if not tuning.loops:
-        return Backend("torch", "the dictionary was built with loops=False")
-    if weight.dtype != torch.float32:
-        return Backend("torch", f"the compiled loops take float32, not {dtype}")
-    return Backend("torch", native.loops_in_use().why_not)

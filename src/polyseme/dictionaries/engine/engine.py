@@ -26,6 +26,7 @@ from torch import Tensor
 from polyseme.core.batch import Batch, Latents
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
+from polyseme.core.records import Backend
 from polyseme.core.seeds import make_generator
 from polyseme.dictionaries.engine.activation import Activation, Architecture, Finishes, Remembers, Step
 from polyseme.dictionaries.engine.auxk import auxk
@@ -34,10 +35,11 @@ from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
 from polyseme.dictionaries.engine.pieces import pieces
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.dictionaries.protocol import StepStats
+from polyseme.kernels.backend import backend_in_use
 from polyseme.kernels.loops import check_offsets, check_places
 from polyseme.kernels.shield import shielded
-from polyseme.kernels.tiles import bag_sum, squares, triton_kernels
-from polyseme.kernels.tuning import DEFAULT, Backend, Tuning, backend_of
+from polyseme.kernels.tiles import bag_sum, squares
+from polyseme.kernels.tuning import DEFAULT, Tuning
 from polyseme.kernels.workspace import room
 
 
@@ -117,7 +119,8 @@ class SparseDictionary:
     @property
     def backend(self) -> Backend:
         """What carries out its operations where its weights are, and why not the faster one there."""
-        return backend_of(self._parameters["W_dec"], self.tuning, triton=triton_kernels() is not None)
+        weight = self._parameters["W_dec"]
+        return backend_in_use(weight.device, weight.dtype, self.tuning)
 
     @property
     def has_coefficient(self) -> bool:
