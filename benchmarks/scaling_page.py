@@ -219,7 +219,7 @@ def _of_harvest(rows: Sequence[Row]) -> list[str]:
     ]
     header = (
         *("dictionaries", "n", f"ms for {tokens:,} tokens", "a dictionary", "over one alone"),
-        *("harvest + so many fits", "rest, network and its block included, MiB"),
+        *("harvest + one fit for each", "rest, network and its block included, MiB"),
     )
     return lines + table(header, cells)
 

@@ -89,7 +89,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "study": (_study, "run a study file: a network and a corpus to latents with evidence beside each of them"),
     "plan": (_plan, "print a study's stages: what is done, what is to do, and what that will take"),
     "stage": (_stage, "run stages of a study by the ids that plan prints, here or on another machine"),
-    "demo": (_demo, "run the embedded study: the shipped language model on the standard library's source, offline"),
+    "demo": (_demo, "run the built-in study: the shipped language model on the standard library's source, offline"),
     "runs": (_runs, "list the runs of a folder"),
     "show": (_show, "print a run's summary and where its report is"),
     "sites": (_sites, "list the sites of a network, by the names a study file takes"),

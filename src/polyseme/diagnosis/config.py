@@ -24,7 +24,7 @@ ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 
 class DiagnosisConfig(Config):
-    """Sampling and thresholds of a diagnosis; thresholds are effects, and every one is held against an interval."""
+    """Sampling and thresholds of a diagnosis. Thresholds are effects, and each is compared with an interval."""
 
     seed: Seed = 0
     """Seed of every random draw: equal seeds give equal diagnoses."""

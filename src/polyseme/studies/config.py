@@ -33,7 +33,7 @@ class TokensConfig(Config):
     train_document_tokens: Count | None = None
     """Most train tokens of one document, a stretch at a random place; None for whole documents."""
     heldout_document_tokens: Count | None = 512
-    """The same for held-out tokens: intervals are over documents, so many short stretches beat a few long ones."""
+    """The same for held-out tokens. Intervals are over documents, hence many short stretches, not a few long ones."""
     context: int | None = Field(default=None, ge=2, le=2**20)
     """Tokens a window; None for the network's context, at most 1024."""
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1)

@@ -22,7 +22,7 @@ class TrainingConfig(Config):
     """One pass of training over an activation source, for all its dictionaries."""
 
     n_tokens: Count | None = None
-    """Tokens to train on; more than the source has goes round it again. None: every token once."""
+    """Tokens to train on; beyond what the source has, they are repeated in a new order. None: every token once."""
     batch_size: Width = 2048
     """Tokens a step."""
     lr: Rate | None = None

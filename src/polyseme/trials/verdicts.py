@@ -47,7 +47,7 @@ class CalibrationConfig(Config):
     n_networks: int = Field(default=6, ge=1, le=10_000)
     """Planted networks, each with its own controls, text and dictionaries."""
     features: int = Field(default=40, ge=5, le=2**12)
-    """Planted features of each network; non-features come in proportion (hidden .4, bystander .6, input .6)."""
+    """Planted features of each network; non-features come in proportion (hidden 0.4, bystander 0.6, input 0.6)."""
     n_documents: int = Field(default=60, ge=2, le=10**6)
     """Held-out documents of 384 tokens."""
     n_train_tokens: Count = 400_000

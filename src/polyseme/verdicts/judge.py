@@ -36,7 +36,7 @@ class VerdictConfig(Config):
     """The interval of the model-specificity must lie above this, for every control."""
     margin_fdr: float = Field(default=0.02, gt=0, le=1)
     """Share of the margins selected that may be there by the luck of training, judged by the mirror image of the
-    margins below 0; 1 turns it off. At .02 at least fifty latents must be selected for any to be."""
+    margins below 0; 1 turns it off. At 0.02 either none is selected or at least fifty are."""
 
 
 @dataclass(frozen=True)
