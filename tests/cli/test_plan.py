@@ -1,13 +1,16 @@
 """`polyseme plan`, `polyseme stage` and `--until`, `--jobs`: a study in parts is the study."""
 
+import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import polyseme
 from polyseme.cli.main import run
+from polyseme.evaluation.metric import Metric
+from polyseme.evaluation.metrics import METRICS
 from tests.studies.small import small_config
 
 pytestmark = pytest.mark.slow
@@ -55,6 +58,35 @@ def test_a_plan_says_what_is_done_and_a_stage_is_run_by_its_id(
     assert planned(capsys, *flags, *root)["splice (gaussian_reinit)"][1] == "to do"
 
 
+@pytest.mark.parametrize("harm", ["a metric of another version", "a damaged file"])
+def test_what_a_study_would_compute_again_is_to_do(
+    harm: str,
+    flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    root = ["--root", str(tmp_path)]
+    assert run(["study", *flags, *root, "--until", "causal (trained)"]) == 0
+    assert run(["study", *flags, *root, "--until", "splice (trained)"]) == 0
+    stages = ("readings (trained)", "causal (trained)", "splice (trained)")
+    assert {planned(capsys, *flags, *root)[stage][1] for stage in stages} == {"done"}
+    folders = sorted(tmp_path.glob("objects/*"))
+    if harm == "a metric of another version":
+        for name in ("fvu", "ce_recovered"):
+            changed = dataclasses.replace(METRICS[name], version=METRICS[name].version + 1)
+            monkeypatch.setitem(cast(dict[str, Metric], METRICS), name, changed)
+    else:
+        for stage in ("readings", "splice"):
+            next(tmp_path.glob(f"objects/{stage}-*/*.npy")).write_bytes(b"")
+    assert {planned(capsys, *flags, *root)[stage][1] for stage in stages} == {"to do"}
+    assert sorted(tmp_path.glob("objects/*")) == folders  # a plan removes nothing
+    assert run(["study", *flags, *root, "--until", "splice (trained)"]) == 0
+    assert "splice: " in capsys.readouterr().err.split("computing it again")[0]
+    assert planned(capsys, *flags, *root)["splice (trained)"][1] == "done"
+
+
 def test_times_are_estimated_where_they_can_be(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +106,8 @@ def test_times_are_estimated_where_they_can_be(
         (["stage", "../../etc"], "is not the id of a stage"),
         (["stage", "01234567-89abcdef"], "no plan here has the stage"),
         (["study", "--until", "slice"], "no stage 'slice'"),
+        (["study", "--until", "splice", "--jobs", "2"], "--until runs its stages in one process"),
+        (["demo", "--no-resume", "--jobs", "2"], "computes every stage again runs in one process"),
     ],
 )
 def test_what_is_no_stage_is_refused_in_one_sentence(

@@ -104,6 +104,9 @@ def _study(args: list[str], given: dict[str, Any], source: str, command: str, us
     groups = [Group(StudyOptions), Group(StudyConfig, given=given, source=source, title="study")]
     options, config = parsed(args, groups, command, usage, about)
     if options.until:
+        if options.jobs > 1:
+            fix = "leave one of the two out; `polyseme stage ID` runs stages in processes of their own"
+            raise InputError("--until runs its stages in one process", where="--until and --jobs", fix=fix)
         made = run_until(config, options.until, root=options.root, resume=options.resume, reporter=make_reporter())
         for artifact in made:
             make_console().print(f"{artifact.stage}: {artifact.path}", soft_wrap=True)

@@ -43,7 +43,7 @@ def plan(args: list[str]) -> int:
     options, config = parsed(rest, groups, "plan", "plan [FILE] [--FIELD VALUE …]", about)
     found = Plan.of(config)
     stages = found.until(options.until) if options.until else found.stages
-    worker = Worker(config, Store(options.root), make_reporter(), makes=False)
+    worker = Worker(config, Store(options.root), make_reporter())
     found.save(worker.store)
     look(found, worker)
     seconds = Rates.measure(worker).of(stages, worker) if options.estimate else {}

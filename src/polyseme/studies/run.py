@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
 from polyseme.core.validation import validate_config
@@ -36,7 +37,7 @@ def running(
     Args:
         config: a config, a mapping of its fields, or the path of a TOML file.
         root: folder of runs and of the artifacts they share.
-        resume: take finished stages as they are; False computes every one again.
+        resume: take finished stages as they are; False computes every one again, in this process alone.
         jobs: processes that run the study and its controls side by side, with the machine's threads divided.
         reporter: receives the progress; silent by default.
 
@@ -44,6 +45,12 @@ def running(
         InputError: anything wrong with config, network, corpus or disk, before long work where possible.
         Diverged: a training that went wrong.
     """
+    if jobs > 1 and not resume:
+        raise InputError(
+            "a study that computes every stage again runs in one process, for several find each other's stages",
+            where="resume and jobs",
+            fix="leave one of the two out, or name an empty folder as the root: nothing is finished there",
+        )
     config = as_config(config)
     reporter = reporter or Silent()
     store = Store(Path(root))

@@ -141,7 +141,6 @@ class Worker:
         reporter: receives progress updates.
         run: where the run is recorded; None in tests of single stages.
         fresh: make every stage again, whatever is there.
-        makes: False to find what is there alone.
         recorded: of a finished run that is opened again, stage to the key of its artifact: these are found as they
             are, nothing is made, and the network is loaded only for what reads it.
         records: every stage so far.
@@ -152,7 +151,6 @@ class Worker:
     reporter: Reporter
     run: Run | None = None
     fresh: bool = False
-    makes: bool = True
     recorded: Mapping[str, str] | None = None
     records: list[StageRecord] = field(default_factory=list[StageRecord])
     _results: dict[Stage[Any], tuple[Artifact, Any]] = field(default_factory=dict[Stage[Any], Any], repr=False)
@@ -236,12 +234,25 @@ class Worker:
         return self.store.key(stage.name, *self._rests_on(stage), version=stage.version)
 
     def is_done(self, stage: Stage[Any]) -> bool:
-        """Whether the stage's artifact is there; what it holds is verified when it is read."""
+        """Whether the stage's artifact is there, whole, and what this version of the code makes; nothing is made."""
+        if not all(map(self.is_done, stage.needs())):
+            return False
 
-        def look() -> bool:
-            return all(map(self.is_done, stage.needs())) and self.store.has(stage.name, self.key(stage))
+        def find() -> bool:
+            key = self.key(stage)
+            if not self.store.has(stage.name, key):
+                return False
+            try:
+                artifact = self.store.find(stage.name, key, reporter=self.reporter)
+                self._results[stage] = artifact, stage.load(artifact, self)
+            except DamagedArtifact as damage:
+                self.reporter.message(
+                    f"stage {stage.shown}: {damage.what} ({damage.where}); it is to be computed again"
+                )
+                return False
+            return True
 
-        return self.once(("is done", stage), look)
+        return stage in self._results or self.once(("is done", stage), find)
 
     @property
     def _recorded_statistics(self) -> Mapping[str, Any]:
@@ -285,12 +296,6 @@ class Worker:
 
         def make(folder: Path) -> None:
             nonlocal made
-            if not self.makes:
-                raise InputError(
-                    f"stage {stage.shown} is not there or damaged",
-                    where=str(self.store.root),
-                    fix="run the study again",
-                )
             made = True
             self.reporter.message(f"stage {stage.shown}")
             stage.make(folder, self)
