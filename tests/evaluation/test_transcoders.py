@@ -227,7 +227,10 @@ def test_what_cannot_be_spliced_is_refused_before_any_pass(network, binding, tra
     network.check_order([read], [write])  # looked at by a pass of its own
     cases: list[tuple[dict, str]] = [
         ({Binding((write,), (read,)): transcoder}, "comes later in the forward pass"),
-        ({Binding((read, write), (read, write)): Two()}, "comes later in the forward pass"),
+        (
+            {Binding((read, write), (read,)): TopKConfig(n_latents=8, k=2).build(32, 16, seed=0)},
+            "comes later in the forward pass",
+        ),
         ({binding: transcoder, Binding.at(write): TopKConfig(n_latents=8, k=2).build(16, seed=0)}, "both write"),
         ({Binding((read, write), (write,)): transcoder}, "reads vectors of width 16.*width 32"),
     ]

@@ -1,4 +1,4 @@
-"""Transcoders from the study file alone: trained, measured, judged and reported beside an autoencoder, and refused."""
+"""Transcoders and a crosscoder from the study file alone: trained, measured, judged, reported, and refused."""
 
 import json
 import math
@@ -20,13 +20,15 @@ from tests.studies.small import small_config
 
 READ, WRITTEN, STREAM = "blocks.0.mlp_in", "blocks.0.mlp_out", "blocks.1.resid_post"
 TRANSCODER = f"{READ} → {WRITTEN}"
-TWO = "two and two"
+TWO, CROSS = "two and two", "crosscoder"
+CROSSED = ("embed", "blocks.0.attn_out")
 FILE = """
 name = "transcoders"
 sites = [
     "{stream}",
     {{ reads = ["{read}"], writes = ["{written}"] }},
     {{ reads = ["embed", "blocks.0.attn_out"], writes = ["blocks.1.attn_out", "blocks.1.mlp_out"], name = "{two}" }},
+    {{ reads = {crossed}, writes = {crossed}, name = "{cross}" }},
 ]
 controls = [{{ kind = "gaussian_reinit" }}, {{ kind = "shuffled_tokens" }}]
 shown = 3
@@ -66,7 +68,16 @@ def result(small_network: Path, small_corpus: Path, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("transcoders")
     file = folder / "study.toml"
     file.write_text(
-        FILE.format(network=small_network, corpus=small_corpus, stream=STREAM, read=READ, written=WRITTEN, two=TWO)
+        FILE.format(
+            network=small_network,
+            corpus=small_corpus,
+            stream=STREAM,
+            read=READ,
+            written=WRITTEN,
+            two=TWO,
+            cross=CROSS,
+            crossed=json.dumps(CROSSED),
+        )
     )
     return polyseme.study(file, root=folder / "runs")
 
@@ -76,12 +87,12 @@ def _metrics(result: polyseme.StudyResult, name: str, **scope: Any) -> list[floa
 
 
 def test_every_latent_of_a_transcoder_has_a_verdict(result: polyseme.StudyResult) -> None:
-    assert result.sites == (STREAM, TRANSCODER, TWO)
+    assert result.sites == (STREAM, TRANSCODER, TWO, CROSS)
     lines = [json.loads(line) for line in (result.run.artifacts / "verdicts.jsonl").read_text().splitlines()]
     for site in result.sites:
         assert sorted(v["latent"] for v in lines if v["site"] == site) == list(range(32))
     table = result.latents()
-    assert len(table) == 3 * 32
+    assert len(table) == 4 * 32
     assert set(table["site"].tolist()) == set(result.sites)
     statuses = {v["status"] for v in lines if v["site"] == TRANSCODER}
     assert statuses - {"insufficient_data"}, "some of them are judged"
@@ -121,6 +132,26 @@ def test_its_fvu_is_of_what_it_writes_and_its_loss_that_of_a_pass_made_by_hand(
     assert len(_metrics(result, "ce_patched", site="joint", seed=0, study="trained")) == 1
 
 
+def test_the_loss_of_a_crosscoder_is_that_of_a_pass_with_what_it_makes_of_a_clean_one(
+    result: polyseme.StudyResult,
+) -> None:
+    dictionary, subject = result.dictionary(CROSS), result.findings.real.subject
+    assert (dictionary.d_in, dictionary.d_out) == (32, 32)
+    windows = first_windows(subject.tokens.heldout, result.findings.config.tokens.splice)
+    tokens, counted = torch.from_numpy(windows.tokens).long(), torch.from_numpy(~windows.special)
+    clean = subject.network.read(tokens, CROSSED)
+    output = dictionary.reconstruct(torch.cat([clean[name][counted] for name in CROSSED], 1)).split(16, dim=1)
+    edits = {name: clean[name].clone() for name in CROSSED}
+    for name, part in zip(CROSSED, output, strict=True):
+        edits[name][counted] = part
+    edited = {name: replace(vectors, positions=counted) for name, vectors in edits.items()}
+    logits = subject.network.run(tokens, edits=edited).logits
+    keep = counted[:, 1:]
+    ce = torch.nn.functional.cross_entropy(logits[:, :-1][keep].double(), tokens[:, 1:][keep])
+    (found,) = _metrics(result, "ce_patched", site=CROSS, seed=0, study="trained")
+    assert found == pytest.approx(float(ce), rel=1e-5)
+
+
 def test_a_latent_is_described_and_its_two_directions_are_not_compared(result: polyseme.StudyResult) -> None:
     for site in (TRANSCODER, TWO):
         assert math.isnan(result.latent(site, 0).read_write_cosine)
@@ -154,7 +185,7 @@ def test_what_cannot_be_bound_is_refused_before_anything_is_trained(
 
 def test_a_study_of_transcoders_is_opened_again(result: polyseme.StudyResult) -> None:
     again = polyseme.open_study(result.run.path)
-    assert again.sites == result.sites == (STREAM, TRANSCODER, TWO)
+    assert again.sites == result.sites == (STREAM, TRANSCODER, TWO, CROSS)
     assert again.findings.real.subject.bindings == result.findings.real.subject.bindings
     assert repr(again) == repr(result)
     assert again.latent(TWO, 2).model_dump_json() == result.latent(TWO, 2).model_dump_json()
@@ -164,8 +195,8 @@ def test_a_plan_prices_the_stages_of_every_binding(result: polyseme.StudyResult)
     config = result.findings.config
     worker = Worker(config, Store(result.run.path.parent), Silent())
     work = {stage.shown: stage.work(worker) for stage in Plan.of(config).stages}
-    assert worker.read_widths == {STREAM: 16, TRANSCODER: 16, TWO: 32}
-    assert worker.multiply_adds == (16 + 16 + 32) * 32
+    assert worker.read_widths == {STREAM: 16, TRANSCODER: 16, TWO: 32, CROSS: 32}
+    assert worker.multiply_adds == (16 + 16 + 32 + 32) * 32
     assert work["dictionaries (trained)"].trained == 8192 * 2 * worker.multiply_adds
     assert work[f"causal (trained, {TWO})"].passed == 2 * 32 * 8
-    assert work["splice (trained)"].passed == 400 * (1 + 3 * 4)
+    assert work["splice (trained)"].passed == 400 * (1 + 3 * 5)

@@ -125,7 +125,7 @@ def continue_text(
                 network,
                 prompt.ids,
                 prompt.counted,
-                lambda counted, chosen=chosen: {site: masked(edit, counted) for site, edit in chosen.items()},
+                lambda _, counted, chosen=chosen: {site: masked(edit, counted) for site, edit in chosen.items()},
                 special,
                 config,
                 lambda written, start=start: progress.update(start + written),

@@ -10,7 +10,7 @@ from polyseme.evaluation.gap import gap, gap_of_records
 from polyseme.evaluation.lookup import Lookup, LookupConfig, LookupSums, evaluate_lookup, learn_lookup
 from polyseme.evaluation.metric import Metric
 from polyseme.evaluation.metrics import METRICS
-from polyseme.evaluation.patching import patch_edits
+from polyseme.evaluation.patching import clean_reads, patch_edits
 from polyseme.evaluation.reconstruction import (
     ReconstructionSums,
     Visitor,
@@ -36,6 +36,7 @@ __all__ = [
     "Rung",
     "Runner",
     "Visitor",
+    "clean_reads",
     "compute_equivalent",
     "continue_text",
     "counted_documents",

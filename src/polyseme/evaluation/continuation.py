@@ -20,7 +20,7 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.corpora.special import ending_ids
 from polyseme.dictionaries import Reconstructor
-from polyseme.evaluation.patching import patch_edits
+from polyseme.evaluation.patching import clean_reads, patch_edits
 from polyseme.evaluation.reconstruction import check_width
 from polyseme.evaluation.splice import Runner
 from polyseme.kernels.shield import shielded
@@ -103,12 +103,18 @@ def continue_text(
     counted = torch.from_numpy(~windows.special[rows, : config.prompt_tokens])
     special, hidden = ending_ids(tokenizer)  # not padding's: an ordinary word may serve for it
     progress = (reporter or Silent()).task("text, clean and patched", 2 * config.new_tokens, "tokens")
-    clean = write_on(network, prompt, counted, lambda _: {}, special, config, progress.update)
+    crossed = clean_reads(network, dictionaries)
+
+    def patches(tokens: Tensor, counted: Tensor) -> Mapping[Site, Any]:
+        held = network.read(tokens, crossed) if crossed else None
+        return patch_edits(network, dictionaries, dict.fromkeys(dictionaries, counted), trained_on, held)
+
+    clean = write_on(network, prompt, counted, lambda *_: {}, special, config, progress.update)
     patched = write_on(
         network,
         prompt,
         counted,
-        lambda counted: patch_edits(network, dictionaries, dict.fromkeys(dictionaries, counted), trained_on),
+        patches,
         special,
         config,
         lambda written: progress.update(config.new_tokens + written),
@@ -130,7 +136,7 @@ def _check(
 ) -> None:
     for binding, dictionary in dictionaries.items():
         check_width(network, str(binding), binding, dictionary)
-        network.check_order(binding.reads, binding.writes)
+    clean_reads(network, dictionaries)
     if not network.predicts_tokens:
         raise InputError("this network does not predict the next token, so it cannot continue text")
     if tokenizer is None:
@@ -166,7 +172,7 @@ def write_on(
     network: Runner,
     prompt: Int[Tensor, "prompt token"],
     counted: Bool[Tensor, "prompt token"],
-    edits: Callable[[Tensor], Mapping[Site, Any]],
+    edits: Callable[[Tensor, Tensor], Mapping[Site, Any]],
     special: set[int],
     config: ContinuationConfig,
     advance: Callable[[int], None],
@@ -177,7 +183,7 @@ def write_on(
         network: run once a token, over the whole text so far.
         prompt: prompts of one length.
         counted: which of their tokens are not special.
-        edits: from the places of the counted tokens, `[prompt, token]` of the text so far, to the edits of a pass.
+        edits: from the tokens of the text so far, and which of them are counted, to the edits of a pass.
         special: ids that end a text.
         config: length, temperature and noise.
         advance: told how many tokens are written.
@@ -189,7 +195,7 @@ def write_on(
         for n_written in range(1, config.new_tokens + 1):
             last = torch.zeros_like(tokens, dtype=torch.bool)
             last[:, -1] = True
-            logits = network.run(tokens, edits=edits(counted), logits_at=last).logits.float().cpu()
+            logits = network.run(tokens, edits=edits(tokens, counted), logits_at=last).logits.float().cpu()
             if config.temperature > 0:
                 uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float32).clamp(1e-12, 1 - 1e-7)
                 logits = logits / config.temperature - (-uniform.log()).log()

@@ -4,7 +4,8 @@ CE recovered = (CE_ablated − CE_patched) / (CE_ablated − CE_clean), for the 
 the four CEs it is made of; not measured where the ablation costs nothing or the network predicts no better than a
 uniform guess. Joint: every site of a set patched in the same forward pass. Interaction = ΔCE(joint) −
 Σ ΔCE(single): above 0, errors made at one site are made worse by the next. What a dictionary reads is what the patched
-pass itself gives it; what it writes is patched and ablated. A token is ordinary where it is at all sites of a binding.
+pass itself gives it, or, for a crosscoder that writes the sites it reads, what the clean pass holds (`patching`); what
+it writes is patched and ablated. A token is ordinary where it is at all sites of a binding.
 
 Only counted tokens are edited: BOS, separators and padding keep the network's own vectors, and so do the vectors that
 training left out, as the clean pass identifies them. CE and KL are taken where the next token exists and counts, and
@@ -22,7 +23,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
-from polyseme.activations.reading import Reader
 from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -30,7 +30,7 @@ from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.metrics import METRICS, of_pass
-from polyseme.evaluation.patching import patch_edits, put
+from polyseme.evaluation.patching import Ordered, clean_reads, patch_edits, put
 from polyseme.evaluation.reconstruction import Reconstructor, check_width, counted_documents
 from polyseme.evaluation.sums import DocumentSums
 from polyseme.kernels.shield import shielded
@@ -55,16 +55,12 @@ class Result(Protocol):
 
 
 @runtime_checkable
-class Runner(Reader, Protocol):
+class Runner(Ordered, Protocol):
     """What splicing needs of a network; `polyseme.networks.Network` is one."""
 
     @property
     def predicts_tokens(self) -> bool:
         """True when the logits at a position are of the next token, which the network does not see there."""
-        ...
-
-    def check_order(self, reads: Sequence[Site], writes: Sequence[Site]) -> None:
-        """Raise `InputError` where a pass comes to a read later than to a write."""
         ...
 
     def prefix(self, inputs: Any, sites: Sequence[Site]) -> Prefix | None:
@@ -138,7 +134,7 @@ def splice_sums(
         network: run with edits.
         windows: held-out tokens.
         sets: name of a set (a seed) to its dictionaries by binding: what each makes of what it reads takes the place of
-            what it writes, in the same pass.
+            what it writes.
         means: the mean vector of each site that is written, measured on training tokens.
         trained_on: what selects the vectors of a site that the dictionaries' training left in; elsewhere all were.
         ordinary: what selects a site's ordinary vectors.
@@ -150,8 +146,8 @@ def splice_sums(
         Each set's metrics. NaN throughout, with a note, for a network that does not predict the next token.
 
     Raises:
-        InputError: no held-out token, a width that is not that of the sites, a site that is read after it is needed or
-            written twice, or one without a mean.
+        InputError: no held-out token, a width that is not that of the sites, a site that is written twice, has no mean,
+            or is read, and not written, after one that depends on it.
     """
     _check(network, sets, means)
     tally = _Tally(windows)
@@ -178,7 +174,7 @@ def _check(
         written: dict[Site, Binding[Site]] = {}
         for binding, dictionary in chosen.items():
             check_width(network, name, binding, dictionary)
-            network.check_order(binding.reads, binding.writes)
+            clean_reads(network, [binding])
             for site in binding.writes:
                 if site in written:
                     raise InputError(
@@ -239,15 +235,25 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Places:
-    """Which positions of a chunk are edited by each binding, once the clean pass has looked at its sites' vectors."""
+    """Which positions of a chunk are edited by each binding, once the clean pass has looked at its sites' vectors.
+
+    Attributes:
+        chunk: the windows.
+        kinds: what selects the vectors that each kind of pass edits, at the sites where that is not all of them.
+        keep: sites whose vectors are kept.
+        found: what was selected.
+        kept: what the clean pass held.
+    """
 
     chunk: _Chunk
     kinds: Mapping[str, Mapping[Site, Ordinary]]
+    keep: frozenset[Site]
     found: dict[tuple[str, Site], Tensor] = field(default_factory=dict[tuple[str, Site], Tensor])
+    kept: dict[Site, Tensor] = field(default_factory=dict[Site, Tensor])
 
-    def edits_some(self, site: Site) -> bool:
-        """True where some vectors of the site may be edited and others not."""
-        return any(site in sites for sites in self.kinds.values())
+    def looks_at(self, site: Site) -> bool:
+        """Whether anything is needed of the clean pass's vectors at a site."""
+        return site in self.keep or any(site in sites for sites in self.kinds.values())
 
     def of(self, kind: str, binding: Binding[Site]) -> Bool[Tensor, "window position"]:
         """The positions that a kind of pass edits: those edited, the ordinary ones among them, or all counted."""
@@ -260,6 +266,8 @@ class _Places:
         """An edit that changes nothing."""
 
         def edit(x: Tensor) -> Tensor:
+            if site in self.keep:
+                self.kept[site] = x.clone()
             counted = self.chunk.counted
             vectors = x[counted.to(x.device)].float()
             position = torch.arange(x.shape[1]).expand(x.shape[:2])[counted]
@@ -327,8 +335,9 @@ def _measure(
     def ce(log_q: Tensor) -> Tensor:
         return -log_q.gather(1, chunk.target.to(log_q.device)[:, None])[:, 0]
 
-    places = _Places(chunk, kinds)
-    looks = {site: places.look(site) for site in touched if places.edits_some(site)}
+    crossed = clean_reads(network, [binding for chosen in sets.values() for binding in chosen])
+    places = _Places(chunk, kinds, frozenset(crossed))
+    looks = {site: places.look(site) for site in touched if places.looks_at(site)}
     clean = log_probabilities(looks)
     p = clean.exp()
     add(("n",), torch.ones(len(chunk.target), dtype=torch.float32))
@@ -347,7 +356,7 @@ def _measure(
         for sites in _combinations(tuple(chosen)):
             some = {binding: chosen[binding] for binding in sites}
             edited = {binding: places.of("edited", binding) for binding in sites}
-            log_q = log_probabilities(patch_edits(network, some, edited))
+            log_q = log_probabilities(patch_edits(network, some, edited, clean=places.kept))
             add(_key("patched", name, sites=sites), ce(log_q))
             add(_key("kl", name, sites=sites), (p * (clean - log_q)).sum(-1))
             for kind in APART:
@@ -355,7 +364,7 @@ def _measure(
                 n, apart = sum(int((others[binding] ^ edited[binding]).sum()) for binding in sites), log_q
                 if n:
                     tally.apart[kind, sites] = tally.apart.get((kind, sites), 0) + n
-                    apart = log_probabilities(patch_edits(network, some, others))
+                    apart = log_probabilities(patch_edits(network, some, others, clean=places.kept))
                 add(_key(kind, name, sites=sites), ce(apart))
     return clean.shape[-1]
 

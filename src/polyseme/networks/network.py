@@ -314,9 +314,18 @@ class Network:
         Raises:
             InputError: names the two sites; or it takes a pass to know, and the network came without `example_inputs`.
         """
-        sites = [[self.site(site) for site in some] for some in (reads, writes)]
-        pairs = [(read, write) for read in sites[0] for write in sites[1]]
-        self._places.check_order(pairs, lambda: self._forward(self._example(), None, None))
+        self._places.check_order(self._pairs(reads, writes), lambda: self._forward(self._example(), None, None))
+
+    def in_order(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> bool:
+        """Whether a forward pass comes to none of `reads` later than to any of `writes`.
+
+        Raises:
+            InputError: it takes a pass to know, and the network came without `example_inputs`.
+        """
+        return not self._places.late(self._pairs(reads, writes), lambda: self._forward(self._example(), None, None))
+
+    def _pairs(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> list[tuple[Site, Site]]:
+        return [(self.site(read), self.site(write)) for read in reads for write in writes]
 
     # Passes
 

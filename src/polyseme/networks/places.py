@@ -62,15 +62,12 @@ class Places:
         """How tensors become vectors, where their last axis is not the width."""
         return {place: at.layout for place, at in self.know(places, forward).items() if at.layout is not None}
 
-    def check_order(self, pairs: Sequence[tuple[Site, Site]], forward: Callable[[], Forward]) -> None:
-        """Refuse reads that a forward pass comes to later than to a write that depends on them.
+    def late(self, pairs: Sequence[tuple[Site, Site]], forward: Callable[[], Forward]) -> tuple[Site, Site] | None:
+        """The first of some pairs (read, write) whose read a forward pass comes to later than to its write.
 
         Args:
             pairs: of what is read and what is written.
             forward: gives what runs the network where tokens do not.
-
-        Raises:
-            InputError: names the two sites.
         """
         # What a module is given is read before any of it is edited, whichever heads or ports these are.
         pairs = [(a, b) for a, b in pairs if (a.path, a.port == "out") != (b.path, b.port == "out")]
@@ -80,10 +77,18 @@ class Places:
             if not seen or any(at.calls == 0 for at in seen.values()):
                 seen = self.look(places, forward())
             self._orders[places] = {place: seen[place].order for place in places}
-        for read, write in pairs:
-            if self._orders[places][place_of(read)] > self._orders[places][place_of(write)]:
-                raise InputError(
-                    f"What is put at {write} depends on {read}, which comes later in the forward pass",
-                    where=type(self._module).__name__,
-                    fix="read sites that come before all that are written",
-                )
+        order = self._orders.get(places, {})
+        return next(((a, b) for a, b in pairs if order[place_of(a)] > order[place_of(b)]), None)
+
+    def check_order(self, pairs: Sequence[tuple[Site, Site]], forward: Callable[[], Forward]) -> None:
+        """Refuse reads that a forward pass comes to later than to a write that depends on them; arguments as `late`.
+
+        Raises:
+            InputError: names the two sites.
+        """
+        if late := self.late(pairs, forward):
+            raise InputError(
+                f"What is put at {late[1]} depends on {late[0]}, which comes later in the forward pass",
+                where=type(self._module).__name__,
+                fix="read sites that come before all that are written",
+            )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
+from polyseme.evaluation.patching import clean_reads
 from polyseme.networks import Network
 from polyseme.networks.survey import NOT_FINITE_FIX
 from polyseme.studies.config import StudyConfig
@@ -28,7 +29,7 @@ def check_sites(
     Raises:
         InputError: two names of one place; a site that is not reached, is called several times, gives something else
             than one finite vector of real numbers for each token, or is what the network returns; a dictionary that
-            reads what comes after a site that it writes, or writes what another does.
+            reads, and does not write, what comes after a site that it writes, or writes what another does.
     """
     _check_names(bindings)
     draw = network.facts.drawing()
@@ -55,8 +56,7 @@ def check_sites(
                 fix=NOT_FINITE_FIX,
             )
     network.widths(list(sites.values()))
-    for binding in bindings.values():
-        network.check_order(binding.reads, binding.writes)
+    clean_reads(network, bindings.values())
 
 
 def _check_names(bindings: Mapping[str, Binding[Site]]) -> None:
