@@ -99,7 +99,7 @@ _Names = Annotated[tuple[Name, ...], Field(max_length=1000), BeforeValidator(_se
 
 
 class BindingConfig(Config):
-    """What a dictionary reads and writes, where it is not one site that it reads and writes: a transcoder."""
+    """What a dictionary reads and writes, where that is not one and the same site: a transcoder, or a crosscoder."""
 
     reads: _Names
     """Sites it reads, by name; the vectors of several stand side by side in this order."""
