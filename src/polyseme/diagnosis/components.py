@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from polyseme.diagnosis.geometry import rotations
-from polyseme.diagnosis.reading import whitened
 
 GAUSSIAN = 0.3745672075
 """E log cosh of a standard Gaussian."""
 WIDE = 256
-"""Neurons beyond which principal components are taken from the covariance."""
+"""Number of neurons beyond which principal components are computed from the covariance."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,15 @@ def independent_sources(
     rng: np.random.Generator,
     *,
     most: int = 32,
-    floor: float = 0.03,
     n_starts: int = 3,
 ) -> Sources:
     """Symmetric FastICA with the log cosh contrast on at most `most` principal components, the best of a few starts.
 
     Hyvärinen 1999, Fast and robust fixed-point algorithms for independent component analysis, eq. 39.
     """
-    z = _leading(vectors, fit, floor, most)
+    centred = vectors - vectors[fit].mean(0)
+    values, axes = leading_axes(centred[fit], most)
+    z = centred @ axes / values * np.sqrt(len(fit))
     x, k = z[fit], z.shape[1]
     best, chosen = -np.inf, np.eye(k)
     for start in rotations(n_starts, k, rng):
@@ -82,8 +82,7 @@ def independent_sources(
         if contrast > best:
             best, chosen = contrast, turn
     values = z @ chosen.T
-    centred = vectors[fit] - vectors[fit].mean(0)
-    directions = values[fit].T @ centred / len(fit)
+    directions = values[fit].T @ centred[fit] / len(fit)
     return Sources(values, z @ rotations(1, k, rng)[0].T, directions)
 
 
@@ -101,16 +100,17 @@ def principal_axes(
     return np.sqrt(np.maximum(squared[::-1], 0)), axes[:, ::-1]
 
 
-def _leading(
-    vectors: Float[np.ndarray, "row d"], fit: Int[np.ndarray, " fit"], floor: float, most: int
-) -> Float[np.ndarray, "row k"]:
-    """The first `most` columns of `whitened`."""
-    if vectors.shape[1] <= WIDE:
-        return whitened(vectors, fit, floor)[:, :most]
-    centred = vectors - vectors[fit].mean(0)
-    values, axes = principal_axes(centred[fit], most)
+def leading_axes(
+    centred: Float[np.ndarray, "row d"], most: int, floor: float = 0.03
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "d k"]]:
+    """At most `most` singular values, of at least `floor` times the largest, and their right vectors."""
+    if centred.shape[1] > WIDE:
+        values, axes = principal_axes(centred, most)
+    else:
+        _, values, vt = np.linalg.svd(centred, full_matrices=False)
+        values, axes = values[:most], vt[:most].T
     kept = values >= floor * values[0]
-    return centred @ axes[:, kept] / values[kept] * np.sqrt(len(fit))
+    return values[kept], axes[:, kept]
 
 
 def matching_pursuit(

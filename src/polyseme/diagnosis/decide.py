@@ -1,4 +1,4 @@
-"""From evidence to an answer: a pure function of the lines of evidence, and of nothing else."""
+"""From evidence to an answer: a pure function of the lines of evidence."""
 
 import math
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from polyseme.diagnosis.config import Answer
 
 Decision = tuple[Answer, str]
 UNREAD = 0.8
-"""R² of linear probes up to which features that gate each other are said to be lost to them."""
+"""R² of linear probes up to which features that gate each other count as unread by them."""
 
 
 def decide(evidence: Mapping[str, Evidence]) -> Decision:
-    """The answer and the reason for it, as one sentence without a full stop.
+    """The answer and its reason, as one sentence without a full stop.
 
     Each answer needs its own lines to pass and its rivals' to be excluded by their intervals; what lies between is
     `abstain`.
@@ -52,7 +52,7 @@ def _crowded(e: Mapping[str, Evidence], interacts: bool) -> Decision:
     if not e["arrangement"].passed:
         return "abstain", "more features than dimensions, arranged no better than by a random matrix"
     if not e["sparse_read"].passed:
-        return "abstain", "more features than dimensions, too dense in these data for a sparse code to tell apart"
+        return "abstain", "more features than dimensions, too dense in these data for a sparse code to separate"
     return "superposition", "more features than dimensions, kept apart by their arrangement and read by a sparse code"
 
 
@@ -66,7 +66,7 @@ def _collided(e: Mapping[str, Evidence]) -> Decision:
     if partners.passed:
         return "incidental", "features share neurons though some are to spare, and other seeds pair other features"
     if _low(partners) < partners.threshold:
-        return "abstain", "features share neurons though some are to spare, in too few pairs to say whether by chance"
+        return "abstain", "features share neurons though some are to spare, in too few pairs to rule out chance"
     return "abstain", "features share neurons though some are to spare, and networks of other seeds pair the same ones"
 
 

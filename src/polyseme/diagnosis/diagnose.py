@@ -26,10 +26,10 @@ class Diagnosis(Record):
     site: Site
     evidence: tuple[Evidence, ...]
     n_rows: int
-    """Rows of data that were used."""
+    """Number of data rows used."""
     n_neurons: int
     features: tuple[str, ...]
-    """Variables of the data that the site represents; empty where only the vectors were looked at."""
+    """Variables of the data that the site represents; empty where the data have none."""
 
     def line(self, name: str) -> Evidence:
         """The evidence of this name."""
@@ -54,19 +54,19 @@ def diagnose(
     features and switched off one at a time; elsewhere only the site's vectors are decomposed.
 
     Args:
-        network: to diagnose.
-        site: with vectors `[row, d]` or `[row, position, d]`.
+        network: the network to diagnose.
+        site: a site with vectors `[row, d]` or `[row, position, d]`.
         inputs: `[row, ...]` from the distribution that the question is about, or a function that draws them.
         config: sampling and thresholds.
-        reporter: told of the progress.
+        reporter: receives progress updates.
         siblings: networks of the same shape and task from other seeds; without them `incidental` is not answered.
         controls: the network with re-initialised weights, two or more; without them `superposition` is not answered
-            from vectors alone. They are asked for one at a time, and only where nothing but vectors is looked at.
-        counted: which positions of the inputs count, for a site of which only the vectors are looked at; all by
-            default. Special tokens and padding should not: their vectors are often far from all others.
+            from vectors alone. They are taken one at a time, and only where the data have no variables.
+        counted: which positions of the inputs count where the data have no variables; by default all do. Special
+            tokens and padding should not: their vectors are often far from all others.
 
     Raises:
-        InputError: too few rows, a site with vectors of another shape, or constant, or not finite.
+        InputError: there are too few rows, or the site's vectors have another shape, are constant or are not finite.
     """
     config, reporter = config or DiagnosisConfig(), reporter or Silent()
     seen = observe(

@@ -10,10 +10,10 @@ from polyseme.core.records import Interval
 Directions = Float[np.ndarray, "*batch feature d"]
 
 
-def rank(directions: Float[np.ndarray, "feature d"], floor: float) -> int:
-    """Singular values of at least `floor` times the largest."""
+def rank(directions: Directions, floor: float) -> Int[np.ndarray, "*batch"]:
+    """How many singular values are at least `floor` times the largest."""
     values = np.linalg.svd(directions, compute_uv=False)
-    return int((values >= floor * values[0]).sum())
+    return np.asarray((values >= floor * values[..., :1]).sum(-1))
 
 
 def unit(directions: Directions) -> Directions:
@@ -71,7 +71,7 @@ def turned_purity(directions: Directions) -> Float[np.ndarray, "*batch"]:
 def worst_purity(directions: Directions) -> Float[np.ndarray, "*batch"]:
     """Least share that its first feature makes of a neuron's response, over neurons that respond at all.
 
-    A neuron responds where its largest entry is at least .3 of the largest of all: two features that collide on one
+    A neuron responds where its largest entry is at least 0.3 of the largest of all: two features that collide on one
     neuron out of many leave `purity` high.
     """
     squared = directions**2
@@ -109,11 +109,8 @@ def random_arrangements(
 ) -> dict[str, Float[np.ndarray, "n feature d"]]:
     """What the three re-initialisations of a matrix make of it: Gaussian, the same spectrum, the same entries."""
     rows, columns = directions.shape
-    u, values, vt = np.linalg.svd(directions, full_matrices=False)
-    k = len(values)
-    left = np.linalg.qr(rng.standard_normal((n, rows, k)))[0]
-    right = np.linalg.qr(rng.standard_normal((n, columns, k)))[0]
-    del u, vt
+    values = np.linalg.svd(directions, full_matrices=False).S
+    left, right = (np.linalg.qr(rng.standard_normal((n, size, len(values))))[0] for size in (rows, columns))
     return {
         "Gaussian": rng.standard_normal((n, rows, columns)),
         "same spectrum": (left * values) @ right.swapaxes(-1, -2),
@@ -139,7 +136,7 @@ def percentiles(
     return Interval(low=float(low), high=float(high), level=level, method=method)
 
 
-def resample_mean(
+def resample(
     statistic: Callable[[Int[np.ndarray, " row"]], float], n: int, n_resamples: int, rng: np.random.Generator
 ) -> Interval:
     """The percentile interval of a statistic of row numbers drawn with replacement."""

@@ -22,14 +22,14 @@ from polyseme.diagnosis.variables import Array, Written, variables_of, write
 from polyseme.networks import Network
 
 Sampler = Callable[[int, torch.Generator], Tensor]
-"""From a number of rows and a generator to inputs."""
+"""Maps a number of rows and a generator to inputs."""
 
 MAX_ELEMENTS = 1 << 21
-"""Most numbers of a site kept: fewer rows are taken of a very wide one."""
+"""Maximum number of values kept of a site: a very wide one is read on fewer rows."""
 MAX_OUTPUTS = 4096
-"""Outputs a row beyond which they are not looked at (the logits of a real vocabulary)."""
+"""Number of outputs per row beyond which they are not used (the logits of a real vocabulary)."""
 PASS = 1 << 14
-"""Positions (or rows, where there are none) a forward pass."""
+"""Positions (or rows, where there are none) in a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Observations:
     """Everything the signatures are computed from.
 
     Attributes:
-        network: for interventions.
-        site: read at `inputs`.
-        inputs: `[row, ...]`.
-        vectors: of the site, `[row, d]`; a sequence's are those of its last position.
-        all_vectors: of every position that counts, `[vector, d]`.
-        outputs: `[row, output]`; None where the network's output is not one vector a row.
-        variables: of the data, `[row, variable]`: the coordinates of vector inputs, or the presence of each token
-            where there are few; None where the inputs are of another kind.
+        network: the network, for interventions.
+        site: the site read.
+        inputs: the data, `[row, ...]`.
+        vectors: the site's vectors, `[row, d]`; a sequence's are those of its last position.
+        all_vectors: the vectors of every position that counts, `[vector, d]`.
+        outputs: the network's outputs, `[row, output]`; None where the network's output is not one vector a row.
+        variables: the variables of the data, `[row, variable]`: the coordinates of vector inputs, or the presence of
+            each token where there are few; None where the inputs are of another kind.
         written: see `Written`; None without variables.
         siblings: what the same variables write in networks that differ by their seed, `[feature, d]` each.
         controls: vectors of networks with re-initialised weights on the same inputs, `[row * position, d]` each.
-        config: of the diagnosis.
+        config: the configuration of the diagnosis.
     """
 
     network: Network
@@ -67,10 +67,25 @@ class Observations:
         """The site's vectors of other inputs, of the last position for a sequence."""
         return _rows(_read(self.network, inputs, self.site))
 
+    @property
+    def features(self) -> Written:
+        """What the variables write, for the signatures of sites whose data have variables."""
+        assert self.written is not None
+        return self.written
+
+    @property
+    def networks(self) -> list[Float[np.ndarray, "feature d"]]:
+        """What the features write here, and in every sibling where each of them writes something."""
+        return [self.features.directions, *(D for D in self.siblings if np.linalg.norm(D, axis=1).min() > 0)]
+
+    def rng(self, name: str) -> np.random.Generator:
+        """The random numbers of one signature."""
+        return np.random.default_rng(derive_seed(self.config.seed, name))
+
     @cached_property
     def components(self) -> Components:
-        """Independent sources of the vectors alone, found once for all who ask."""
-        rng = np.random.default_rng(derive_seed(self.config.seed, "components"))
+        """Independent sources of the vectors alone, found once."""
+        rng = self.rng("components")
         vectors = self.all_vectors[rng.permutation(len(self.all_vectors))[: self.config.max_rows]]
         fit, held_out = halves(len(vectors), rng)
         return Components(vectors, fit, held_out, independent_sources(vectors, fit, rng))
@@ -90,7 +105,8 @@ def observe(
     """Read the site, switch every variable of the data off in turn, and keep what changes; see `diagnose`.
 
     Raises:
-        InputError: too few rows, vectors of the wrong shape, constant or not finite, siblings of another width.
+        InputError: there are too few rows; the vectors have the wrong shape, are constant or are not finite; or a
+            sibling has another width.
     """
     place = network.site(site)
     if not isinstance(inputs, Tensor):
@@ -116,7 +132,7 @@ def observe(
     if len(inputs) > most:
         kept = torch.randperm(len(inputs), generator=make_generator(config.seed, "rows"))[:most].sort().values
         inputs, counted = inputs[kept], None if counted is None else counted[kept]
-    # Logits of a real vocabulary are not looked at, and a pass of them may not fit the memory.
+    # Logits of a real vocabulary are not used, and a pass of them may not fit the memory.
     vectors, outputs = (
         _run(network, inputs, place, reporter)
         if _answers(first.logits, 2)

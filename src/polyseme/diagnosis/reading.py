@@ -4,22 +4,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 RIDGE = 1e-4
+FLOOR = 1e-4
 N_UNITS = 512
 
 
 def halves(n: int, rng: np.random.Generator) -> tuple[Int[np.ndarray, " fit"], Int[np.ndarray, " held_out"]]:
-    """Row numbers to fit on and to score on."""
+    """The row numbers to fit on, and those to score on."""
     order = rng.permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
-def whitened(
-    vectors: Float[np.ndarray, "row d"], fit: Int[np.ndarray, " fit"], floor: float = 1e-4
-) -> Float[np.ndarray, "row k"]:
-    """Principal components of unit variance on the rows to fit on; those under `floor` of the largest deviation go."""
+def whitened(vectors: Float[np.ndarray, "row d"], fit: Int[np.ndarray, " fit"]) -> Float[np.ndarray, "row k"]:
+    """Principal components of unit variance on the rows to fit on, except those below `FLOOR` of the largest."""
     centred = vectors - vectors[fit].mean(0)
     _, values, vt = np.linalg.svd(centred[fit], full_matrices=False)
-    kept = values >= floor * values[0]
+    kept = values >= FLOOR * values[0]
     return centred @ vt[kept].T / values[kept] * np.sqrt(len(fit))
 
 
@@ -55,3 +54,10 @@ def r_squared(
     residual = ((targets - predictions) ** 2).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(total > 0, np.maximum(1 - residual / total, 0), np.nan)
+
+
+def mean_r_squared(targets: Float[np.ndarray, "row target"], predictions: Float[np.ndarray, "row target"]) -> float:
+    """Mean R² over the targets that vary; 0 where none does."""
+    found = r_squared(targets, predictions)
+    found = found[~np.isnan(found)]
+    return float(found.mean()) if len(found) else 0.0

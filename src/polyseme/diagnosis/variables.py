@@ -19,17 +19,17 @@ Array = Float[np.ndarray, "..."]
 Rows = Int[np.ndarray, "..."]
 
 MAX_VARIABLES = 1024
-"""Input variables beyond which none is taken for a feature by itself (pixels, the tokens of a real vocabulary)."""
+"""Number of input variables beyond which none counts as a feature by itself (pixels, say)."""
 MAX_TOKENS = 64
-"""Distinct tokens in the data up to which the presence of each is a variable."""
+"""Number of distinct tokens in the data up to which the presence of each is a variable."""
 MAX_CONTRASTS = 1 << 24
-"""Most numbers of the changes that switching variables off makes at the site."""
+"""Maximum number of values held for the changes that switching variables off makes at the site."""
 AT_REST = 1e-6
 """Typical distances up to which a variable counts as being at rest."""
 TWO_SIDED = 0.1
-"""Rows on a feature's rarer side over those on its commoner side from which it counts as having both signs."""
+"""Ratio of the rows on a feature's rarer side to those on its commoner side from which it has both signs."""
 _FAR = 3.0
-"""Medians beyond which a distance counts as this many: a single outlier sets no unit."""
+"""Distances beyond this many medians count as this many, so that a single outlier does not set the unit."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def variables_of(inputs: Tensor) -> Array | None:
 
 
 def resting(column: Float[np.ndarray, " row"]) -> float:
-    """The value a variable has when it says nothing: the one that a fifth of the rows share, else the mean."""
+    """The value of a variable at rest: the commonest one, if at least a fifth of the rows have it, else the mean."""
     values, counts = np.unique(column, return_counts=True)
     commonest = int(counts.argmax())
     return float(values[commonest]) if counts[commonest] >= 0.2 * len(column) else float(column.mean())
@@ -105,13 +105,13 @@ def write(
     """What each variable writes to a site: seen switched off one at a time, or regressed on where they are tokens.
 
     Args:
-        read: from inputs to the site's vectors, `[row, d]`.
-        inputs: `[row, ...]`.
-        variables: of the inputs, as `variables_of` gives them.
-        vectors: the site's, `[row, d]`.
-        config: of the diagnosis.
+        read: maps inputs to the site's vectors, `[row, d]`.
+        inputs: the data, `[row, ...]`.
+        variables: the variables of the inputs, as `variables_of` gives them.
+        vectors: the site's vectors, `[row, d]`.
+        config: the configuration of the diagnosis.
         rng: draws the rows on which a variable is switched off.
-        progress: receives how many variables are done.
+        progress: receives the number of variables done.
     """
     progress = progress or Silent()
     if not inputs.is_floating_point():

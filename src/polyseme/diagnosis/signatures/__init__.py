@@ -44,7 +44,7 @@ SIGNATURES: dict[str, Signature] = {
     "output_joint": output_joint,
     "partners": partners,
 }
-"""Of sites whose data have variables of their own, seen switched off one at a time."""
+"""Signatures of sites whose data have variables, which are switched off one at a time."""
 
 BLIND_SIGNATURES: dict[str, Signature] = {
     "sources": sources,
@@ -54,6 +54,6 @@ BLIND_SIGNATURES: dict[str, Signature] = {
     "overcomplete_gain": overcomplete_gain,
     "scaling": scaling,
 }
-"""Of sites of which only the vectors are known."""
+"""Signatures of sites of which only the vectors are known."""
 
 __all__ = ["BLIND_SIGNATURES", "SIGNATURES", "Signature"]

@@ -4,10 +4,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from polyseme.core.records import Evidence
-from polyseme.core.seeds import derive_seed
-from polyseme.diagnosis.geometry import Directions, overlaps, p_value, percentiles, random_arrangements
+from polyseme.diagnosis.geometry import Directions, overlaps, p_value, random_arrangements
 from polyseme.diagnosis.observations import Observations
-from polyseme.diagnosis.signatures.dimensions import of
+from polyseme.diagnosis.signatures.lines import of_directions
 
 
 def crowding(directions: Directions, two_sided: Bool[np.ndarray, " feature"]) -> Float[np.ndarray, "*batch two"]:
@@ -26,12 +25,9 @@ def arrangement(seen: Observations) -> Evidence:
     largest of the three, doubled for the two forms of crowding. Under each re-initialisation the test is exact, so a
     network that was never trained passes it no more often than `alpha`.
     """
-    written = of(seen)
-    signs = written.two_sided
-    sets = [written.directions, *(D for D in seen.siblings if np.linalg.norm(D, axis=1).min() > 0)]
-    rng = np.random.default_rng(derive_seed(seen.config.seed, "arrangement"))
-    n, d = written.directions.shape
-    draws = seen.config.draws(max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d)))), tests=2)
+    signs, sets, rng = seen.features.two_sided, seen.networks, seen.rng("arrangement")
+    n, d = seen.features.directions.shape
+    draws = seen.config.affordable(n * max(n, d), tests=2)
     value = np.sum([crowding(D, signs) for D in sets], axis=0)
     nulls: dict[str, Float[np.ndarray, "draw two"]] = {}
     for D in sets:
@@ -42,13 +38,12 @@ def arrangement(seen: Observations) -> Evidence:
         worst = max(p_value(float(value[form]), null[:, form], larger=False) for null in nulls.values())
         if 2 * worst < p:
             best, p = form, 2 * worst
-    interval = percentiles(crowding(written.resampled, signs)[:, best])
-    mean = min(float(null[:, best].mean()) for null in nulls.values()) / len(sets)
+    effect, interval = of_directions(seen, lambda D: crowding(D, signs)[..., best])
     return Evidence(
         name="arrangement",
-        effect=float(crowding(written.directions, signs)[best]),
+        effect=effect,
         interval=interval,
-        null=mean,
+        null=min(float(null[:, best].mean()) for null in nulls.values()) / len(sets),
         n=len(sets),
         n_unit="networks",
         threshold=seen.config.alpha,

@@ -4,10 +4,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from polyseme.core.records import Evidence
-from polyseme.core.seeds import derive_seed
-from polyseme.diagnosis.geometry import Directions, cosines, overlaps, p_value, percentiles
+from polyseme.diagnosis.geometry import Directions, cosines, overlaps, percentiles
 from polyseme.diagnosis.observations import Observations
-from polyseme.diagnosis.signatures.dimensions import CO_FIRING, firing_correlations, of
+from polyseme.diagnosis.signatures.dimensions import CO_FIRING, firing_correlations
+from polyseme.diagnosis.signatures.lines import Estimate, at_least
 
 
 def overlap_co_firing(
@@ -29,33 +29,19 @@ def co_firing(seen: Observations) -> Evidence:
     """How much the features that share a direction fire together, against random directions for the same features.
 
     The interval resamples rows of the data: it is the firing that is estimated. Features without overlap to speak of
-    (no cosine of .2) have nothing to explain, and the effect is 0.
+    (no cosine of 0.2) have nothing to explain, and the effect is 0.
     """
-    written = of(seen)
-    rng = np.random.default_rng(derive_seed(seen.config.seed, "co_firing"))
-    correlations, signs = firing_correlations(written.values), written.two_sided
-    c, (n, d) = overlaps(written.directions, signs), written.directions.shape
-    overlapping = bool(c.max() >= 0.2)
-    value = float(overlap_co_firing(written.directions, correlations, signs)) if overlapping else 0.0
-    draws = seen.config.draws(max(100, min(seen.config.n_null, (1 << 22) // (n * max(n, d)))))
-    null = overlap_co_firing(rng.standard_normal((draws, n, d)), correlations, signs)
-    rows = len(written.values)
-    replicates = [0.0] * 2
-    if overlapping:
+    written, rng = seen.features, seen.rng("co_firing")
+    (n, d), rows = written.directions.shape, len(written.values)
+    signs, correlations = written.two_sided, firing_correlations(written.values)
+    null = overlap_co_firing(rng.standard_normal((seen.config.affordable(n * max(n, d)), n, d)), correlations, signs)
+    found = Estimate(0.0, percentiles([0.0]))
+    if overlaps(written.directions, signs).max() >= 0.2:
         drawn = (rng.integers(0, rows, rows) for _ in range(min(40, seen.config.n_resamples)))
         replicates = [
             float(overlap_co_firing(written.directions, firing_correlations(written.values[r]), signs)) for r in drawn
         ]
-    interval, p = percentiles(replicates), p_value(value, null, larger=True)
-    return Evidence(
-        name="co_firing",
-        effect=value,
-        interval=interval,
-        null=float(null.mean()),
-        n=rows,
-        n_unit="rows",
-        threshold=CO_FIRING,
-        p_corrected=p,
-        passed=interval.low >= CO_FIRING and p <= seen.config.alpha,
-        note="null: random directions for the same features",
-    )
+        value = float(overlap_co_firing(written.directions, correlations, signs))
+        found = Estimate(value, percentiles(replicates))
+    note = "null: random directions for the same features"
+    return at_least(seen, "co_firing", found, CO_FIRING, rows, null=null, note=note)

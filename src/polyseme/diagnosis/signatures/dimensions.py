@@ -1,15 +1,16 @@
 """How many features the site holds, against the dimensions that they take up."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from polyseme.core.records import Evidence
-from polyseme.diagnosis.geometry import overlaps, percentiles, rank
+from polyseme.diagnosis.geometry import overlaps, rank
 from polyseme.diagnosis.observations import Observations
-from polyseme.diagnosis.variables import AT_REST, Written
+from polyseme.diagnosis.signatures.lines import at_least, of_directions
+from polyseme.diagnosis.variables import AT_REST
 
 CO_FIRING = 0.5
-"""Correlation of two features' firing from which they are said to fire together."""
+"""Correlation of two features' firing from which they count as firing together."""
 
 
 def features_per_dimension(seen: Observations) -> Evidence:
@@ -18,40 +19,22 @@ def features_per_dimension(seen: Observations) -> Evidence:
     A variable of the data is a feature of the site where it writes to it (`DiagnosisConfig.represented`); a dimension
     is used where the directions' singular value stands above `rank_floor`. Linear algebra puts the null at 1.
     """
-    written = of(seen)
-    n, used = len(written.names), rank(written.directions, seen.config.rank_floor)
-    interval = percentiles([n / rank(D, seen.config.rank_floor) for D in written.resampled])
-    return Evidence(
-        name="features_per_dimension",
-        effect=n / used,
-        interval=interval,
-        null=1.0,
-        n=n,
-        n_unit="features",
-        threshold=1.0,
-        passed=interval.low > 1,
-        note=f"{n} features in {used} of {written.directions.shape[1]} dimensions",
-    )
+    D = seen.features.directions
+    note = f"{len(D)} features in {rank(D, seen.config.rank_floor)} of {D.shape[1]} dimensions"
+    return _per_dimension(seen, "features_per_dimension", len(D), "features", note)
 
 
 def groups_per_dimension(seen: Observations) -> Evidence:
     """The same, where features that fire together and lie along one direction count as one."""
-    written = of(seen)
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    written = seen.features
     together = np.abs(firing_correlations(written.values)) >= CO_FIRING
     joined = together & (overlaps(written.directions, written.two_sided) >= CO_FIRING)
-    n, used = _components(joined), rank(written.directions, seen.config.rank_floor)
-    interval = percentiles([n / rank(D, seen.config.rank_floor) for D in written.resampled])
-    return Evidence(
-        name="groups_per_dimension",
-        effect=n / used,
-        interval=interval,
-        null=1.0,
-        n=n,
-        n_unit="groups",
-        threshold=1.0,
-        passed=interval.low > 1,
-        note=f"{n} groups of features that do not share direction and firing",
-    )
+    n = int(connected_components(csr_array(joined), directed=False, return_labels=False))
+    note = f"{n} groups of features that do not share direction and firing"
+    return _per_dimension(seen, "groups_per_dimension", n, "groups", note)
 
 
 def spare_dimensions(seen: Observations) -> Evidence:
@@ -59,26 +42,9 @@ def spare_dimensions(seen: Observations) -> Evidence:
 
     Lecomte et al. 2024, What causes polysemanticity?: collisions happen with more neurons than features.
     """
-    written = of(seen)
-    width = written.directions.shape[1]
-    spare = width - rank(written.directions, seen.config.rank_floor)
-    interval = percentiles([float(width - rank(D, seen.config.rank_floor)) for D in written.resampled])
-    return Evidence(
-        name="spare_dimensions",
-        effect=float(spare),
-        interval=interval,
-        null=0.0,
-        n=width,
-        n_unit="neurons",
-        threshold=1.0,
-        passed=interval.low >= 1,
-    )
-
-
-def of(seen: Observations) -> Written:
-    """What the variables write; the signatures of this table are computed only where there are any."""
-    assert seen.written is not None
-    return seen.written
+    width = seen.features.directions.shape[1]
+    found = of_directions(seen, lambda D: float(width) - rank(D, seen.config.rank_floor))
+    return at_least(seen, "spare_dimensions", found, 1.0, width, "neurons")
 
 
 def firing_correlations(values: Float[np.ndarray, "row feature"]) -> Float[np.ndarray, "feature feature"]:
@@ -93,8 +59,16 @@ def firing_correlations(values: Float[np.ndarray, "row feature"]) -> Float[np.nd
     return found
 
 
-def _components(joined: Bool[np.ndarray, "feature feature"]) -> int:
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    return int(connected_components(csr_array(joined), directed=False, return_labels=False))
+def _per_dimension(seen: Observations, name: str, n: int, n_unit: str, note: str) -> Evidence:
+    effect, interval = of_directions(seen, lambda D: n / rank(D, seen.config.rank_floor))
+    return Evidence(
+        name=name,
+        effect=effect,
+        interval=interval,
+        null=1.0,
+        n=n,
+        n_unit=n_unit,
+        threshold=1.0,
+        passed=interval.low > 1,
+        note=note,
+    )

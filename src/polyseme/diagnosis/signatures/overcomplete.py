@@ -1,14 +1,15 @@
 """Whether an overcomplete sparse dictionary explains vectors better than a complete one at equal sparsity."""
 
+from itertools import chain
+
 import numpy as np
 from jaxtyping import Float
 
 from polyseme.core.records import Evidence
-from polyseme.core.seeds import derive_seed
-from polyseme.diagnosis.components import WIDE, independent_sources, principal_axes, sparse_dictionary, unexplained
-from polyseme.diagnosis.geometry import percentiles
+from polyseme.diagnosis.components import independent_sources, leading_axes, sparse_dictionary, unexplained
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves
+from polyseme.diagnosis.signatures.lines import mean_of_rows
 
 GAIN = 0.02
 """Share of the variance by which the gain must exceed its nulls."""
@@ -21,36 +22,26 @@ _SIZES = (2, 4)
 def overcomplete_gain(seen: Observations) -> Evidence:
     """Held-out variance that two or four atoms a dimension explain beyond one atom a dimension.
 
-    Both use as many entries a row. More atoms explain more of anything, so the gain is held against two nulls: vectors
+    Both use as many entries a row. More atoms explain more of anything, so the gain is compared with two nulls: vectors
     with as many *independent* components of the same distributions as there are dimensions (each source shuffled over
     the rows), which is what aligned and rotated features are; and the same site of re-initialised networks, whose
     random maps crowd the inputs' features as well. Without the latter the evidence does not pass.
     """
-    vectors = seen.components.vectors[:_ROWS]
-    basis = _basis(vectors)
-    rng = np.random.default_rng(derive_seed(seen.config.seed, "overcomplete_gain"))
-    reduced = (vectors - vectors.mean(0)) @ basis
+    rng = seen.rng("overcomplete_gain")
+    reduced = _reduced(seen.components.vectors[:_ROWS])
     gains = _gain(reduced, rng)
-    value = float(gains.mean())
-    nulls: list[float] = []
     found = independent_sources(reduced, np.arange(len(reduced)), rng, n_starts=1)
-    for _ in range(_SURROGATES):
-        shuffled = rng.permuted(found.values, axis=0) @ found.directions
-        nulls.append(float(_gain(shuffled, rng).mean()))
-    for other in seen.controls:
-        control = other[: len(vectors)]
-        centred = control - control.mean(0)
-        nulls.append(float(_gain(centred @ _basis(control), rng).mean()))
-    worst = max(nulls)
-    n = len(gains)
-    interval = percentiles([float(gains[rng.integers(0, n, n)].mean()) for _ in range(seen.config.n_resamples)])
+    surrogates = (rng.permuted(found.values, axis=0) @ found.directions for _ in range(_SURROGATES))
+    controls = (_reduced(other[: len(reduced)]) for other in seen.controls)
+    worst = max(float(_gain(null, rng).mean()) for null in chain(surrogates, controls))
+    effect, interval = mean_of_rows(seen, gains, rng)
     enough = len(seen.controls) >= 2
     return Evidence(
         name="overcomplete_gain",
-        effect=value,
+        effect=effect,
         interval=interval,
         null=worst,
-        n=n,
+        n=len(gains),
         n_unit="vectors",
         threshold=worst + GAIN,
         passed=enough and interval.low >= worst + GAIN,
@@ -59,13 +50,10 @@ def overcomplete_gain(seen: Observations) -> Evidence:
     )
 
 
-def _basis(vectors: Float[np.ndarray, "row d"]) -> Float[np.ndarray, "d k"]:
+def _reduced(vectors: Float[np.ndarray, "row d"]) -> Float[np.ndarray, "row k"]:
+    """Coordinates along the leading principal axes."""
     centred = vectors - vectors.mean(0)
-    if vectors.shape[1] > WIDE:
-        values, axes = principal_axes(centred, _MOST)
-        return axes[:, values >= 0.03 * values[0]]
-    _, values, vt = np.linalg.svd(centred, full_matrices=False)
-    return vt[values >= 0.03 * values[0]][:_MOST].T
+    return centred @ leading_axes(centred, _MOST)[1]
 
 
 def _gain(vectors: Float[np.ndarray, "row k"], rng: np.random.Generator) -> Float[np.ndarray, " held_out"]:

@@ -4,12 +4,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from polyseme.core.records import Evidence
-from polyseme.core.seeds import derive_seed
-from polyseme.diagnosis.geometry import resample_mean
 from polyseme.diagnosis.observations import Observations
-from polyseme.diagnosis.reading import halves, probe, whitened
-from polyseme.diagnosis.signatures.dimensions import of
-from polyseme.diagnosis.signatures.probes import mean
+from polyseme.diagnosis.reading import halves, mean_r_squared, probe, whitened
+from polyseme.diagnosis.signatures.lines import at_least, of_rows
 from polyseme.diagnosis.variables import AT_REST
 
 _STEPS = 150
@@ -45,44 +42,35 @@ def sparse_read(seen: Observations) -> Evidence:
     sparsely, and a site with a dimension for each feature leaves a linear map nothing to miss: both put the gain at 0.
     The null is the gain with directions drawn at random.
     """
-    written = of(seen)
-    rng = np.random.default_rng(derive_seed(seen.config.seed, "sparse_read"))
+    written, rng = seen.features, seen.rng("sparse_read")
     rows = np.sort(rng.permutation(len(seen.vectors))[: 2 * _ROWS])
     vectors, targets = seen.vectors[rows], written.values[rows]
     # Vectors are taken from where the site rests, when every feature is off.
     signed = targets.min(0) < -AT_REST
-    directions = np.concatenate([written.directions, -written.directions[signed]])
     rest = (seen.vectors - written.values @ written.directions).mean(0)
     fit, held_out = halves(len(rows), rng)
-    linear = probe(whitened(vectors, fit), targets, fit, held_out)
+    truth, linear = targets[held_out], probe(whitened(vectors, fit), targets, fit, held_out)
 
-    def read(D: Float[np.ndarray, "atom d"]) -> Float[np.ndarray, "held_out feature"]:
+    def read(D: Float[np.ndarray, "feature d"]) -> Float[np.ndarray, "held_out feature"]:
+        both_ways = np.concatenate([D, -D[signed]])
+
         def decoded(part: Int[np.ndarray, " row"], penalty: float) -> Float[np.ndarray, "row feature"]:
-            codes = sparse_codes(vectors[part] - rest, D, penalty)
-            out = codes[:, : targets.shape[1]].copy()
-            out[:, signed] -= codes[:, targets.shape[1] :]
+            codes = sparse_codes(vectors[part] - rest, both_ways, penalty)
+            out = codes[:, : len(D)].copy()
+            out[:, signed] -= codes[:, len(D) :]
             return out
 
-        penalty = max(_PENALTIES, key=lambda p: mean(targets[fit], decoded(fit, p)))
+        penalty = max(_PENALTIES, key=lambda p: mean_r_squared(targets[fit], decoded(fit, p)))
         return decoded(held_out, penalty)
 
-    sparse = read(directions)
+    sparse = read(written.directions)
     random = rng.standard_normal(written.directions.shape) * np.linalg.norm(written.directions, axis=1)[:, None]
-    truth = targets[held_out]
-    chance = mean(truth, read(np.concatenate([random, -random[signed]]))) - mean(truth, linear)
+    of_sparse, of_linear = mean_r_squared(truth, sparse), mean_r_squared(truth, linear)
 
     def gain(r: Int[np.ndarray, " row"]) -> float:
-        return mean(truth[r], sparse[r]) - mean(truth[r], linear[r])
+        return mean_r_squared(truth[r], sparse[r]) - mean_r_squared(truth[r], linear[r])
 
-    interval = resample_mean(gain, len(held_out), seen.config.n_resamples, rng)
-    return Evidence(
-        name="sparse_read",
-        effect=gain(np.arange(len(held_out))),
-        interval=interval,
-        null=chance,
-        n=len(held_out),
-        n_unit="rows",
-        threshold=seen.config.margin,
-        passed=interval.low >= seen.config.margin,
-        note=f"R² {mean(truth, sparse):.2f} sparse, {mean(truth, linear):.2f} linear; null: random directions",
-    )
+    null = mean_r_squared(truth, read(random)) - of_linear
+    found = of_rows(seen, gain, len(truth), rng)
+    note = f"R² {of_sparse:.2f} sparse, {of_linear:.2f} linear; null: random directions"
+    return at_least(seen, "sparse_read", found, seen.config.margin, len(truth), null=null, note=note)
