@@ -13,11 +13,12 @@ from polyseme.zoo.absolute_value.toy import (
     Trained,
     inputs,
     outputs,
+    scored,
     train,
     variance,
 )
 from polyseme.zoo.tools.neurons import largest_share, monosemantic
-from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def exact(n: int, solved: int) -> dict[str, torch.Tensor]:
 def stack(weights: dict[str, torch.Tensor]) -> Trained:
     m, n = weights["W_in"].shape[1:]
     config = AbsoluteValueToy(n_features=n, n_hidden=m, density=(1.0,), seeds=(0,))
-    return Trained(config, weights, [(1.0, 0)], History([1], torch.zeros(1, 1)), Draws([0]))
+    return scored(config, weights, Grid((0,), density=(1.0,)), Draws([0]))
 
 
 def test_pairs_of_neurons_compute_the_absolute_value() -> None:
@@ -92,7 +93,7 @@ def test_the_data_have_the_variance_of_the_formula() -> None:
 def test_a_network_does_not_depend_on_its_batch() -> None:
     together = train(tiny(), Silent())
     alone = train(tiny().model_copy(update={"density": (0.01,), "seeds": (1,)}), Silent())
-    torch.testing.assert_close(together.W_in[3], alone.W_in[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(together.parameters["W_in"][3], alone.parameters["W_in"][0], rtol=0, atol=1e-6)
 
 
 def test_untrained_networks_are_not_measured() -> None:

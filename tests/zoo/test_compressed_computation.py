@@ -50,7 +50,7 @@ def test_the_one_hot_loss_is_the_rare_limit_of_the_sampled_one(monkeypatch: pyte
     config = TINY.model_copy(update={"density": 0.001, "mixing": (0.1,), "optimiser": OptimiserConfig(steps=1, lr=0.0)})
     monkeypatch.setattr(networks, "EVALUATION_ROWS", 1 << 18)
     stack = train(config, Silent())
-    torch.testing.assert_close(stack.loss, one_hot_loss(stack.W_in, stack.W_out, stack.M), rtol=0.1, atol=0)
+    torch.testing.assert_close(stack.loss, one_hot_loss(**stack.parameters, M=stack.M), rtol=0.1, atol=0)
 
 
 def test_mixing_is_symmetric_and_of_its_size() -> None:
@@ -102,7 +102,7 @@ def test_a_network_does_not_depend_on_its_batch() -> None:
     config = TINY.model_copy(update={"optimiser": OptimiserConfig(steps=20)})
     together = train(config, Silent())
     alone = train(config.model_copy(update={"mixing": (0.02,), "seeds": (1,)}), Silent())
-    torch.testing.assert_close(together.W_in[5], alone.W_in[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(together.parameters["W_in"][5], alone.parameters["W_in"][0], rtol=0, atol=1e-6)
 
 
 def test_truth_is_what_one_sided_features_write() -> None:

@@ -82,7 +82,7 @@ def test_untrained_networks_are_not_measured():
 def test_an_instance_does_not_depend_on_its_stack():
     config = CorrelatedPairsToy(rho=(0.0, 0.9), seeds=(0, 1), batch=16, optimiser=SHORT)
     alone = train(config.model_copy(update={"rho": (0.9,), "seeds": (1,)}), Silent())
-    torch.testing.assert_close(train(config, Silent()).W[3], alone.W[0])
+    torch.testing.assert_close(train(config, Silent()).parameters["W"][3], alone.parameters["W"][0])
 
 
 def test_toys_run_as_networks():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from polyseme.core.seeds import make_generator
-from polyseme.zoo.tools.stack import Draws
+from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.zoo.tools.stack import Draws, Grid
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -40,3 +40,20 @@ def test_a_sparse_draw_is_uniform_where_it_is_not_zero():
         for q in (0.1, 0.5, 0.9):
             assert abs(float((some < q).float().mean()) - q) < 5 * (q * (1 - q) / len(some)) ** 0.5
         assert float(row.max()) < 1
+
+
+def test_a_grid_has_every_combination_and_a_seed_of_its_own_for_each():
+    grid = Grid((7, 8), density=(0.1, 0.5), task=("and",))
+    assert grid.seeds == [7, 8, 7, 8]
+    assert grid.settings == [{"density": p, "task": "and"} for p in (0.1, 0.1, 0.5, 0.5)]
+    assert grid.derived("name")[2] == derive_seed(7, "name", "0.5", "and")
+    assert torch.equal(grid.values("density"), torch.tensor([0.1, 0.1, 0.5, 0.5]))
+    assert (Grid((3, 4)).settings, len(Grid((3, 4)))) == ([{}, {}], 2)
+
+
+def test_a_draw_of_one_is_a_function_of_the_generators_next_number():
+    first, second = (Draws.one(torch.Generator().manual_seed(0)).uniform(4) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    Draws.one(generator)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, Draws.one(generator).uniform(4))

@@ -59,10 +59,10 @@ def test_gradient_by_hand_is_the_losses():
 
 def test_an_instance_does_not_depend_on_its_stack():
     config = IncidentalToy(n_features=4, n_neurons=8, seeds=(1, 2), optimiser=SHORT)
-    W, losses = train(config, Silent())
-    alone, loss = train(config.model_copy(update={"seeds": (2,)}), Silent())
-    torch.testing.assert_close(W[1], alone[0])
-    torch.testing.assert_close(losses[1], loss[0])
+    both = train(config, Silent())
+    alone = train(config.model_copy(update={"seeds": (2,)}), Silent())
+    torch.testing.assert_close(both.parameters["W"][1], alone.parameters["W"][0])
+    torch.testing.assert_close(both.loss[1], alone.loss[0])
 
 
 def test_unsettled_networks_and_few_networks_are_not_measured():

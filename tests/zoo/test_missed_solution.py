@@ -15,7 +15,7 @@ from polyseme.zoo.missed_solution.toy import (
     sparse_absolute_values,
     train,
 )
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack
 
 SHORT = OptimiserConfig(steps=3, lr=1e-3)
 
@@ -50,7 +50,7 @@ def test_there_is_an_exact_solution_and_it_is_monosemantic(task: str, n: int, we
     x, y = config.rows(Draws([0]), 1_000)
     torch.testing.assert_close(module(x), y)
     assert float(y.var(dim=(0, 1)).mean()) == pytest.approx(config.variance, rel=0.05)
-    stack = Stack({name: tensor[None] for name, tensor in weights.items()}, torch.zeros(1))
+    stack = Stack({name: tensor[None] for name, tensor in weights.items()}, torch.zeros(1), Grid((0,)), 0.5)
     assert single(stack).all()
     assert live(stack).all()
 
@@ -59,7 +59,7 @@ def test_a_neuron_that_writes_two_outputs_is_not_single_and_one_without_weights_
     weights = exact_abs(3)
     weights["write.weight"][1, 0] = 0.5
     weights["read.weight"][2] = 0
-    stack = Stack({name: tensor[None] for name, tensor in weights.items()}, torch.zeros(1))
+    stack = Stack({name: tensor[None] for name, tensor in weights.items()}, torch.zeros(1), Grid((0,)), 0.5)
     assert single(stack)[0].tolist() == [False, True, True, True, True, True]
     assert live(stack)[0].tolist() == [True, True, False, True, True, True]
 

@@ -23,7 +23,7 @@ from polyseme.zoo.running import (
 )
 from polyseme.zoo.superposition.toy import SuperpositionToy
 from polyseme.zoo.tools.checks import Check, Line, Value, fill, mean, mean_interval, share, share_interval
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 
 TINY = SuperpositionToy(seeds=(0, 1), optimiser=OptimiserConfig(steps=20, lr=1e-2), batch=16)
 
@@ -129,6 +129,20 @@ def test_a_diverged_instance_leaves_the_others_alone() -> None:
     assert history.final[0].isfinite()
     assert history.final[1].isnan()
     assert not TINY.train(Silent())[0].module.W.isnan().any()
+
+
+def test_a_stack_says_which_of_its_instances_trained() -> None:
+    grid = Grid((0, 1), density=(0.1, 0.5))
+    stack = Stack({"weight": torch.rand(4, 2, 3)}, torch.tensor([0.1, 0.6, math.nan, 0.5]), grid, 0.5)
+    assert stack.trained.tolist() == [True, False, False, True]
+    assert stack.untrained == "2 of 4 networks did not train"
+    assert Stack(stack.parameters, torch.zeros(4), grid, 0.5).untrained == ""
+    assert stack.where(density=0.5) == [2, 3]
+    truth, sample = TINY.train(Silent())[0].truth, TINY.train(Silent())[0].draw
+    toys = stack.toys(lambda: torch.nn.Linear(3, 2, bias=False), lambda _: truth, lambda _: sample)
+    assert [toy.trained for toy in toys] == [True, False, False, True]
+    assert [(toy.seed, toy.setting) for toy in toys] == list(zip(grid.seeds, grid.settings, strict=True))
+    assert all(torch.equal(toy.module.weight, w) for toy, w in zip(toys, stack.parameters["weight"], strict=True))
 
 
 def test_a_saved_toy_comes_back(tmp_path: Path) -> None:

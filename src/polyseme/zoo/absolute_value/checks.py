@@ -50,7 +50,7 @@ def pairs(config: AbsoluteValueToy, reporter: Reporter) -> list[Check]:
 
 def paired(stack: Trained) -> torch.Tensor:
     """Whether every neuron hears one feature and each feature has a neuron for either sign, `[instance]`."""
-    W = stack.W_in
+    W = stack.parameters["W_in"]
     one = (largest_share(W) >= MONOSEMANTIC).all(-1)
     strongest = W.abs().argmax(-1)
     sign = W.gather(-1, strongest[..., None])[..., 0] > 0
@@ -67,7 +67,7 @@ def densities(config: AbsoluteValueToy, reporter: Reporter) -> list[Check]:
     for density in config.density:
         if density < 1 and density > SPARSE:
             continue
-        chosen = stack.density == torch.tensor(density)
+        chosen = stack.where(density=density)
         dense, solved = density == 1, stack.solved[chosen]
         furthest = solved[(solved - room).abs().argmax()] if dense else solved.min()
         strictly = float((stack.unexplained[chosen] <= 0.1).sum(-1).float().mean())
@@ -93,7 +93,7 @@ def over_density(config: AbsoluteValueToy, reporter: Reporter) -> Any:
     stack, n = train(config, reporter), len(config.seeds)
     figure, (upper, lower) = panels(2, width=6, height=2.75, columns=1)
     for axes, values in ((upper, stack.solved), (lower, stack.monosemantic)):
-        axes.semilogx(stack.density, values, ".", color="C0", alpha=0.5)
+        axes.semilogx(stack.grid.values("density"), values, ".", color="C0", alpha=0.5)
         axes.semilogx(config.density, values.reshape(-1, n).mean(1), color="C0")
         axes.invert_xaxis()
     upper.axhline(config.n_hidden / 2, color="0.4", linestyle="--", label="pairs of neurons")

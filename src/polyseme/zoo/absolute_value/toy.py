@@ -5,22 +5,21 @@ Elhage et al. 2022, "Computation in superposition".
 """
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.neurons import MONOSEMANTIC, monosemantic
-from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig, train_stack
+from polyseme.zoo.tools.neurons import MONOSEMANTIC, half_names, halves, monosemantic
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Parameters, Stack, train_stack
 from polyseme.zoo.tools.toy import Cause, Sample, TrainedToy, Truth
 
 SITE = Site(path="hidden")
@@ -86,29 +85,17 @@ class AbsoluteValueToy(Config):
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every density with every seed, as one stack."""
         stack = train(self, reporter)
-        names = (*(f"+x{j}" for j in range(self.n_features)), *(f"-x{j}" for j in range(self.n_features)))
-        toys: list[TrainedToy] = []
-        for i, (density, seed) in enumerate(stack.settings):
-            W = stack.W_in[i]
-            directions = torch.relu(torch.cat([W.T, -W.T]))
-            truth = Truth(SITE, names, directions, computed_at="hidden", cause=stack.cause(i))
-            toys.append(
-                TrainedToy(
-                    module=AbsoluteValueNetwork(W, stack.W_out[i], stack.b[i]),
-                    truth=truth,
-                    draw=partial(self._draw, density),
-                    seed=seed,
-                    setting={"density": density},
-                    loss=float(stack.loss[i]),
-                    ceiling=float(stack.ceilings[i]),
-                )
-            )
-        return toys
+        names = half_names(self.n_features)
+
+        def truth(i: int) -> Truth:
+            directions = halves(stack.parameters["W_in"][i]).T.contiguous()
+            return Truth(SITE, names, directions, computed_at="hidden", cause=stack.cause(i))
+
+        return stack.toys(self.build, truth, lambda i: partial(self._draw, stack.grid.settings[i]["density"]))
 
     def _draw(self, density: float, n: int, generator: torch.Generator) -> Sample:
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x = inputs(draws, torch.tensor([density]), n, self.n_features)[0]
-        return Sample(inputs=x, features=torch.relu(torch.cat([x, -x], dim=-1)))
+        x = inputs(Draws.one(generator), torch.tensor([density]), n, self.n_features)[0]
+        return Sample(inputs=x, features=halves(x))
 
 
 def inputs(
@@ -125,38 +112,15 @@ def variance(density: Float[Tensor, " instance"]) -> Float[Tensor, " instance"]:
     return density / 3 - density.square() / 4
 
 
-class Trained:
-    """A stack after its training.
+@dataclass(frozen=True)
+class Trained(Stack):
+    """A stack after its training; its ceiling is the loss of the output 0.
 
     Attributes:
-        W_in, W_out, b: `[instance, neuron, feature]`, `[instance, feature, neuron]`, `[instance, feature]`.
-        settings: density and seed of each instance.
-        history: of the loss.
-        ceilings: the loss of the output 0, `[instance]`; a network that does no better did not train.
-        loss: on fresh data, `[instance]`.
         unexplained: FVU of every |x_i| on fresh data, `[instance, feature]`.
     """
 
-    def __init__(
-        self,
-        config: AbsoluteValueToy,
-        weights: Mapping[str, Tensor],
-        settings: list[tuple[float, int]],
-        history: History,
-        evaluation: Draws,
-    ):
-        self.W_in, self.W_out, self.b = weights["W_in"], weights["W_out"], weights["b"]
-        self.settings, self.history = settings, history
-        self.density = torch.tensor([p for p, _ in settings])
-        self.ceilings = config.importances().sum() * self.density / 3
-        self.unexplained = self._unexplained(evaluation)
-        # The last recorded loss is from before the last update: whether a network trained is judged as it is now.
-        self.loss = (config.importances() * self.unexplained).sum(-1) * variance(self.density)
-
-    @property
-    def trained(self) -> Bool[Tensor, " instance"]:
-        """Whether the loss is under the ceiling; False for one that diverged."""
-        return self.loss < self.ceilings
+    unexplained: Float[Tensor, "instance feature"]
 
     @property
     def solved(self) -> Float[Tensor, " instance"]:
@@ -166,21 +130,27 @@ class Trained:
     @property
     def monosemantic(self) -> Float[Tensor, " instance"]:
         """Share of the neurons that hear one feature."""
-        return monosemantic(self.W_in)
+        return monosemantic(self.parameters["W_in"])
 
     def cause(self, i: int) -> Cause | None:
         """Aligned, or more features computed than there are pairs of neurons by neurons that hear several."""
         if self.monosemantic[i] >= MONOSEMANTIC:
             return "aligned"
-        crowded = self.solved[i] > self.W_in.shape[1] // 2 and self.monosemantic[i] < 0.5
+        crowded = self.solved[i] > self.parameters["W_in"].shape[1] // 2 and self.monosemantic[i] < 0.5
         return "computation_in_superposition" if crowded else None
 
-    def _unexplained(self, draws: Draws) -> Float[Tensor, "instance feature"]:
-        total = torch.zeros(self.b.shape, dtype=torch.float64)
-        for _ in range(EVALUATION_ROWS // EVALUATION_BLOCK):
-            x = inputs(draws, self.density, EVALUATION_BLOCK, self.b.shape[-1])
-            total += (x.abs() - outputs(x, self.W_in, self.W_out, self.b)).square().sum(1, dtype=torch.float64)
-        return (total / EVALUATION_ROWS / variance(self.density)[:, None]).float()
+
+def scored(config: AbsoluteValueToy, weights: Parameters, grid: Grid, draws: Draws) -> Trained:
+    """Networks with the loss of each, and what it leaves of every |x_i|, on fresh data."""
+    density, importance = grid.values("density"), config.importances()
+    total = torch.zeros(weights["b"].shape, dtype=torch.float64)
+    for _ in range(EVALUATION_ROWS // EVALUATION_BLOCK):
+        x = inputs(draws, density, EVALUATION_BLOCK, config.n_features)
+        total += (x.abs() - outputs(x, **weights)).square().sum(1, dtype=torch.float64)
+    unexplained = (total / EVALUATION_ROWS / variance(density)[:, None]).float()
+    # The last recorded loss is from before the last update: whether a network trained is judged as it is now.
+    loss = (importance * unexplained).sum(-1) * variance(density)
+    return Trained(weights, loss, grid, importance.sum() * density / 3, unexplained)
 
 
 def outputs(
@@ -196,9 +166,8 @@ def outputs(
 @shielded
 def train(config: AbsoluteValueToy, reporter: Reporter) -> Trained:
     """Train every density with every seed at once, and score each feature on fresh data."""
-    settings = [(p, seed) for p in config.density for seed in config.seeds]
-    density = torch.tensor([p for p, _ in settings])
-    seeds = [derive_seed(seed, "absolute value", str(p)) for p, seed in settings]
+    grid = Grid(config.seeds, density=config.density)
+    seeds, density = grid.derived("absolute value"), grid.values("density")
     n, m = config.n_features, config.n_hidden
     initial, data, importance = Draws(seeds, "initial"), Draws(seeds, "data"), config.importances()
     scale = math.sqrt(2 / (n + m))  # Xavier
@@ -210,8 +179,8 @@ def train(config: AbsoluteValueToy, reporter: Reporter) -> Trained:
 
     def loss(_: int) -> Tensor:
         x = inputs(data, density, config.batch, n)
-        error = x.abs() - outputs(x, weights["W_in"], weights["W_out"], weights["b"])
+        error = x.abs() - outputs(x, **weights)
         return (error.square() * importance).sum(-1).mean(-1)
 
-    history = train_stack(weights, loss, config.optimiser, reporter=reporter, name="absolute value")
-    return Trained(config, weights, settings, history, Draws(seeds, "evaluation"))
+    train_stack(weights, loss, config.optimiser, reporter=reporter, name="absolute value")
+    return scored(config, weights, grid, Draws(seeds, "evaluation"))

@@ -78,7 +78,7 @@ def one_hot(config: CompressedComputationToy, reporter: Reporter) -> list[Check]
     """In the limit p → 0 the loss is exact, has a floor in closed form, and shows where the gain comes from."""
     config, stack = _at_the_limit(config, (0.0, *MIXINGS), reporter)
     under = float((one_hot_floor(stack.M, config.n_hidden) / stack.loss).max())
-    return [FLOOR.fill(Value(under, len(stack.settings))), *gains(config, stack, "p → 0")]
+    return [FLOOR.fill(Value(under, len(stack))), *gains(config, stack, "p → 0")]
 
 
 def _at_the_limit(
@@ -97,13 +97,13 @@ def sparse(config: CompressedComputationToy, reporter: Reporter) -> list[Check]:
 
 def gains(config: CompressedComputationToy, stack: Trained, at: str) -> list[Check]:
     """Gain over the naive loss and place of the read directions, for every mixing of a stack."""
-    place, gain = in_top_eigenspace(stack.W_in, stack.M), 1 - stack.loss / naive_loss(config)
+    place, gain = in_top_eigenspace(stack.parameters["W_in"], stack.M), 1 - stack.loss / naive_loss(config)
     chance = config.n_hidden / config.n_features
     half_way = (1 + chance) / 2
     words: dict[str, Any] = {"m": config.n_hidden, "at": at, "chance": chance, "half_way": half_way}
     checks: list[Check] = []
     for sigma in config.mixing:
-        chosen, line = stack.sigma == torch.tensor(sigma), GAIN if sigma else NO_GAIN
+        chosen, line = stack.where(mixing=sigma), GAIN if sigma else NO_GAIN
         why = "" if stack.trained[chosen].all() else "a network did no better than the output 0"
         # The claim is about every network: the worst of them is compared.
         here = gain[chosen]

@@ -6,21 +6,20 @@ comes from the mixing M. Bhagat et al. 2025.
 """
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.neurons import MONOSEMANTIC, monosemantic
-from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig, train_stack
+from polyseme.zoo.tools.neurons import MONOSEMANTIC, half_names, halves, monosemantic
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 SITE = Site(path="hidden")
@@ -79,36 +78,18 @@ class CompressedComputationToy(Config):
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every mixing with every seed, as one stack."""
         stack = train(self, reporter)
-        n = self.n_features
-        names = (*(f"+x{j}" for j in range(n)), *(f"-x{j}" for j in range(n)))
-        toys: list[TrainedToy] = []
-        for i, (sigma, seed) in enumerate(stack.settings):
-            W = stack.W_in[i]
-            aligned = bool(monosemantic(W) >= MONOSEMANTIC)
-            toys.append(
-                TrainedToy(
-                    module=CompressedComputation(W, stack.W_out[i]),
-                    truth=Truth(
-                        SITE,
-                        names,
-                        torch.relu(torch.cat([W.T, -W.T])),
-                        computed_at="hidden",
-                        cause="aligned" if aligned else None,
-                    ),
-                    draw=self.draw,
-                    seed=seed,
-                    setting={"mixing": sigma},
-                    loss=float(stack.loss[i]),
-                    ceiling=float(stack.ceilings[i]),
-                )
-            )
-        return toys
+        names = half_names(self.n_features)
 
-    def draw(self, n: int, generator: torch.Generator) -> Sample:
-        """Rows of features, and the positive and the negative half of each."""
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x = inputs(draws, self.density, n, self.n_features)[0]
-        return Sample(inputs=x, features=torch.relu(torch.cat([x, -x], dim=-1)))
+        def truth(i: int) -> Truth:
+            W = stack.parameters["W_in"][i]
+            cause = "aligned" if bool(monosemantic(W) >= MONOSEMANTIC) else None
+            return Truth(SITE, names, halves(W).T.contiguous(), computed_at="hidden", cause=cause)
+
+        return stack.toys(self.build, truth, lambda _: self._draw)
+
+    def _draw(self, n: int, generator: torch.Generator) -> Sample:
+        x = inputs(Draws.one(generator), self.density, n, self.n_features)[0]
+        return Sample(inputs=x, features=halves(x))
 
 
 def inputs(draws: Draws, density: float, n: int, n_features: int) -> Float[Tensor, "instance row feature"]:
@@ -165,33 +146,17 @@ def in_top_eigenspace(
     return (unit @ top).square().sum(-1).mean(-1)
 
 
-class Trained:
-    """A stack after its training.
+@dataclass(frozen=True)
+class Trained(Stack):
+    """A stack after its training: L/p a feature on fresh data (exact where trained on single features).
+
+    Its ceiling is the loss of the output 0.
 
     Attributes:
-        W_in, W_out, M: `[instance, neuron, feature]`, `[instance, feature, neuron]`, `[instance, feature, feature]`.
-        settings: mixing and seed of each instance.
-        loss: L/p a feature on fresh data (exact where trained on single features), `[instance]`.
-        ceilings: L/p of the output 0; a network that does no better did not train.
+        M: `[instance, feature, feature]`.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, Tensor],
-        M: Tensor,
-        settings: list[tuple[float, int]],
-        loss: Tensor,
-        history: History,
-    ):
-        self.W_in, self.W_out, self.M = weights["W_in"], weights["W_out"], M
-        self.settings, self.loss, self.history = settings, loss, history
-        self.ceilings = 1 / 6 + M.square().sum((-2, -1)) / (3 * M.shape[-1])
-        self.sigma = torch.tensor([sigma for sigma, _ in settings])
-
-    @property
-    def trained(self) -> Bool[Tensor, " instance"]:
-        """Whether the loss is under the ceiling; False for one that diverged."""
-        return self.loss < self.ceilings
+    M: Float[Tensor, "instance feature feature"]
 
 
 @shielded
@@ -203,10 +168,10 @@ def train(config: CompressedComputationToy, reporter: Reporter, *, one_hot: bool
         reporter: told of the progress.
         one_hot: train on the exact loss of inputs with one feature on, the limit p → 0.
     """
-    settings = [(sigma, seed) for sigma in config.mixing for seed in config.seeds]
-    seeds = [derive_seed(seed, "compressed computation", str(sigma)) for sigma, seed in settings]
+    grid = Grid(config.seeds, mixing=config.mixing)
+    seeds = grid.derived("compressed computation")
     n, m, p = config.n_features, config.n_hidden, config.density
-    M = mixing_matrices(torch.tensor([sigma for sigma, _ in settings]), Draws(seeds, "mixing"), n)
+    M = mixing_matrices(grid.values("mixing"), Draws(seeds, "mixing"), n)
     initial, data = Draws(seeds, "initial"), Draws(seeds, "data")
     weights = {"W_in": initial.normal(m, n) / math.sqrt(n), "W_out": initial.normal(n, m) / math.sqrt(m)}
 
@@ -215,15 +180,16 @@ def train(config: CompressedComputationToy, reporter: Reporter, *, one_hot: bool
         out = torch.relu(x @ weights["W_in"].mT) @ weights["W_out"].mT
         return (torch.relu(x) + x @ M - out).square().mean((-2, -1)) / p
 
-    def loss(_: int) -> Tensor:
-        if one_hot:
-            return one_hot_loss(weights["W_in"], weights["W_out"], M)
-        return sampled(data, config.batch)
+    def exact() -> Tensor:
+        return one_hot_loss(weights["W_in"], weights["W_out"], M)
 
-    history = train_stack(weights, loss, config.optimiser, reporter=reporter, name="compressed computation")
+    def loss(_: int) -> Tensor:
+        return exact() if one_hot else sampled(data, config.batch)
+
+    train_stack(weights, loss, config.optimiser, reporter=reporter, name="compressed computation")
     if one_hot:
-        final = one_hot_loss(weights["W_in"], weights["W_out"], M)
+        final = exact()
     else:
         evaluation, blocks = Draws(seeds, "evaluation"), EVALUATION_ROWS // EVALUATION_BLOCK
         final = torch.stack([sampled(evaluation, EVALUATION_BLOCK) for _ in range(blocks)]).mean(0)
-    return Trained(weights, M, settings, final, history)
+    return Trained(weights, final, grid, 1 / 6 + M.square().sum((-2, -1)) / (3 * n), M)

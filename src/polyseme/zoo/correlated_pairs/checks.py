@@ -91,15 +91,15 @@ def change(config: CorrelatedPairsToy, reporter: Reporter) -> list[Check]:
         return _unchanged(star, "derived for p < 4/7 and as many dimensions as pairs")
     rho = tuple(np.unique(np.clip([0.0, *(star * f for f in (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2))], 0, 1)).tolist())
     stack = train(config.model_copy(update={"rho": rho, "hidden": "linear"}), reporter)
-    if bad := int((~(stack.loss <= config.ceiling)).sum()):
-        return _unchanged(star, f"{bad} networks did not train")
-    shares = sharing(stack.W).double().mean(-1).reshape(len(rho), -1)
+    if stack.untrained:
+        return _unchanged(star, stack.untrained)
+    shares = sharing(stack.parameters["W"]).double().mean(-1).reshape(len(rho), -1)
     found = crossing(np.asarray(rho), shares.mean(-1).numpy())
     spread = mean([crossing(np.asarray(rho), column) for column in shares.T.numpy()])
     each = ", ".join(f"{s:.2f} at {r:.2f}" for r, s in zip(rho, shares.mean(-1), strict=True))
     return [
-        CHANGE.fill(Value(found, len(stack.settings), spread.interval, f"share of pairs: {each}"), target=star),
-        AT_ZERO.fill(share(sharing(stack.W[: len(config.seeds)]))),
+        CHANGE.fill(Value(found, len(stack), spread.interval, f"share of pairs: {each}"), target=star),
+        AT_ZERO.fill(share(sharing(stack.parameters["W"][: len(config.seeds)]))),
     ]
 
 
@@ -124,11 +124,11 @@ def neurons(config: CorrelatedPairsToy, reporter: Reporter) -> list[Check]:
     stack = train(config.model_copy(update={"hidden": "relu"}), reporter)
     checks: list[Check] = []
     for rho in config.rho:
-        here = [i for i, (r, _) in enumerate(stack.settings) if r == rho]
-        W = stack.W[here]
+        here = stack.where(rho=rho)
+        W = stack.parameters["W"][here]
         between = int((sharing(W).all(-1) & ~held(W).all(-1)).sum())
         rotated = f"{between} of {len(here)} networks have every pair in one direction, but a direction between neurons"
-        bad = int((~(stack.loss[here] <= config.ceiling)).sum())
+        bad = int((~stack.trained[here]).sum())
         why = "" if config.n_hidden == config.n_pairs else "there are not as many neurons as pairs"
         why = f"{bad} networks did not train" if bad else why
         found = () if why else (share(sharing(W)), share(sharing_neurons(W), note=rotated))
@@ -140,7 +140,7 @@ def change_figure(config: CorrelatedPairsToy, reporter: Reporter) -> Any:
     """Cosine within pairs against the correlation, beside ρ*."""
     rho = tuple(np.linspace(0, 1, 11).round(2).tolist())
     stack = train(config.model_copy(update={"rho": rho, "hidden": "linear"}), reporter)
-    cosine = partners(stack.W).reshape(len(rho), -1)
+    cosine = partners(stack.parameters["W"]).reshape(len(rho), -1)
     figure, (ax,) = panels(1, width=5.5, height=4)
     each = f"a pair of one of {len(config.seeds)} networks"
     ax.plot(np.repeat(rho, cosine.shape[1]), cosine.flatten(), ".", color="tab:blue", alpha=0.4, label=each)

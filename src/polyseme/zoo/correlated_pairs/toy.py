@@ -11,7 +11,6 @@ pairs cost p²/3 a dimension; the two of a pair added up cost (1 − ρ)(p/3 −
 """
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -22,12 +21,11 @@ from torch import Tensor, nn
 
 from polyseme.core.config import Config, Seeds, Share, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.zoo.superposition.toy import ReluOutput
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Cause, Sample, TrainedToy, Truth
 
 PAPER = "Elhage et al. 2022, Toy Models of Superposition"
@@ -57,43 +55,29 @@ class CorrelatedPairsToy(Config):
     @shielded
     def build(self) -> ReluOutput:
         """An untrained network."""
-        n = 2 * self.n_pairs
-        return self._module(torch.zeros(self.n_hidden, n), torch.zeros(n))
+        zeros = torch.zeros(self.n_hidden, 2 * self.n_pairs)
+        module = ReluOutput(zeros, zeros[0])
+        if self.hidden == "relu":
+            module.hidden = nn.ReLU()
+        return module
 
     @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every correlation with every seed, as one stack."""
         stack = train(self, reporter)
         names = tuple(f"{pair}{which}" for pair in range(self.n_pairs) for which in "ab")
-        toys: list[TrainedToy] = []
-        for i, (rho, seed) in enumerate(stack.settings):
-            truth = Truth(
-                site=SITE, features=names, directions=stack.W[i].T.contiguous(), cause=self._cause(stack.W[i])
-            )
-            toys.append(
-                TrainedToy(
-                    module=self._module(stack.W[i], stack.b[i]),
-                    truth=truth,
-                    draw=partial(self._draw, rho),
-                    seed=seed,
-                    setting={"rho": rho},
-                    loss=float(stack.loss[i]),
-                    ceiling=self.ceiling,
-                )
-            )
-        return toys
+
+        def truth(i: int) -> Truth:
+            W = stack.parameters["W"][i]
+            return Truth(SITE, names, W.T.contiguous(), cause=self._cause(W))
+
+        return stack.toys(self.build, truth, lambda i: partial(self._draw, stack.grid.settings[i]["rho"]))
 
     @property
     def ceiling(self) -> float:
         """Midway between the variance of all features and what keeping one a dimension leaves of it."""
         kept = min(1.0, self.n_hidden / (2 * self.n_pairs))
         return (1 - kept / 2) * 2 * self.n_pairs * (self.density / 3 - self.density**2 / 4)
-
-    def _module(self, W: Tensor, b: Tensor) -> ReluOutput:
-        module = ReluOutput(W, b)
-        if self.hidden == "relu":
-            module.hidden = nn.ReLU()
-        return module
 
     def _cause(self, W: Tensor) -> Cause | None:
         """From the weights: each neuron holds one pair, or some vectors are opposite, or it is not known."""
@@ -102,8 +86,7 @@ class CorrelatedPairsToy(Config):
         return "superposition" if bool((cosines(W) < -ALONG).any()) else None
 
     def _draw(self, rho: float, n: int, generator: torch.Generator) -> Sample:
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x = features(self, draws, torch.tensor([rho]), n)[0]
+        x = features(self, Draws.one(generator), torch.tensor([rho]), n)[0]
         return Sample(inputs=x, features=x)
 
 
@@ -117,31 +100,13 @@ def features(
     return torch.stack([first, torch.where(copied, first, second)], dim=-1).flatten(-2)
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A stack after its training.
-
-    Attributes:
-        W: `[instance, d_hidden, feature]`.
-        b: `[instance, feature]`.
-        settings: correlation and seed of each instance.
-        loss: of each instance at the end.
-    """
-
-    W: Tensor
-    b: Tensor
-    settings: list[tuple[float, int]]
-    loss: Tensor
-
-
 @shielded
 def train(config: CorrelatedPairsToy, reporter: Reporter) -> Stack:
     """Train every correlation with every seed at once."""
-    settings = [(rho, seed) for rho in config.rho for seed in config.seeds]
-    seeds = [derive_seed(seed, "correlated_pairs", str(rho)) for rho, seed in settings]
-    rho, n = torch.tensor([rho for rho, _ in settings]), 2 * config.n_pairs
+    grid, n = Grid(config.seeds, rho=config.rho), 2 * config.n_pairs
+    seeds, rho = grid.derived("correlated_pairs"), grid.values("rho")
     W = math.sqrt(2 / (n + config.n_hidden)) * Draws(seeds, "initial").normal(config.n_hidden, n)
-    b, draws = torch.zeros(len(settings), n), Draws(seeds, "data")
+    b, draws = torch.zeros(len(grid), n), Draws(seeds, "data")
 
     def loss(_: int) -> Tensor:
         x = features(config, draws, rho, config.batch)
@@ -150,7 +115,7 @@ def train(config: CorrelatedPairsToy, reporter: Reporter) -> Stack:
         return (x - torch.relu(torch.baddbmm(b[:, None], hidden, W))).square().sum(-1).mean(-1)
 
     history = train_stack({"W": W, "b": b}, loss, config.optimiser, reporter=reporter)
-    return Stack(W, b, settings, history.final)
+    return Stack({"W": W, "b": b}, history.final, grid, config.ceiling)
 
 
 def cosines(W: Float[Tensor, "*batch d feature"]) -> Float[Tensor, "*batch feature feature"]:

@@ -89,8 +89,7 @@ class DatapointFeaturesToy(Config):
         ]
 
     def _draw(self, n: int, generator: torch.Generator) -> Sample:
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x = examples(self, draws, n)[0]
+        x = examples(self, Draws.one(generator), n)[0]
         return Sample(inputs=x, features=x)
 
 

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Line, mean
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "Lecomte et al. 2023, Incidental Polysemanticity"
@@ -80,25 +79,14 @@ class IncidentalToy(Config):
     @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
-        W, losses = train(self, reporter)
+        stack = train(self, reporter)
         names = tuple(f"x{i}" for i in range(self.n_features))
-        return [
-            TrainedToy(
-                module=TiedAutoencoder(weights),
-                truth=Truth(
-                    site=SITE,
-                    features=names,
-                    directions=weights,
-                    cause="incidental" if int(polysemantic(weights)) else "aligned",
-                ),
-                draw=self._draw,
-                seed=seed,
-                setting={},
-                loss=loss,
-                ceiling=self.ceiling,
-            )
-            for seed, weights, loss in zip(self.seeds, W, losses.tolist(), strict=True)
-        ]
+
+        def truth(i: int) -> Truth:
+            W = stack.parameters["W"][i]
+            return Truth(SITE, names, W, cause="incidental" if int(polysemantic(W)) else "aligned")
+
+        return stack.toys(self.build, truth, lambda _: self._draw)
 
     @property
     def ceiling(self) -> float:
@@ -138,12 +126,12 @@ def loss_of(W: Float[Tensor, "instance feature neuron"], l1: float) -> Float[Ten
 
 
 @shielded
-def train(
-    config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None
-) -> tuple[Float[Tensor, "instance feature neuron"], Float[Tensor, " instance"]]:
-    """Train every seed at once; W and the final loss of each. A training that was killed goes on from `checkpoints`."""
-    seeds = [derive_seed(seed, "incidental") for seed in config.seeds]
-    W = Draws(seeds, "initial").normal(config.n_features, config.n_neurons) / math.sqrt(config.n_neurons)
+def train(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Stack:
+    """Train every seed at once. A training that was killed is resumed from `checkpoints`."""
+    grid = Grid(config.seeds)
+    W = Draws(grid.derived("incidental"), "initial").normal(config.n_features, config.n_neurons) / math.sqrt(
+        config.n_neurons
+    )
     history = train_stack(
         {"W": W},
         lambda _: loss_of(W, config.l1),
@@ -152,7 +140,7 @@ def train(
         name=f"{config.n_neurons} neurons",
         checkpoints=checkpoints,
     )
-    return W, history.final
+    return Stack({"W": W}, history.final, grid, config.ceiling)
 
 
 def polysemantic(W: Float[Tensor, "*batch feature neuron"]) -> Float[Tensor, " *batch"]:
@@ -210,8 +198,9 @@ def published(config: IncidentalToy, reporter: Reporter, checkpoints: Path | Non
 
 def _counted(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     n, m = config.n_features, config.n_neurons
-    W, losses = train(config, reporter, checkpoints)
-    ok = (losses <= config.ceiling) & (settled(W) > SETTLED)
+    stack = train(config, reporter, checkpoints)
+    W = stack.parameters["W"]
+    ok = stack.trained & (settled(W) > SETTLED)
     why = "" if ok.all() else f"{int((~ok).sum())} of {len(ok)} networks did not come down to one neuron a feature"
     why = f"{len(config.seeds)} networks: at least 30 are needed" if len(config.seeds) < 30 else why
     counts = polysemantic(W).double()
@@ -227,7 +216,7 @@ def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
     """Polysemantic neurons against m, beside n(n − 1)/4m; hollow where networks did not come down to their neurons."""
     n = config.n_features
     sizes = [factor * n for factor in (1, 2, 4, 8, 16)]
-    trained = [train(config.model_copy(update={"n_neurons": m}), reporter)[0] for m in sizes]
+    trained = [train(config.model_copy(update={"n_neurons": m}), reporter).parameters["W"] for m in sizes]
     figure, (ax,) = panels(1, width=5.5, height=4)
     ax.plot(sizes, [expected(n, m) for m in sizes], color="0.6", label="n(n − 1)/4m")
     ax.plot(sizes, [occupied(n, m) for m in sizes], "--", color="0.6", label="neurons, not pairs")

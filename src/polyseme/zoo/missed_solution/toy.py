@@ -18,18 +18,19 @@ from torch import Tensor, nn
 
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Line, Value, share
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "exact solutions ReLU(x_i + x_j − 1) and ReLU(±x_i)"
 SITE = Site(path="neurons")
 SOLVED = 1e-3
 """Normalised loss below which a network has found a solution."""
+UNTRAINED = 0.5
+"""A network with a larger normalised loss explains less than half of the variance: it did not train."""
 ROWS = 8_192
 
 
@@ -93,25 +94,13 @@ class MissedSolutionToy(Config):
         names = [f"x{i} and x{j}" for i, j in combinations(range(self.n), 2)]
         names = names if self.task == "and" else [f"|x{i}|" for i in range(self.n)]
         alone = single(stack).all(-1)
-        return [
-            TrainedToy(
-                module=stack.into(self.build(), i),
-                truth=Truth(
-                    site=SITE,
-                    features=tuple(names),
-                    directions=None,
-                    computed_at="neurons",
-                    # Of a network that mixes them it is known only that room was no reason to.
-                    cause="aligned" if bool(alone[i]) else None,
-                ),
-                draw=self._draw,
-                seed=seed,
-                setting={"task": self.task},
-                loss=float(stack.loss[i]),
-                ceiling=0.5,
-            )
-            for i, seed in enumerate(self.seeds)
-        ]
+
+        def truth(i: int) -> Truth:
+            # Of a network that mixes them it is known only that room was no reason to.
+            cause = "aligned" if bool(alone[i]) else None
+            return Truth(SITE, tuple(names), directions=None, computed_at="neurons", cause=cause)
+
+        return stack.toys(self.build, truth, lambda _: self._draw)
 
     def rows(self, draws: Draws, n: int) -> tuple[Float[Tensor, "instance row n"], Float[Tensor, "instance row out"]]:
         """Inputs and answers."""
@@ -129,8 +118,7 @@ class MissedSolutionToy(Config):
         return 3 / 16 if self.task == "and" else self.density / 3 - self.density**2 / 4
 
     def _draw(self, n: int, generator: torch.Generator) -> Sample:
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x, y = self.rows(draws, n)
+        x, y = self.rows(Draws.one(generator), n)
         return Sample(inputs=x[0], features=y[0])
 
 
@@ -149,7 +137,8 @@ def live(stack: Stack) -> Bool[Tensor, "instance neuron"]:
 @shielded
 def train(config: MissedSolutionToy, reporter: Reporter) -> Stack:
     """Train every seed at once."""
-    seeds = [derive_seed(seed, "missed_solution", config.task) for seed in config.seeds]
+    grid = Grid(config.seeds, task=[config.task])
+    seeds = grid.derived("missed_solution")
     initial, draws, n = Draws(seeds, "initial"), Draws(seeds, "data"), len(config.seeds)
     parameters = {
         "read.weight": initial.normal(config.n_neurons, config.n) / math.sqrt(config.n),
@@ -166,7 +155,7 @@ def train(config: MissedSolutionToy, reporter: Reporter) -> Stack:
 
     train_stack(parameters, lambda _: error(draws, config.batch), config.optimiser, reporter=reporter)
     with torch.no_grad():
-        return Stack(parameters, error(Draws(seeds, "test"), ROWS))
+        return Stack(parameters, error(Draws(seeds, "test"), ROWS), grid, UNTRAINED)
 
 
 SOLVED_10 = Line(
@@ -191,12 +180,9 @@ MEDIAN = Line(_SPARSE + "median normalised loss", "near 1e-2 (3e-3 to 3e-2)", 3e
 def _shares(stack: Stack, found: Sequence[tuple[Line, Tensor]], **words: float) -> list[Check]:
     """Each line with its share of networks or of neurons."""
     note = f"normalised loss {float(stack.loss.min()):.2g} to {float(stack.loss.max()):.2g}"
-    trained = bool((stack.loss <= 0.5).all())
-    untrained = "" if trained else "a network explains less than half of the variance: it did not train"
+    unsolved = f"no network solved it; {note}"
     return [
-        line.fill(
-            share(hits, note=note), untrained or ("" if hits.numel() else f"no network solved it; {note}"), **words
-        )
+        line.fill(share(hits, note=note), stack.untrained or ("" if hits.numel() else unsolved), **words)
         for line, hits in found
     ]
 
@@ -221,5 +207,4 @@ def sparse_absolute_values(config: MissedSolutionToy, reporter: Reporter) -> lis
     chosen = {"task": "abs", "n": 20, "n_neurons": 40, "density": 0.02}
     stack = train(config.model_copy(update=chosen), reporter)
     checks = _shares(stack, [(MISSED, stack.loss >= SOLVED), (FEW_SINGLE, single(stack)[live(stack)])])
-    median = float(np.median(stack.loss.numpy())) if bool((stack.loss <= 0.5).all()) else math.nan
-    return [*checks, MEDIAN.fill(Value(median, len(stack.loss)))]
+    return [*checks, MEDIAN.fill(Value(float(np.median(stack.loss.numpy())), len(stack)), stack.untrained)]

@@ -26,7 +26,7 @@ from polyseme.networks import load_network
 from polyseme.networks.edits import Edit
 from polyseme.zoo.tools.checks import Check, Line, mean
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "Black et al. 2022, Interpreting Neural Networks through the Polytope Lens"
@@ -80,24 +80,12 @@ class ScalingToy(Config):
         """With and without biases and every seed, as one stack."""
         stack = train(self, reporter)
         names = tuple(f"class {i}" for i in range(self.n_classes))
-        return [
-            TrainedToy(
-                module=stack.into(self.build(), i),
-                truth=Truth(
-                    site=SITES[0],
-                    features=names,
-                    directions=None,
-                    computed_at="second",
-                    cause="non_linear" if biases else None,
-                ),
-                draw=partial(self._draw, stack.centres[i]),
-                seed=seed,
-                setting={"biases": int(biases)},
-                loss=float(stack.loss[i]),
-                ceiling=self.ceiling,
-            )
-            for i, (biases, seed) in enumerate(stack.settings)
-        ]
+
+        def truth(i: int) -> Truth:
+            cause = "non_linear" if stack.grid.settings[i]["biases"] else None
+            return Truth(SITES[0], names, directions=None, computed_at="second", cause=cause)
+
+        return stack.toys(self.build, truth, lambda i: partial(self._draw, stack.centres[i]))
 
     @property
     def ceiling(self) -> float:
@@ -105,8 +93,7 @@ class ScalingToy(Config):
         return math.log(self.n_classes) / 2
 
     def _draw(self, centres: Tensor, n: int, generator: torch.Generator) -> Sample:
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x, label = clusters(self, centres[None], draws, n)
+        x, label = clusters(self, centres[None], Draws.one(generator), n)
         return Sample(inputs=x[0], features=torch.nn.functional.one_hot(label[0], self.n_classes).float())
 
 
@@ -116,11 +103,9 @@ class Classifiers(Stack):
 
     Attributes:
         centres: of each instance's classes, `[instance, class, d]`.
-        settings: whether it has biases, and its seed.
     """
 
     centres: Tensor
-    settings: list[tuple[bool, int]]
 
 
 def clusters(
@@ -135,9 +120,9 @@ def clusters(
 @shielded
 def train(config: ScalingToy, reporter: Reporter) -> Classifiers:
     """Train with and without biases and every seed at once."""
-    settings = [(biases, seed) for biases in config.biases for seed in config.seeds]
+    grid = Grid(config.seeds, biases=[int(biases) for biases in config.biases])
     # The same centres and initial weights with and without biases: the two differ in nothing else.
-    seeds = [derive_seed(seed, "scaling") for _, seed in settings]
+    seeds = [derive_seed(seed, "scaling") for seed in grid.seeds]
     initial, draws = Draws(seeds, "initial"), Draws(seeds, "data")
     centres = Draws(seeds, "centres").normal(config.n_classes, config.d)
     sizes = (config.d, config.width, config.width, config.n_classes)
@@ -146,7 +131,7 @@ def train(config: ScalingToy, reporter: Reporter) -> Classifiers:
         parameters[f"layers.{i}.weight"] = initial.normal(d_out, d_in) * math.sqrt(2 / d_in)
         parameters[f"layers.{i}.bias"] = torch.zeros(len(seeds), d_out)
     # A bias of a bias-free network starts at 0 and has no gradient, so it stays there.
-    used = torch.tensor([float(biases) for biases, _ in settings])[:, None, None]
+    used = grid.values("biases")[:, None, None]
 
     def loss(_: int) -> Tensor:
         out, label = clusters(config, centres, draws, config.batch)
@@ -158,7 +143,7 @@ def train(config: ScalingToy, reporter: Reporter) -> Classifiers:
         return -out.log_softmax(-1).gather(-1, label[..., None]).squeeze(-1).mean(-1)
 
     history = train_stack(parameters, loss, config.optimiser, reporter=reporter)
-    return Classifiers(parameters, history.final, centres, settings)
+    return Classifiers(parameters, history.final, grid, config.ceiling, centres)
 
 
 def flips(module: Classifier, x: Float[Tensor, "row d"], factor: float, site: Site | None) -> int:
@@ -185,11 +170,10 @@ CHANGED = Line(_CHANGED, "> 0 in every network", at_least=1 / (ROWS * len(FACTOR
 def scaled(config: ScalingToy, reporter: Reporter) -> list[Check]:
     """Answers that change under positive scaling of the input and of both layers."""
     stack = train(config.model_copy(update={"biases": (False, True)}), reporter)
-    bad, tried = int((~(stack.loss <= config.ceiling)).sum()), ROWS * len(FACTORS)
-    why = f"{bad} of {len(stack.settings)} networks did not train" if bad else ""
+    why, tried = stack.untrained, ROWS * len(FACTORS)
     checks: list[Check] = []
     for biases, line, kind in ((False, UNCHANGED, "bias-free networks"), (True, CHANGED, "networks with biases")):
-        here = [i for i, setting in enumerate(stack.settings) if setting[0] == biases]
+        here = stack.where(biases=biases)
         for site in (None, *SITES):
             place = "the input" if site is None else f"the {site.path} layer"
             counts = np.array([0.0 if why else _changed(config, stack, i, site) for i in here])
@@ -201,7 +185,7 @@ def scaled(config: ScalingToy, reporter: Reporter) -> list[Check]:
 
 
 def _changed(config: ScalingToy, stack: Classifiers, i: int, site: Site | None) -> int:
-    draws = Draws([derive_seed(stack.settings[i][1], "scaling", "test")])
+    draws = Draws([derive_seed(stack.grid.seeds[i], "scaling", "test")])
     x = clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0].double()
     return sum(flips(stack.into(config.build(), i).double(), x, factor, site) for factor in FACTORS)
 
@@ -214,8 +198,8 @@ def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
     for ax, site in zip(axes, (None, *SITES), strict=True):
         for biases, colour in ((True, "tab:red"), (False, "tab:blue")):
             shares: list[list[float]] = []
-            for i in [i for i, setting in enumerate(stack.settings) if setting[0] == biases]:
-                draws = Draws([derive_seed(stack.settings[i][1], "scaling", "test")])
+            for i in stack.where(biases=biases):
+                draws = Draws([derive_seed(stack.grid.seeds[i], "scaling", "test")])
                 x, module = (
                     clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0],
                     stack.into(config.build(), i).double(),

@@ -7,7 +7,6 @@ of Elhage et al. 2021, adds up its tokens, so the effect of B cannot depend on C
 """
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -20,11 +19,12 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Stack, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 PAPER = "skip-trigram table of Elhage et al. 2021, A Mathematical Framework for Transformer Circuits"
 SITE, PATTERN = Site(path="mixed"), Site(path="pattern")
+TRUTH = Truth(SITE, features=("B", "C"), directions=None, computed_at="mixed", cause="non_linear")
 BLANK, A, B, C, FILLER = range(5)
 """Tokens; the kinds of fillers follow from FILLER on. A blank is padding: nothing attends to it."""
 LIKELY = 0.9
@@ -83,12 +83,8 @@ class SkipTrigramToy(Config):
     @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """The hand-built head, then the trained ones."""
-        toys = [self._toy(hand_built(self).float(), {"made": "by hand"}, 0, 0.0, 0.0)]
-        stack = train(self, reporter)
-        for i, seed in enumerate(self.seeds):
-            loss = float(stack.loss[i])
-            toys.append(self._toy(stack.into(self.build(), i), {"made": "by training"}, seed, loss, additive_loss()))
-        return toys
+        by_hand = TrainedToy(hand_built(self).float(), TRUTH, self._draw, 0, {"made": "by hand"}, 0.0, 0.0)
+        return [by_hand, *train(self, reporter).toys(self.build, lambda _: TRUTH, lambda _: self._draw)]
 
     def sample(self, draws: Draws, n: int) -> tuple[Int[Tensor, "instance row position"], Float[Tensor, "..."]]:
         """Rows of L + 2 tokens and A, and whether B and C are in them (`[instance, row, 2]`), each half of the time."""
@@ -103,16 +99,9 @@ class SkipTrigramToy(Config):
         last = torch.full_like(tokens[..., :1], A)
         return torch.cat([tokens, last], dim=-1), present.float()
 
-    def _toy(
-        self, module: SkipTrigram, setting: Mapping[str, str], seed: int, loss: float, ceiling: float
-    ) -> TrainedToy:
-        def draw(n: int, generator: torch.Generator) -> Sample:
-            draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-            tokens, present = self.sample(draws, n)
-            return Sample(inputs=tokens[0], features=present[0])
-
-        truth = Truth(site=SITE, features=("B", "C"), directions=None, computed_at="mixed", cause="non_linear")
-        return TrainedToy(module=module, truth=truth, draw=draw, seed=seed, setting=setting, loss=loss, ceiling=ceiling)
+    def _draw(self, n: int, generator: torch.Generator) -> Sample:
+        tokens, present = self.sample(Draws.one(generator), n)
+        return Sample(inputs=tokens[0], features=present[0])
 
 
 def hand_built(config: SkipTrigramToy) -> SkipTrigram:
@@ -138,7 +127,8 @@ def hand_built(config: SkipTrigramToy) -> SkipTrigram:
 @shielded
 def train(config: SkipTrigramToy, reporter: Reporter) -> Stack:
     """Train every seed at once, on the answer's distribution rather than on draws of it."""
-    seeds, n = [derive_seed(seed, "skip_trigram") for seed in config.seeds], config.n_tokens
+    grid, n = Grid(config.seeds, made=["by training"]), config.n_tokens
+    seeds = [derive_seed(seed, "skip_trigram") for seed in grid.seeds]
     initial, draws = Draws(seeds, "initial"), Draws(seeds, "data")
     names = ("embed", "query", "key", "value")
     parameters = {f"{name}.weight": initial.normal(n, n) / math.sqrt(n) for name in names}
@@ -161,7 +151,7 @@ def train(config: SkipTrigramToy, reporter: Reporter) -> Stack:
         return -(likely * answers[..., 0] + (1 - likely) * answers[..., 1]).mean(-1)
 
     history = train_stack(parameters, loss, config.optimiser, reporter=reporter)
-    return Stack(parameters, history.final)
+    return Stack(parameters, history.final, grid, additive_loss())
 
 
 def additive_loss() -> float:

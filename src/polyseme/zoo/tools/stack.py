@@ -4,6 +4,7 @@ Instances never mix: the loss of each depends on its own slice alone, the optimi
 draws its data from its own generator, so that an instance's result does not depend on what it was batched with.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +12,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from polyseme.core.config import Config, Count
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import make_generator
+from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
+from polyseme.zoo.tools.toy import Draw, TrainedToy, Truth
 
 Parameters = Mapping[str, Tensor]
+Setting = Mapping[str, Any]
 M = TypeVar("M", bound=nn.Module)
 BLOCK_BYTES = 512 * 1024
-"""Of one array of a block that is worked on in cache: three of them fill a second-level cache of usual size."""
+"""Size of one array of a block that is worked on in cache: three of them fill a second-level cache of usual size."""
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -48,16 +51,49 @@ class OptimiserConfig(Config):
         return self.lr * falling[self.schedule]
 
 
+class Grid:
+    """What sets the instances of a stack apart: every combination of values with every seed, seeds varying fastest.
+
+    Args:
+        seeds: as in the config.
+        varied: the values of each setting by its name.
+    """
+
+    def __init__(self, seeds: Sequence[int], **varied: Sequence[Any]):
+        self.settings: list[Setting] = []
+        self.seeds: list[int] = []
+        for *values, seed in itertools.product(*varied.values(), seeds):
+            self.settings.append(dict(zip(varied, values, strict=True)))
+            self.seeds.append(seed)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def derived(self, name: str) -> list[int]:
+        """A seed for each instance, of its config's seed, this name and its setting."""
+        pairs = zip(self.seeds, self.settings, strict=True)
+        return [derive_seed(seed, name, *map(str, setting.values())) for seed, setting in pairs]
+
+    def values(self, name: str) -> Float[Tensor, " instance"]:
+        """The value of a setting in each instance."""
+        return torch.tensor([float(setting[name]) for setting in self.settings])
+
+
 class Draws:
     """Random numbers for a stack: instance i's are a pure function of its own seed.
 
     Args:
-        seeds: one of each instance.
-        names: of the purpose, as in `derive_seed`.
+        seeds: one for each instance.
+        names: the purpose, as in `derive_seed`.
     """
 
     def __init__(self, seeds: Sequence[int], *names: str):
         self._generators = [make_generator(seed, *names) for seed in seeds]
+
+    @classmethod
+    def one(cls, generator: torch.Generator) -> "Draws":
+        """Random numbers for a single instance, seeded by the next number of a generator."""
+        return cls([int(torch.randint(2**62, (), generator=generator))])
 
     def __len__(self) -> int:
         return len(self._generators)
@@ -111,15 +147,54 @@ class Stack:
     Attributes:
         parameters: name in the module to its tensor, with a leading axis of instances.
         loss: of each instance at the end.
+        grid: the setting and the seed of each instance.
+        ceiling: a loss above this means that an instance did not train; one for all, or `[instance]`.
     """
 
-    parameters: dict[str, Tensor]
+    parameters: Parameters
     loss: Float[Tensor, " instance"]
+    grid: Grid
+    ceiling: Float[Tensor, " instance"] | float
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    @property
+    def trained(self) -> Bool[Tensor, " instance"]:
+        """Whether the loss is at most the ceiling; False for an instance that diverged."""
+        return self.loss <= self.ceiling
+
+    @property
+    def untrained(self) -> str:
+        """Why nothing can be said of these networks; empty where all of them trained."""
+        failed = int((~self.trained).sum())
+        return f"{failed} of {len(self)} networks did not train" if failed else ""
+
+    def where(self, **setting: Any) -> list[int]:
+        """The instances that have these values in their setting."""
+        return [i for i, of in enumerate(self.grid.settings) if setting.items() <= of.items()]
 
     def into(self, module: M, i: int) -> M:
         """A module of that kind with the parameters of instance i."""
         module.load_state_dict({name: tensor[i] for name, tensor in self.parameters.items()})
         return module
+
+    def toys(
+        self, build: Callable[[], nn.Module], truth: Callable[[int], Truth], draw: Callable[[int], Draw]
+    ) -> list[TrainedToy]:
+        """The networks with what is known of each.
+
+        Args:
+            build: makes an untrained network.
+            truth: what is known of instance i.
+            draw: what draws the data of instance i.
+        """
+        ceilings = torch.as_tensor(self.ceiling, dtype=torch.float64).expand(len(self)).tolist()
+        losses = self.loss.tolist()
+        return [
+            TrainedToy(self.into(build(), i), truth(i), draw(i), seed, setting, losses[i], ceilings[i])
+            for i, (seed, setting) in enumerate(zip(self.grid.seeds, self.grid.settings, strict=True))
+        ]
 
 
 def train_stack(

@@ -60,6 +60,10 @@ class Sample:
     features: Tensor
 
 
+Draw = Callable[[int, torch.Generator], Sample]
+"""What draws data: from a number of rows and a generator to a sample."""
+
+
 @dataclass(frozen=True)
 class TrainedToy:
     """One network of a toy.
@@ -67,16 +71,16 @@ class TrainedToy:
     Attributes:
         module: the network.
         truth: what is known of it.
-        draw: from a number of rows and a generator to a sample of its data.
+        draw: draws a sample of its data.
         seed: of its initialisation and data.
-        setting: what sets it apart in a sweep (`{"density": .05}`).
+        setting: what sets it apart in a sweep (`{"density": 0.05}`).
         loss: at the end of its training, on its own measure.
         ceiling: a loss above this means that it did not train.
     """
 
     module: nn.Module
     truth: Truth
-    draw: Callable[[int, torch.Generator], Sample]
+    draw: Draw
     seed: int
     setting: Mapping[str, float | int | str]
     loss: float
