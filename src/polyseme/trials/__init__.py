@@ -1,1 +1,1 @@
-"""The house judged by planted truth."""
+"""Trials of diagnoses and verdicts on networks whose truth is known."""

@@ -1,7 +1,7 @@
 """How often a diagnosis is right, wrong or silent: the confusion matrix over networks whose cause is known.
 
-Every class has two sets of networks: `calibration`, on which thresholds may be set, and `test`, of other seeds and
-other sizes or densities, which are looked at only to be reported.
+Every class has two sets of networks: `calibration`, on which thresholds may be set, and `test`, with other seeds and
+other sizes or densities, which are used only for the report.
 """
 
 import math
@@ -17,14 +17,13 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Config, Name, Record, identity
-from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.errors import known_name
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.diagnosis import ANSWERS, Answer, Diagnosis, DiagnosisConfig, diagnose
 from polyseme.networks import Network, load_network
 from polyseme.nulls import make_null, on_network
-from polyseme.store import Artifact, Store, save_json
 from polyseme.zoo.bit_extraction.toy import BitExtractionToy
 from polyseme.zoo.compressed_computation.toy import CompressedComputationToy
 from polyseme.zoo.correlated_pairs.toy import CorrelatedPairsToy
@@ -34,17 +33,18 @@ from polyseme.zoo.scaling.toy import ScalingToy
 from polyseme.zoo.skip_trigram.toy import SkipTrigramToy
 from polyseme.zoo.superposition.toy import ReluOutput, SuperpositionToy
 from polyseme.zoo.tools.checks import share_interval
+from polyseme.zoo.tools.kept import kept
 from polyseme.zoo.tools.stack import OptimiserConfig, train_stack
 from polyseme.zoo.tools.toy import Cause, Toy, TrainedToy
 from polyseme.zoo.universal_and.toy import UniversalAndToy
 
 Split = Literal["calibration", "test"]
 SEEDS: dict[Split, int] = {"calibration": 0, "test": 1_000}
-"""First seed of each set; a set never has as many as a thousand."""
+"""First seed of each set; a set has fewer than a thousand networks."""
 ROWS = 4_096
 N_SIBLINGS = 8
 VERSION = 1
-"""Raised when code, or a default, changes what a row finds: kept rows are then made again."""
+"""Raised when the code, or a default, changes what a row finds; kept rows are then computed again."""
 
 Networks = Callable[[Split, tuple[int, ...]], Toy]
 
@@ -54,14 +54,14 @@ class Class:
     """Networks that are polysemantic for one reason, or a null of them.
 
     Attributes:
-        name: of the row.
+        name: the name of the row.
         right: the answers that are right; abstaining is never wrong.
-        toy: from the set and its seeds to the toy's config.
-        cause: only networks with this cause by their truth are counted; None counts all that trained.
+        toy: maps a set and its seeds to the toy's config.
+        cause: only networks with this true cause count; None counts all that trained.
         rest: further conditions on a network.
-        siblings: whether networks of other seeds are given.
-        spare: networks trained for each one wanted, where some do not train or have another cause by their truth.
-        null: what is made of each network and its inputs before it is diagnosed; no answer is right then.
+        siblings: whether the diagnosis is given networks of other seeds.
+        spare: how many networks are trained for each one wanted, as some do not train or have another true cause.
+        null: turns each network and its inputs into the null that is diagnosed; then no answer is right.
     """
 
     name: str
@@ -74,54 +74,49 @@ class Class:
     null: Callable[[TrainedToy, Tensor], tuple[Network, Tensor]] | None = None
 
 
+def _sets(kind: Any, calibration: dict[str, Any], test: dict[str, Any], **both: Any) -> Networks:
+    """A toy's configs: the fields of the one set, those of the other, and those that they share."""
+    return lambda split, seeds: kind(**both, **(calibration if split == "calibration" else test), seeds=seeds)
+
+
 def _dense(basis: Literal["aligned", "rotated"]) -> Networks:
-    def toy(split: Split, seeds: tuple[int, ...]) -> Toy:
-        n, m, importance = (8, 4, 0.7) if split == "calibration" else (12, 5, 0.6)
-        return SuperpositionToy(
-            n_features=n,
-            n_hidden=m,
-            density=(1.0,),
-            importance=(importance,),
-            basis=basis,
-            seeds=seeds,
-            optimiser=_FAST,
-        )
-
-    return toy
-
-
-_FAST = OptimiserConfig(steps=3_000, lr=5e-3)
-
-
-def _sparse(split: Split, seeds: tuple[int, ...]) -> Toy:
-    n, m, p = (5, 2, 0.05) if split == "calibration" else (10, 4, 0.03)
-    return SuperpositionToy(n_features=n, n_hidden=m, density=(p,), seeds=seeds, optimiser=_FAST)
-
-
-def _correlated(split: Split, seeds: tuple[int, ...]) -> Toy:
-    n, p = (3, 0.2) if split == "calibration" else (4, 0.15)
-    return CorrelatedPairsToy(n_pairs=n, n_hidden=n, density=p, rho=(0.9,), seeds=seeds)
-
-
-def _incidental(split: Split, seeds: tuple[int, ...]) -> Toy:
-    n, m = (16, 32) if split == "calibration" else (24, 64)
-    return IncidentalToy(n_features=n, n_neurons=m, seeds=seeds)
-
-
-def _universal(split: Split, seeds: tuple[int, ...]) -> Toy:
-    n, d = (16, 64) if split == "calibration" else (20, 96)
-    return UniversalAndToy(n_features=n, n_neurons=d, q=0.3, active=3, seeds=seeds)
-
-
-def _compressed(split: Split, seeds: tuple[int, ...]) -> Toy:
-    n, m, sigma = (40, 20, 0.03) if split == "calibration" else (30, 15, 0.05)
-    return CompressedComputationToy(
-        n_features=n, n_hidden=m, mixing=(sigma,), seeds=seeds, optimiser=OptimiserConfig(steps=2_000, lr=3e-3)
+    return _sets(
+        SuperpositionToy,
+        {"n_features": 8, "n_hidden": 4, "importance": (0.7,)},
+        {"n_features": 12, "n_hidden": 5, "importance": (0.6,)},
+        density=(1.0,),
+        basis=basis,
+        optimiser=_FAST,
     )
 
 
-def _skip_trigram(split: Split, seeds: tuple[int, ...]) -> Toy:
-    return SkipTrigramToy(n_fillers=10 if split == "calibration" else 8, seeds=seeds)
+_FAST = OptimiserConfig(steps=3_000, lr=5e-3)
+_SPARSE = _sets(
+    SuperpositionToy,
+    {"n_features": 5, "n_hidden": 2, "density": (0.05,)},
+    {"n_features": 10, "n_hidden": 4, "density": (0.03,)},
+    optimiser=_FAST,
+)
+_CORRELATED = _sets(
+    CorrelatedPairsToy,
+    {"n_pairs": 3, "n_hidden": 3, "density": 0.2},
+    {"n_pairs": 4, "n_hidden": 4, "density": 0.15},
+    rho=(0.9,),
+)
+_INCIDENTAL = _sets(IncidentalToy, {"n_features": 16, "n_neurons": 32}, {"n_features": 24, "n_neurons": 64})
+_COMPRESSED = _sets(
+    CompressedComputationToy,
+    {"n_features": 40, "n_hidden": 20, "mixing": (0.03,)},
+    {"n_features": 30, "n_hidden": 15, "mixing": (0.05,)},
+    optimiser=OptimiserConfig(steps=2_000, lr=3e-3),
+)
+_UNIVERSAL = _sets(
+    UniversalAndToy, {"n_features": 16, "n_neurons": 64}, {"n_features": 20, "n_neurons": 96}, q=0.3, active=3
+)
+_SKIP_TRIGRAM = _sets(SkipTrigramToy, {"n_fillers": 10}, {"n_fillers": 8})
+_PRODUCT = _sets(ProductToy, {"n_neurons": 4}, {"n_neurons": 6})
+_SCALING = _sets(ScalingToy, {"width": 32}, {"width": 24}, biases=(True,))
+_BITS = _sets(BitExtractionToy, {}, {})
 
 
 def _trained(toy: TrainedToy) -> bool:
@@ -131,28 +126,17 @@ def _trained(toy: TrainedToy) -> bool:
 CLASSES: tuple[Class, ...] = (
     Class("dense TMS on its axes", ("aligned",), _dense("aligned"), cause="aligned"),
     Class("the same networks, rotated", ("rotated",), _dense("rotated"), cause="rotated"),
-    Class("sparse TMS", ("superposition",), _sparse, cause="superposition"),
-    Class("universal AND", ("superposition",), _universal),
-    Class(
-        "x·y",
-        ("rotated",),
-        lambda split, seeds: ProductToy(n_neurons=4 if split == "calibration" else 6, seeds=seeds),
-        cause="rotated",
-        siblings=True,
-        spare=1.5,
-    ),
-    Class("correlated pairs", ("correlated",), _correlated, cause="correlated", spare=2.5),
-    Class("incidental", ("incidental",), _incidental, cause="incidental", siblings=True, spare=1.5),
-    Class("skip-trigram", ("non_linear",), _skip_trigram, rest=_trained, spare=1.5),
-    Class(
-        "positive scaling",
-        ("non_linear",),
-        lambda split, seeds: ScalingToy(biases=(True,), width=32 if split == "calibration" else 24, seeds=seeds),
-    ),
-    Class("bit extraction", ("compositional",), lambda _, seeds: BitExtractionToy(seeds=seeds)),
-    Class("compressed computation with mixing", (), _compressed, rest=lambda toy: toy.truth.cause is None),
+    Class("sparse TMS", ("superposition",), _SPARSE, cause="superposition"),
+    Class("universal AND", ("superposition",), _UNIVERSAL),
+    Class("x·y", ("rotated",), _PRODUCT, cause="rotated", siblings=True, spare=1.5),
+    Class("correlated pairs", ("correlated",), _CORRELATED, cause="correlated", spare=2.5),
+    Class("incidental", ("incidental",), _INCIDENTAL, cause="incidental", siblings=True, spare=1.5),
+    Class("skip-trigram", ("non_linear",), _SKIP_TRIGRAM, rest=_trained, spare=1.5),
+    Class("positive scaling", ("non_linear",), _SCALING),
+    Class("bit extraction", ("compositional",), _BITS),
+    Class("compressed computation with mixing", (), _COMPRESSED, rest=lambda toy: toy.truth.cause is None),
 )
-"""Rows of the matrix, in the order they are printed."""
+"""Rows of the matrix, in the order in which they are printed."""
 
 
 def _reinitialised(kind: str) -> Callable[..., tuple[Network, Tensor]]:
@@ -186,15 +170,15 @@ def _shuffled_targets(toy: TrainedToy, inputs: Tensor) -> tuple[Network, Tensor]
 
 
 NULLS: tuple[Class, ...] = (
-    Class("null: trained on shuffled targets, sparse TMS", (), _sparse, null=_shuffled_targets),
+    Class("null: trained on shuffled targets, sparse TMS", (), _SPARSE, null=_shuffled_targets),
     *(
         Class(f"null: {kind.split('_')[0]} weights, {name}", (), toy, rest=rest, null=_reinitialised(kind))
-        for name, toy, rest in (("sparse TMS", _sparse, lambda _: True), ("skip-trigram", _skip_trigram, _trained))
+        for name, toy, rest in (("sparse TMS", _SPARSE, lambda _: True), ("skip-trigram", _SKIP_TRIGRAM, _trained))
         for kind in ("gaussian_reinit", "spectrum_reinit", "permuted_weights")
     ),
-    Class("null: dense random inputs, sparse TMS", (), _sparse, null=_dense_inputs),
+    Class("null: dense random inputs, sparse TMS", (), _SPARSE, null=_dense_inputs),
 )
-"""The null ladder: rows in which an answer other than `none` or `abstain` is wrong."""
+"""The nulls: rows in which every answer but `none` and `abstain` is wrong."""
 
 
 class ConfusionConfig(Config):
@@ -203,11 +187,11 @@ class ConfusionConfig(Config):
     split: Split = "calibration"
     """calibration: networks on which thresholds were set; test: other seeds, sizes and densities."""
     n_seeds: int = Field(default=20, ge=1, le=400)
-    """Networks a row; those that do not train, or whose truth is another cause, are replaced and counted."""
+    """Networks per row; those that do not train, or have another true cause, are replaced and counted."""
     rows: tuple[Name, ...] = Field(default=(), max_length=1000)
-    """Rows wanted, by name; all by default."""
+    """Names of the rows to compute; by default all."""
     diagnosis: DiagnosisConfig = DiagnosisConfig()
-    """How every network is diagnosed; each seed is derived from this one's and the network's."""
+    """How every network is diagnosed; each seed is derived from this one and the network's."""
 
 
 class Case(Record):
@@ -225,7 +209,7 @@ class Row(Record):
     """The answers that are right; none for a null."""
     cases: tuple[Case, ...]
     skipped: int
-    """Networks that did not train, or whose truth is another cause."""
+    """How many networks did not train or have another true cause."""
 
     @property
     def n(self) -> int:
@@ -239,7 +223,7 @@ class Row(Record):
 
     @property
     def reasons(self) -> Counter[str]:
-        """Why it abstained, and how often."""
+        """The reasons for abstaining, and how often each was given."""
         return Counter(case.diagnosis.reason for case in self.cases if case.diagnosis.answer == "abstain")
 
     def share(self, *answers: Answer) -> tuple[float, Interval]:
@@ -249,7 +233,7 @@ class Row(Record):
 
     @property
     def wrong(self) -> tuple[float, Interval]:
-        """Share of networks with an answer that is neither right nor an abstention; `none` counts as one."""
+        """Share of the networks with an answer that is neither right, nor `none`, nor an abstention."""
         fine: tuple[Answer, ...] = (*self.right, "none", "abstain")
         others: list[Answer] = [answer for answer in ANSWERS if answer not in fine]
         return self.share(*others)
@@ -260,38 +244,34 @@ def confusion(config: ConfusionConfig, reporter: Reporter | None = None, *, root
 
     Args:
         config: which networks, and how they are diagnosed.
-        reporter: told of the progress.
-        root: a folder that keeps each row as it is finished, so that a run that was killed goes on from there.
+        reporter: receives progress updates.
+        root: a folder that keeps each finished row, from which a killed run resumes; None keeps nothing.
 
     Raises:
-        InputError: there is no row of a name.
+        InputError: a row of that name does not exist.
     """
     reporter = reporter or Silent()
     table = {kind.name: kind for kind in (*CLASSES, *NULLS)}
-    for name in config.rows:
-        if name not in table:
-            near = nearest_names(name, list(table)) or list(table)
-            raise InputError(f"there is no row {name!r}", where="rows", fix=f"did you mean {', '.join(near)}?")
-    store = None if root is None else Store(root)
-    return (_kept(kind, config, store, reporter) for name, kind in table.items() if name in (config.rows or table))
+    wanted = [known_name(name, list(table), "there is no row") for name in config.rows] or list(table)
+
+    def row(kind: Class) -> Row:
+        return kept(
+            root,
+            "confusion",
+            decisive(kind.name, config),
+            lambda _: _row(kind, config, reporter),
+            Row,
+            "row.json",
+            version=VERSION,
+            reporter=reporter,
+        )
+
+    return (row(kind) for name, kind in table.items() if name in wanted)
 
 
 def decisive(row: str, config: ConfusionConfig) -> dict[str, Any]:
-    """What decides a row, beside `VERSION`: defaults are left out."""
+    """What decides a row, besides `VERSION`; defaults are left out."""
     return {"row": row, **identity(config, exclude=("rows",))}
-
-
-def _kept(kind: Class, config: ConfusionConfig, store: Store | None, reporter: Reporter) -> Row:
-    if store is None:
-        return _row(kind, config, reporter)
-
-    def make(folder: Path) -> None:
-        save_json(folder / "row.json", _row(kind, config, reporter).model_dump(mode="json"))
-
-    def load(artifact: Artifact) -> Row:
-        return artifact.parsed("row.json", Row.model_validate)
-
-    return store.stage("confusion", decisive(kind.name, config), {}, make, load, version=VERSION, reporter=reporter)[1]
 
 
 def _row(kind: Class, config: ConfusionConfig, reporter: Reporter) -> Row:
@@ -324,14 +304,14 @@ def diagnosed(
     *,
     siblings: bool,
 ) -> Diagnosis:
-    """The diagnosis of network i; with `siblings`, the toys after it and then those before are given beside it."""
+    """The diagnosis of network i; with `siblings`, the toys after it, and then those before it, are its siblings."""
     others = islice((*toys[i + 1 :], *toys[:i]), N_SIBLINGS if siblings else 0)
     of_seed = config.model_copy(update={"seed": seed})
     return diagnose(network, toys[i].truth.site, inputs, of_seed, siblings=[other.network() for other in others])
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The matrix in percent, with Wilson 95% intervals of the right and the wrong answers, and why it abstained."""
+    """The matrix in percent, with Wilson 95% intervals of right and wrong answers, and the reasons for abstaining."""
     shown: list[Answer] = [answer for answer in ANSWERS if any(row.answers[answer] for row in rows)]
     lines = [
         "| truth | n | " + " | ".join(answer.replace("_", "-") for answer in shown) + " | right | wrong |",
@@ -339,8 +319,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         cells = [f"{row.share(answer)[0]:.0%}" if row.answers[answer] else "0" for answer in shown]
-        right = _percent(*row.share(*row.right)) if row.right else "—"
-        lines.append(f"| {row.name} | {row.n} | {' | '.join(cells)} | {right} | {_percent(*row.wrong)} |")
+        right = percent(*row.share(*row.right)) if row.right else "—"
+        lines.append(f"| {row.name} | {row.n} | {' | '.join(cells)} | {right} | {percent(*row.wrong)} |")
     why = [
         f"- {row.name}: " + "; ".join(f"{reason} ({count})" for reason, count in row.reasons.most_common())
         for row in rows
@@ -349,9 +329,10 @@ def as_markdown(rows: Sequence[Row]) -> str:
     left_out = [f"- {row.name}: {row.skipped}" for row in rows if row.skipped]
     parts = [lines, ["", "Why it abstained:", "", *why] if why else []]
     if left_out:
-        parts.append(["", "Networks left out, untrained or of another cause by their truth:", "", *left_out])
+        parts.append(["", "Networks left out because they did not train or have another true cause:", "", *left_out])
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _percent(share: float, interval: Interval) -> str:
+def percent(share: float, interval: Interval) -> str:
+    """A share with its interval: `40% [12%, 77%]`; a dash where nothing was counted."""
     return "—" if share != share else f"{share:.0%} [{interval.low:.0%}, {interval.high:.0%}]"

@@ -1,4 +1,4 @@
-"""Dose and response: does the answer follow its cause where that is switched on by degrees?
+"""Dose and response: whether the answer follows its cause when that is switched on by degrees.
 
 Knobs whose effect is known: the density of features, at which superposition ends; the angle by which aligned networks
 are turned; the mixing without which compressed computation computes nothing extra.
@@ -18,21 +18,22 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Config, Name, Record, identity
-from polyseme.core.errors import InputError, nearest_names
+from polyseme.core.errors import known_name
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Interval
 from polyseme.core.seeds import derive_seed, make_generator
-from polyseme.diagnosis import ANSWERS, Answer, DiagnosisConfig
-from polyseme.store import Artifact, Store, save_json
-from polyseme.trials.diagnosis import ROWS, diagnosed
+from polyseme.diagnosis import ANSWERS, Answer, Diagnosis, DiagnosisConfig
+from polyseme.trials.diagnosis import ROWS, diagnosed, percent
 from polyseme.zoo.compressed_computation.toy import CompressedComputationToy
 from polyseme.zoo.superposition.exact import boundary
 from polyseme.zoo.superposition.sweeps import phase
 from polyseme.zoo.superposition.toy import ReluOutput, SuperpositionToy, cause
 from polyseme.zoo.tools.checks import share_interval
+from polyseme.zoo.tools.exact import features_of
 from polyseme.zoo.tools.figures import panels
+from polyseme.zoo.tools.kept import kept
 from polyseme.zoo.tools.stack import OptimiserConfig
-from polyseme.zoo.tools.toy import TrainedToy
+from polyseme.zoo.tools.toy import Toy, TrainedToy
 
 Dosed = tuple[float, TrainedToy]
 Seeds = tuple[int, ...]
@@ -41,7 +42,7 @@ DENSITIES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.95)
 ANGLES = (0.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 MIXINGS = (0.0, 0.02, 0.04, 0.08)
 VERSION = 1
-"""Raised when code, or a default, changes what a curve is: kept curves are then made again."""
+"""Raised when the code, or a default, changes what a curve is; kept curves are then computed again."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class Dose:
     """One knob.
 
     Attributes:
-        title: of the panel.
-        axis: what is turned, with its unit.
-        networks: from seeds to networks, each with its dose.
+        title: the title of the panel.
+        axis: what the knob changes, with its unit.
+        networks: maps seeds to networks, each with its dose.
         follows: the answer that should follow the dose.
-        truth: what holds of a network where that answer is right, in words.
-        holds: whether it does, by the network's weights.
-        formula: the dose at which it should change, where there is one.
-        siblings: whether networks of other seeds and the same dose are given.
+        truth: what is true of a network for which that answer is right, in words.
+        holds: whether it is true, by the network's weights.
+        formula: the dose at which the answer should change, where a formula gives it.
+        siblings: whether the diagnosis is given networks of other seeds and the same dose.
     """
 
     title: str
@@ -69,36 +70,34 @@ class Dose:
     siblings: bool = False
 
 
-def _pairs(importance: float) -> Dose:
-    """Two features in one dimension: antipodal below a density, one left out (or both alike) above."""
+def _swept(setting: str, toy: Callable[[Seeds], Toy]) -> Callable[[Seeds, Reporter], list[Dosed]]:
+    """The trained networks of a toy, each with what one of its settings is."""
 
     def networks(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
-        toy = SuperpositionToy(
-            n_features=2,
-            n_hidden=1,
-            density=DENSITIES,
-            importance=(importance,),
-            seeds=seeds,
-            optimiser=_FAST,
-            batch=256,
-        )
-        return [(float(t.setting["density"]), t) for t in toy.train(reporter) if t.trained]
+        return [(float(t.setting[setting]), t) for t in toy(seeds).train(reporter) if t.trained]
 
-    return Dose(
-        title=f"two features in one neuron, importance 1 and {importance:g}",
-        axis="density",
-        networks=networks,
-        follows="superposition",
-        truth="antipodal pair",
-        holds=lambda toy: phase(_directions(toy)[:, 0]) == "opposite",
-        formula=boundary(importance),
-        siblings=True,
+    return networks
+
+
+def _by_density(**fields: Any) -> Callable[[Seeds, Reporter], list[Dosed]]:
+    return _swept(
+        "density",
+        lambda seeds: SuperpositionToy(**fields, density=DENSITIES, seeds=seeds, optimiser=_FAST, batch=256),
     )
 
 
-def _crowd(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
-    toy = SuperpositionToy(n_features=8, n_hidden=4, density=DENSITIES, seeds=seeds, optimiser=_FAST, batch=256)
-    return [(float(t.setting["density"]), t) for t in toy.train(reporter) if t.trained]
+def _pairs(importance: float) -> Dose:
+    """Two features in one dimension: antipodal below a density, one left out (or both alike) above."""
+    return Dose(
+        title=f"two features in one neuron, importance 1 and {importance:g}",
+        axis="density",
+        networks=_by_density(n_features=2, n_hidden=1, importance=(importance,)),
+        follows="superposition",
+        truth="antipodal pair",
+        holds=lambda toy: phase(features_of(toy)[:, 0]) == "opposite",
+        formula=boundary(importance),
+        siblings=True,
+    )
 
 
 def _turned(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
@@ -134,25 +133,13 @@ def _quarter_turn(d: int, seed: int) -> Float[Tensor, "d d"]:
     return (Q @ J @ Q.T).float()
 
 
-def _mixed(seeds: Seeds, reporter: Reporter) -> list[Dosed]:
-    toy = CompressedComputationToy(
-        n_features=20, n_hidden=10, mixing=MIXINGS, seeds=seeds, optimiser=OptimiserConfig(steps=2_000, lr=3e-3)
-    )
-    return [(float(t.setting["mixing"]), t) for t in toy.train(reporter) if t.trained]
-
-
-def _directions(toy: TrainedToy) -> Tensor:
-    assert toy.truth.directions is not None
-    return toy.truth.directions
-
-
 DOSES: dict[str, Dose] = {
     "density": _pairs(1.0),
     "density of an unequal pair": _pairs(0.5),
     "density of a crowd": Dose(
         title="eight features in four neurons",
         axis="density",
-        networks=_crowd,
+        networks=_by_density(n_features=8, n_hidden=4),
         follows="superposition",
         truth="features that share dimensions",
         holds=lambda toy: toy.truth.cause == "superposition",
@@ -163,33 +150,38 @@ DOSES: dict[str, Dose] = {
         axis="angle, degrees",
         networks=_turned,
         follows="rotated",
-        truth="a feature with under .9 on one neuron",
+        truth="a feature with under 0.9 on one neuron",
         holds=lambda toy: toy.truth.cause == "rotated",
         formula=math.degrees(math.acos(math.sqrt(0.9))),
     ),
     "mixing": Dose(
         title="compressed computation",
         axis="mixing σ",
-        networks=_mixed,
+        networks=_swept(
+            "mixing",
+            lambda seeds: CompressedComputationToy(
+                n_features=20, n_hidden=10, mixing=MIXINGS, seeds=seeds, optimiser=OptimiserConfig(steps=2_000, lr=3e-3)
+            ),
+        ),
         follows="aligned",
         truth="a feature for each neuron",
         holds=lambda toy: toy.truth.cause == "aligned",
     ),
 }
-"""Every knob by name, in the order they are drawn."""
+"""Every knob by name, in the order in which they are drawn."""
 
 
 class DoseConfig(Config):
     """Which knobs, and how many networks at each dose."""
 
     doses: tuple[Name, ...] = Field(default=tuple(DOSES), max_length=1000)
-    """Knobs wanted, by name."""
+    """Names of the knobs to compute."""
     n_seeds: int = Field(default=10, ge=2, le=1000)
-    """Networks a dose; those that did not train are left out, and counted."""
+    """Networks per dose; those that did not train are left out, and counted."""
     first_seed: int = Field(default=2_000, ge=0, le=2**62)
-    """The confusion matrix's seeds are all below this."""
+    """First seed; those of the confusion matrix are all below it."""
     diagnosis: DiagnosisConfig = DiagnosisConfig()
-    """How every network is diagnosed; each seed is derived from this one's and the network's."""
+    """How every network is diagnosed; each seed is derived from this one and the network's."""
 
 
 class Point(Record):
@@ -215,7 +207,7 @@ class Curve(Record):
 
     @property
     def answers(self) -> tuple[Answer, ...]:
-        """Those given at any dose."""
+        """The answers that were given at any dose."""
         return tuple(a for a in ANSWERS if any(a in point.answers for point in self.points))
 
 
@@ -223,40 +215,34 @@ def dose_response(config: DoseConfig, reporter: Reporter | None = None, *, root:
     """Diagnose every network of every dose.
 
     Args:
-        config: which, and how many.
-        reporter: told of the progress.
-        root: a folder that keeps each curve as it is finished, so that a run that was killed goes on from there.
+        config: which knobs, and how many networks.
+        reporter: receives progress updates.
+        root: a folder that keeps each finished curve, from which a killed run resumes; None keeps nothing.
 
     Raises:
-        InputError: there is no dose of a name.
+        InputError: a dose of that name does not exist.
     """
-    reporter = reporter or Silent()
-    for name in config.doses:
-        if name not in DOSES:
-            near = nearest_names(name, list(DOSES)) or list(DOSES)
-            raise InputError(f"there is no dose {name!r}", where="doses", fix=f"did you mean {', '.join(near)}?")
-    store = None if root is None else Store(root)
-    curves: list[Curve] = []
-    for name in config.doses:
-        if store is None:
-            curves.append(_curve(name, config, reporter))
-            continue
+    names = [known_name(name, list(DOSES), "there is no dose") for name in config.doses]
+    listener = reporter or Silent()
 
-        def make(folder: Path, name: str = name) -> None:
-            save_json(folder / "curve.json", _curve(name, config, reporter).model_dump(mode="json"))
+    def curve(name: str) -> Curve:
+        return kept(
+            root,
+            "dose",
+            decisive(name, config),
+            lambda _: _curve(name, config, listener),
+            Curve,
+            "curve.json",
+            version=VERSION,
+            reporter=listener,
+        )
 
-        given = decisive(name, config)
-        curves.append(store.stage("dose", given, {}, make, _load_curve, version=VERSION, reporter=reporter)[1])
-    return curves
+    return [curve(name) for name in names]
 
 
 def decisive(dose: str, config: DoseConfig) -> dict[str, Any]:
-    """What decides a curve, beside `VERSION`: defaults are left out."""
+    """What decides a curve, besides `VERSION`; defaults are left out."""
     return {"dose": dose, **identity(config, exclude=("doses",))}
-
-
-def _load_curve(artifact: Artifact) -> Curve:
-    return artifact.parsed("curve.json", Curve.model_validate)
 
 
 def _curve(name: str, config: DoseConfig, reporter: Reporter) -> Curve:
@@ -266,23 +252,26 @@ def _curve(name: str, config: DoseConfig, reporter: Reporter) -> Curve:
     points: list[Point] = []
     for level, group in groupby(dosed, key=lambda pair: pair[0]):
         toys = [toy for _, toy in group]
-        answers: list[Answer] = []
-        reasons: list[str] = []
+        found: list[Diagnosis] = []
         for i, toy in enumerate(toys):
             inputs = toy.draw(ROWS, make_generator(toy.seed, "dose", str(level))).inputs
             seed = derive_seed(config.diagnosis.seed, "dose", str(level), toy.seed)
-            found = diagnosed(toys, i, toy.network(), inputs, config.diagnosis, seed, siblings=dose.siblings)
-            answers.append(found.answer)
-            reasons.append(found.reason)
+            found.append(diagnosed(toys, i, toy.network(), inputs, config.diagnosis, seed, siblings=dose.siblings))
             done += 1
-            progress.update(done, note=f"{dose.axis} {level:g}: {found.answer}")
-        holds = tuple(dose.holds(toy) for toy in toys)
-        points.append(Point(dose=level, answers=tuple(answers), reasons=tuple(reasons), holds=holds))
+            progress.update(done, note=f"{dose.axis} {level:g}: {found[-1].answer}")
+        points.append(
+            Point(
+                dose=level,
+                answers=tuple(one.answer for one in found),
+                reasons=tuple(one.reason for one in found),
+                holds=tuple(map(dose.holds, toys)),
+            )
+        )
     return Curve(name=name, points=tuple(points), n_seeds=config.n_seeds)
 
 
 def as_markdown(curves: Sequence[Curve]) -> str:
-    """A table a knob: answers at each dose, beside the truth of the networks."""
+    """A table for each knob: the answers at each dose, beside the truth of the networks."""
     lines: list[str] = []
     for curve in curves:
         dose = DOSES[curve.name]
@@ -291,15 +280,14 @@ def as_markdown(curves: Sequence[Curve]) -> str:
         lines += [f"| {dose.axis} | n | {dose.truth} | answers | {dose.follows} |", "|---|---|---|---|---|"]
         for point in curve.points:
             given = ", ".join(f"{a.replace('_', '-')} {n}" for a, n in Counter(point.answers).most_common())
-            share, interval = point.share(dose.follows)
-            right = f"{share:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
+            right = percent(*point.share(dose.follows))
             lines.append(f"| {point.dose:g} | {len(point.answers)} | {sum(point.holds)} | {given} | {right} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def dose_figure(curves: Sequence[Curve]) -> Any:
-    """The share of each answer over the dose, a panel a knob; dashed, the share of networks of which it is true."""
+    """The share of each answer over the dose, one panel per knob; dashed, the share of networks of which it is true."""
     from matplotlib import colormaps
 
     figure, panel = panels(len(curves), width=11, height=2.9, columns=min(3, len(curves)))

@@ -13,14 +13,14 @@ from polyseme.core.errors import DamagedArtifact, InputError, nearest_names
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import make_generator
 from polyseme.kernels.shield import shielded
-from polyseme.store import Artifact, Store, load_record, load_tensors, save_json, save_record, save_tensors, sha256
+from polyseme.store import load_record, load_tensors, save_record, save_tensors, sha256
 from polyseme.zoo import TOYS
 from polyseme.zoo.tools.checks import Check, Cost, Experiment
+from polyseme.zoo.tools.kept import kept
 from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
 SAVED_ROWS = 4_096
 """Rows of its data that are kept with a trained toy."""
-_SCRATCH = ("checkpoints",)
 _TRAIN = "train it again with `polyseme zoo train`"
 
 
@@ -107,50 +107,37 @@ def run_experiment(
         config: of the toy.
         experiment: one of the toy's.
         root: folder of runs that keeps results; None keeps nothing.
-        resume: False runs it anew in any case.
-        reporter: told of the progress.
+        resume: False runs it again in any case.
+        reporter: receives progress updates.
     """
     import time
 
     reporter = reporter or Silent()
-    dumped = _dump(config)
 
-    def make(folder: Path) -> None:
+    def make(checkpoints: Path | None) -> Result:
         started = time.perf_counter()
-        checkpoints = folder / "checkpoints"
         checks = tuple(experiment.run(config, reporter, *([checkpoints] if experiment.resumable else [])))
-        result = Result(
+        return Result(
             toy=name,
             experiment=experiment.name,
             about=experiment.about,
             cost=experiment.cost,
             seconds=time.perf_counter() - started,
-            config=dumped,
+            config=_dump(config),
             checks=checks,
         )
-        save_json(folder / "result.json", result.model_dump(mode="json"))
 
-    if root is None:
-        from tempfile import TemporaryDirectory
-
-        with TemporaryDirectory() as folder:
-            make(Path(folder))
-            return Result.model_validate_json((Path(folder) / "result.json").read_bytes())
-
-    def load(artifact: Artifact) -> Result:
-        return artifact.parsed("result.json", Result.model_validate)
-
-    return Store(root).stage(
+    return kept(
+        root,
         "toy-check",
         decisive(name, config, experiment),
-        {},
         make,
-        load,
+        Result,
+        "result.json",
         version=experiment.version,
-        scratch=_SCRATCH,
-        fresh=not resume,
         reporter=reporter,
-    )[1]
+        fresh=not resume,
+    )
 
 
 @shielded

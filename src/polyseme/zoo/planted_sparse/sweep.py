@@ -28,10 +28,10 @@ from polyseme.dictionaries.base import DictionaryBase
 from polyseme.evaluation.metrics import METRICS
 from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, recovery
 from polyseme.evaluation.stability import matched_cosines
-from polyseme.store import Artifact, Store, save_json
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
 from polyseme.zoo.tools.checks import mean_interval
+from polyseme.zoo.tools.kept import kept
 
 RECOVERY = ("mcc", "feature_f1")
 """The metrics of recovery that have a front, beside FVU."""
@@ -249,11 +249,20 @@ def recovery_sweep(
         InputError: the data and the training do not fit.
     """
     reporter = reporter or Silent()
-    store = None if root is None else Store(root)
     of_seed: list[list[list[MetricRecord]]] = []
     for i, seed in enumerate(config.toy.seeds):
         reporter.message(f"seed {seed}, {i + 1} of {len(config.toy.seeds)}")
-        of_seed.append(_kept(config, seed, store, reporter))
+        scores = kept(
+            root,
+            "recovery",
+            decisive(config, seed),
+            lambda checkpoints, seed=seed: _seed(config, seed, reporter, checkpoints),
+            list[list[MetricRecord]],
+            "scores.json",
+            version=VERSION,
+            reporter=reporter,
+        )
+        of_seed.append(scores)
     keys = [(name, l0) for name in config.architectures for l0 in config.l0]
     points = [
         RecoveryPoint(architecture=name, wanted_l0=l0, records=tuple(over_seeds([found[i] for found in of_seed])))
@@ -267,25 +276,6 @@ def decisive(config: RecoverySweep, seed: int) -> dict[str, Any]:
     """What decides the scores of a seed, beside `VERSION`: defaults are left out."""
     toy = identity(config.toy, exclude=("seeds",))
     return {**identity(config, exclude=("toy",)), "toy": toy, "seed": seed}
-
-
-def _kept(config: RecoverySweep, seed: int, store: Store | None, reporter: Reporter) -> list[list[MetricRecord]]:
-    """One seed's scores, from the store where they are there."""
-    if store is None:
-        return _seed(config, seed, reporter, None)
-
-    def make(folder: Path) -> None:
-        scores = _seed(config, seed, reporter, folder / "checkpoints")
-        save_json(folder / "scores.json", [[record.model_dump(mode="json") for record in of] for of in scores])
-
-    records = TypeAdapter(list[list[MetricRecord]])
-
-    def load(artifact: Artifact) -> list[list[MetricRecord]]:
-        return artifact.parsed("scores.json", records.validate_python)
-
-    return store.stage(
-        "recovery", decisive(config, seed), {}, make, load, version=VERSION, scratch=("checkpoints",), reporter=reporter
-    )[1]
 
 
 def _seed(config: RecoverySweep, seed: int, reporter: Reporter, checkpoints: Path | None) -> list[list[MetricRecord]]:
