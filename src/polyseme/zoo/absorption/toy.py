@@ -20,7 +20,7 @@ Chanin et al. 2024, A is for absorption; Chanin et al. 2025, Feature hedging.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.core.seeds import make_generator
 from polyseme.dictionaries import ReLUConfig, SparseDictionary
 from polyseme.evaluation.recovery import Answers, FeatureTruth
 from polyseme.evaluation.recovery import absorption as absorbed_children
@@ -39,6 +39,7 @@ from polyseme.zoo.tools.checks import NOTHING, Check, Line, fill, mean
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
+    Start,
     components,
     cosine_map,
     features_of,
@@ -47,8 +48,7 @@ from polyseme.zoo.tools.exact import (
     own_latents,
     planted,
     rows_of,
-    start_at_truth,
-    start_without_bias,
+    started,
     train_on,
     untrained,
 )
@@ -58,9 +58,6 @@ from polyseme.zoo.tools.toy import TrainedToy
 ABSORPTION = "Chanin et al. 2024, A is for absorption, arXiv 2409.14507"
 CEILING = 0.1
 """A dictionary with as many latents as features and an FVU above this did not train, or lost a latent."""
-
-
-Start = Literal["at the truth", "at random"]
 
 
 class AbsorptionToy(Config):
@@ -163,15 +160,12 @@ def found(config: AbsorptionToy, starts: Sequence[Start], reporter: Reporter) ->
     for toy in config.train(reporter):
         F, x = features_of(toy), rows_of(toy, config.training.rows)
         relu = ReLUConfig(n_latents=config.n_features, coefficient=l1_coefficient(config.penalty, x))
-        dictionaries = {start: relu.build(config.d, seed=derive_seed(toy.seed, "absorption")) for start in starts}
-        for start, dictionary in dictionaries.items():
-            if start == "at the truth":
-                start_at_truth(dictionary, F, x)
-            else:
-                start_without_bias(dictionary, x)
-        train_on(toy, dictionaries, config.training, reporter)
+        dictionaries: dict[Start, SparseDictionary] = {
+            start: started(relu, toy, x, start, name="absorption") for start in starts
+        }
+        train_on(toy, x, dictionaries, config.training, reporter)
         heldout, sample = toy.activations(config.training.rows, make_generator(toy.seed, "heldout"))
-        for start, dictionary in zip(starts, dictionaries.values(), strict=True):
+        for start, dictionary in dictionaries.items():
             answers = Answers.of([(dictionary.encode(heldout), sample.features)])
             children = absorbed_children(answers, FeatureTruth(F, config.parents))
             write = components(dictionary.write_directions(), F)

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import ReLUConfig
 from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Line, Value, mean
@@ -40,6 +39,7 @@ from polyseme.zoo.tools.exact import (
     l1_coefficient,
     planted,
     rows_of,
+    started,
     train_on,
     untrained,
 )
@@ -152,13 +152,13 @@ def trained(config: HedgingToy, reporter: Reporter, *, independent: bool = False
     out: list[OneLatent] = []
     for seed in config.seeds:
         toy = config.instance(seed, independent=independent)
-        F = features_of(toy)
-        coefficient = l1_coefficient(config.penalty, rows_of(toy, config.training.rows))
-        latent = ReLUConfig(n_latents=1, coefficient=coefficient).build(config.d, seed=derive_seed(seed, "hedging"))
+        F, x = features_of(toy), rows_of(toy, config.training.rows)
+        relu = ReLUConfig(n_latents=1, coefficient=l1_coefficient(config.penalty, x))
+        latent = started(relu, toy, x, "at random, b_dec at the mean", name="hedging")
         side = torch.sign(latent.write_directions() @ F[0])
         for name in ("W_dec", "W_enc"):
             latent.parameters()[name].mul_(side)
-        x = train_on(toy, {"latent": latent}, config.training, reporter)
+        train_on(toy, x, {"latent": latent}, config.training, reporter)
         out.append(OneLatent(components(latent.write_directions(), F)[0], F @ bias(latent), fvu(latent, x)))
     return out
 

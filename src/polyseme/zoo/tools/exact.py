@@ -1,7 +1,7 @@
 """What the exact dictionary toys share: small planted data, and many dictionaries trained on them in one pass."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,11 +14,13 @@ from polyseme.core.config import Config, Count, Rate, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
-from polyseme.dictionaries import SparseDictionary
+from polyseme.dictionaries import DictionaryConfig, SparseDictionary
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
 
 SITE = Site(path="mixture")
+Start = Literal["at the truth", "at random", "at random, b_dec at the mean"]
+"""Weights with which a dictionary's training starts; its b_dec is 0 in raw units unless it is at the data's mean."""
 
 
 class Mixture(nn.Module):
@@ -95,16 +97,31 @@ def rows_of(toy: TrainedToy, n: int) -> Float[Tensor, "row d"]:
     return toy.activations(n, make_generator(toy.seed, "train"))[0]
 
 
+def started(
+    config: DictionaryConfig, toy: TrainedToy, x: Float[Tensor, "row d"], start: Start, *, name: str
+) -> SparseDictionary:
+    """A dictionary to be trained on a toy's vectors x; `name` and the toy's seed decide its random weights."""
+    dictionary = config.build(x.shape[1], seed=derive_seed(toy.seed, name))
+    assert isinstance(dictionary, SparseDictionary)
+    if start == "at the truth":
+        start_at_truth(dictionary, features_of(toy), x)
+    elif start == "at random":
+        start_without_bias(dictionary, x)
+    return dictionary
+
+
 def train_on(
-    toy: TrainedToy, dictionaries: Mapping[str, SparseDictionary], config: ShortTraining, reporter: Reporter
-) -> Float[Tensor, "row d"]:
-    """Train dictionaries in place on a toy's vectors, all in one pass; returns the vectors."""
-    x = rows_of(toy, config.rows)
+    toy: TrainedToy,
+    x: Float[Tensor, "row d"],
+    dictionaries: Mapping[Any, SparseDictionary],
+    config: ShortTraining,
+    reporter: Reporter,
+) -> None:
+    """Train dictionaries in place on a toy's vectors, all in one pass."""
     source = TensorSource({"mixture": x}, seed=derive_seed(toy.seed, "order"))
-    jobs = [Job(name, dictionary, Binding.at("mixture"), toy.seed) for name, dictionary in dictionaries.items()]
+    jobs = [Job(str(key), dictionary, Binding.at("mixture"), toy.seed) for key, dictionary in dictionaries.items()]
     training = TrainingConfig(n_tokens=config.steps * config.batch, batch_size=config.batch, lr=config.lr)
     fit(jobs, source, training, reporter=reporter)
-    return x
 
 
 @torch.no_grad()

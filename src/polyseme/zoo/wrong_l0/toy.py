@@ -24,7 +24,7 @@ Chanin & Garriga-Alonso 2025, Sparse but wrong.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,13 +33,13 @@ from torch import Tensor
 
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import BatchTopKConfig, SparseDictionary
 from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Line, fill, mean, share
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
+    Start,
     components,
     cosine_map,
     features_of,
@@ -47,8 +47,7 @@ from polyseme.zoo.tools.exact import (
     own_latents,
     planted,
     rows_of,
-    start_at_truth,
-    start_without_bias,
+    started,
     train_on,
     untrained,
 )
@@ -60,8 +59,8 @@ CEILING = 0.5
 """A dictionary with an FVU above this did not train; one latent a vector of its own leaves less."""
 RECOVERED = 0.99
 """Least cosine of a latent with its feature in a dictionary that found them."""
-
-Start = Literal["at random", "at the truth", "at random, b_dec at the mean"]
+Kind = tuple[float, Start]
+"""A dictionary's k and start."""
 
 
 class WrongL0Toy(Config):
@@ -147,29 +146,17 @@ class Found:
         return self.own >= RECOVERED
 
 
-def _started(
-    config: WrongL0Toy, toy: TrainedToy, x: Float[Tensor, "row d"], k: float, start: Start
-) -> SparseDictionary:
-    dictionary = BatchTopKConfig(n_latents=config.n_features, k=k).build(
-        config.d, seed=derive_seed(toy.seed, "wrong l0")
-    )
-    if start == "at the truth":
-        start_at_truth(dictionary, features_of(toy), x)
-    elif start == "at random":
-        start_without_bias(dictionary, x)
-    return dictionary
-
-
-def found(
-    config: WrongL0Toy, wanted: Sequence[tuple[float, Start]], reporter: Reporter
-) -> dict[tuple[float, Start], list[Found]]:
+def found(config: WrongL0Toy, wanted: Sequence[Kind], reporter: Reporter) -> dict[Kind, list[Found]]:
     """A trained dictionary of each k and start for each seed; those of a seed in one pass."""
-    out: dict[tuple[float, Start], list[Found]] = {key: [] for key in wanted}
+    out: dict[Kind, list[Found]] = {key: [] for key in wanted}
     for toy in config.train(reporter):
         F, x = features_of(toy), rows_of(toy, config.training.rows)
-        dictionaries = {f"k {k:g}, started {start}": _started(config, toy, x, k, start) for k, start in wanted}
-        train_on(toy, dictionaries, config.training, reporter)
-        for key, dictionary in zip(wanted, dictionaries.values(), strict=True):
+        dictionaries: dict[Kind, SparseDictionary] = {
+            (k, start): started(BatchTopKConfig(n_latents=config.n_features, k=k), toy, x, start, name="wrong l0")
+            for k, start in wanted
+        }
+        train_on(toy, x, dictionaries, config.training, reporter)
+        for key, dictionary in dictionaries.items():
             cosines = components(dictionary.write_directions(), F)
             out[key].append(Found(cosines[own_latents(cosines)], fvu(dictionary, x)))
     return out
@@ -215,7 +202,7 @@ BIAS = tuple(
 def right_and_low(config: WrongL0Toy, reporter: Reporter) -> list[Check]:
     """k at the true L0 finds the features; k under it mixes feature 0 into the others, from the truth as well."""
     high, low = config.l0, config.low * config.l0
-    wanted: list[tuple[float, Start]] = [(k, start) for k in (high, low) for start in ("at random", "at the truth")]
+    wanted: list[Kind] = [(k, start) for k in (high, low) for start in ("at random", "at the truth")]
     of = found(config, wanted, reporter)
     random, truth, low_random, low_truth = of.values()
     best = [min(pair, key=lambda d: d.fvu) for pair in zip(random, truth, strict=True)]
@@ -265,7 +252,7 @@ def _range(dictionaries: Sequence[Found]) -> str:
 def decoders(config: WrongL0Toy, reporter: Reporter) -> Any:
     """Cosines of every latent's decoder with the features, of each k and start: the first seed's dictionaries."""
     high, low = config.l0, config.low * config.l0
-    wanted: list[tuple[float, Start]] = [
+    wanted: list[Kind] = [
         (high, "at random, b_dec at the mean"),
         (high, "at random"),
         (low, "at random"),
