@@ -6,13 +6,14 @@ from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
 from polyseme.zoo.absolute_value import toy as networks
-from polyseme.zoo.absolute_value.checks import densities, paired
 from polyseme.zoo.absolute_value.toy import (
     AbsoluteValueNetwork,
     AbsoluteValueToy,
     Trained,
+    densities,
     inputs,
     outputs,
+    paired,
     scored,
     train,
     variance,

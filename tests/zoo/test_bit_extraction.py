@@ -9,8 +9,19 @@ from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
 from polyseme.core.seeds import make_generator
-from polyseme.zoo.bit_extraction.checks import hidden, look_up, probed, probes
-from polyseme.zoo.bit_extraction.toy import PADS, BitExtractionToy, codes, inputs, labels, wired, wiring
+from polyseme.zoo.bit_extraction.toy import (
+    PADS,
+    BitExtractionToy,
+    codes,
+    hidden,
+    inputs,
+    labels,
+    look_up,
+    probed,
+    probes,
+    wired,
+    wiring,
+)
 
 SMALL = BitExtractionToy(row_bits=3, column_bits=4, seeds=(0, 1))
 

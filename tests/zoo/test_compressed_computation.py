@@ -6,12 +6,14 @@ from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
 from polyseme.zoo.compressed_computation import toy as networks
-from polyseme.zoo.compressed_computation.checks import gains, identity, one_hot
 from polyseme.zoo.compressed_computation.toy import (
     CompressedComputationToy,
+    gains,
+    identity,
     in_top_eigenspace,
     mixing_matrices,
     naive_loss,
+    one_hot,
     one_hot_floor,
     one_hot_loss,
     train,

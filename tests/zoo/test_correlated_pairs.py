@@ -6,21 +6,19 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.correlated_pairs.checks import (
+from polyseme.zoo.correlated_pairs.toy import (
+    CorrelatedPairsToy,
     algebra,
     boundary,
     change,
     crossing,
     dimension_loss,
-    neurons,
-    opposite_loss,
-    shared_loss,
-)
-from polyseme.zoo.correlated_pairs.toy import (
-    CorrelatedPairsToy,
     features,
     held,
+    neurons,
+    opposite_loss,
     partners,
+    shared_loss,
     sharing,
     sharing_neurons,
     train,

@@ -5,8 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.datapoint_features.checks import bump, few, peak
-from polyseme.zoo.datapoint_features.toy import DatapointFeaturesToy, ReluOutput, examples, train
+from polyseme.zoo.datapoint_features.toy import DatapointFeaturesToy, ReluOutput, bump, examples, few, peak, train
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig
 
 SHORT = OptimiserConfig(steps=25, lr=1e-2)

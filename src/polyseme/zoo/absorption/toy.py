@@ -35,7 +35,7 @@ from polyseme.dictionaries import ReLUConfig, SparseDictionary
 from polyseme.evaluation.recovery import Answers, FeatureTruth
 from polyseme.evaluation.recovery import absorption as absorbed_children
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import NOTHING, Check, Line, fill, mean
+from polyseme.zoo.tools.checks import NOTHING, Check, Experiment, Line, fill, mean
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
@@ -53,7 +53,7 @@ from polyseme.zoo.tools.exact import (
     untrained,
 )
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.toy import TrainedToy
+from polyseme.zoo.tools.toy import Entry, TrainedToy
 
 ABSORPTION = "Chanin et al. 2024, A is for absorption, arXiv 2409.14507"
 CEILING = 0.1
@@ -262,3 +262,13 @@ def directions(config: AbsorptionToy, reporter: Reporter) -> Any:
         cosine_map(axes[2 * i + 1], dictionary.read, title=f"reads (encoder)\n{about}", left=False)
     figure.suptitle(f"Absorption at L1 {config.penalty:g}: cosines with parent f0 and its children", fontsize=11)
     return figure
+
+
+ENTRY = Entry(
+    AbsorptionToy,
+    (
+        Experiment("absorbed", "fast", "the parent's latent reads its children with a minus", absorbed),
+        Experiment("depth", "fast", "absorption in a tree of two generations", by_depth),
+    ),
+    {"directions": directions},
+)

@@ -28,7 +28,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.dictionaries import ReLUConfig
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Line, Value, mean
+from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, mean
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
@@ -44,7 +44,7 @@ from polyseme.zoo.tools.exact import (
     untrained,
 )
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.toy import TrainedToy
+from polyseme.zoo.tools.toy import Entry, TrainedToy
 
 PAPER = "Chanin et al. 2025, Feature hedging, arXiv 2505.11756"
 ALGEBRA = "E[x | on] − E[x | off]"
@@ -273,3 +273,14 @@ def decoders(config: HedgingToy, reporter: Reporter) -> Any:
     right.axhline(0, color="0.3", lw=0.8)
     right.legend(frameon=False)
     return figure
+
+
+ENTRY = Entry(
+    HedgingToy,
+    (
+        Experiment("on_off", "fast", "a latent of one size: decoder ∝ f₀ + q f₁", on_off),
+        Experiment("free", "fast", "a trained ReLU latent: the first principal component", free),
+        Experiment("independent", "fast", "an independent child goes to the bias", independent),
+    ),
+    {"decoders": decoders},
+)

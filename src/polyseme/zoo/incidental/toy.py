@@ -20,10 +20,10 @@ from polyseme.core.config import Config, Seeds, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Line, mean
+from polyseme.zoo.tools.checks import Check, Experiment, Line, mean
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, TrainedToy, Truth
 
 PAPER = "Lecomte et al. 2023, Incidental Polysemanticity"
 SITE = Site(path="hidden")
@@ -234,3 +234,14 @@ def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
     ax.set_title(f"n = {n} features, {len(config.seeds)} networks a point")
     ax.legend(frameon=False)
     return figure
+
+
+ENTRY = Entry(
+    IncidentalToy,
+    (
+        Experiment("count", "fast", "polysemantic neurons beside n(n − 1)/4m", count),
+        Experiment("room", "slow", "the same from n to 16n neurons", room),
+        Experiment("published", "long", "the same at the paper's sizes", published, resumable=True),
+    ),
+    {"count": count_figure},
+)

@@ -20,10 +20,10 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Line, Value, share
+from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, share
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, TrainedToy, Truth
 
 PAPER = "exact solutions ReLU(x_i + x_j − 1) and ReLU(±x_i)"
 SITE = Site(path="neurons")
@@ -208,3 +208,13 @@ def sparse_absolute_values(config: MissedSolutionToy, reporter: Reporter) -> lis
     stack = train(config.model_copy(update=chosen), reporter)
     checks = _shares(stack, [(MISSED, stack.loss >= SOLVED), (FEW_SINGLE, single(stack)[live(stack)])])
     return [*checks, MEDIAN.fill(Value(float(np.median(stack.loss.numpy())), len(stack)), stack.untrained)]
+
+
+ENTRY = Entry(
+    MissedSolutionToy,
+    (
+        Experiment("and", "fast", "AND of five inputs with ten and with forty neurons", conjunctions),
+        Experiment("abs", "fast", "|x| of six inputs", absolute_values),
+        Experiment("sparse_abs", "slow", "|x| of twenty sparse inputs", sparse_absolute_values),
+    ),
+)

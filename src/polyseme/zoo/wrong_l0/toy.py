@@ -35,7 +35,7 @@ from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.dictionaries import BatchTopKConfig, SparseDictionary
 from polyseme.kernels.shield import shielded
-from polyseme.zoo.tools.checks import Check, Line, fill, mean, share
+from polyseme.zoo.tools.checks import Check, Experiment, Line, fill, mean, share
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
@@ -52,7 +52,7 @@ from polyseme.zoo.tools.exact import (
     untrained,
 )
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.toy import TrainedToy
+from polyseme.zoo.tools.toy import Entry, TrainedToy
 
 PAPER = "Chanin & Garriga-Alonso 2025, Sparse but wrong, arXiv 2508.16560"
 CEILING = 0.5
@@ -265,3 +265,13 @@ def decoders(config: WrongL0Toy, reporter: Reporter) -> Any:
         cosine_map(axis, dictionary.cosines, title=title, left=i == 0)
     figure.suptitle(f"Decoder cosines with the features; the true L0 is {config.l0:g}", fontsize=11)
     return figure
+
+
+ENTRY = Entry(
+    WrongL0Toy,
+    (
+        Experiment("k", "slow", "too small a k mixes correlated features, even from the truth", right_and_low),
+        Experiment("bias", "fast", "b_dec started at 0 finds features, at the mean their absences", bias_start),
+    ),
+    {"decoders": decoders},
+)
