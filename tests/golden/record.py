@@ -37,7 +37,13 @@ def _folder(make: Callable[[], Any]) -> Callable[[Path], str]:
 
 STUDIES: dict[str, tuple[Callable[[Path], str], dict[str, Any]]] = {
     "gpt2": (_folder(tiny.tiny_gpt2), {"dictionary": {"architecture": "topk", "n_latents": 32, "k": 4}}),
-    "neox": (_folder(tiny.tiny_neox), {"dictionary": {"architecture": "batch_topk", "n_latents": 32, "k": 4}}),
+    "neox": (
+        _folder(tiny.tiny_neox),
+        {
+            "dictionary": {"architecture": "batch_topk", "n_latents": 32, "k": 4},
+            "controls": [*SMALL["controls"], {"kind": "frozen_decoder"}],
+        },
+    ),
     "llama": (_folder(tiny.tiny_llama), {"dictionary": {"architecture": "matryoshka", "n_latents": 32, "k": 4}}),
     "mamba": (
         _folder(tiny.tiny_mamba),
@@ -163,7 +169,7 @@ def defaults() -> dict[str, Any]:
             for name, field in config.model_fields.items()
             if not field.is_required()
         }
-        for config in (*stages, SpecificityConfig, *ARCHITECTURES.values(), *NULLS, *CORPORA.values())
+        for config in (*stages, SpecificityConfig, *ARCHITECTURES.values(), *NULLS.values(), *CORPORA.values())
     }
 
 

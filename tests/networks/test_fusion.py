@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polyseme.kernels import onednn
 from polyseme.networks import Network, NetworkConfig, add, fusion, load_network
-from polyseme.nulls import make_null, on_network
+from polyseme.nulls import make_null
 from tests import tiny
 from tests.networks.test_families import CASES, each_family, inputs_of
 
@@ -152,9 +152,9 @@ def test_the_fingerprint_says_so_and_keeps_the_plain_one(tmp_path: Any, monkeypa
     assert fused.fingerprint != plain.fingerprint
     assert config.build().fingerprint == fused.fingerprint
     null = make_null("gaussian_reinit")
-    random = [on_network(null, network) for network in (plain, fused)]
-    assert random[0].fingerprint == on_network(null, load_network(tiny.tiny_gpt2())).fingerprint
-    assert random[1].fingerprint == on_network(null, load_network(tiny.tiny_gpt2(), linear="fused")).fingerprint
+    random = [null.network(network) for network in (plain, fused)]
+    assert random[0].fingerprint == null.network(load_network(tiny.tiny_gpt2())).fingerprint
+    assert random[1].fingerprint == null.network(load_network(tiny.tiny_gpt2(), linear="fused")).fingerprint
     assert len({network.fingerprint for network in (plain, fused, *random)}) == 4
     monkeypatch.setattr(fusion, "operation", lambda _dtype: None)
     assert config.build().fingerprint == plain.fingerprint

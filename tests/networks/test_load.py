@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from polyseme.core.errors import InputError
 from polyseme.networks import NetworkConfig, load, load_network
-from polyseme.nulls import make_null, on_network
+from polyseme.nulls import make_null
 from tests import tiny
 
 TOKENS = torch.arange(1, 15).reshape(2, 7)
@@ -119,9 +119,9 @@ def test_a_fingerprint_names_weights_config_and_null(saved: Path) -> None:
     variants = [
         load_network(tiny.tiny_gpt2(seed=1)),
         load_network(tiny.tiny_gpt2(), dtype="float16"),
-        on_network(make_null("gaussian_reinit", 1), load_network(tiny.tiny_gpt2())),
-        on_network(make_null("gaussian_reinit", 2), load_network(tiny.tiny_gpt2())),
-        on_network(make_null("gaussian_reinit", 1), load_network(tiny.tiny_gpt2(seed=1))),
+        make_null("gaussian_reinit", 1).network(load_network(tiny.tiny_gpt2())),
+        make_null("gaussian_reinit", 2).network(load_network(tiny.tiny_gpt2())),
+        make_null("gaussian_reinit", 1).network(load_network(tiny.tiny_gpt2(seed=1))),
     ]
     other = tiny.tiny_gpt2()
     other.config.layer_norm_epsilon = 1e-3
@@ -132,8 +132,7 @@ def test_a_fingerprint_names_weights_config_and_null(saved: Path) -> None:
     assert len(set(prints)) == len(prints)
     assert all(len(value) == 64 for value in prints)
     assert (
-        on_network(make_null("gaussian_reinit", 1), load_network(tiny.tiny_gpt2())).fingerprint
-        == variants[2].fingerprint
+        make_null("gaussian_reinit", 1).network(load_network(tiny.tiny_gpt2())).fingerprint == variants[2].fingerprint
     )
 
 

@@ -1,52 +1,97 @@
 """Every null of the table gives back the kind of thing that it takes, changed in its target alone."""
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any, get_args
+
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from polyseme.core.errors import InputError
-from polyseme.corpora import pack
-from polyseme.networks import load_network
-from polyseme.nulls import NULLS, Null, NullConfig, kind_of, make_null, on_network, on_windows
+from polyseme.corpora import Windows, pack
+from polyseme.dictionaries import SparseDictionary, TopKConfig
+from polyseme.networks import Network, load_network
+from polyseme.nulls import NULLS, Null, NullConfig, kind_of, make_null
+from polyseme.nulls.protocol import Target
 from polyseme.nulls.weights import WeightNull
 from polyseme.studies.run import as_config
 from tests import tiny
 
 TEXTS = {f"d{i}": list(range(10 * i + 1, 10 * i + 61)) for i in range(6)}
-WINDOWS = pack([(n, n) for n in TEXTS], lambda t: [TEXTS[n] for n in t], context=32, prefix=0)
-
-FAMILIES = {"weights", "tokens", "dictionary", "labels", "latents"}
+each_null = pytest.mark.parametrize("null", NULLS.values(), ids=NULLS)
 
 
-@pytest.mark.parametrize("null", NULLS, ids=lambda n: n.__name__)
-def test_a_null_changes_its_target_alone_and_says_what_it_keeps(null: type[Null]) -> None:
-    assert null.targets in FAMILIES
+def of_network(network: Network) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.module.parameters()])
+
+
+def of_windows(windows: Windows) -> Tensor:
+    return torch.from_numpy(windows.tokens.copy()).flatten()
+
+
+def of_dictionary(dictionary: SparseDictionary) -> Tensor:
+    return torch.cat([dictionary.read_directions().flatten(), dictionary.write_directions().flatten()])
+
+
+THINGS: dict[Target, tuple[Callable[[], Any], Callable[[Null, Any], Any], Callable[[Any], Tensor]]] = {
+    "weights": (lambda: load_network(tiny.tiny_gpt2()), lambda null, it: null.network(it), of_network),
+    "tokens": (
+        lambda: pack([(n, n) for n in TEXTS], lambda t: [TEXTS[n] for n in t], context=32, prefix=0),
+        lambda null, it: null.windows(it, tiny.VOCABULARY),
+        of_windows,
+    ),
+    "dictionary": (
+        lambda: TopKConfig(n_latents=12, k=3).build(6, seed=9),
+        lambda null, it: null.dictionary(it, "site-seed0"),
+        of_dictionary,
+    ),
+}
+"""What each target is: an example, what a null makes of it, and all its numbers."""
+
+
+@each_null
+@pytest.mark.parametrize("target", THINGS)
+def test_a_null_changes_its_target_alone_and_says_what_it_keeps(null: type[Null], target: Target) -> None:
+    assert null.targets in THINGS
     assert null().preserves
     assert null().destroys
-    network = load_network(tiny.tiny_gpt2())
-    before = [parameter.clone() for parameter in network.module.parameters()]
-    others = [on_network(null(seed=seed), network) for seed in (3, 3, 4)]
-    texts = [on_windows(null(seed=seed), WINDOWS, tiny.VOCABULARY) for seed in (3, 3, 4)]
-    assert all(torch.equal(a, b) for a, b in zip(before, network.module.parameters(), strict=True))
-    assert (others[0] is not network) == (null.targets == "weights")
-    assert (texts[0] is not WINDOWS) == (null.targets == "tokens")
-    if null.targets == "weights":
-        assert others[0].fingerprint == others[1].fingerprint != others[2].fingerprint != network.fingerprint
-    if null.targets == "tokens":
-        np.testing.assert_array_equal(texts[0].tokens, texts[1].tokens)
-        assert (texts[0].tokens != texts[2].tokens).any()
-        np.testing.assert_array_equal(texts[0].special, WINDOWS.special)
+    example, under, numbers = THINGS[target]
+    given = example()
+    before = numbers(given)
+    one, again, other = (under(null(seed=seed), given) for seed in (3, 3, 4))
+    assert torch.equal(numbers(given), before)
+    if target != null.targets:
+        assert one is given
+        assert again is given
+        assert other is given
+        return
+    assert type(one) is type(given)
+    assert torch.equal(numbers(one), numbers(again))
+    assert not torch.equal(numbers(one), before)
+    assert not torch.equal(numbers(one), numbers(other))
 
 
-@pytest.mark.parametrize("null", NULLS, ids=lambda n: n.__name__)
+@each_null
 def test_a_null_is_known_by_its_kind(null: type[Null]) -> None:
-    one = null()
-    assert TypeAdapter(NullConfig).validate_python(one.model_dump()) == one
-    assert type(make_null(kind_of(one))) is null
+    assert NULLS[kind_of(null)] is null
+    assert kind_of(null()) == kind_of(null) == null().name
+    assert make_null(kind_of(null), seed=3) == null(seed=3)
 
 
-@pytest.mark.parametrize("null", [n for n in NULLS if issubclass(n, WeightNull)], ids=lambda n: n.__name__)
+def test_every_null_of_a_network_a_text_or_a_dictionary_can_be_said_in_a_study() -> None:
+    said = get_args(get_args(NullConfig)[0])
+    assert set(said) == {null for null in NULLS.values() if null.targets in ("weights", "tokens", "dictionary")}
+    for null in said:
+        assert TypeAdapter(NullConfig).validate_python(null(seed=2).model_dump()) == null(seed=2)
+
+
+def test_an_unknown_null_is_refused() -> None:
+    with pytest.raises(InputError, match="there is no null 'gaussian_init'"):
+        make_null("gaussian_init")
+
+
+@pytest.mark.parametrize("null", [n for n in NULLS.values() if issubclass(n, WeightNull)], ids=lambda n: n.__name__)
 def test_a_null_that_keeps_the_embeddings_says_so(null: type[WeightNull]) -> None:
     kept = null(keep_embeddings=True)
     assert "embeddings" in kept.preserves
@@ -55,12 +100,15 @@ def test_a_null_that_keeps_the_embeddings_says_so(null: type[WeightNull]) -> Non
 
 
 def test_nulls_that_differ_have_names_that_differ() -> None:
-    names = {null(seed=seed).name for null in NULLS for seed in (0, 1)}
-    names |= {
-        null(keep_embeddings=True, seed=seed).name for null in NULLS if issubclass(null, WeightNull) for seed in (0, 1)
-    }
-    assert len(names) == 2 * (len(NULLS) + 3)
-    assert {null().name for null in NULLS} == {kind_of(null()) for null in NULLS}
+    seeds = (0, 1)
+    names = [null(seed=seed).name for null in NULLS.values() for seed in seeds]
+    names += [
+        null(keep_embeddings=True, seed=seed).name
+        for null in NULLS.values()
+        if issubclass(null, WeightNull)
+        for seed in seeds
+    ]
+    assert len(set(names)) == len(names) == 2 * (len(NULLS) + 3)
 
 
 def test_the_same_control_twice_is_refused_and_another_seed_is_another_control() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from polyseme.corpora import Windows, pack
-from polyseme.nulls import make_null, on_windows
+from polyseme.nulls import make_null
 
 BOS = 0
 
@@ -18,7 +18,7 @@ def windows() -> Windows:
 
 
 def null_of(kind):
-    return lambda windows, seed, vocabulary=80: on_windows(make_null(kind, seed), windows, vocabulary)
+    return lambda windows, seed, vocabulary=80: make_null(kind, seed).windows(windows, vocabulary)
 
 
 shuffle_within_document, unigram_tokens, _uniform = map(

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from polyseme.core.seeds import make_generator
 from polyseme.networks import load_network
-from polyseme.nulls import on_network
 from polyseme.nulls.gaussian import GaussianReinit
 from polyseme.nulls.permuted import PermutedWeights
 from polyseme.nulls.spectrum import SpectrumReinit, haar
@@ -45,12 +44,12 @@ def both(model: str, kind: str, **config: Any) -> tuple[dict[str, Tensor], dict[
     network = load_network(MODELS[model]())
     null, records = KINDS[kind](**config), []
     after = network.changed(lambda module, known: records.append(randomise(module, null, embeddings=known)), null.made)
-    assert on_network(null, network).fingerprint != network.fingerprint
+    assert null.network(network).fingerprint != network.fingerprint
     return dict(network.module.named_parameters()), dict(after.module.named_parameters()), records[0]
 
 
 def random_network(module: nn.Module, kind: str, **config: Any) -> Any:
-    return on_network(KINDS[kind](**config), load_network(module))
+    return KINDS[kind](**config).network(load_network(module))
 
 
 def first_names(before: dict[str, Tensor], names: tuple[str, ...], tied: tuple[tuple[str, ...], ...]) -> list[str]:

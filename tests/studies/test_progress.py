@@ -11,7 +11,7 @@ from polyseme.core.seeds import derive_seed
 from polyseme.diagnosis import DiagnosisConfig, diagnose
 from polyseme.networks import load_network
 from polyseme.networks.weights import weights_fingerprint
-from polyseme.nulls import make_null, on_network
+from polyseme.nulls import make_null
 from polyseme.store import Store
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.plan import Plan
@@ -112,7 +112,7 @@ def test_what_was_said_of_a_corpus_is_said_again_where_its_tokens_are_reused(sma
 
 def test_drawing_weights_and_hashing_them_show_how_far_they_are(monkeypatch: pytest.MonkeyPatch):
     heard = Heard()
-    network = on_network(make_null("spectrum_reinit"), load_network(tiny_gpt2()), heard)
+    network = make_null("spectrum_reinit").network(load_network(tiny_gpt2()), heard)
     amounts = heard.amounts["random weights (spectrum)"]
     assert amounts == sorted(amounts)
     assert len(amounts) > 5

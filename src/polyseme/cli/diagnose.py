@@ -224,10 +224,10 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
 
 def _controls(subject: _Subject, seed: int, reporter: Any) -> "Iterator[Network]":
     """The network with random weights, three ways; made one at a time, where a diagnosis asks for them."""
-    from polyseme.nulls import make_null, on_network
+    from polyseme.nulls import make_null
 
     for kind in ("gaussian_reinit", "spectrum_reinit", "permuted_weights"):
-        yield on_network(make_null(kind, seed), subject.network, reporter)
+        yield make_null(kind, seed).network(subject.network, reporter)
 
 
 def _site(network: "Network", name: str) -> None:

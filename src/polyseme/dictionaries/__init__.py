@@ -18,7 +18,7 @@ from polyseme.dictionaries.engine.engine import SparseDictionary
 from polyseme.dictionaries.gated import GatedConfig
 from polyseme.dictionaries.jumprelu import JumpReLUConfig
 from polyseme.dictionaries.matryoshka import MatryoshkaConfig
-from polyseme.dictionaries.protocol import Dictionary, LatentEncoder, Reconstructor, StepStats, Trainable
+from polyseme.dictionaries.protocol import Dictionary, Direction, LatentEncoder, Reconstructor, StepStats, Trainable
 from polyseme.dictionaries.relu import ReLUConfig
 from polyseme.dictionaries.topk import TopKConfig
 
@@ -68,6 +68,7 @@ __all__ = [
     "BatchTopKConfig",
     "Dictionary",
     "DictionaryConfig",
+    "Direction",
     "GatedConfig",
     "JumpReLUConfig",
     "LatentEncoder",

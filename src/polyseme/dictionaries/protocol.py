@@ -1,13 +1,16 @@
 """What a dictionary is, what training needs of it, and what a training step tells."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.core.batch import Batch, Latents
 from polyseme.core.config import Config
+
+Direction = Literal["read", "write"]
+"""A latent's row of the encoder, or of the decoder."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,11 @@ class Trainable(Dictionary, Protocol):
     @property
     def is_initialised(self) -> bool:
         """True once it has taken a centre and scale: it has been trained, or began to be."""
+        ...
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Tensors that training leaves as they were drawn: `parameters()` has all others."""
         ...
 
     def initialise(self, batch: Batch) -> None:

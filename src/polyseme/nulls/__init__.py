@@ -1,52 +1,48 @@
 """Nulls: things made random, one null a file, with what each keeps and destroys.
 
-To add one: a file with a `Null` of one of the families (weights, tokens), and its line in this table.
+To add one: a file with a `Null` of one of the families (weights, tokens, dictionaries), and its line in this table.
 """
 
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import Discriminator, TypeAdapter
+from pydantic import Discriminator
 
-from polyseme.core.progress import Reporter
-from polyseme.corpora import Windows
-from polyseme.networks import Network
+from polyseme.core.errors import known_name
+from polyseme.nulls.frozen_decoder import FrozenDecoder
+from polyseme.nulls.frozen_directions import FrozenDirections
+from polyseme.nulls.frozen_encoder import FrozenEncoder
 from polyseme.nulls.gaussian import GaussianReinit
 from polyseme.nulls.permuted import PermutedWeights
 from polyseme.nulls.protocol import Null, kind_of
 from polyseme.nulls.shuffled_tokens import ShuffledTokens
 from polyseme.nulls.spectrum import SpectrumReinit
-from polyseme.nulls.tokens import TokenNull
 from polyseme.nulls.uniform_tokens import UniformTokens
 from polyseme.nulls.unigram_tokens import UnigramTokens
-from polyseme.nulls.weights import WeightNull
 
 NullConfig = Annotated[
-    GaussianReinit | SpectrumReinit | PermutedWeights | ShuffledTokens | UnigramTokens | UniformTokens,
+    GaussianReinit
+    | SpectrumReinit
+    | PermutedWeights
+    | ShuffledTokens
+    | UnigramTokens
+    | UniformTokens
+    | FrozenDecoder
+    | FrozenEncoder
+    | FrozenDirections,
     Discriminator("kind"),
 ]
-NULLS: tuple[type[Null], ...] = (
-    GaussianReinit,
-    SpectrumReinit,
-    PermutedWeights,
-    ShuffledTokens,
-    UnigramTokens,
-    UniformTokens,
-)
+"""Nulls that a whole study can be repeated on."""
+NULLS: dict[str, type[Null]] = {kind_of(null): null for null in get_args(get_args(NullConfig)[0])}
+"""Every null by its kind."""
 
 
 def make_null(kind: str, seed: int = 0) -> Null:
-    """A null of the table by its kind, with its defaults."""
-    return TypeAdapter[Null](NullConfig).validate_python({"kind": kind, "seed": seed})
+    """A null of the table by its kind, with its defaults.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    return NULLS[known_name(kind, tuple(NULLS), "there is no null")](seed=seed)
 
 
-def on_network(null: Null | None, network: Network, reporter: Reporter | None = None) -> Network:
-    """The network under a null; the same object where the null is of something else."""
-    return null.redraw(network, reporter) if isinstance(null, WeightNull) else network
-
-
-def on_windows(null: Null | None, windows: Windows, vocabulary: int) -> Windows:
-    """Windows under a null; the same object where the null is of something else."""
-    return null.replace(windows, vocabulary) if isinstance(null, TokenNull) else windows
-
-
-__all__ = ["NULLS", "Null", "NullConfig", "kind_of", "make_null", "on_network", "on_windows"]
+__all__ = ["NULLS", "Null", "NullConfig", "kind_of", "make_null"]

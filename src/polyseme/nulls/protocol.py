@@ -1,15 +1,23 @@
-"""What every null says of itself."""
+"""What every null says of itself, and what it makes of each thing that a null can replace."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Shaped
+from torch import Tensor
 
 from polyseme.core.config import Config, Seed
+from polyseme.core.progress import Reporter
+from polyseme.corpora import Windows
+from polyseme.dictionaries import SparseDictionary
+from polyseme.networks import Network
 
 Target = Literal["weights", "tokens", "dictionary", "labels", "latents"]
 
 
-def kind_of(null: Config) -> str:
-    """The `kind` of a null's config, its name in the table, which each null declares as a literal of its own."""
-    return str(type(null).model_fields["kind"].default)
+def kind_of(null: "Null | type[Null]") -> str:
+    """The `kind` of a null, its name in the table, which each class declares as a literal of its own."""
+    fields: dict[str, Any] = (null if isinstance(null, type) else type(null)).model_fields
+    return str(fields["kind"].default)
 
 
 def with_seed(name: str, seed: int) -> str:
@@ -20,18 +28,19 @@ def with_seed(name: str, seed: int) -> str:
 class Null(Config):
     """A thing made random in one way: what it replaces, what it keeps of it, and what it destroys.
 
-    Whatever takes a null takes what it replaces and gives the same kind of thing back (`nulls.on_network`,
-    `nulls.on_windows`); what a null does not target stays the same object.
+    The method of what it targets gives a thing of the same kind, drawn from `seed`, and leaves the given one as it is;
+    the other methods give back the same object.
     """
 
     targets: ClassVar[Target]
     """What it replaces."""
     kept: ClassVar[str]
-    """What it shares with the real thing; a result that this explains is not the network's doing."""
+    """What it shares with the real thing; a result that this explains is not due to what was destroyed."""
     lost: ClassVar[str]
     """What it lacks; only this can explain a gap."""
 
     seed: Seed = 0
+    """Seed of the null's random numbers."""
 
     @property
     def name(self) -> str:
@@ -47,3 +56,29 @@ class Null(Config):
     def destroys(self) -> str:
         """`lost`, without what its settings keep."""
         return self.lost
+
+    def network(self, network: Network, reporter: Reporter | None = None) -> Network:  # noqa: ARG002
+        """The network, with random weights where these are what is replaced."""
+        return network
+
+    def windows(self, windows: Windows, vocabulary: int) -> Windows:  # noqa: ARG002
+        """Windows of a text, with random tokens where these are what is replaced.
+
+        Args:
+            windows: of one side of a corpus.
+            vocabulary: tokens that the network embeds.
+        """
+        return windows
+
+    def dictionary(self, dictionary: SparseDictionary, name: str) -> SparseDictionary:  # noqa: ARG002
+        """An untrained dictionary, with random directions that training leaves alone where these are replaced.
+
+        Args:
+            dictionary: untrained.
+            name: of the dictionary, which its random numbers depend on beside the seed.
+        """
+        return dictionary
+
+    def labels(self, labels: Shaped[Tensor, "example ..."]) -> Shaped[Tensor, "example ..."]:
+        """Labels of examples, in random order where these are what is replaced."""
+        return labels

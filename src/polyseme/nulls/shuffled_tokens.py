@@ -1,11 +1,10 @@
 """Null: the tokens of each document in random order."""
 
-import dataclasses
 from typing import ClassVar, Literal
 
 import numpy as np
+from jaxtyping import Int
 
-from polyseme.core.seeds import derive_seed
 from polyseme.corpora import Windows
 from polyseme.nulls.tokens import TokenNull
 
@@ -15,16 +14,12 @@ class ShuffledTokens(TokenNull):
 
     kept: ClassVar[str] = "each document's own tokens and their counts; the network"
     lost: ClassVar[str] = "the order of tokens, and so every context"
+    stream: ClassVar[str] = "shuffle_within_document"
 
     kind: Literal["shuffled_tokens"] = "shuffled_tokens"
 
-    def replace(self, windows: Windows, vocabulary: int) -> Windows:  # noqa: ARG002  its own tokens
-        rng = np.random.default_rng(derive_seed(self.seed, "shuffle_within_document"))
-        counted = ~windows.special
-        tokens, document = windows.tokens.copy(), windows.document[counted]
-        places = np.argsort(document, kind="stable")
-        drawn = np.lexsort((rng.random(len(document)), document))
-        shuffled = np.empty_like(tokens[counted])
-        shuffled[places] = tokens[counted][drawn]
-        tokens[counted] = shuffled
-        return dataclasses.replace(windows, tokens=tokens)
+    def draw(self, windows: Windows, vocabulary: int, rng: np.random.Generator) -> Int[np.ndarray, " counted"]:  # noqa: ARG002
+        own, document = windows.tokens[~windows.special], windows.document[~windows.special]
+        shuffled = np.empty_like(own)
+        shuffled[np.argsort(document, kind="stable")] = own[np.lexsort((rng.random(len(document)), document))]
+        return shuffled

@@ -1,11 +1,10 @@
 """Null: tokens drawn uniformly from the vocabulary, without the special ones in use."""
 
-import dataclasses
 from typing import ClassVar, Literal
 
 import numpy as np
+from jaxtyping import Int
 
-from polyseme.core.seeds import derive_seed
 from polyseme.corpora import PADDING, Windows
 from polyseme.nulls.tokens import TokenNull
 
@@ -15,14 +14,11 @@ class UniformTokens(TokenNull):
 
     kept: ClassVar[str] = "document lengths and special tokens; the network"
     lost: ClassVar[str] = "token frequencies, and which tokens come together"
+    stream: ClassVar[str] = "uniform_tokens"
 
     kind: Literal["uniform_tokens"] = "uniform_tokens"
 
-    def replace(self, windows: Windows, vocabulary: int) -> Windows:
-        rng = np.random.default_rng(derive_seed(self.seed, "uniform_tokens"))
-        counted = ~windows.special
+    def draw(self, windows: Windows, vocabulary: int, rng: np.random.Generator) -> Int[np.ndarray, " counted"]:
         in_use = np.unique(windows.tokens[windows.special & (windows.document != PADDING)])
         pool = np.setdiff1d(np.arange(vocabulary, dtype=np.int32), in_use)
-        tokens = windows.tokens.copy()
-        tokens[counted] = pool[rng.integers(0, len(pool), int(counted.sum()))]
-        return dataclasses.replace(windows, tokens=tokens)
+        return pool[rng.integers(0, len(pool), int((~windows.special).sum()))]

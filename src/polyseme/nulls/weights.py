@@ -55,7 +55,7 @@ class WeightNull(Null):
     def draw(self, weight: Float[Tensor, "rows columns"], generator: torch.Generator) -> Float[Tensor, "rows columns"]:
         """A random matrix in the place of a float64 `weight`."""
 
-    def redraw(self, network: Network, reporter: Reporter | None = None) -> Network:
+    def network(self, network: Network, reporter: Reporter | None = None) -> Network:
         """The network with random weights, on a copy of its module; `network` stays as it is.
 
         Args:

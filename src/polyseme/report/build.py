@@ -31,7 +31,7 @@ def report_of(result: StudyResult) -> StudyReport:
     """Everything the report shows, from everything the study found."""
     findings, run = result.findings, result.run
     config = findings.config
-    calibration, uncalibrated = shipped_calibration(config.causal, config.verdicts, config.controls)
+    calibration, uncalibrated = shipped_calibration(config.causal, config.verdicts, config.judging)
     report = StudyReport(
         title=findings.config.name,
         run=run.id,
@@ -108,6 +108,7 @@ def _summary(findings: Findings, run: Run) -> StudySummary:
         ("batch", f"{training.batch_size} tokens"),
         ("judged seed", str(config.seeds[0])),
         ("harvest", config.harvest.cache),
+        *([] if config.null is None else [("null", f"{config.null.name} (instead of the real {config.null.targets})")]),
     ]
     return StudySummary(
         network=visible(config.network.source),

@@ -82,4 +82,5 @@ def _unrecovered(rows: Sequence[SpliceRow]) -> Iterator[str]:
 
 def ladder_of(findings: Findings) -> tuple[Rung, ...]:
     """The measured ladder the studied network is a rung of; empty for any other network."""
-    return findings.real.subject.network.ladder if findings.config.null is None else ()
+    null = findings.config.null
+    return findings.real.subject.network.ladder if null is None or null.targets == "dictionary" else ()

@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 
 from polyseme.core.numbers import count, interval, percent, short, signed
 from polyseme.core.records import MetricRecord
 from polyseme.report.schema import Comparison, ControlValue, SpliceRow, StudyReport, n_judged
-from polyseme.report.words import EFFECT_MEANINGS, SPECIFIC_MEANING, metric_name
+from polyseme.report.words import EFFECT_MEANINGS, metric_name
 
 MOST_REASONS = 4
 
@@ -21,7 +22,8 @@ def headlines(report: StudyReport) -> tuple[str, ...]:
         _calibration(report),
         _faithfulness(report),
         _single_sites(report),
-        _scores(report.comparisons),
+        _scores(report),
+        *_frozen(report),
     ]
     return tuple(line for line in lines if line)
 
@@ -38,12 +40,24 @@ def _verdicts(report: StudyReport) -> str:
             f"{count(supported)} of {whole} ({percent(supported / judged)}) {are} supported: removing {them} {does}s "
         )
         text += f"{what} more than removing a random direction of equal norm does, and another seed's "
-        text += f"dictionary matches {them} better than any control's dictionary does{_threshold(report)}."
+        text += f"dictionary matches {them} better than {_any_control(report)} does{_threshold(report)}."
     else:
         text = f"None of {whole} is supported."
     left_out = report.n_latents - judged
     were = "latent was" if left_out == 1 else "latents were"
     return f"{text} {count(left_out)} {were} not judged{_reasons(report)}." if left_out else text
+
+
+def _any_control(report: StudyReport) -> str:
+    """What a latent's match in another seed's dictionary is compared with."""
+    which = _of_network(report)
+    return f"the dictionary of any control{which}" if which else "any control's dictionary"
+
+
+def _of_network(report: StudyReport) -> str:
+    """Which controls are meant, where some are of the dictionary."""
+    mixed = any(control.targets == "dictionary" for control in report.summary.controls)
+    return " of the weights or tokens" if mixed else ""
 
 
 def _threshold(report: StudyReport) -> str:
@@ -81,7 +95,8 @@ def _tests(report: StudyReport) -> str:
     does = " ".join(EFFECT_MEANINGS[report.statistic])
     meanings = {
         "causal_effect": f"{does} more than a random direction of equal norm does",
-        "model_specificity": f"{SPECIFIC_MEANING}{_threshold(report)}",
+        "model_specificity": "are matched better by another seed's dictionary than by "
+        f"{_any_control(report)}{_threshold(report)}",
     }
     said = [f"{count(passed[name])} of {count(n)} latents {meanings[name]}" for name, n in made.items() if n > 0]
     if said:
@@ -154,16 +169,11 @@ def _single_sites(report: StudyReport) -> str:
     return f"{one} recovers {shown} of the loss that mean ablation costs{where}."
 
 
-def _scores(comparisons: tuple[Comparison, ...]) -> str:
-    # Where some vectors are massive, FVU is about them, and the figure without them stands in for it.
-    of_site = {c.site: c for c in comparisons if c.trained.name == "fvu"}
-    of_site |= {c.site: c for c in comparisons if c.trained.name == "fvu_ordinary"}
-    rows = [c for c in of_site.values() if not math.isnan(c.trained.value) and c.controls]
+def _scores(report: StudyReport) -> str:
+    """How the trained network's score compares with that of networks or texts that were made random."""
+    rows, name = _scored(report, "weights", "tokens"), _score_name(report)
     if not rows:
         return ""
-    name = metric_name("fvu")
-    if any(row.trained.name == "fvu_ordinary" for row in rows):
-        name += " of ordinary vectors"
     beaten = [(row, best) for row in rows if (best := _best(row)) is not None and _told(best) and best.gap > 0]
     if beaten:
         row, best = beaten[0]
@@ -173,9 +183,49 @@ def _scores(comparisons: tuple[Comparison, ...]) -> str:
             f"({name} {short(best.record.value)} on {best.control}, {short(row.trained.value)} on the trained network "
             f"at {row.site})."
         )
+    every = f"every control{_of_network(report)}"
     if all(_told(c) and c.gap < 0 for row in rows for c in row.controls):
-        return f"By {name} alone the trained network is reconstructed better than every control at every site."
-    return f"By {name} alone the trained network is not shown to differ from every control."
+        return f"By {name} alone the trained network is reconstructed better than {every} at every site."
+    return f"By {name} alone the trained network is not shown to differ from {every}."
+
+
+def _frozen(report: StudyReport) -> Iterator[str]:
+    """What training the directions adds to the score: one sentence for each control of the dictionary."""
+    rows, name = _scored(report, "dictionary"), _score_name(report)
+    for control in (c.name for c in report.summary.controls if c.targets == "dictionary"):
+        pairs = [(row, value) for row in rows for value in row.controls if value.control == control]
+        better, worse = ([pair for pair in pairs if _told(pair[1]) and sign * pair[1].gap > 0] for sign in (1, -1))
+        if not pairs:
+            continue
+        shown = better or worse
+        row, value = (shown or pairs)[0]
+        does = (
+            "reconstruct better" if better else "reconstruct worse" if worse else "are not shown to reconstruct worse"
+        )
+        where = f" at {len(shown)} of {len(pairs)} sites" if shown and len(pairs) > 1 else ""
+        yield (
+            f"On the same network, dictionaries of {control} {does} than freely trained ones{where} "
+            f"({name} {short(value.record.value)} and {short(row.trained.value)} at {row.site})."
+        )
+
+
+def _scored(report: StudyReport, *targets: str) -> list[Comparison]:
+    """FVU of each site beside that of the controls of some targets. Where some vectors are massive, FVU is about them,
+    and the figure without them stands in for it."""
+    names = {control.name for control in report.summary.controls if control.targets in targets}
+    of_site = {c.site: c for c in report.comparisons if c.trained.name == "fvu"}
+    of_site |= {c.site: c for c in report.comparisons if c.trained.name == "fvu_ordinary"}
+    rows = [
+        c.model_copy(update={"controls": tuple(value for value in c.controls if value.control in names)})
+        for c in of_site.values()
+        if not math.isnan(c.trained.value)
+    ]
+    return [row for row in rows if row.controls]
+
+
+def _score_name(report: StudyReport) -> str:
+    ordinary = any(c.trained.name == "fvu_ordinary" for c in report.comparisons)
+    return f"{metric_name('fvu')} of ordinary vectors" if ordinary else metric_name("fvu")
 
 
 def _best(row: Comparison) -> ControlValue | None:

@@ -107,7 +107,7 @@ class DictionaryReport(Record):
 
 
 class ControlValue(Record):
-    """One metric on one control, and how far the trained network is from it."""
+    """One metric on one control, and how far the study itself is from it."""
 
     control: str
     """Name of the control, as in `ControlSummary.name`."""
@@ -133,8 +133,9 @@ class ControlSummary(Record):
     """One null of the study."""
 
     name: str
-    """Short name: `gaussian`, `spectrum+embeddings`."""
+    """Short name: `gaussian_reinit`, `frozen_decoder_seed1`."""
     targets: str
+    """What it replaces: weights, tokens, or the dictionary, on which no verdict rests."""
     preserves: str
     destroys: str
     note: str = ""

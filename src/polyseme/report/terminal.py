@@ -154,6 +154,7 @@ def _controls(write: _Writer, report: StudyReport) -> None:
         if control.note:
             write.line()
             write.line(f"{control.name}: {control.note}.")
+    frozen = {control.name for control in report.summary.controls if control.targets == "dictionary"}
     # Patching the only site is patching every site: what is joint would be the same figures once more.
     several = len(report.dictionaries) > 1
     for metric in _shown_metrics(compared=True):
@@ -170,7 +171,8 @@ def _controls(write: _Writer, report: StudyReport) -> None:
             )
             for value in row.controls:
                 gap = [gap_of(value.gap, row.trained), gap_bounds(value.gap_interval, row.trained)]
-                lines.append((f"  on {value.control}", [value_of(value.record), *gap], ""))
+                preposition = "with" if value.control in frozen else "on"
+                lines.append((f"  {preposition} {value.control}", [value_of(value.record), *gap], ""))
         write.table(f"{metric.title}{over}{better}", _plain("value", "gap", "95% interval"), lines)
     _of_all(write, report)
 

@@ -56,8 +56,6 @@ TEST_NAMES = {"causal_effect": "effect", "model_specificity": "specific", "firin
 """Tests by one word each."""
 EFFECT_MEANINGS = {"kl": ("change", "the predictions"), "ce": ("raise", "the loss of the actual next token")}
 """What removing latents does that pass the causal test on this statistic."""
-SPECIFIC_MEANING = "are matched better by another seed's dictionary than by any control's"
-"""What latents are that pass the test of model-specificity."""
 SHOWN_ONLY = frozenset({"observed_loss_effect"})
 """Evidence that no verdict rests on."""
 
@@ -152,6 +150,13 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "under the network's own predictions, and beside it the observed CE(x − fᵢdᵢ) − CE(x) of the actual next "
         "token, a far noisier reading. The test is made on the first (on the second with causal.statistic = ce). "
         "Null: a random direction of equal norm at the same tokens.",
+    ),
+    (
+        "Control",
+        "The same study on a null, with something random in the place of the weights, the tokens or the dictionary's "
+        "directions. Verdicts and model-specificity are about controls of the weights and of the tokens alone, whose "
+        "dictionaries show what the method finds in a network or a text without what is to be explained. A control of "
+        "the dictionary has the real network and text: its scores show what training the directions adds.",
     ),
     (
         "p corrected",

@@ -78,9 +78,10 @@ class StudyConfig(Config):
     """One dictionary a site and seed; the first seed's are judged, the others say what recurs."""
     evaluation: EvaluationConfig = EvaluationConfig()
     null: NullConfig | None = None
-    """Study this null itself, in the place of the network or of the corpus."""
+    """Study this null itself, in the place of the network, of the corpus, or of freely trained dictionaries."""
     controls: tuple[NullConfig, ...] = Field(default=(), max_length=64)
-    """Nulls that the whole study is repeated on; without one, no latent can be called supported."""
+    """Nulls that the whole study is repeated on. Without one of the weights or the tokens no latent can be called
+    supported; those of the dictionary are compared by their scores, and no verdict rests on them."""
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
     shown: int = Field(default=50, ge=0, le=10_000)
@@ -134,7 +135,14 @@ class StudyConfig(Config):
         return {str(binding): binding for binding in map(bound, self.sites)}
 
     @property
+    def judging(self) -> tuple[NullConfig, ...]:
+        """The controls that verdicts rest on: those of the weights and of the tokens. A null of the dictionary has the
+        real network and text, so what its dictionaries find is no measure of what is found without them."""
+        return tuple(control for control in self.controls if control.targets != "dictionary")
+
+    @property
     def lacks(self) -> tuple[str, ...]:
-        """What model-specificity needs and the study does not have: a control, a second seed."""
-        needed = {"control": bool(self.controls), "second seed": len(self.seeds) > 1}
+        """What model-specificity needs and the study does not have: a control to judge against, a second seed."""
+        control = "control of the weights or tokens" if self.controls else "control"
+        needed = {control: bool(self.judging), "second seed": len(self.seeds) > 1}
         return tuple(what for what, there in needed.items() if not there)

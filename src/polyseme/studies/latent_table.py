@@ -102,7 +102,7 @@ def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
         "recurrence": specific.recurrence.value if specific else absent,
         "margin": specific.smallest.value if specific else absent,
     }
-    for control in findings.config.controls:
+    for control in findings.config.judging:
         name = control.name
         margin = specific.margins[name] if specific else None
         specificity |= {

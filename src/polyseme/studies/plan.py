@@ -103,7 +103,7 @@ class Plan:
             null.name: Measures.of(Role(null.name, null, config.seeds[:1], train, heldout), study, matched)
             for null in config.controls
         }
-        compared = {name: control.shared for name, control in controls.items()}
+        compared = {null.name: controls[null.name].shared for null in config.judging}
         several, label = len(config.seeds) > 1, study.label
         return cls(
             config=config,

@@ -1,7 +1,11 @@
 """What a study asks of its network, sites, corpus and machine before anything is trained."""
 
+import torch
+
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
+from polyseme.dictionaries.engine.engine import check_tied
+from polyseme.nulls.dictionaries import DictionaryNull
 from polyseme.studies.check import check_network, tell_predictions
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.findings import heldout_documents, shortfalls_of
@@ -17,6 +21,7 @@ def look(plan: Plan, worker: Worker) -> Sizes:
     config, reporter, network = plan.config, worker.reporter, worker.network
     sites, bindings = worker.sites, worker.bindings
     _check_controls(config)
+    _check_frozen(config, worker)
     looking = reporter.task("look at the network", 4, "checks")
     check_network(config, network, reporter)
     looking.update(1)
@@ -66,6 +71,15 @@ def _check_documents(config: StudyConfig, tokens: Tokens) -> None:
             fix="raise tokens.heldout, set tokens.heldout_document_tokens to take less of each document, or leave out "
             "the controls",
         )
+
+
+def _check_frozen(config: StudyConfig, worker: Worker) -> None:
+    """A dictionary of which one direction cannot be frozen alone is refused before the others are trained."""
+    nulls = [null for null in (config.null, *config.controls) if isinstance(null, DictionaryNull)]
+    n_latents = config.dictionary.width(min(worker.read_widths.values()))
+    if nulls and config.dictionary.activation(torch.zeros(n_latents), 1.0).tied:
+        for null in nulls:
+            check_tied(null.frozen)
 
 
 def _check_controls(config: StudyConfig) -> None:

@@ -17,7 +17,6 @@ from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.networks import Network
-from polyseme.nulls import on_network
 from polyseme.store import Artifact, Run, Store
 from polyseme.studies.check import study_context
 from polyseme.studies.config import StudyConfig
@@ -160,7 +159,9 @@ class Worker:
     def network(self) -> Network:
         """The study's network; where the study is one of a null, that null's."""
         self.reporter.message(f"study {self.config.name}: loading {self.config.network.source}")
-        network = on_network(self.config.null, self.config.network.build(), self.reporter)
+        network = self.config.network.build()
+        if self.config.null is not None:
+            network = self.config.null.network(network, self.reporter)
         if self.recorded is not None and network.hash_weights(self.reporter) != self.base:
             raise InputError(
                 "the network is no longer the one that the run was made with",

@@ -11,8 +11,7 @@ from polyseme.core.config import identity
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
 from polyseme.networks import Network
-from polyseme.nulls import Null, on_network
-from polyseme.nulls.weights import WeightNull
+from polyseme.nulls import Null
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.stage import Worker, binding_identity
 from polyseme.studies.stages.tokens import Tokens, TokensStage, under
@@ -93,7 +92,8 @@ class Subject:
     @cached_property
     def network(self) -> Network:
         """The network, its weights random where the subject is a null of weights."""
-        return on_network(self.role.null, self.at.network, self.at.reporter)
+        null, network = self.role.null, self.at.network
+        return network if null is None else null.network(network, self.at.reporter)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -102,7 +102,7 @@ class Subject:
             "sites": {name: binding_identity(binding) for name, binding in self.bindings.items()}
         }
         decides |= {key: value for key, value in identity(self.study.network).items() if key == "dtype"}
-        if isinstance(self.role.null, WeightNull):
+        if self.role.null is not None and self.role.null.targets == "weights":
             decides["null"] = identity(self.role.null)
         return decides
 

@@ -121,6 +121,7 @@ def _identity(
             "sites": [" + ".join(sites) for sites in (job.binding.reads, job.binding.writes)],
             "seed": job.seed,
             "target_l0": job.target_l0,
+            **({"frozen": sorted(job.dictionary.frozen)} if job.dictionary.frozen else {}),
         }
         for job in jobs
     ]

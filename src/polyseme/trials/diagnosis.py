@@ -23,7 +23,7 @@ from polyseme.core.records import Interval
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.diagnosis import ANSWERS, Answer, Diagnosis, DiagnosisConfig, diagnose
 from polyseme.networks import Network, load_network
-from polyseme.nulls import make_null, on_network
+from polyseme.nulls import make_null
 from polyseme.zoo.bit_extraction.toy import BitExtractionToy
 from polyseme.zoo.compressed_computation.toy import CompressedComputationToy
 from polyseme.zoo.correlated_pairs.toy import CorrelatedPairsToy
@@ -141,7 +141,7 @@ CLASSES: tuple[Class, ...] = (
 
 def _reinitialised(kind: str) -> Callable[..., tuple[Network, Tensor]]:
     def make(toy: TrainedToy, inputs: Tensor) -> tuple[Network, Tensor]:
-        return on_network(make_null(kind, toy.seed), load_network(toy.module, example_inputs=inputs[:2])), inputs
+        return make_null(kind, toy.seed).network(load_network(toy.module, example_inputs=inputs[:2])), inputs
 
     return make
 

@@ -25,7 +25,7 @@ from polyseme.dictionaries import TopKConfig
 from polyseme.evaluation.specificity import specificity
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network, load_network
-from polyseme.nulls import make_null, on_network, on_windows
+from polyseme.nulls import make_null
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.trials.planted import KINDS, NON_FEATURES, SITE, Counts, Kind, PlantedNetwork
 from polyseme.verdicts.judge import VerdictConfig, judge
@@ -322,7 +322,7 @@ def _null(planted: _Planted, kind: ControlKind, seed: int) -> tuple[Network, Win
     if kind == PLANTED:
         return _network(planted.control), planted.train
     null = make_null(kind, seed)
-    return on_network(null, planted.network), on_windows(null, planted.train, VOCABULARY)
+    return null.network(planted.network), null.windows(planted.train, VOCABULARY)
 
 
 def _oracle(planted: _Planted, seed: int) -> _Dictionaries:

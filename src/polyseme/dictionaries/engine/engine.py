@@ -16,6 +16,7 @@ and, with g = ∂loss/∂v̂ = 2 (v̂ − v) / (batch × d_out),
 An architecture is an `Activation`: what it selects, its values, and the way back from ∂f to ∂pre.
 """
 
+from collections.abc import Collection
 from typing import final
 
 import numpy as np
@@ -34,7 +35,7 @@ from polyseme.dictionaries.engine.entries import Gradients
 from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
 from polyseme.dictionaries.engine.pieces import pieces
 from polyseme.dictionaries.engine.selection import Encoder
-from polyseme.dictionaries.protocol import StepStats
+from polyseme.dictionaries.protocol import Direction, StepStats
 from polyseme.kernels.backend import backend_in_use
 from polyseme.kernels.loops import check_offsets, check_places
 from polyseme.kernels.shield import shielded
@@ -55,9 +56,11 @@ class SparseDictionary:
             as random rows of its own, both times min(1, 2 d_in / n_latents). None: zeros, to be filled.
         device, dtype: of every tensor.
         tuning: of its operations.
+        frozen: directions that training leaves as they are drawn.
 
     Raises:
-        InputError: for a tied transcoder, or a k above the number of latents.
+        InputError: for a tied transcoder, a tied dictionary of which one direction is frozen, or a k above the number
+            of latents.
     """
 
     @shielded
@@ -71,6 +74,7 @@ class SparseDictionary:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         tuning: Tuning = DEFAULT,
+        frozen: Collection[Direction] = (),
     ):
         self.config, self.tuning = config, tuning
         self.d_in, self.d_out, self.n_latents = d_in, d_out or d_in, config.width(d_in)
@@ -86,7 +90,10 @@ class SparseDictionary:
                 where="dictionary.tie_weights",
                 fix="set it to false, or train an autoencoder",
             )
+        if self._activation.tied:
+            check_tied(frozen)
         self._encoder_name = "W_dec" if self._activation.tied else "W_enc"
+        self.frozen = frozenset({"read": self._encoder_name, "write": "W_dec"}[direction] for direction in frozen)
 
         def unit_rows(name: str, width: int) -> Tensor:
             if seed is None:
@@ -139,7 +146,25 @@ class SparseDictionary:
 
     def parameters(self) -> dict[str, Tensor]:
         """The trained tensors, live."""
-        return dict(self._parameters)
+        return {name: tensor for name, tensor in self._parameters.items() if name not in self.frozen}
+
+    def untrained(self, *, seed: int | None, frozen: Collection[Direction] = ()) -> "SparseDictionary":
+        """An untrained dictionary of the same config, widths, device and tuning.
+
+        Args:
+            seed, frozen: as for `SparseDictionary`.
+        """
+        bias = self._parameters["b_dec"]
+        return SparseDictionary(
+            self.config,
+            self.d_in,
+            self.d_out if self.is_transcoder else None,
+            seed=seed,
+            device=bias.device,
+            dtype=bias.dtype,
+            tuning=self.tuning,
+            frozen=frozen,
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """What a folded dictionary is made of: `tensors()` without normalisation and state of training, live."""
@@ -346,7 +371,7 @@ class SparseDictionary:
         """Renormalise decoder rows, where the architecture keeps them at norm 1, and take in what the step found."""
         if isinstance(self._activation, Remembers):
             self._activation.stepped()
-        if self._activation.unit_norm:
+        if self._activation.unit_norm and "W_dec" not in self.frozen:
             W_dec = self._parameters["W_dec"]
             W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_(min=torch.finfo(W_dec.dtype).tiny))
 
@@ -361,11 +386,7 @@ class SparseDictionary:
         own = {name: wide(tensor) for name, tensor in self.tensors().items()}
         norms = wide(self._norms())
         gain = norms * own["scale_out"]
-        bias = self._parameters["b_dec"]
-        d_out = self.d_out if self.is_transcoder else None
-        new = SparseDictionary(
-            self.config, self.d_in, d_out, seed=None, device=bias.device, dtype=bias.dtype, tuning=self.tuning
-        )
+        new = self.untrained(seed=None)
         for name, tensor in new._activation.parameters.items():
             tensor.copy_(self._parameters[name])
         for name, tensor in new._activation.buffers.items():
@@ -445,3 +466,18 @@ class SparseDictionary:
         for part in self.tuning.tiles_of(W_dec, 16):
             along = torch.linalg.vecdot(gradient[part], W_dec[part])
             gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)
+
+
+def check_tied(frozen: Collection[Direction]) -> None:
+    """Refuse to freeze one direction of a tied dictionary and train the other.
+
+    Raises:
+        InputError: one direction is frozen.
+    """
+    if len(frozen) == 1:
+        raise InputError(
+            f"a tied dictionary reads and writes along the same directions, so its {next(iter(frozen))} directions "
+            "cannot be frozen alone",
+            where="dictionary.tie_weights",
+            fix="set it to false, or freeze both",
+        )

@@ -42,7 +42,7 @@ def _losses(row: SpliceRow) -> tuple[MetricRecord, ...]:
 
 def control_class(index: int) -> str:
     """CSS class of the index-th control: as many as the shipped ones, with embeddings kept and without."""
-    return f"{NULL} c{index % 9}"
+    return f"{NULL} c{index % 12}"
 
 
 def dots(comparison: Comparison) -> Markup | None:

@@ -13,6 +13,7 @@ from polyseme.core.binding import unnamed
 from polyseme.core.config import identity
 from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
+from polyseme.nulls import Null
 from polyseme.store import Artifact, save_json, save_tensors
 from polyseme.studies.measured import Readings, Trained
 from polyseme.studies.stage import Stage, Work, Worker
@@ -64,6 +65,8 @@ class DictionariesStage(Stage[Trained]):
             "mean_tokens": SAMPLE,
             "seeds": study.seeds,
         }
+        if null := self._null(at):
+            decides["null"] = identity(null)
         named = {dictionary_name(*key): value for key, value in targets.items()}
         return {**decides, "target_l0": named} if named else decides
 
@@ -88,6 +91,8 @@ class DictionariesStage(Stage[Trained]):
             for site, seed in self._keys(at)
             for binding in (subject.bindings[site],)
         }
+        if null := self._null(at):
+            dictionaries = {key: null.dictionary(d, dictionary_name(*key)) for key, d in dictionaries.items()}
         jobs = [
             Job(dictionary_name(site, seed), dictionary, study.bindings[site], seed, targets.get((site, seed)))
             for (site, seed), dictionary in dictionaries.items()
@@ -109,7 +114,8 @@ class DictionariesStage(Stage[Trained]):
         for ((site, seed), dictionary), job in zip(dictionaries.items(), trained, strict=True):
             where = {"site": site, "module": unnamed(subject.bindings[site]), "seed": seed, "n_tokens": job.n_tokens}
             metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.train_key}
-            save_dictionary(folder / dictionary_name(site, seed), dictionary, metadata)
+            frozen = {"frozen": sorted(dictionary.frozen)} if dictionary.frozen else {}
+            save_dictionary(folder / dictionary_name(site, seed), dictionary, {**metadata, **frozen})
 
     def load(self, artifact: Artifact, at: Worker) -> Trained:
         keys, targets = self._keys(at), self._matched_l0(at)
@@ -133,6 +139,10 @@ class DictionariesStage(Stage[Trained]):
 
     def _keys(self, at: Worker) -> list[tuple[str, int]]:
         return [(site, seed) for site in at.bindings for seed in self.role.seeds]
+
+    def _null(self, at: Worker) -> Null | None:
+        """The null of the dictionary that the control or the whole study is of."""
+        return next((n for n in (self.role.null, at.config.null) if n and n.targets == "dictionary"), None)
 
     def _matched_l0(self, at: Worker) -> dict[tuple[str, int], float]:
         """The L0 of the study's own dictionaries, by site and seed."""

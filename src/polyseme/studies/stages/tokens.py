@@ -17,7 +17,7 @@ from polyseme.corpora import (
     save_windows,
 )
 from polyseme.corpora.files import FileCorpus
-from polyseme.nulls import Null, on_windows
+from polyseme.nulls import Null
 from polyseme.store import Artifact, load_json, save_json
 from polyseme.studies.check import check_tokens
 from polyseme.studies.config import TokensConfig
@@ -139,7 +139,7 @@ def under(null: Null | None, tokens: Tokens, at: Worker) -> Tokens:
         return tokens
     tokenizer: Any = at.network.tokenizer
     vocabulary = min(len(tokenizer), at.network.vocabulary or len(tokenizer))
-    return Tokens.of(*(on_windows(null, side, vocabulary) for side in (tokens.train, tokens.heldout)))
+    return Tokens.of(*(null.windows(side, vocabulary) for side in (tokens.train, tokens.heldout)))
 
 
 @final
