@@ -17,6 +17,7 @@ from polyseme.training import Job, TrainingConfig, fit
 
 CONFIG = TopKConfig(n_latents=32, k=4)
 SITE = "blocks.2.resid_post"
+ACROSS = {"reads": "blocks.2.mlp_in", "writes": "blocks.2.mlp_out"}
 TEXTS = ["for i in range(10):\n    print(i)\n" * 20, "import os\nimport sys\n" * 20]
 
 
@@ -73,8 +74,13 @@ def test_a_network_trains_what_fit_trains(pylm):
     source = LiveSource(pylm, windows_of(pylm, TEXTS), {SITE: pylm.site(SITE)}, HarvestConfig())
     fit([Job("x", dictionary, Binding.at(SITE), 0)], source, TrainingConfig(batch_size=64))
     assert same(trained.dictionary, dictionary)
-    mlp = polyseme.train(pylm, CONFIG, site="blocks.2.mlp_in", writes="blocks.2.mlp_out", text=TEXTS, batch_size=64)
+    mlp = polyseme.train(pylm, CONFIG, site=ACROSS, text=TEXTS, batch_size=64)
     assert mlp.dictionary.is_transcoder
+    for form in (Binding(*ACROSS.values()), Binding(*ACROSS.values()).map(pylm.site)):
+        assert same(polyseme.train(pylm, CONFIG, site=form, text=TEXTS, batch_size=64).dictionary, mlp.dictionary)
+    both = {"reads": ["blocks.1.resid_post", SITE], "writes": [SITE]}
+    crosscoder = polyseme.train(pylm, CONFIG, site=both, text=TEXTS, batch_size=64).dictionary
+    assert (crosscoder.d_in, crosscoder.d_out) == (448, 224)
     corpus = polyseme.train(pylm, CONFIG, site=SITE, text={"kind": "stdlib"}, n_tokens=500)
     assert corpus.n_vectors == 500
 
@@ -124,7 +130,7 @@ def test_what_cannot_be_trained_on_is_refused_in_a_sentence(arguments, said):
 
 def test_arguments_that_do_not_belong_are_refused_in_a_sentence(pylm):
     for more, said in [
-        ({"site": SITE}, "site, writes and text are of a network"),
+        ({"site": SITE}, "site and text are of a network"),
         ({"n_tokens": 0}, "a training on 0 vectors"),
         ({"lrr": 1.0}, "unknown key 'lrr' .nearest: lr"),
         ({"batch_size": 10_000, "n_tokens": 100}, "a batch of 10000"),

@@ -1,11 +1,12 @@
 """Bindings: equal by what is read and written, JSON in and out, and a plain name or a table in a config."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import Field, TypeAdapter
 
-from polyseme.core.binding import Binding, BindingConfig, Bound, bound, side_by_side
+from polyseme.core.binding import Binding, BindingConfig, Bound, bound, located, side_by_side
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
@@ -63,6 +64,37 @@ def test_a_binding_comes_back_from_json() -> None:
 def test_nothing_and_twice_are_refused(reads: tuple[Site, ...], writes: tuple[Site, ...]) -> None:
     with pytest.raises(InputError, match=r"names no place|names one place twice"):
         Binding(reads, writes)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("a", Binding(("a",), ("a",))),
+        (A, Binding((A,), (A,))),
+        (Binding((A,), (B,)), Binding((A,), (B,))),
+        ({"reads": "a", "writes": ["b", "c"]}, Binding(("a",), ("b", "c"))),
+        (BindingConfig(reads=("a",), writes=("b",)), Binding(("a",), ("b",))),
+    ],
+)
+def test_a_place_by_itself_is_read_and_written(given: Any, meant: Binding[Any]) -> None:
+    assert bound(given) == meant
+    found = meant.map(lambda place: A if place == "a" else place)
+    assert located(given, SimpleNamespace(site={"a": A, "b": "b", "c": "c"}.__getitem__)) == found
+
+
+@pytest.mark.parametrize("given", [None, 3, b"a", ("a", "b"), ["a"]])
+def test_what_names_no_site_is_refused_with_a_fix(given: Any) -> None:
+    with pytest.raises(InputError, match=rf"type {type(given).__name__} names no site") as refused:
+        bound(given, "job x")
+    assert refused.value.where == "job x"
+    assert "blocks.2.resid_post" in str(refused.value.fix)
+    with pytest.raises(InputError, match=r"unknown key 'write' \(nearest: writes, reads\)[^F]*Fix: give the name"):
+        bound({"reads": "a", "write": "b"})
+
+
+def test_a_side_may_be_a_place_by_itself_or_a_list() -> None:
+    assert Binding("ab", ["c", "d"]) == Binding(("ab",), ("c", "d"))  # pyright: ignore[reportArgumentType]
+    assert Binding(A, B) == Binding((A,), (B,))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_config_takes_names_and_tables() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from polyseme.activations.firings import FiringsCollector
+from polyseme.activations.firings import FiringsCollector, collect_firings
+from polyseme.causal import CausalConfig, causal_effects
 from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.corpora.pack import Windows, pack
@@ -17,6 +18,7 @@ from polyseme.evaluation import (
     LookupSums,
     ReconstructionSums,
     continue_text,
+    evaluate_reconstruction,
     gap,
     learn_lookup,
     load_sums,
@@ -142,3 +144,28 @@ def test_an_encoder_is_reconstructed_but_has_no_ce():
         network, heldout, {"s": {Binding.at(site): Identity(16)}}, {site: torch.zeros(16)}, n_resamples=10
     )["s"]:
         assert math.isnan(record.value)
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["site", "name"])
+def test_a_place_by_itself_stands_for_its_binding(network, sites, by_name):
+    place, binding, heldout = (NAMES if by_name else sites)[0], Binding.at(sites[0]), windows(6)
+    dictionary = TopKConfig(n_latents=32, k=4).build(16, seed=0)
+    settings = ContinuationConfig(n_prompts=1, prompt_tokens=8, new_tokens=4)
+    causal = CausalConfig(n_samples=1, n_resamples=100)
+
+    def found(key):
+        firings = collect_firings(network, heldout, {"d": (key, dictionary)})["d"]
+        return {
+            "firings": firings.matrix.toarray(),
+            "fvu": evaluate_reconstruction(network, heldout, {"d": (key, dictionary)}, n_resamples=20)["d"][0].value,
+            "means": next(iter(learn_lookup(network, heldout, heldout, [key]).means.values())).numpy(),
+            "losses": [
+                record.value
+                for record in splice(network, heldout, {"": {key: dictionary}}, {sites[0]: torch.zeros(16)})[""]
+            ],
+            "text": continue_text(network, heldout, {key: dictionary}, config=settings),
+            "effects": causal_effects(network, heldout, key, dictionary, firings, config=causal).effect,
+        }
+
+    for name, value in found(binding).items():
+        np.testing.assert_equal(found(place)[name], value, err_msg=name)

@@ -22,7 +22,7 @@ SHORT = TrainingConfig(n_tokens=64 * 20, batch_size=64, lr=1e-3, dead_after=200)
 
 def job(name="one", *, seed=0, site="a", config=None, d=16, **kwargs):
     config = config or TOPK(n_latents=32, k=4)
-    return Job(name, config.build(d, seed=seed), Binding.at(site), seed, **kwargs)
+    return Job(name, config.build(d, seed=seed), site, seed, **kwargs)
 
 
 def test_a_planted_truth_is_recovered():

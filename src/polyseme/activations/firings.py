@@ -15,7 +15,7 @@ from torch import Tensor
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading, fitting_windows, read_windows
 from polyseme.core.batch import Latents
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, BindingLike, located_pairs
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
@@ -134,7 +134,7 @@ class Firings:
 def collect_firings(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Binding[Site], LatentEncoder]],
+    dictionaries: Mapping[str, tuple[BindingLike, LatentEncoder]],
     *,
     batch_windows: int = 16,
     reporter: Reporter | None = None,
@@ -162,7 +162,7 @@ def collect_firings(
 def encode_windows(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Binding[Site], LatentEncoder]],
+    dictionaries: Mapping[str, tuple[BindingLike, LatentEncoder]],
     *,
     sites: Sequence[Site] = (),
     batch_windows: int = 16,
@@ -181,6 +181,7 @@ def encode_windows(
     Raises:
         InputError: a dictionary's `d_in` is not the width of what it reads.
     """
+    dictionaries = located_pairs(dictionaries, network)
     for name, (binding, dictionary) in dictionaries.items():
         check_size(network, name, binding, "reads", dictionary.d_in)
     wanted = [*(site for binding, _ in dictionaries.values() for site in binding.reads), *sites]

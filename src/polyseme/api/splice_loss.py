@@ -9,7 +9,7 @@ import numpy as np
 from polyseme.activations import site_means
 from polyseme.api.given import mapping_of
 from polyseme.api.windows import CorpusLike, windows_of
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, bound
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.records import MetricRecord
@@ -50,7 +50,7 @@ class SpliceLoss(Table):
 def splice_loss(
     network: Network,
     text: CorpusLike,
-    dictionaries: Mapping[str, Reconstructor] | Mapping[Site, Reconstructor] | Mapping[Binding[Any], Reconstructor],
+    dictionaries: Mapping[Any, Reconstructor],
     *,
     context: int | None = None,
     reporter: Reporter | None = None,
@@ -82,8 +82,7 @@ def splice_loss(
     if not network.predicts_tokens:
         raise InputError(f"the network has no loss to measure: {network.no_prediction}", fix="take a language model")
     chosen: dict[Binding[Site], Reconstructor] = {
-        (key if isinstance(key, Binding) else Binding.at(key)).map(network.site): dictionary
-        for key, dictionary in dictionaries.items()
+        bound(key, "dictionaries").map(network.site): dictionary for key, dictionary in dictionaries.items()
     }
     sites = {str(site): site for binding in chosen for site in binding.writes}
     with reporting(reporter) as told:

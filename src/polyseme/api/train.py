@@ -11,11 +11,10 @@ from torch import Tensor
 
 from polyseme.activations import ActivationSource, HarvestConfig, TensorSource
 from polyseme.api.windows import CorpusLike, windows_of
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, BindingLike, bound
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
-from polyseme.core.site import Site
 from polyseme.core.table import Table
 from polyseme.core.validation import validate_config
 from polyseme.dictionaries import BatchTopKConfig, DictionaryConfig, SparseDictionary
@@ -63,8 +62,7 @@ def train(
     config: DictionaryBase | type[DictionaryBase] | Mapping[str, Any] | str | None = None,
     *,
     target: Vectors | None = None,
-    site: str | Site | None = None,
-    writes: str | Site | None = None,
+    site: BindingLike | None = None,
     text: CorpusLike | None = None,
     n_tokens: int | None = None,
     seed: int = 0,
@@ -78,16 +76,21 @@ def train(
     >>> trained.dictionary, len(trained["fvu"]), trained.dictionary.encode(x).shape
     (SparseDictionary(topk, 16 → 64 latents → 16, k 4), 100, (2000, 64))
 
-    A network is read at a site:
-    `polyseme.train(network, config, site="blocks.2.resid_post", text={"kind": "stdlib"}, n_tokens=200_000)`.
+    A network is read at a site; a transcoder reads one site and writes another:
+
+    >>> network = polyseme.load_network("pylm")
+    >>> across = {"reads": "blocks.2.mlp_in", "writes": "blocks.2.mlp_out"}
+    >>> trained = polyseme.train(network, polyseme.TopKConfig(n_latents=64, k=4), site=across, text="import os\\n" * 99)
+    >>> trained.dictionary.is_transcoder
+    True
 
     Args:
         source: vectors `[..., d]`, or a network.
         config: the dictionary's: `polyseme.TopKConfig(n_latents=4096, k=32)`, or a mapping of its fields with its
             `architecture`, or the name of one alone. By default BatchTopK with 8 latents an input dimension.
         target: for a transcoder trained on vectors: what it writes, a vector for each of `source`.
-        site: of a network, what is read.
-        writes: of a network, what a transcoder writes; by default what it reads.
+        site: of a network: the site that is read and written, or for a transcoder `{"reads": …, "writes": …}` or a
+            `Binding`, each of one site or of several side by side.
         text: of a network, what it reads meanwhile: a text, texts, a corpus, its config, or windows.
         n_tokens: vectors to train on. By default every one once; of vectors at hand as many as make `FEWEST_STEPS`
             steps, if that is more.
@@ -106,18 +109,18 @@ def train(
     with reporting(reporter) as told:
         if isinstance(source, Network):
             if target is not None:
-                raise InputError("a network has no target", where="target", fix="name the site it writes: writes=…")
-            found, binding = _of_network(source, site, writes, text, n_tokens, seed, told)
+                raise InputError("a network has no target", where="target", fix='give site={"reads": …, "writes": …}')
+            found, binding = _of_network(source, site, text, n_tokens, seed, told)
             device, fewest = source.device, 0
         else:
             found, binding, device = _of_vectors(source, target, seed)
-            if site is not None or writes is not None or text is not None:
-                raise InputError("site, writes and text are of a network", where="train", fix="leave them out")
+            if site is not None or text is not None:
+                raise InputError("site and text are of a network", where="train", fix="leave them out")
             fewest = FEWEST_STEPS
         training.setdefault("batch_size", min(TrainingConfig().batch_size, found.n_tokens, n_tokens or found.n_tokens))
         if n_tokens is not None or fewest:
             training["n_tokens"] = n_tokens or max(found.n_tokens, fewest * int(training["batch_size"]))
-        d_in, d_out = found.widths[binding.reads[0]], found.widths[binding.writes[0]]
+        d_in, d_out = (sum(map(found.widths.__getitem__, side)) for side in (binding.reads, binding.writes))
         dictionary = chosen.build(d_in, None if binding.is_autoencoder else d_out, seed=seed, device=device)
         how = validate_config(training, TrainingConfig, where="train")
         (done,) = fit([Job("dictionary", dictionary, binding, seed)], found, how, reporter=told)
@@ -138,8 +141,7 @@ def _config(given: object) -> DictionaryBase:
 
 def _of_network(
     network: Network,
-    site: str | Site | None,
-    writes: str | Site | None,
+    site: BindingLike | None,
     text: CorpusLike | None,
     n_tokens: int | None,
     seed: int,
@@ -151,10 +153,10 @@ def _of_network(
         raise InputError(
             f"a network is trained on at a site, while it reads text: {missing} is missing", fix=f"give {fix}"
         )
-    sites = {str(name): network.site(name) for name in (site, site if writes is None else writes)}
+    binding = bound(site, "site")
+    sites = {str(name): network.site(name) for name in binding.places}
     windows = windows_of(network, text, n_tokens=n_tokens, reporter=reporter)
-    names = tuple(sites)
-    return HarvestConfig(seed=seed).build(network, windows, sites), Binding(names[:1], names[-1:])
+    return HarvestConfig(seed=seed).build(network, windows, sites), binding.map(str)
 
 
 def _of_vectors(

@@ -14,7 +14,7 @@ from polyseme.activations.firings import Firings
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p, smallest_p
 from polyseme.causal.interventions import Interventions, Route, choose_route, intervene
 from polyseme.causal.sampling import Samples, sample_firings
-from polyseme.core.binding import Binding
+from polyseme.core.binding import BindingLike, located
 from polyseme.core.config import Config, Resamples, Width
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -151,7 +151,7 @@ class CausalEffects:
 def causal_effects(
     network: Network,
     windows: Windows,
-    binding: Binding[Site],
+    binding: BindingLike,
     dictionary: Writer,
     firings: Firings,
     *,
@@ -181,20 +181,20 @@ def causal_effects(
     Raises:
         InputError: the network is not causal, or the directions do not have the width of what is written.
     """
-    config = config or CausalConfig()
+    config, at = config or CausalConfig(), located(binding, network)
     route = choose_route(network, config.route)
     directions = dictionary.write_directions().detach().float().cpu()
-    width = sum(map(network.width, binding.writes))
+    width = sum(map(network.width, at.writes))
     if directions.shape != (firings.n_latents, width):
         raise InputError(
             f"the dictionary writes {directions.shape[0]} directions of width {directions.shape[1]}; "
             f"the firings have {firings.n_latents} latents and the site's vectors {width} numbers",
-            where=str(binding),
+            where=str(at),
             fix="give the site the dictionary writes to, and its own firings",
         )
     samples = sample_firings(firings, windows, n_samples=config.n_samples, seed=derive_seed(seed, "sample"))
     measured = _measure(
-        network, windows, binding.writes, directions, firings, samples, config, route, seed, reporter or Silent()
+        network, windows, at.writes, directions, firings, samples, config, route, seed, reporter or Silent()
     )
     clusters = cluster_by_document(samples.latent, firings.document[samples.row], measured, firings.n_latents)
     means = clusters.means()

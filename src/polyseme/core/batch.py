@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from polyseme.core.binding import Binding
+from polyseme.core.binding import BindingLike, bound
 from polyseme.core.errors import InputError
 
 P = TypeVar("P")
@@ -56,10 +56,11 @@ class SiteBatch:
     def __len__(self) -> int:
         return len(self.token)
 
-    def at(self, binding: Binding[str]) -> Batch:
+    def at(self, binding: BindingLike) -> Batch:
         """The batch of a dictionary with this binding."""
-        x = joined(binding.reads, self.acts)
-        y = x if binding.is_autoencoder else joined(binding.writes, self.acts)
+        chosen = bound(binding)
+        x = joined(chosen.reads, self.acts)
+        y = x if chosen.is_autoencoder else joined(chosen.writes, self.acts)
         return Batch(x, y, self.token, self.document, self.position)
 
 

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from polyseme.core.config import Config, Name
 from polyseme.core.errors import InputError
+from polyseme.core.site import Site
+from polyseme.core.validation import validate_config
 
 P = TypeVar("P")
 Q = TypeVar("Q")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Binding(Generic[P]):
     """Where a dictionary's input comes from and where its output goes.
 
@@ -24,7 +26,7 @@ class Binding(Generic[P]):
     Places are `Site`s of a network, or the names of an activation source.
 
     Attributes:
-        reads: where the input comes from.
+        reads: where the input comes from; a place by itself is taken for a tuple of one.
         writes: what the output reconstructs, and takes the place of.
         name: what it is called; by default `read → write`. Two bindings that differ in their names alone are equal.
 
@@ -35,6 +37,11 @@ class Binding(Generic[P]):
     reads: tuple[P, ...]
     writes: tuple[P, ...]
     name: str = field(default="", compare=False)
+
+    def __init__(self, reads: tuple[P, ...] | list[P] | P, writes: tuple[P, ...] | list[P] | P, name: str = ""):
+        for field_name, value in (("reads", _several(reads)), ("writes", _several(writes)), ("name", name)):
+            object.__setattr__(self, field_name, value)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         if problem := _problem(self.reads, self.writes):
@@ -91,8 +98,8 @@ def _arrow(reads: Sequence[Any], writes: Sequence[Any]) -> str:
     return read if read == written else f"{read} → {written}"
 
 
-def _several(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
+def _several(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 _Names = Annotated[tuple[Name, ...], Field(max_length=1000), BeforeValidator(_several)]
@@ -130,6 +137,49 @@ Bound = Annotated[
 """In a config: the name of a site that a dictionary reads and writes, or what it reads and what it writes."""
 
 
-def bound(given: str | BindingConfig) -> Binding[str]:
-    """The binding that a config says."""
-    return Binding.at(given) if isinstance(given, str) else given.build()
+V = TypeVar("V")
+BindingLike = str | Site | Binding[str] | Binding[Site] | BindingConfig | Mapping[str, Any]
+"""What stands for a binding in a call: a site that is read and written, a binding, or `{"reads": …, "writes": …}`."""
+
+
+_FIX = 'give the name of a site, such as "blocks.2.resid_post", or {"reads": …, "writes": …} for a transcoder'
+
+
+def bound(given: object, where: str = "binding") -> Binding[Any]:
+    """The binding that is meant; whatever takes a binding takes what this function takes.
+
+    Args:
+        given: a place by itself is both read and written.
+        where: what is called by that name in an error.
+
+    Raises:
+        InputError: it is no binding.
+    """
+    if isinstance(given, Binding):
+        return cast(Binding[Any], given)
+    if isinstance(given, str | Site):
+        return Binding.at(given)
+    if isinstance(given, Mapping):
+        given = validate_config(cast(Mapping[str, Any], given), BindingConfig, where=where, fix=_FIX)
+    if isinstance(given, BindingConfig):
+        return given.build()
+    raise InputError(
+        f"an object of type {type(given).__name__} names no site",
+        where=where,
+        fix=_FIX,
+    )
+
+
+def located(given: object, network: Any, where: str = "binding") -> Binding[Any]:
+    """The binding that is meant, its names resolved by the network that has the sites."""
+    return bound(given, where).map(lambda place: network.site(place) if isinstance(place, str) else place)
+
+
+def located_keys(dictionaries: Mapping[Any, V], network: Any) -> dict[Binding[Any], V]:
+    """The same mapping, by the bindings that are meant by its keys."""
+    return {located(key, network): dictionary for key, dictionary in dictionaries.items()}
+
+
+def located_pairs(dictionaries: Mapping[str, tuple[BindingLike, V]], network: Any) -> dict[str, tuple[Binding[Any], V]]:
+    """Name to a dictionary and the binding that is meant for it."""
+    return {name: (located(given, network, name), dictionary) for name, (given, dictionary) in dictionaries.items()}

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, located_keys
 from polyseme.core.config import Config, Seed
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
@@ -70,7 +70,7 @@ class Continuation:
 def continue_text(
     network: Runner,
     windows: Windows,
-    dictionaries: Mapping[Binding[Site], Reconstructor],
+    dictionaries: Mapping[Any, Reconstructor],
     *,
     trained_on: Mapping[Site, Ordinary] | None = None,
     tokenizer: Any | None = None,
@@ -96,6 +96,7 @@ def continue_text(
             after it is needed, the context is too short, or no window holds a whole prompt.
     """
     config = config or ContinuationConfig()
+    dictionaries = located_keys(dictionaries, network)
     tokenizer = tokenizer if tokenizer is not None else getattr(network, "tokenizer", None)
     _check(network, tokenizer, dictionaries, config)
     rows = _prompts(windows, config)

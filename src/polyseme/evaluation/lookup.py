@@ -18,7 +18,7 @@ from torch import Tensor
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading, fitting_windows, read_windows
 from polyseme.core.batch import Latents
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, BindingLike, located
 from polyseme.core.config import Config, PassWindows
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
@@ -48,7 +48,7 @@ class LookupConfig(Config):
         network: Reader,
         train: Windows,
         heldout: Windows,
-        bindings: Sequence[Binding[Site]],
+        bindings: Sequence[BindingLike],
         *,
         ordinary: Mapping[Site, Ordinary] | None = None,
         reporter: Reporter | None = None,
@@ -94,7 +94,7 @@ def learn_lookup(
     network: Reader,
     train: Windows,
     heldout: Windows,
-    bindings: Sequence[Binding[Site]],
+    bindings: Sequence[BindingLike],
     *,
     ordinary: Mapping[Site, Ordinary] | None = None,
     config: LookupConfig | None = None,
@@ -118,7 +118,7 @@ def learn_lookup(
     Raises:
         InputError: no counted token in either.
     """
-    config = config or LookupConfig()
+    config, bindings = config or LookupConfig(), [located(binding, network) for binding in bindings]
     counted_documents(heldout)
     if not train.n_tokens:
         raise InputError("there is no training token to learn the look-up tables from", where="training windows")

@@ -18,7 +18,7 @@ from polyseme.activations.firings import check_size, encode_windows
 from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import Reader, Reading
 from polyseme.core.batch import Latents, joined
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, BindingLike, located_pairs
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
 from polyseme.core.progress import Reporter
@@ -64,7 +64,7 @@ def check_width(network: Reader, name: str, binding: Binding[Site], dictionary: 
 def sweep(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Binding[Site], Reconstructor]],
+    dictionaries: Mapping[str, tuple[BindingLike, Reconstructor]],
     visitors: Sequence[Visitor],
     *,
     sites: Sequence[Site] = (),
@@ -83,6 +83,7 @@ def sweep(
         reporter: receives how many tokens are done.
     """
     counted_documents(windows)
+    dictionaries = located_pairs(dictionaries, network)
     for name, (binding, dictionary) in dictionaries.items():
         check_width(network, name, binding, dictionary)
     touched = dict.fromkeys(site for binding, _ in dictionaries.values() for site in binding.places)
@@ -98,7 +99,7 @@ def sweep(
 def evaluate_reconstruction(
     network: Reader,
     windows: Windows,
-    dictionaries: Mapping[str, tuple[Binding[Site], Reconstructor]],
+    dictionaries: Mapping[str, tuple[BindingLike, Reconstructor]],
     *,
     ordinary: Mapping[Site, Ordinary] | None = None,
     batch_windows: int = 16,
@@ -127,6 +128,7 @@ def evaluate_reconstruction(
     Raises:
         InputError: no held-out token, or a dictionary's width is not that of its sites.
     """
+    dictionaries = located_pairs(dictionaries, network)
     sums = ReconstructionSums(dictionaries, windows, ordinary)
     sweep(network, windows, dictionaries, [sums.see], batch_windows=batch_windows, reporter=reporter)
     return {

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, located_keys
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
@@ -83,7 +83,7 @@ class Runner(Ordered, Protocol):
 def splice(
     network: Runner,
     windows: Windows,
-    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
+    sets: Mapping[str, Mapping[Any, Reconstructor]],
     means: Mapping[Site, Tensor],
     *,
     trained_on: Mapping[Site, Ordinary] | None = None,
@@ -115,7 +115,7 @@ def splice(
 def splice_sums(
     network: Runner,
     windows: Windows,
-    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
+    sets: Mapping[str, Mapping[Any, Reconstructor]],
     means: Mapping[Site, Tensor],
     *,
     trained_on: Mapping[Site, Ordinary] | None = None,
@@ -149,6 +149,7 @@ def splice_sums(
         InputError: no held-out token, a width that is not that of the sites, a site that is written twice, has no mean,
             or is read, and not written, after one that depends on it.
     """
+    sets = {name: located_keys(chosen, network) for name, chosen in sets.items()}
     _check(network, sets, means)
     tally = _Tally(windows)
     if network.predicts_tokens:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyseme.core.batch import Batch
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, BindingLike, bound
 from polyseme.core.config import Record
 from polyseme.core.precision import wide
 from polyseme.core.records import Number
@@ -23,14 +23,14 @@ _HOPELESS_FVU = 10.0
 _FVU_MEMORY = 0.95
 
 
-@dataclass
+@dataclass(init=False)
 class Job:
     """A dictionary to train.
 
     Attributes:
         name: unique among the jobs of one fit; names its history and checkpoints.
         dictionary: built, not initialised; trained in place.
-        binding: what it reads and what it writes, by the names of the activation source; `Binding.at(name)` for an
+        binding: what it reads and what it writes, by the names of the activation source; a name by itself for an
             autoencoder.
         seed: of its initialisation, kept for the record. Jobs of one fit see the same batches in the same order: seeds
             differ in how they start, not in what they see.
@@ -42,6 +42,12 @@ class Job:
     binding: Binding[str]
     seed: int
     target_l0: float | None = None
+
+    def __init__(
+        self, name: str, dictionary: Trainable, binding: BindingLike, seed: int, target_l0: float | None = None
+    ):
+        self.name, self.dictionary, self.seed, self.target_l0 = name, dictionary, seed, target_l0
+        self.binding = bound(binding, f"job {name}")
 
 
 class HistoryPoint(Record):
