@@ -9,7 +9,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows, pack
 from polyseme.evaluation.lookup import LookupConfig, LookupSums, evaluate_lookup, learn_lookup, lookup_keys
-from polyseme.evaluation.reconstruction import sweep
+from polyseme.evaluation.sweep import sweep
 from tests.evaluation.fakes import AT_FIRST, AT_SECOND, VOCABULARY, Constant, FakeNetwork, counted, make_windows
 
 TRAIN = make_windows(60, seed=1)

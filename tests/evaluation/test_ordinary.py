@@ -13,8 +13,9 @@ from polyseme.core.binding import Binding
 from polyseme.core.records import MetricRecord
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.lookup import evaluate_lookup, learn_lookup
+from polyseme.evaluation.patching import patch_edits
 from polyseme.evaluation.reconstruction import ReconstructionSums, evaluate_reconstruction
-from polyseme.evaluation.splice import patch_edits, splice
+from polyseme.evaluation.splice import splice
 from polyseme.networks import EditFrom
 from tests.evaluation.fakes import (
     AT_FIRST,

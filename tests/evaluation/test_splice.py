@@ -161,7 +161,7 @@ def test_two_seeds_share_the_clean_and_ablated_passes():
 def test_the_split_into_batches_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     chosen = {AT_FIRST: Linear(), AT_SECOND: Linear(seed=1)}
     few, many = measure(chosen, batch_windows=3), measure(chosen, batch_windows=100)
-    monkeypatch.setattr(import_module("polyseme.evaluation.splice"), "LOGITS_BYTES", 1)
+    monkeypatch.setattr(import_module("polyseme.evaluation.passes"), "LOGITS_BYTES", 1)
     tight = measure(chosen, batch_windows=100)
     for key in few:
         assert [few[key].value, tight[key].value] == pytest.approx([many[key].value] * 2, rel=1e-6)

@@ -11,9 +11,10 @@ import pytest
 from polyseme.core.errors import DamagedArtifact
 from polyseme.core.stats import resampled_totals
 from polyseme.evaluation import METRICS
-from polyseme.evaluation.reconstruction import ReconstructionSums, sweep
+from polyseme.evaluation.reconstruction import ReconstructionSums
 from polyseme.evaluation.splice import splice_sums
 from polyseme.evaluation.sums import DocumentSums, load_sums, save_sums
+from polyseme.evaluation.sweep import sweep
 from tests.evaluation.fakes import AT_FIRST, AT_SECOND, FakeNetwork, Linear, fluent_windows
 from tests.evaluation.test_splice import MEANS
 

@@ -10,18 +10,17 @@ from polyseme.evaluation.gap import gap, gap_of_records
 from polyseme.evaluation.lookup import Lookup, LookupConfig, LookupSums, evaluate_lookup, learn_lookup
 from polyseme.evaluation.metric import Metric
 from polyseme.evaluation.metrics import METRICS
+from polyseme.evaluation.passes import Runner
 from polyseme.evaluation.patching import clean_reads, patch_edits
 from polyseme.evaluation.reconstruction import (
     ReconstructionSums,
-    Visitor,
-    counted_documents,
     density_histogram,
     evaluate_reconstruction,
-    sweep,
 )
-from polyseme.evaluation.splice import Runner, splice, splice_sums
+from polyseme.evaluation.splice import splice, splice_sums
 from polyseme.evaluation.stability import matched_cosines, mcc, random_matched_cosines, stability
 from polyseme.evaluation.sums import DocumentSums, load_sums, save_sums
+from polyseme.evaluation.sweep import Visitor, counted_documents, sweep
 
 __all__ = [
     "METRICS",

@@ -20,9 +20,9 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.corpora.special import ending_ids
 from polyseme.dictionaries import Reconstructor
+from polyseme.evaluation.passes import Runner
 from polyseme.evaluation.patching import clean_reads, patch_edits
-from polyseme.evaluation.reconstruction import check_width
-from polyseme.evaluation.splice import Runner
+from polyseme.evaluation.sweep import check_width
 from polyseme.kernels.shield import shielded
 
 

@@ -27,8 +27,8 @@ from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.evaluation.metrics import METRICS
-from polyseme.evaluation.reconstruction import counted_documents, sweep
 from polyseme.evaluation.sums import DocumentSums
+from polyseme.evaluation.sweep import counted_documents, sweep
 from polyseme.kernels.shield import shielded
 
 Kind = Literal["token", "bigram"]

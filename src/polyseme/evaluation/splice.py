@@ -13,13 +13,11 @@ belong to the next token's document.
 """
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from polyseme.activations.massive import Ordinary
@@ -29,54 +27,16 @@ from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
+from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.metrics import METRICS, of_pass
-from polyseme.evaluation.patching import Ordered, clean_reads, patch_edits, put
-from polyseme.evaluation.reconstruction import Reconstructor, check_width, counted_documents
+from polyseme.evaluation.passes import APART, Bindings, Losses, Passes, Runner
+from polyseme.evaluation.patching import clean_reads
 from polyseme.evaluation.sums import DocumentSums
+from polyseme.evaluation.sweep import check_width, counted_documents
 from polyseme.kernels.shield import shielded
-from polyseme.networks import Edit, Prefix
-from polyseme.networks.edits import Change
 
-Bindings = tuple[Binding[Site], ...]
-LOGITS_BYTES = 128 * 2**20
-"""Bound on one batch's logits; windows with a large vocabulary are run in smaller batches."""
 EDITED = "counted tokens; special tokens keep the network's own vectors"
 EDITED_IN_PART = f"{EDITED}, and so do those that training left out"
-APART = ("ordinary", "all")
-"""Other choices of the vectors that are patched: the ordinary ones, and all that are counted."""
-
-
-@runtime_checkable
-class Result(Protocol):
-    """What running a network returns."""
-
-    @property
-    def logits(self) -> Tensor: ...
-
-
-@runtime_checkable
-class Runner(Ordered, Protocol):
-    """What splicing needs of a network; `polyseme.networks.Network` is one."""
-
-    @property
-    def predicts_tokens(self) -> bool:
-        """True when the logits at a position are of the next token, which the network does not see there."""
-        ...
-
-    def prefix(self, inputs: Any, sites: Sequence[Site]) -> Prefix | None:
-        """What passes over these inputs that edit these sites have in common."""
-        ...
-
-    def run(
-        self,
-        inputs: Any,
-        *,
-        edits: Mapping[Site, Edit] = ...,
-        logits_at: Tensor | None = ...,
-        prefix: Prefix | None = ...,
-    ) -> Result:
-        """One forward pass with edits; logits `[selected, vocab]` where the mask `[batch, position]` is True."""
-        ...
 
 
 @shielded
@@ -151,10 +111,10 @@ def splice_sums(
     """
     sets = {name: located_keys(chosen, network) for name, chosen in sets.items()}
     _check(network, sets, means)
-    tally = _Tally(windows)
+    losses = Losses(counted_documents(windows))
     if network.predicts_tokens:
         kinds = {"edited": trained_on or {}, "ordinary": ordinary or {}}
-        _run(network, windows, sets, means, kinds, tally, batch_windows, reporter or Silent())
+        losses = Passes(network, sets, means, kinds).losses(windows, batch_windows, reporter or Silent())
         in_part = any(not of_site.keeps_all for of_site in (trained_on or {}).values())
         details: dict[str, Any] = {"edited": EDITED_IN_PART if in_part else EDITED}
     else:
@@ -162,7 +122,7 @@ def splice_sums(
     return {
         name: [
             replace(entry, scope={**entry.scope, **(scope or {})}, details={**entry.details, **details})
-            for entry in _metrics(name, tuple(chosen), tally)
+            for entry in _metrics(name, tuple(chosen), losses)
         ]
         for name, chosen in sets.items()
     }
@@ -197,205 +157,26 @@ def _check(
                     )
 
 
-@dataclass
-class _Tally:
-    """Sums over the documents' targets by what was done to the network."""
-
-    windows: Windows
-    sums: dict[tuple[Hashable, ...], np.ndarray] = field(default_factory=dict[tuple[Hashable, ...], np.ndarray])
-    vocabulary: int = 0
-    apart: dict[tuple[str, Bindings], int] = field(default_factory=dict[tuple[str, Bindings], int])
-    """By kind and the bindings patched together, how many vectors the kind edits differently; no entry for none."""
-
-    def __post_init__(self) -> None:
-        self.documents = counted_documents(self.windows)
-
-    def add(self, key: tuple[Hashable, ...], document: np.ndarray, values: np.ndarray) -> None:
-        rows = np.searchsorted(self.documents, document)
-        self.sums[key] = self.of(key) + np.bincount(rows, values, len(self.documents))
-
-    def of(self, key: tuple[Hashable, ...]) -> np.ndarray:
-        """Sums under a key; zeros for what was not run."""
-        return self.sums.get(key, np.zeros(len(self.documents)))
-
-
-def _key(*parts: str, sites: Bindings) -> tuple[Hashable, ...]:
-    return (*parts, *sites)
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """A few windows and what is predicted in them."""
-
-    inputs: Tensor
-    counted: Bool[Tensor, "window position"]
-    at: Bool[Tensor, "window position"]
-    target: Tensor
-    document: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Which positions of a chunk are edited by each binding, once the clean pass has looked at its sites' vectors.
-
-    Attributes:
-        chunk: the windows.
-        kinds: what selects the vectors that each kind of pass edits, at the sites where that is not all of them.
-        keep: sites whose vectors are kept.
-        found: what was selected.
-        kept: what the clean pass held.
-    """
-
-    chunk: _Chunk
-    kinds: Mapping[str, Mapping[Site, Ordinary]]
-    keep: frozenset[Site]
-    found: dict[tuple[str, Site], Tensor] = field(default_factory=dict[tuple[str, Site], Tensor])
-    kept: dict[Site, Tensor] = field(default_factory=dict[Site, Tensor])
-
-    def looks_at(self, site: Site) -> bool:
-        """Whether anything is needed of the clean pass's vectors at a site."""
-        return site in self.keep or any(site in sites for sites in self.kinds.values())
-
-    def of(self, kind: str, binding: Binding[Site]) -> Bool[Tensor, "window position"]:
-        """The positions that a kind of pass edits: those edited, the ordinary ones among them, or all counted."""
-        at = self.of("edited", binding) if kind == "ordinary" else self.chunk.counted
-        for site in binding.places:
-            at = at & self.found.get((kind, site), at)
-        return at
-
-    def look(self, site: Site) -> Change:
-        """An edit that changes nothing."""
-
-        def edit(x: Tensor) -> Tensor:
-            if site in self.keep:
-                self.kept[site] = x.clone()
-            counted = self.chunk.counted
-            vectors = x[counted.to(x.device)].float()
-            position = torch.arange(x.shape[1]).expand(x.shape[:2])[counted]
-            for kind, sites in self.kinds.items():
-                if site in sites:
-                    mask = counted.clone()
-                    mask[counted] = sites[site].mask(vectors, position).cpu()
-                    self.found[kind, site] = mask
-            return x
-
-        return edit
-
-
-def _chunk(windows: Windows, rows: slice) -> _Chunk:
-    tokens = torch.from_numpy(windows.tokens[rows].astype(np.int64))
-    counted = ~windows.special[rows]
-    at = np.zeros_like(counted)
-    at[:, :-1] = counted[:, 1:]  # a position is read where its next token counts
-    document = windows.document[rows][:, 1:][at[:, :-1]]
-    target = tokens[:, 1:][torch.from_numpy(at[:, :-1])]
-    return _Chunk(tokens, torch.from_numpy(counted), torch.from_numpy(at), target, document)
-
-
-def _run(
-    network: Runner,
-    windows: Windows,
-    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
-    means: Mapping[Site, Tensor],
-    kinds: Mapping[str, Mapping[Site, Ordinary]],
-    tally: _Tally,
-    batch_windows: int,
-    reporter: Reporter,
-) -> None:
-    progress = reporter.task("patched passes", len(windows), "windows")
-    start, step = 0, 1  # the first batch is one window: it shows how large the vocabulary is
-    with torch.inference_mode():
-        while start < len(windows):
-            chunk = _chunk(windows, slice(start, start + step))
-            if chunk.at.any():
-                tally.vocabulary = _measure(network, chunk, sets, means, kinds, tally)
-                step = max(1, min(batch_windows, LOGITS_BYTES // (4 * tally.vocabulary * windows.tokens.shape[1])))
-            start += len(chunk.inputs)
-            progress.update(start)
-
-
-def _measure(
-    network: Runner,
-    chunk: _Chunk,
-    sets: Mapping[str, Mapping[Binding[Site], Reconstructor]],
-    means: Mapping[Site, Tensor],
-    kinds: Mapping[str, Mapping[Site, Ordinary]],
-    tally: _Tally,
-) -> int:
-    """Every pass over one chunk, what they have in common once; returns the size of the vocabulary."""
-    touched = dict.fromkeys(site for chosen in sets.values() for binding in chosen for site in binding.places)
-    prefix = network.prefix(chunk.inputs, list(touched))
-
-    def log_probabilities(edits: Mapping[Site, Edit]) -> Float[Tensor, "target vocab"]:
-        logits = network.run(chunk.inputs, edits=edits, logits_at=chunk.at, prefix=prefix).logits
-        return logits.float().log_softmax(-1)
-
-    def add(key: tuple[Hashable, ...], values: Tensor) -> None:
-        tally.add(key, chunk.document, values.cpu().double().numpy())
-
-    def ce(log_q: Tensor) -> Tensor:
-        return -log_q.gather(1, chunk.target.to(log_q.device)[:, None])[:, 0]
-
-    crossed = clean_reads(network, [binding for chosen in sets.values() for binding in chosen])
-    places = _Places(chunk, kinds, frozenset(crossed))
-    looks = {site: places.look(site) for site in touched if places.looks_at(site)}
-    clean = log_probabilities(looks)
-    p = clean.exp()
-    add(("n",), torch.ones(len(chunk.target), dtype=torch.float32))
-    add(("clean",), ce(clean))
-    for sites in dict.fromkeys(sites for chosen in sets.values() for sites in _combinations(tuple(chosen))):
-        for kind in ("zero", "mean"):
-            written = [(site, binding) for binding in sites for site in binding.writes]
-            edits = {
-                site: put(
-                    torch.zeros_like(means[site]) if kind == "zero" else means[site], places.of("edited", binding)
-                )
-                for site, binding in written
-            }
-            add(_key(kind, sites=sites), ce(log_probabilities(edits)))
-    for name, chosen in sets.items():
-        for sites in _combinations(tuple(chosen)):
-            some = {binding: chosen[binding] for binding in sites}
-            edited = {binding: places.of("edited", binding) for binding in sites}
-            log_q = log_probabilities(patch_edits(network, some, edited, clean=places.kept))
-            add(_key("patched", name, sites=sites), ce(log_q))
-            add(_key("kl", name, sites=sites), (p * (clean - log_q)).sum(-1))
-            for kind in APART:
-                others = {binding: places.of(kind, binding) for binding in sites}
-                n, apart = sum(int((others[binding] ^ edited[binding]).sum()) for binding in sites), log_q
-                if n:
-                    tally.apart[kind, sites] = tally.apart.get((kind, sites), 0) + n
-                    apart = log_probabilities(patch_edits(network, some, others, clean=places.kept))
-                add(_key(kind, name, sites=sites), ce(apart))
-    return clean.shape[-1]
-
-
-def _combinations(sites: Bindings) -> list[Bindings]:
-    """Each binding by itself, then all of them; one pass where that is the same."""
-    return list(dict.fromkeys([*((site,) for site in sites), sites]))
-
-
 _COLUMNS = ("n", "ce_clean", "ce_patched", "ce_zero", "ce_mean", "kl")
 _ABLATED = "ce_ablated"
 """Stands in a metric for the column of each ablation in turn."""
 
 
-def _metrics(name: str, sites: Bindings, tally: _Tally) -> Iterator[DocumentSums]:
-    uniform = {"uniform": math.log(tally.vocabulary)} if tally.vocabulary else {}
-    for chosen, where in [*(((site,), str(site)) for site in sites), (sites, "joint")]:
-        parts = [("n",), ("clean",), _key("patched", name, sites=chosen)]
-        parts += [_key("zero", sites=chosen), _key("mean", sites=chosen), _key("kl", name, sites=chosen)]
-        apart = {kind: tally.apart[kind, chosen] for kind in APART if (kind, chosen) in tally.apart}
-        parts += [_key(kind, name, sites=chosen) for kind in apart]
+def _metrics(name: str, bindings: Bindings, losses: Losses) -> Iterator[DocumentSums]:
+    uniform = {"uniform": math.log(losses.vocabulary)} if losses.vocabulary else {}
+    for together, where in [*(((binding,), str(binding)) for binding in bindings), (bindings, "joint")]:
+        apart = {kind: losses.apart[kind, together] for kind in APART if (kind, together) in losses.apart}
+        parts = [("n",), ("clean",), ("patched", name, together), ("zero", together), ("mean", together)]
+        parts += [("kl", name, together), *((kind, name, together) for kind in apart)]
         columns = (*_COLUMNS, *(f"ce_patched_{kind}" for kind in apart))
-        sums = np.stack([tally.of(part) for part in parts], axis=1)
-        scope: dict[str, str | int] = {"set": name, "site": where, "n_sites": len(chosen)}
+        sums = np.stack([losses.of(*part) for part in parts], axis=1)
+        scope: dict[str, str | int] = {"set": name, "site": where, "n_sites": len(together)}
         for metric in of_pass("splice"):
             differently = apart.get(metric.vectors)
             if metric.numerator == {} or (metric.vectors != "counted" and differently is None):
                 continue
             details = {} if differently is None else {"patched_differently": differently}
-            base = DocumentSums(metric, columns, sums, tally.documents, int(sums[:, 0].sum()), scope, details=details)
+            base = DocumentSums(metric, columns, sums, losses.documents, int(sums[:, 0].sum()), scope, details=details)
             if _ABLATED not in metric.weights["numerator"]:
                 yield replace(base, parameters={**uniform, **metric.weights})
                 continue
@@ -405,21 +186,21 @@ def _metrics(name: str, sites: Bindings, tally: _Tally) -> Iterator[DocumentSums
                     for of, w in metric.weights.items()
                 }
                 yield replace(base, scope={**scope, "ablation": ablation}, parameters={**uniform, **weights})
-    yield _interaction(name, sites, tally)
+    yield _interaction(name, bindings, losses)
 
 
-def _interaction(name: str, sites: Bindings, tally: _Tally) -> DocumentSums:
-    """CE(joint) − Σ CE(single) + (sites − 1) CE(clean): the ΔCEs written out."""
-    singles = [f"ce_patched {site}" for site in sites]
-    sums = [tally.of(("n",)), tally.of(("clean",)), tally.of(_key("patched", name, sites=sites))]
-    sums += [tally.of(_key("patched", name, sites=(site,))) for site in sites]
-    weights = {"ce_joint": 1.0, "ce_clean": len(sites) - 1.0} | dict.fromkeys(singles, -1.0)
+def _interaction(name: str, bindings: Bindings, losses: Losses) -> DocumentSums:
+    """CE(joint) − Σ CE(single) + (bindings − 1) CE(clean): the ΔCEs written out."""
+    singles = [f"ce_patched {binding}" for binding in bindings]
+    sums = [losses.of("n"), losses.of("clean"), losses.of("patched", name, bindings)]
+    sums += [losses.of("patched", name, (binding,)) for binding in bindings]
+    weights = {"ce_joint": 1.0, "ce_clean": len(bindings) - 1.0} | dict.fromkeys(singles, -1.0)
     return DocumentSums(
         METRICS["ce_interaction"],
         ("n", "ce_clean", "ce_joint", *singles),
         np.stack(sums, axis=1),
-        tally.documents,
+        losses.documents,
         n=int(sums[0].sum()),
-        scope={"set": name, "site": "joint", "n_sites": len(sites)},
+        scope={"set": name, "site": "joint", "n_sites": len(bindings)},
         parameters={"numerator": weights, "denominator": {"n": 1.0}},
     )

@@ -19,8 +19,8 @@ from polyseme.core.errors import InputError
 from polyseme.core.memory import available_memory
 from polyseme.core.progress import Reporter
 from polyseme.evaluation.lookup import LookupConfig
+from polyseme.evaluation.passes import LOGITS_BYTES
 from polyseme.evaluation.specificity import SpecificityConfig
-from polyseme.evaluation.splice import LOGITS_BYTES
 from polyseme.evaluation.stability import CANDIDATES, EXACT
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig, TokensConfig
