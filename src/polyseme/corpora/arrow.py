@@ -2,13 +2,13 @@
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import missing_field
 from polyseme.corpora.opening import ROW_BYTES, UNPACKED_FREELY, UNPACKED_RATIO, not_utf8, opened
-from polyseme.corpora.records import Content, content_of, failing, value_at
+from polyseme.corpora.records import Content, Named, attempt, content_of, field_names, value_at
 
 
 def check_column_kind(schema: Any, column: str, where: str) -> bool:
@@ -27,10 +27,9 @@ def check_column_kind(schema: Any, column: str, where: str) -> bool:
     """
     import pyarrow as pa
 
-    kind = _kind_at({field.name: field.type for field in schema}, column)
-    names = _names({field.name: field.type for field in schema})
-    if kind is None:
-        raise missing_field(column, names, where=where, what="column")
+    columns = {field.name: field.type for field in schema}
+    kind = value_at(columns, column, where=where, what="column", inside=_fields)
+    kind = getattr(kind, "storage_type", kind)
     types: Any = pa.types
     plain = kind.value_type if types.is_dictionary(kind) else kind
     if _is_text(plain) or types.is_null(plain):
@@ -42,7 +41,7 @@ def check_column_kind(schema: Any, column: str, where: str) -> bool:
         f"column {column!r} holds {kind}, not text",
         where=where,
         fix="set `column` to one of texts, of lists of token ids, or of lists of chat messages with `role` and "
-        f"`content` (there are {', '.join(names[:20])})",
+        f"`content` (there are {', '.join(field_names(columns, _fields)[:20])})",
     )
 
 
@@ -118,34 +117,10 @@ def _fields(kind: Any) -> dict[str, Any] | None:
     return {field.name: field.type for field in kind} if pa.types.is_struct(kind) else None
 
 
-def _kind_at(fields: dict[str, Any], path: str) -> Any | None:
-    if path in fields:
-        kind = fields[path]
-        return getattr(kind, "storage_type", kind)
-    head = path
-    while (cut := head.rfind(".")) >= 0:
-        head = path[:cut]
-        inner = _fields(fields[head]) if head in fields else None
-        found = None if inner is None else _kind_at(inner, path[cut + 1 :])
-        if found is not None:
-            return found
-    return None
-
-
-def _names(fields: dict[str, Any], depth: int = 3) -> list[str]:
-    names: list[str] = []
-    for name, kind in fields.items():
-        inner = _fields(kind) if depth > 1 else None
-        names += [name] if not inner else [f"{name}.{below}" for below in _names(inner, depth - 1)]
-        if len(names) > 100:
-            break
-    return names
-
-
 def contents(
     batches: Iterable[Any], column: str, *, size: int, place: Callable[[int], str], name: Callable[[int], str]
-) -> Iterator[tuple[str, Callable[[], Content | None]]]:
-    """Each row's name and what gives its content, one row in Python's memory at a time.
+) -> Iterator[Named]:
+    """Each row's name and what it holds, one row in Python's memory at a time.
 
     Args:
         batches: record batches or tables whose first column holds the column, or the record it is in.
@@ -163,11 +138,8 @@ def contents(
         head = batch.schema.names[0]
         for scalar in batch.column(0):
             row += 1
-            try:
-                content = _content(scalar, head, column, place(row))
-            except InputError as error:
-                content = error
-            budget -= ROW_BYTES + (len(content.text) if isinstance(content, Content) else 0)
+            found = attempt(partial(_content, scalar, head, column, place(row)))
+            budget -= ROW_BYTES + (len(found.text) if isinstance(found, Content) else 0)
             if budget < 0:
                 raise InputError(
                     f"the rows hold more than {UNPACKED_RATIO} times the file's own size and than "
@@ -175,11 +147,7 @@ def contents(
                     where=place(row),
                     fix="write the file again without repeating its rows",
                 )
-            yield name(row), failing(content) if isinstance(content, InputError) else _giving(content)
-
-
-def _giving(content: Content | None) -> Callable[[], Content | None]:
-    return lambda: content
+            yield name(row), found
 
 
 def _content(scalar: Any, head: str, column: str, where: str) -> Content | None:

@@ -68,3 +68,8 @@ def missing_field(name: str, known: list[str], *, where: str, what: str) -> Inpu
 def missing_extra(package: str, what: str) -> InputError:
     """The error for an optional dependency that is not installed."""
     return InputError(f"{what} need the package {package!r}", fix="pip install 'polyseme[data]'")
+
+
+def first_line(error: Exception, limit: int = 200) -> str:
+    """The first line of what a library says of an error, or the error's type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

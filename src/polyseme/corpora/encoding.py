@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import Document
+from polyseme.corpora.document import Document, first_line
 from polyseme.corpora.records import LeftOut
-from polyseme.corpora.special import SpecialTokens, Tokenizer, control_tokens, encode_plainly, frame, holds_spaces
+from polyseme.corpora.special import SpecialTokens, Tokenizer, control_tokens, encode_plainly, frame, spelling_of
 
 _BATCH_DOCUMENTS = 64
 _BATCH_CHARS = 1 << 20
@@ -86,7 +86,7 @@ class Encoder:
         self.frame = frame(tokenizer)
         self.control = control_tokens(tokenizer)
         self._control_ids = np.array(sorted(self.control.spelling), dtype=np.int32)
-        self._spaces_lost = not holds_spaces(tokenizer)
+        self._spaces_lost = spelling_of(tokenizer) == "pieces"
 
     def encode(self, documents: Iterable[Document], left_out: LeftOut) -> Iterator[tuple[Document, Encoded]]:
         """Each document, as it is read, with its ids; some documents at a time.
@@ -124,7 +124,7 @@ class Encoder:
             return self._read([document.text], special_tokens)[0]
         except Exception as error:
             raise InputError(
-                f"the tokenizer fails on this document ({_first_line(error)})",
+                f"the tokenizer fails on this document ({first_line(error)})",
                 where=document.name,
                 fix="use a tokenizer with a token for unknown text, or leave the document out",
             ) from error
@@ -144,7 +144,7 @@ class Encoder:
             return str(tokenizer.apply_chat_template(messages, tokenize=False))
         except Exception as error:
             raise InputError(
-                f"the tokenizer's chat template cannot write this chat ({_first_line(error)})",
+                f"the tokenizer's chat template cannot write this chat ({first_line(error)})",
                 where=document.name,
                 fix='correct the messages, or set `errors = "skip"` to leave such chats out',
             ) from error
@@ -325,7 +325,3 @@ def _spoken(content: object) -> str:
         return content
     parts = cast(list[Any], content) if isinstance(content, list) else []
     return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

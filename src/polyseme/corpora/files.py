@@ -19,7 +19,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.corpora.document import Document
 from polyseme.corpora.opening import check_regular, opened
-from polyseme.corpora.records import LeftOut
+from polyseme.corpora.records import LeftOut, Named, documents_of
 from polyseme.store.failures import refusal
 
 MAX_FILES = 1_000_000
@@ -150,6 +150,11 @@ class FileCorpus:
                 where=str(file.path),
                 fix="run the same command again once nothing writes to it",
             )
+
+
+def reading(records: Callable[[FoundFile], Iterator[Named]]) -> Callable[[FoundFile, LeftOut], Iterator[Document]]:
+    """What reads the documents of a file whose records a function gives."""
+    return lambda file, left_out: documents_of(records(file), left_out)
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Any, Literal
 from polyseme.core.config import Config, Count, Location, Name
 from polyseme.core.errors import InputError
 from polyseme.corpora.arrow import check_column_kind, check_plain_arrow, contents
-from polyseme.corpora.document import Document, missing_extra, missing_field
+from polyseme.corpora.document import Document, first_line, missing_extra, missing_field
 from polyseme.corpora.opening import ROW_BYTES, UNPACKED_FREELY, UNPACKED_RATIO, check_unpacks, opened
 from polyseme.corpora.parquet import check_parquet
-from polyseme.corpora.records import Content, LeftOut, OnError, documents_of
+from polyseme.corpora.records import LeftOut, Named, OnError, documents_of
 
 _ROWS = 64
 _READERS = ("arrow", "csv", "json", "parquet", "text")
@@ -54,12 +54,11 @@ class HuggingFaceCorpus:
     def fingerprint(self) -> str:
         """SHA-256 of every row."""
         digest = hashlib.sha256(f"huggingface {self.config.errors}".encode())
-        for name, content_of in self._records():
-            try:
-                content = content_of()
-                said = "" if content is None else f"{content.form}\0{content.text}"
-            except InputError as error:
-                said = f"error\0{error.what}"
+        for name, found in self._records():
+            if isinstance(found, InputError):
+                said = f"error\0{found.what}"
+            else:
+                said = "" if found is None else f"{found.form}\0{found.text}"
             digest.update(f"\0{name}\0".encode() + hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest())
         return digest.hexdigest()
 
@@ -68,7 +67,7 @@ class HuggingFaceCorpus:
         self.left_out.clear()
         return documents_of(self._records(), self.left_out)
 
-    def _records(self) -> Iterator[tuple[str, Callable[[], Content | None]]]:
+    def _records(self) -> Iterator[Named]:
         dataset = self.dataset
         rows = contents(
             dataset.iter(batch_size=_ROWS),
@@ -114,7 +113,7 @@ def _load(config: "HuggingFaceCorpusConfig") -> tuple[Any, int]:
         raise
     except Exception as error:
         raise InputError(
-            f"the data set cannot be loaded ({_first_line(error)})",
+            f"the data set cannot be loaded ({first_line(error, 300)})",
             where=where,
             fix="check the name, `subset` and `split`, and for a hub name the connection",
         ) from error
@@ -210,10 +209,6 @@ def _strings(value: object) -> Iterator[str]:
     elif isinstance(value, Iterable):
         for inner in value:  # pyright: ignore[reportUnknownVariableType]
             yield from _strings(inner)  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 class HuggingFaceCorpusConfig(Config):

@@ -8,21 +8,16 @@ from typing import Any, Literal, cast
 
 from polyseme.core.config import Config, Count, FilePaths, Name
 from polyseme.core.errors import InputError
-from polyseme.corpora.document import Document
-from polyseme.corpora.files import FileCorpus, FoundFile, Glob
+from polyseme.corpora.files import FileCorpus, FoundFile, Glob, reading
 from polyseme.corpora.opening import not_utf8, opened_text
-from polyseme.corpora.records import Content, LeftOut, OnError, content_of, documents_of, failing, value_at
+from polyseme.corpora.records import Content, LeftOut, Named, OnError, attempt, content_of, value_at
 
 MAX_LINE_BYTES = 64 * 2**20
 _SKIP = 'or set `errors = "skip"` to leave such lines out'
 
 
-def _documents(config: "JsonlCorpusConfig", file: FoundFile, left_out: LeftOut) -> Iterator[Document]:
-    """A document for every line, one line in memory at a time; empty lines, nulls and blank texts are passed over."""
-    return documents_of(_records(config.field, file), left_out)
-
-
-def _records(field: str, file: FoundFile) -> Iterator[tuple[str, Callable[[], Content | None]]]:
+def _records(field: str, file: FoundFile) -> Iterator[Named]:
+    """Every line that is not empty, one line in memory at a time."""
     number = 0
     try:
         with opened_text(file.path, records=True) as source:
@@ -30,13 +25,13 @@ def _records(field: str, file: FoundFile) -> Iterator[tuple[str, Callable[[], Co
                 number += 1
                 name, where = f"{file.name}:{number}", f"{file.path}, line {number}"
                 if len(line) > MAX_LINE_BYTES:
-                    yield name, failing(_too_long(where))
+                    yield name, _too_long(where)
                     while line and not line.endswith(b"\n"):
                         line = source.readline(MAX_LINE_BYTES)
                 elif line.strip():
-                    yield name, partial(_content, line, field, where, first=number == 1)
+                    yield name, attempt(partial(_content, line, field, where, first=number == 1))
     except InputError as error:  # of the file: what was read of it up to here stands
-        yield f"{file.name}:{number + 1}", failing(error)
+        yield f"{file.name}:{number + 1}", error
 
 
 def _too_long(where: str) -> InputError:
@@ -137,5 +132,5 @@ class JsonlCorpusConfig(Config):
     def build(self) -> FileCorpus:
         """The corpus."""
         options = f"jsonl {self.field} {self.max_documents} {self.errors}"
-        read = partial(_documents, self)
+        read = reading(partial(_records, self.field))
         return FileCorpus(self.paths, self.glob, read, options, self.max_documents, LeftOut(self.errors))

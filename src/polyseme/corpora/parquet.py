@@ -10,11 +10,11 @@ from typing import Any, Literal
 from polyseme.core.config import Config, Count, FilePaths, Name
 from polyseme.core.errors import InputError
 from polyseme.corpora.arrow import check_column_kind, contents
-from polyseme.corpora.document import Document, missing_extra
-from polyseme.corpora.files import FileCorpus, FoundFile, Glob
+from polyseme.corpora.document import missing_extra
+from polyseme.corpora.files import FileCorpus, FoundFile, Glob, reading
 from polyseme.corpora.opening import check_unpacked, opened
 from polyseme.corpora.parquet_pages import check_column
-from polyseme.corpora.records import Content, LeftOut, OnError, documents_of
+from polyseme.corpora.records import LeftOut, Named, OnError
 
 _ROWS, _BATCH = 256, 64 * 2**20
 """Rows decoded at a time, fewer where so many of the largest pages would take more bytes than this."""
@@ -22,15 +22,11 @@ _CONTAINERS, _STRINGS = 200_000, 64 * 2**20
 """Elements and bytes that the parts of a footer may claim."""
 
 
-def _documents(config: "ParquetCorpusConfig", file: FoundFile, left_out: LeftOut) -> Iterator[Document]:
-    """A document for every row, a few rows in memory at a time; nulls and blank texts are passed over."""
-    return documents_of(_records(config.column, file), left_out)
-
-
-def _records(column: str, file: FoundFile) -> Iterator[tuple[str, Callable[[], Content | None]]]:
+def _records(column: str, file: FoundFile) -> Iterator[Named]:
+    """Every row, a few rows in memory at a time."""
     row = 0
     with _table(file.path, column) as (table, rows, size), _damage(f"{file.path}, after row", lambda: row):
-        for name, content in contents(
+        for named in contents(
             table.iter_batches(batch_size=rows, columns=[column], use_threads=False),
             column,
             size=size,
@@ -38,7 +34,7 @@ def _records(column: str, file: FoundFile) -> Iterator[tuple[str, Callable[[], C
             name=lambda row: f"{file.name}:{row}",
         ):
             row += 1
-            yield name, content
+            yield named
 
 
 def check_parquet(path: Path, column: str) -> None:
@@ -107,5 +103,5 @@ class ParquetCorpusConfig(Config):
     def build(self) -> FileCorpus:
         """The corpus."""
         options = f"parquet {self.column} {self.max_documents} {self.errors}"
-        read = partial(_documents, self)
+        read = reading(partial(_records, self.column))
         return FileCorpus(self.paths, self.glob, read, options, self.max_documents, LeftOut(self.errors))

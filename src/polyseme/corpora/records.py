@@ -48,75 +48,86 @@ class Content(NamedTuple):
     form: Form = "text"
 
 
-def documents_of(records: Iterable[tuple[str, Callable[[], Content | None]]], left_out: LeftOut) -> Iterator[Document]:
+Found = Content | InputError | None
+"""What was found in a record: its content, why it has none, or a null."""
+Named = tuple[str, Found]
+"""A record by its name."""
+
+
+def documents_of(records: Iterable[Named], left_out: LeftOut) -> Iterator[Document]:
     """A document for every record with something in it; blank texts are passed over.
 
     Args:
-        records: (name, what gives the content, None for a null, or raises `InputError`).
-        left_out: raises or counts the records whose content cannot be had.
+        records: what was found under each name.
+        left_out: raises or counts the records that have no content.
 
     Raises:
-        InputError: a content cannot be had, under `errors="strict"`; or `records` itself raises, under either.
+        InputError: a record has no content, under `errors="strict"`; or `records` itself raises, under either.
     """
-    for name, content_of in records:
-        try:
-            content = content_of()
-        except InputError as error:
-            left_out.take(error)
-            continue
-        if content is not None and content.text.strip():
-            yield Document(name, content_key(content.text), *content)
+    for name, found in records:
+        if isinstance(found, InputError):
+            left_out.take(found)
+        elif found is not None and found.text.strip():
+            yield Document(name, content_key(found.text), *found)
 
 
-def failing(error: InputError) -> Callable[[], Content | None]:
-    """A record whose content cannot be had."""
-
-    def fail() -> Content | None:
-        raise error
-
-    return fail
+def attempt(content: Callable[[], Content | None]) -> Found:
+    """The content, or the `InputError` that was raised in its place."""
+    try:
+        return content()
+    except InputError as error:
+        return error
 
 
 _MISSING: Any = object()
+Inside = Callable[[Any], Mapping[str, Any] | None]
+"""The fields of a record that is a field of another; None for what is no record."""
 
 
-def value_at(record: Mapping[str, Any], path: str, *, where: str, what: str) -> object:
+def _inside(value: Any) -> Mapping[str, Any] | None:
+    return cast(Mapping[str, Any], value) if isinstance(value, Mapping) else None
+
+
+def value_at(record: Mapping[str, Any], path: str, *, where: str, what: str, inside: Inside = _inside) -> Any:
     """What a record holds under a name, or under names within each other joined by dots (`data.text`).
+
+    Args:
+        record: names to values, or to types.
+        path: the name.
+        where: the record, for errors.
+        what: what errors call a name: a field, a column.
+        inside: the fields of a value that is a record itself.
 
     Raises:
         InputError: nothing is there.
     """
-    found = _value_at(record, path)
+    found = _value_at(record, path, inside)
     if found is _MISSING:
-        raise missing_field(path, field_names(record), where=where, what=what)
+        raise missing_field(path, field_names(record, inside), where=where, what=what)
     return found
 
 
-def _value_at(record: Mapping[str, Any], path: str) -> Any:
+def _value_at(record: Mapping[str, Any], path: str, inside: Inside) -> Any:
     if path in record:
         return record[path]
     head = path
     while (cut := head.rfind(".")) >= 0:
         head = path[:cut]
-        if head in record:
-            inner = record[head]
-            if inner is None:
-                return None
-            if isinstance(inner, Mapping):
-                found = _value_at(cast(Mapping[str, Any], inner), path[cut + 1 :])
-                if found is not _MISSING:
-                    return found
+        if head in record and record[head] is None:
+            return None
+        if head in record and (inner := inside(record[head])) is not None:
+            found = _value_at(inner, path[cut + 1 :], inside)
+            if found is not _MISSING:
+                return found
     return _MISSING
 
 
-def field_names(record: Mapping[str, Any], depth: int = 3) -> list[str]:
+def field_names(record: Mapping[str, Any], inside: Inside = _inside, depth: int = 3) -> list[str]:
     """The names of a record's fields, those within others joined by dots."""
     names: list[str] = []
     for name, value in record.items():
-        if isinstance(value, Mapping) and depth > 1:
-            names += [f"{name}.{inner}" for inner in field_names(cast(Mapping[str, Any], value), depth - 1)]
-        else:
-            names.append(name)
+        inner = inside(value) if depth > 1 else None
+        names += [name] if not inner else [f"{name}.{below}" for below in field_names(inner, inside, depth - 1)]
         if len(names) > 100:
             break
     return names

@@ -135,16 +135,19 @@ def is_marker(spelt: str) -> bool:
     return bool(_BRACKETED.fullmatch(spelt)) or any(unicodedata.category(c) in ("Cc", "Co") for c in spelt)
 
 
-def holds_spaces(tokenizer: Any) -> bool:
-    """Whether tokens hold the spaces between them (byte-level BPE, SentencePiece), as far as a tokenizer can be asked.
+def spelling_of(tokenizer: Any) -> Literal["bytes", "sentencepiece", "pieces"] | None:
+    """How a tokenizer's vocabulary spells text; None for one that cannot be asked, without a `backend_tokenizer`.
 
-    WordPiece and word-level tokenizers drop them; they are found again from where the tokens stand in the text.
+    Byte-level BPE and SentencePiece tokens hold the spaces between words. WordPiece and word-level `pieces` do not.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return True
+        return None
+    # Only what the decoder undoes says how pieces are spelt; the vocabulary may hold any character by itself.
     decoder = json.dumps(json.loads(backend.to_str()).get("decoder"), ensure_ascii=False)
-    return '"ByteLevel"' in decoder or "▁" in decoder
+    if '"ByteLevel"' in decoder:
+        return "bytes"
+    return "sentencepiece" if "▁" in decoder else "pieces"
 
 
 def _from_plain_text(tokenizer: Tokenizer, token: int, spelt: str) -> bool:

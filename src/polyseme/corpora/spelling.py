@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from polyseme.core.text import visible
-from polyseme.corpora.special import is_marker
+from polyseme.corpora.special import is_marker, spelling_of
 
 
 class TokenTexts:
@@ -23,7 +23,7 @@ class TokenTexts:
     def __init__(self, tokenizer: Any | None, *, limit: int = 48):
         self._tokenizer = tokenizer
         self._limit = limit
-        self._kind = _kind(tokenizer)
+        self._kind = spelling_of(tokenizer) or "pieces"
         self._special: frozenset[int] = frozenset(getattr(tokenizer, "all_special_ids", None) or ())
         self._known: dict[int, str] = {}
         self._following: dict[tuple[int, int], str] = {}
@@ -78,20 +78,6 @@ class TokenTexts:
                     piece = bytes([int(piece[3:5], 16)]).decode("utf-8", "surrogateescape")
                 piece = piece.replace("▁", " ")
         return visible(piece, limit=self._limit) or "⟨empty⟩"
-
-
-def _kind(tokenizer: Any | None) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return "pieces"
-    import json
-
-    parts = json.loads(backend.to_str())
-    # Only what the decoder undoes says how pieces are spelt; the vocabulary may hold any character by itself.
-    decoder = json.dumps(parts.get("decoder"))
-    if '"ByteLevel"' in decoder:
-        return "bytes"
-    return "sentencepiece" if "▁" in json.dumps(parts.get("decoder"), ensure_ascii=False) else "pieces"
 
 
 @cache

@@ -127,17 +127,14 @@ def learn_lookup(
         "token": np.unique(lookup_keys(heldout, "token")[~heldout.special]),
         "bigram": _shared_bigrams(train, heldout, config.max_bigrams),
     }
-    counts = dict[tuple[Binding[Site], Kind], np.ndarray]()
-    for kind in KINDS:
-        counts |= {(binding, kind): np.zeros(len(keys[kind]), dtype=np.int64) for binding in bindings}
     # Bigram tables are the large ones: sums in float32, whose error stays far below that of a mean of so few vectors.
     dtypes: dict[Kind, torch.dtype] = {"token": torch.float64, "bigram": torch.float32}
     widths = {binding: sum(map(network.width, binding.writes)) for binding in bindings}
-    sums = {
-        (binding, kind): torch.zeros(len(keys[kind]), width, dtype=dtypes[kind])
-        for binding, width in widths.items()
-        for kind in KINDS
+    every: list[tuple[Binding[Site], Kind]] = [(binding, kind) for binding in widths for kind in KINDS]
+    counts: dict[tuple[Binding[Site], Kind], np.ndarray] = {
+        (b, kind): np.zeros(len(keys[kind]), dtype=np.int64) for b, kind in every
     }
+    sums = {(b, kind): torch.zeros(len(keys[kind]), widths[b], dtype=dtypes[kind]) for b, kind in every}
     totals = {binding: torch.zeros(width, dtype=torch.float64) for binding, width in widths.items()}
     n = dict.fromkeys(totals, 0)
     progress = (reporter or Silent()).task("token and bigram look-up", train.n_tokens, "tokens")
@@ -161,13 +158,11 @@ def learn_lookup(
         done += len(reading)
         progress.update(done)
     means = {binding: (total / max(1, n[binding])).float() for binding, total in totals.items()}
+    token_of = torch.from_numpy(_find(keys["token"], keys["bigram"] % 2**31)[0])
     tables: dict[tuple[Binding[Site], Kind], Tensor] = {}
-    for at in totals:
-        tables[at, "token"] = _mean(sums[at, "token"], counts[at, "token"], means[at][None])
-        token_of, _ = _find(keys["token"], keys["bigram"] % 2**31)
-        tables[at, "bigram"] = _mean(
-            sums[at, "bigram"], counts[at, "bigram"], tables[at, "token"][torch.from_numpy(token_of)]
-        )
+    for binding, kind in every:
+        fallback = means[binding][None] if kind == "token" else tables[binding, "token"][token_of]
+        tables[binding, kind] = _mean(sums[binding, kind], counts[binding, kind], fallback)
     return Lookup(keys, counts, tables, means, dict(ordinary or {}))
 
 
@@ -210,47 +205,39 @@ class LookupSums:
 
     lookup: Lookup
     windows: Windows
-    _sums: dict[tuple[Binding[Site], Kind], np.ndarray] = field(
-        default_factory=dict[tuple[Binding[Site], Kind], np.ndarray]
-    )
-    _ordinary: dict[tuple[Binding[Site], Kind], np.ndarray] = field(
-        default_factory=dict[tuple[Binding[Site], Kind], np.ndarray]
-    )
 
     def __post_init__(self) -> None:
         self._documents = counted_documents(self.windows)
         self._keys: dict[Kind, np.ndarray] = {kind: lookup_keys(self.windows, kind) for kind in KINDS}
         self._covered = dict.fromkeys(self.lookup.tables, 0)
-        for (binding, kind), table in self.lookup.tables.items():
-            self._sums[binding, kind] = np.zeros((len(self._documents), 3 + table.shape[1]))
-            if not self.lookup.ordinary.keys().isdisjoint(binding.places):
-                self._ordinary[binding, kind] = np.zeros_like(self._sums[binding, kind])
+        shapes = {key: (len(self._documents), 3 + table.shape[1]) for key, table in self.lookup.tables.items()}
+        told = [key for key in shapes if not self.lookup.ordinary.keys().isdisjoint(key[0].places)]
+        self._sums = {key: torch.zeros(shape, dtype=torch.float64) for key, shape in shapes.items()}
+        self._ordinary = {key: torch.zeros(shapes[key], dtype=torch.float64) for key in told}
 
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:  # noqa: ARG002  the visitor's signature
         """Add one batch."""
-        rows = np.searchsorted(self._documents, reading.document)
-        token, _ = _find(self.lookup.keys["token"], self._keys["token"][reading.window, reading.position])
-        bigram, known = _find(self.lookup.keys["bigram"], self._keys["bigram"][reading.window, reading.position])
-        for at, mean in self.lookup.means.items():
-            self._covered[at, "token"] += int((self.lookup.counts[at, "token"][token] > 0).sum())
-            self._covered[at, "bigram"] += int((self.lookup.counts[at, "bigram"][bigram[known]] > 0).sum())
-            vectors = reading.at(at.writes).cpu().double()
-            kept = torch.from_numpy(_kept(self.lookup.ordinary, at, reading))
+        rows = torch.from_numpy(np.searchsorted(self._documents, reading.document))
+        lookup, place = self.lookup, (reading.window, reading.position)
+        found: dict[Kind, tuple[np.ndarray, np.ndarray]] = {
+            kind: _find(lookup.keys[kind], keys[place]) for kind, keys in self._keys.items()
+        }
+        for binding, mean in lookup.means.items():
+            vectors = reading.at(binding.writes).cpu().double()
             shifted = vectors - wide(mean)
-            by_token = self.lookup.tables[at, "token"][torch.from_numpy(token)]
-            by_bigram = by_token
-            if known.any():
-                found = self.lookup.tables[at, "bigram"][torch.from_numpy(bigram)]
-                by_bigram = torch.where(torch.from_numpy(known)[:, None], found, by_token)
-            estimates: dict[Kind, Tensor] = {"token": by_token, "bigram": by_bigram}
-            for kind, estimate in estimates.items():
+            square = shifted.square().sum(1, keepdim=True)
+            kept = torch.from_numpy(_kept(lookup.ordinary, binding, reading))
+            estimate = mean.expand_as(vectors)
+            for kind, (at, known) in found.items():  # a bigram without a row is estimated by its token
+                self._covered[binding, kind] += int((lookup.counts[binding, kind][at[known]] > 0).sum())
+                if known.any():
+                    of_key = lookup.tables[binding, kind][torch.from_numpy(at)]
+                    estimate = torch.where(torch.from_numpy(known)[:, None], of_key, estimate)
                 error = (vectors - wide(estimate)).square().sum(1, keepdim=True)
-                square = shifted.square().sum(1, keepdim=True)
                 statistics = torch.cat([torch.ones_like(error), error, square, shifted], dim=1)
-                row = torch.from_numpy(rows)
-                torch.from_numpy(self._sums[at, kind]).index_add_(0, row, statistics)  # shares memory: in place
-                if (at, kind) in self._ordinary:
-                    torch.from_numpy(self._ordinary[at, kind]).index_add_(0, row[kept], statistics[kept])
+                self._sums[binding, kind].index_add_(0, rows, statistics)
+                if (binding, kind) in self._ordinary:
+                    self._ordinary[binding, kind].index_add_(0, rows[kept], statistics[kept])
 
     def finish(self, *, scope: Mapping[str, str | int] | None = None) -> list[DocumentSums]:
         """`fvu_token` and `fvu_bigram` of every binding, with the share of held-out tokens whose key training held.
@@ -261,7 +248,7 @@ class LookupSums:
             scope: added to every record's scope.
         """
         found: list[DocumentSums] = []
-        for (binding, kind), sums in self._sums.items():
+        for (binding, kind), sums in ((key, table.numpy()) for key, table in self._sums.items()):
             n = int(sums[:, 0].sum())
             base = DocumentSums(
                 METRICS[f"fvu_{kind}"],
@@ -277,7 +264,7 @@ class LookupSums:
             )
             found.append(base)
             if (binding, kind) in self._ordinary:
-                ordinary = self._ordinary[binding, kind]
+                ordinary = self._ordinary[binding, kind].numpy()
                 kept = int(ordinary[:, 0].sum())
                 apart = {"sums": sums if kept == n else ordinary, "n": kept, "details": {"left_out": n - kept}}
                 found.append(replace(base, metric=METRICS[f"fvu_{kind}_ordinary"], **apart))

@@ -81,7 +81,7 @@ def stability(
     """How far two dictionaries found the same write directions.
 
     `stability_cosine`: mean matched cosine (signed: a latent that writes the opposite is another latent);
-    `stability_shared`: share of pairs above .7. Both carry in `details` the share above every threshold (`curve`),
+    `stability_shared`: share of pairs above 0.70. Both carry in `details` the share above every threshold (`curve`),
     the same for random directions of which as many are alive on either side (`null_curve`), and `chance`, the value
     they reach: with dead latents both are low, and only their difference says how far the dictionaries agree.
 
@@ -143,7 +143,8 @@ def mcc(
     """
     cosines, matching = matched_cosines(directions, truth, alive_a=alive, absolute=True)
     n_alive = _count(alive, len(directions))
-    chance = _random_against(len(directions), n_alive, truth, seed)
+    random = random_directions(len(directions), truth.shape[1], seed=seed).to(truth.device)
+    chance, _ = matched_cosines(random, truth, alive_a=np.arange(len(random)) < n_alive, absolute=True)
     details = {
         "matching": matching,
         "chance": float(chance.mean()),
@@ -168,22 +169,16 @@ def random_matched_cosines(
         alive: how many of either side are alive, the others having cosine 0 with all; all by default.
         seed: seed of the directions.
     """
-    a = torch.randn(n, d, generator=make_generator(seed, "random directions", "a"), dtype=torch.float32)
-    b = torch.randn(m, d, generator=make_generator(seed, "random directions", "b"), dtype=torch.float32)
+    a, b = random_directions(n, d, seed=seed), random_directions(m, d, seed=seed, side="b")
     of_a, of_b = alive or (n, m)
     cosines, _ = matched_cosines(a, b, alive_a=np.arange(n) < of_a, alive_b=np.arange(m) < of_b)
     cosines.flags.writeable = False
     return cosines
 
 
-def _random_against(
-    n: int, n_alive: int, truth: Float[Tensor, "n_features d_truth"], seed: int
-) -> Float[np.ndarray, " pair"]:
-    random = torch.randn(
-        n, truth.shape[1], generator=make_generator(seed, "random directions", "a"), dtype=torch.float32
-    )
-    alive = np.arange(n) < n_alive
-    return matched_cosines(random.to(truth.device), truth, alive_a=alive, absolute=True)[0]
+def random_directions(n: int, d: int, *, seed: int, side: str = "a") -> Float[Tensor, "n d"]:
+    """Normal vectors on the CPU: directions that know nothing of any network, one set a seed and side."""
+    return torch.randn(n, d, generator=make_generator(seed, "random directions", side), dtype=torch.float32)
 
 
 def _units(directions: Tensor, alive: np.ndarray | None) -> Tensor:

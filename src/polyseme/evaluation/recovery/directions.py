@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from polyseme.core.seeds import make_generator
+from polyseme.evaluation.stability import random_directions
 
 COVERED = 0.9
 """A feature is covered by a living latent of at least this cosine."""
@@ -33,10 +33,7 @@ def cosines(
 
 def random_cosines(n_latents: int, truth: Float[Tensor, "feature d"], *, seed: int) -> Cosines:
     """`cosines` of as many random directions: the chance level of every metric of directions."""
-    random = torch.randn(
-        n_latents, truth.shape[1], generator=make_generator(seed, "random directions", "a"), dtype=torch.float32
-    )
-    return cosines(random, truth.cpu())
+    return cosines(random_directions(n_latents, truth.shape[1], seed=seed), truth.cpu())
 
 
 def nearest_cosine(of: Cosines) -> Float[np.ndarray, " feature"]:
@@ -75,13 +72,13 @@ def hedging(
 
         hᵢ = Σⱼ ρⱼ cᵢⱼ / Σⱼ |ρⱼ|        cᵢⱼ = (⟨w, fⱼ⟩ − ⟨w, f⟩⟨f, fⱼ⟩) / (1 − ⟨f, fⱼ⟩²)
 
-    over the features j whose being on correlates (|ρⱼ| ≥ .05) with that of the latent's own feature f, its nearest;
+    over the features j whose being on correlates (|ρⱼ| ≥ 0.05) with that of the latent's own feature f, its nearest;
     cᵢⱼ is what the unit vector w has of fⱼ beyond what f has of it. 0 for a latent that is a feature, and on average
     for random directions, which know nothing of ρ; positive where correlated features are mixed in and anticorrelated
     ones subtracted. After Chanin et al. 2025, Feature hedging, whose cause this is; the measure is ours.
 
     Returns:
-        NaN for the dead, for latents that resemble no feature (largest cosine under .5), and where nothing correlates.
+        NaN for the dead, for latents that resemble no feature (largest cosine under 0.5), and where nothing correlates.
     """
     units = torch.nn.functional.normalize(truth.detach().cpu().double(), dim=1).numpy()
     gram = np.clip(units @ units.T, -1.0, 1.0)
