@@ -23,17 +23,18 @@ from polyseme.zoo.superposition.exact import (
 from polyseme.zoo.superposition.recovery import dictionaries, factorised, hidden_vectors
 from polyseme.zoo.superposition.sweeps import edge, phase, sticky_checks
 from polyseme.zoo.superposition.toy import (
-    Setting,
-    Stack,
+    Networks,
     SuperpositionToy,
     cause,
+    ceiling,
     features,
     final_loss,
+    importances,
     initial,
     train,
 )
 from polyseme.zoo.tools.geometry import dimensionality, polygon
-from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig
+from polyseme.zoo.tools.stack import Draws, OptimiserConfig
 
 
 def corners(k: int, length: float = 1.0) -> torch.Tensor:
@@ -140,7 +141,7 @@ def test_a_network_does_not_depend_on_its_stack():
     common = {"density": (0.1, 0.5), "importance": (0.8, 1.0), "batch": 32, "optimiser": OptimiserConfig(steps=20)}
     many = train(SuperpositionToy(seeds=(3, 4, 5), **common), Silent())
     one = train(SuperpositionToy(seeds=(4,), **common | {"density": (0.5,), "importance": (0.8,)}), Silent())
-    at = many.settings.index(Setting(0.5, 0.8, 4))
+    (at,) = (i for i in many.where(density=0.5, importance=0.8) if many.grid.seeds[i] == 4)
     torch.testing.assert_close(many.W[at], one.W[0], atol=1e-6, rtol=1e-5)
 
 
@@ -189,17 +190,14 @@ def test_untrained_networks_are_not_measured():
 def test_the_ceiling_is_what_the_hand_made_network_costs():
     for p, r in ((0.2, 0.5), (0.9, 0.5)):
         best = min(antipodal_loss(p, r), dropped_loss(p, r))
-        ceiling = Setting(p, r, 0).ceiling(SuperpositionToy(n_features=2, n_hidden=1))
-        assert ceiling == pytest.approx(1.1 * best)
+        assert ceiling(SuperpositionToy(n_features=2, n_hidden=1), p, r) == pytest.approx(1.1 * best)
 
 
 def test_the_final_loss_is_the_expected_one():
     config = SuperpositionToy(n_features=2, n_hidden=1, density=(0.3, 0.01), importance=(0.5,), seeds=(0,))
-    settings = tuple(Setting(p, 0.5, 0) for p in config.density)
     W, b = torch.tensor([[[1.0, -0.8]]]).expand(2, -1, -1), torch.tensor([[0.1, -0.05]]).expand(2, -1)
-    batches = History([1], torch.zeros(1, 2))
     exact = expected_loss(W, b, torch.tensor(config.density), torch.tensor([[1.0, 0.5]]).expand(2, -1))
-    torch.testing.assert_close(final_loss(W, b, settings, batches, config).double(), exact, rtol=0.03, atol=0)
+    torch.testing.assert_close(final_loss(config, W, b, torch.zeros(2)).double(), exact, rtol=0.03, atol=0)
 
 
 @pytest.mark.parametrize("correlation", ["correlated", "anticorrelated"])
@@ -207,28 +205,27 @@ def test_the_final_loss_of_pairs_is_what_rows_give(correlation: str):
     config = SuperpositionToy(
         n_features=4, n_hidden=2, density=(0.3,), importance=(0.7,), correlation=correlation, seeds=(0,)
     )
-    W, b, settings, _ = initial(config)
+    W, b = initial(config)
     x = features(config, Draws([7]), torch.tensor(config.density), 200_000)
-    errors = (x - torch.relu(x @ W.mT @ W + b[:, None])).square() @ settings[0].importances(4)
-    found = final_loss(W, b, settings, History([1], torch.zeros(1, 1)), config)
+    errors = (x - torch.relu(x @ W.mT @ W + b[:, None])).square() @ importances(0.7, 4)
+    found = final_loss(config, W, b, torch.zeros(1))
     torch.testing.assert_close(found, errors.mean(1), rtol=0.03, atol=0)
 
 
 def test_many_features_take_the_loss_of_the_last_batches():
     config = SuperpositionToy(n_features=12, n_hidden=3, seeds=(0,))
-    W, b, settings, _ = initial(config)
-    history = History([1, 2], torch.tensor([[1.0], [0.25]]))
-    assert final_loss(W, b, settings, history, config).tolist() == [0.25]
+    W, b = initial(config)
+    assert final_loss(config, W, b, torch.tensor([0.25])).tolist() == [0.25]
 
 
 def test_sticky_checks_fail_without_structure_and_tell_untrained_networks():
     config = SuperpositionToy(n_features=60, n_hidden=10, density=tuple(np.geomspace(1, 0.05, 20)), seeds=(0,))
-    W, b, settings, _ = initial(config)
-    good, bad = (History([1], torch.full((1, 20), loss)) for loss in (0.0, math.nan))
-    found = {c.name: c.outcome for c in sticky_checks(Stack(W, b, settings, good, good.final, config))}
+    W, b = initial(config)
+    good, bad = (Networks.of(config, W, b, torch.full((20,), loss)) for loss in (0.0, math.nan))
+    found = {c.name: c.outcome for c in sticky_checks(good)}
     assert found["lines in the features' dimensionalities (1: yes)"] == "fail"
     assert set(list(found.values())[2:]) == {"pass"}
-    assert {c.outcome for c in sticky_checks(Stack(W, b, settings, bad, bad.final, config))} == {"not_measured"}
+    assert {c.outcome for c in sticky_checks(bad)} == {"not_measured"}
 
 
 def test_capacity_is_dimensionality_for_any_size():
@@ -239,10 +236,7 @@ def test_capacity_is_dimensionality_for_any_size():
 
 def test_factorisations_stop_at_the_rank_where_a_dictionary_does_not():
     config = SuperpositionToy(seeds=(1,))
-    _, b, settings, _ = initial(config)
-    stack = Stack(
-        corners(5, 1.13).T[None].contiguous(), b, settings, History([1], torch.zeros(1, 1)), torch.zeros(1), config
-    )
+    stack = Networks.of(config, corners(5, 1.13).T[None].contiguous(), torch.zeros(1, 5), torch.zeros(1))
     (h,) = hidden_vectors(stack, 10_000)
     found = {"dictionary": dictionaries(stack, [h], Silent(), n_tokens=100_000)[0], **factorised(h, 2, seed=0)}
     units = {how: torch.nn.functional.normalize(rows, dim=1) for how, rows in found.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.zoo.superposition.exact import best_polygon
-from polyseme.zoo.superposition.toy import Stack, SuperpositionToy, train
+from polyseme.zoo.superposition.toy import Networks, SuperpositionToy, train
 from polyseme.zoo.tools.checks import Check, Line, Value, fill, mean, share
 from polyseme.zoo.tools.geometry import dimensionality, gaps
 
@@ -153,7 +153,7 @@ def correlation(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     ]
 
 
-def _of_trained(line: Line, hits: Bool[Tensor, " network"], stack: Stack, note: str) -> Check:
+def _of_trained(line: Line, hits: Bool[Tensor, " network"], stack: Networks, note: str) -> Check:
     """A share of the networks that trained; not measured where those are fewer than half."""
     return line.fill(share(hits[stack.trained], note=note + stack.left_out), stack.unmeasured)
 

@@ -15,7 +15,7 @@ from polyseme.dictionaries import ReLUConfig
 from polyseme.evaluation.recovery import cosines, nearest_cosine
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.zoo.superposition.checks import variant
-from polyseme.zoo.superposition.toy import REPRESENTED, Stack, SuperpositionToy, features, train
+from polyseme.zoo.superposition.toy import REPRESENTED, Networks, SuperpositionToy, features, train
 from polyseme.zoo.tools.checks import NOTHING, Check, Line, Value, mean
 from polyseme.zoo.tools.stack import Draws
 
@@ -30,7 +30,7 @@ def recovery(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     chosen = variant(config, 8, density=config.density[:1])
     stack = train(chosen, reporter)
     sites = hidden_vectors(stack, 50_000)
-    others = [factorised(h, chosen.n_hidden, seed=s.seed) for h, s in zip(sites, stack.settings, strict=True)]
+    others = [factorised(h, chosen.n_hidden, seed=seed) for h, seed in zip(sites, stack.grid.seeds, strict=True)]
     found = {
         "dictionary": dictionaries(stack, sites, reporter),
         **{how: [of[how] for of in others] for how in ("SVD", "NMF")},
@@ -56,15 +56,15 @@ def recovery(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     return checks
 
 
-def hidden_vectors(stack: Stack, n: int) -> list[Tensor]:
+def hidden_vectors(stack: Networks, n: int) -> list[Tensor]:
     """The hidden layer of every network, `[row, d]`, on rows with a feature on: the others are all at 0."""
-    draws = Draws([derive_seed(s.seed, "rows") for s in stack.settings], "recovery")
+    draws = Draws([derive_seed(seed, "rows") for seed in stack.grid.seeds], "recovery")
     x = features(stack.config, draws, stack.densities, n)
     return [rows[rows.any(1)] @ W.T for rows, W in zip(x, stack.W, strict=True)]
 
 
 def dictionaries(
-    stack: Stack, sites: Sequence[Float[Tensor, "_ d"]], reporter: Reporter, *, n_tokens: int = 500_000
+    stack: Networks, sites: Sequence[Float[Tensor, "_ d"]], reporter: Reporter, *, n_tokens: int = 500_000
 ) -> list[Tensor]:
     """Directions of n tied ReLU latents trained on each network's vectors."""
     built = ReLUConfig(n_latents=stack.config.n_features, tie_weights=True, coefficient=0.3)
@@ -72,8 +72,8 @@ def dictionaries(
     named = {f"network {i}": h[:rows] for i, h in enumerate(sites)}
     jobs = [
         Job(name, built.build(stack.config.n_hidden, seed=seed), Binding.at(name), seed)
-        for name, s in zip(named, stack.settings, strict=True)
-        for seed in [derive_seed(s.seed, "dictionary")]
+        for name, of_network in zip(named, stack.grid.seeds, strict=True)
+        for seed in [derive_seed(of_network, "dictionary")]
     ]
     config = TrainingConfig(n_tokens=n_tokens, batch_size=512, lr=1e-2)
     fit(jobs, TensorSource(named, seed=jobs[0].seed), config, reporter=reporter)

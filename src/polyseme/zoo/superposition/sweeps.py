@@ -1,6 +1,5 @@
 """Checks of the toy model of superposition over sweeps of density and importance."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -20,7 +19,7 @@ from polyseme.zoo.superposition.exact import (
     sticky,
     vanished_first,
 )
-from polyseme.zoo.superposition.toy import REPRESENTED, Stack, SuperpositionToy, initial, train
+from polyseme.zoo.superposition.toy import REPRESENTED, Networks, SuperpositionToy, importances, initial, train
 from polyseme.zoo.tools.checks import Check, Line, Value, fill, share
 from polyseme.zoo.tools.geometry import dimensionality
 from polyseme.zoo.tools.stack import OptimiserConfig
@@ -97,14 +96,15 @@ def phase_diagram(config: SuperpositionToy, reporter: Reporter) -> dict[float, d
         config, 8, n_features=2, n_hidden=1, density=density, importance=RATIOS, batch=min(256, config.batch)
     )
     stack = train(chosen, reporter, name="phase diagram")
-    importance = torch.tensor([(1.0, s.importance) for s in stack.settings])
-    losses = expected_loss(stack.W, stack.b, stack.densities, importance)
-    best: dict[tuple[float, float], int] = {}
-    for i, s in enumerate(stack.settings):
-        key = (s.importance, s.density)
-        if losses[i] <= stack.ceilings[i] and (key not in best or losses[i] < losses[best[key]]):
-            best[key] = i
-    return {r: {p: phase(stack.W[best[r, p], 0]) if (r, p) in best else "none" for p in density} for r in RATIOS}
+    losses = expected_loss(stack.W, stack.b, stack.densities, importances(stack.grid.values("importance")[:, None], 2))
+    losses = torch.where(losses <= stack.ceiling, losses, torch.inf)
+
+    def best(density: float, importance: float) -> str:
+        here = stack.where(density=density, importance=importance)
+        first = here[int(losses[here].argmin())]
+        return phase(stack.W[first, 0]) if losses[first] < torch.inf else "none"
+
+    return {r: {p: best(p, r) for p in density} for r in RATIOS}
 
 
 def phase(w: Float[Tensor, " 2"]) -> str:
@@ -143,7 +143,7 @@ def importance(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     return fill(IMPORTANCE, (first, spread(dense), spread(sparse)))
 
 
-def _per_feature(stack: Stack) -> Float[Tensor, " network"]:
+def _per_feature(stack: Networks) -> Float[Tensor, " network"]:
     """D* = m / ‖W‖²_F."""
     return stack.config.n_hidden / stack.W.square().sum((-2, -1))
 
@@ -161,17 +161,16 @@ def stickiness(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
     return sticky_checks(train(sweep(config), reporter, name="stickiness"))
 
 
-def sticky_checks(stack: Stack) -> list[Check]:
+def sticky_checks(stack: Networks) -> list[Check]:
     """The checks of `stickiness` on a sweep; networks that did not train are left out, and named."""
-    trained = stack.trained
+    trained, ceilings = stack.trained, torch.as_tensor(stack.ceiling).tolist()
     values = dimensionality(stack.vectors)[trained].flatten().double().numpy()
     levels = ((_per_feature(stack) - 0.5).abs() <= 0.03)[trained]
-    failed = zip(stack.settings, stack.loss.tolist(), stack.ceilings.tolist(), trained.tolist(), strict=True)
-    those = ", ".join(f"p = {s.density:.3g} ({loss:.3g} > {ceiling:.3g})" for s, loss, ceiling, ok in failed if not ok)
+    each = zip(stack.densities.tolist(), stack.loss.tolist(), ceilings, trained.tolist(), strict=True)
+    those = ", ".join(f"p = {p:.3g} ({loss:.3g} > {ceiling:.3g})" for p, loss, ceiling, ok in each if not ok)
     left_out = f"left out: {stack.untrained}: {those}" if those else ""
-    W, b, *_ = initial(stack.config)
-    before = dimensionality(dataclasses.replace(stack, W=W, b=b).vectors).flatten().double().numpy()
-    rng = np.random.default_rng(derive_seed(stack.settings[0].seed, "stickiness nulls"))
+    before = dimensionality(initial(stack.config)[0].mT).flatten().double().numpy()
+    rng = np.random.default_rng(derive_seed(stack.grid.seeds[0], "stickiness nulls"))
     nulls = {
         "untrained": [before],
         "blurred by ±.05": [values + rng.uniform(-0.05, 0.05, len(values)) for _ in range(100)],

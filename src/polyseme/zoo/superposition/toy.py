@@ -5,23 +5,22 @@ x' = ReLU(WᵀWx + b) with x_i ~ U[0, 1] of probability p, else 0; loss Σ_i I_i
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from polyseme.core.config import Config, Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed, make_generator
+from polyseme.core.seeds import make_generator
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.neurons import MONOSEMANTIC
-from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.tied import tied_loss
 from polyseme.zoo.tools.toy import Cause, Sample, TrainedToy, Truth
 
@@ -31,7 +30,7 @@ REPRESENTED = 0.5
 ORTHOGONAL, OVERLAPPING = 0.1, 0.2
 """Largest |cosine| of features that do not share a dimension, and the least of features that do; between: unsaid."""
 SLACK = 1.1
-"""On the ceiling of the loss: it is a mean over batches, with weight decay."""
+"""Factor on the ceiling of the loss: the loss is a mean over batches, with weight decay."""
 MOST_STRATA = 64
 """Sets of features on together up to which the loss at the end of a training is computed set by set."""
 
@@ -93,89 +92,82 @@ class SuperpositionToy(Config):
         zeros = torch.zeros(self.n_hidden, self.n_features)
         return ReluOutput(zeros, zeros[0], privileged=self.basis == "relu")
 
+    @property
+    def grid(self) -> Grid:
+        """Every density with every importance and every seed."""
+        return Grid(self.seeds, density=self.density, importance=self.importance)
+
     @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every network, as one stack."""
         stack = train(self, reporter)
         names = tuple(f"x{j}" for j in range(self.n_features))
-        toys: list[TrainedToy] = []
-        for i, setting in enumerate(stack.settings):
-            directions, loss, ceiling = stack.vectors[i], float(stack.loss[i]), float(stack.ceilings[i])
-            why = cause(directions, self.correlation) if loss <= ceiling else None
-            toys.append(
-                TrainedToy(
-                    module=ReluOutput(stack.W[i], stack.b[i], privileged=self.basis == "relu"),
-                    truth=Truth(site=SITE, features=names, directions=directions.contiguous(), cause=why),
-                    draw=partial(self._draw, setting.density),
-                    seed=setting.seed,
-                    setting={"density": setting.density, "importance": setting.importance},
-                    loss=loss,
-                    ceiling=ceiling,
-                )
-            )
-        return toys
+
+        def truth(i: int) -> Truth:
+            directions = stack.vectors[i].contiguous()
+            why = cause(directions, self.correlation) if stack.trained[i] else None
+            return Truth(SITE, names, directions, cause=why)
+
+        return stack.toys(self.build, truth, lambda i: partial(self._draw, stack.grid.settings[i]["density"]))
 
     def _draw(self, density: float, n: int, generator: torch.Generator) -> Sample:
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x = features(self, draws, torch.tensor([density]), n)[0]
+        x = features(self, Draws.one(generator), torch.tensor([density]), n)[0]
         return Sample(inputs=x, features=x)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What sets one network of a stack apart."""
-
-    density: float
-    importance: float
-    seed: int
-
-    def importances(self, n_features: int) -> Float[Tensor, " feature"]:
-        """I of every feature."""
-        return self.importance ** torch.arange(n_features, dtype=torch.float32)
-
-    def ceiling(self, config: "SuperpositionToy") -> float:
-        """What the best of some hand-made networks costs, and a tenth more: who does worse did not train.
-
-        Of m dimensions, a carry an antipodal pair of independent features each, at p²(I + I')/6; m − a carry one
-        feature without loss; what is left costs its variance, I (p/3 − p²/4). Predicting the mean alone would not do:
-        at low density random weights are better than that.
-        """
-        p, n, m = self.density, config.n_features, config.n_hidden
-        weights = self.importances(n).tolist()
-        if config.correlation != "none":
-            weights = weights[::2] + weights[1::2]  # neighbours are then no partners, but for n = 2
-        pairable = config.basis != "relu" and (config.correlation == "none" or n > 2)
-        costs: list[float] = []
-        for pairs in range(min(m, n - m) + 1 if pairable else 1):
-            alone = m - pairs
-            carried = alone + 2 * pairs
-            shared = sum(weights[alone:carried]) * p * p / 6
-            costs.append(shared + sum(weights[carried:]) * (p / 3 - p * p / 4))
-        return SLACK * min(costs)
+def importances(importance: float | Float[Tensor, "instance 1"], n_features: int) -> Float[Tensor, "*instance feature"]:
+    """I of every feature."""
+    return importance ** torch.arange(n_features, dtype=torch.float32)
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Networks after, or before, their training.
+def ceiling(config: SuperpositionToy, density: float, importance: float) -> float:
+    """The loss of the best of some hand-made networks, and a tenth more: a network above it did not train.
 
-    Attributes:
-        W: `[instance, d_hidden, feature]`.
-        b: `[instance, feature]`.
-        settings: of each instance.
-        history: of the loss.
-        loss: at the end, as `final_loss` has it.
-        config: all that they share.
+    Of m dimensions, a carry an antipodal pair of independent features each, at p²(I + I')/6; m − a carry one feature
+    without loss; each feature left over costs its variance, I (p/3 − p²/4). The cost of predicting the mean alone would
+    not do: at low density random weights are better than that.
     """
+    p, n, m = density, config.n_features, config.n_hidden
+    weights = importances(importance, n).tolist()
+    if config.correlation != "none":
+        weights = weights[::2] + weights[1::2]  # neighbours are then no partners, but for n = 2
+    pairable = config.basis != "relu" and (config.correlation == "none" or n > 2)
+    costs: list[float] = []
+    for pairs in range(min(m, n - m) + 1 if pairable else 1):
+        alone = m - pairs
+        carried = alone + 2 * pairs
+        shared = sum(weights[alone:carried]) * p * p / 6
+        costs.append(shared + sum(weights[carried:]) * (p / 3 - p * p / 4))
+    return SLACK * min(costs)
 
-    W: Float[Tensor, "instance d feature"]
-    b: Float[Tensor, "instance feature"]
-    settings: tuple[Setting, ...]
-    history: History
-    loss: Float[Tensor, " instance"]
+
+@dataclass(frozen=True)
+class Networks(Stack):
+    """Networks of one config, after or before their training."""
+
     config: SuperpositionToy
 
-    def __len__(self) -> int:
-        return len(self.settings)
+    @classmethod
+    def of(
+        cls,
+        config: SuperpositionToy,
+        W: Float[Tensor, "instance d feature"],
+        b: Float[Tensor, "instance feature"],
+        loss: Float[Tensor, " instance"],
+    ) -> "Networks":
+        """Networks with these weights and losses."""
+        ceilings = torch.tensor([ceiling(config, **setting) for setting in config.grid.settings])
+        return cls({"W": W, "b": b}, loss, config.grid, ceilings, config)
+
+    @property
+    def W(self) -> Float[Tensor, "instance d feature"]:  # noqa: N802  as in the formulas
+        """The weights."""
+        return self.parameters["W"]
+
+    @property
+    def b(self) -> Float[Tensor, "instance feature"]:
+        """The biases."""
+        return self.parameters["b"]
 
     @property
     def vectors(self) -> Float[Tensor, "instance feature d"]:
@@ -184,34 +176,17 @@ class Stack:
 
     @property
     def densities(self) -> Float[Tensor, " instance"]:
-        return torch.tensor([s.density for s in self.settings])
-
-    @property
-    def ceilings(self) -> Float[Tensor, " instance"]:
-        """Ceilings of the loss, as in `Setting.ceiling`."""
-        return torch.tensor([s.ceiling(self.config) for s in self.settings])
-
-    @property
-    def trained(self) -> Bool[Tensor, " instance"]:
-        """Whether a network does as well as a hand-made one."""
-        return self.loss <= self.ceilings
-
-    @property
-    def untrained(self) -> str:
-        """Why nothing can be said of these networks; empty where all of them trained."""
-        failed = int((~self.trained).sum())
-        if not failed:
-            return ""
-        return f"{failed} of {len(self)} networks did not train: a hand-made one does better"
+        """The density of each network's data."""
+        return self.grid.values("density")
 
     @property
     def unmeasured(self) -> str:
-        """The same, where those that did are too few to leave the others out: under half."""
+        """`untrained`, where fewer than half of the networks trained: too few to leave the others out."""
         return self.untrained if 2 * int(self.trained.sum()) < len(self) else ""
 
     @property
     def left_out(self) -> str:
-        """What a check of the trained networks alone says of the others."""
+        """What the note of a check of the trained networks adds about the others."""
         return f"; left out: {self.untrained}" if self.untrained else ""
 
 
@@ -234,37 +209,36 @@ def features(
 
 
 def final_loss(
+    config: SuperpositionToy,
     W: Float[Tensor, "instance d feature"],
     b: Float[Tensor, "instance feature"],
-    settings: Sequence[Setting],
-    history: History,
-    config: SuperpositionToy,
+    last: Float[Tensor, " instance"],
     *,
     n_rows: int = 4096,
 ) -> Float[Tensor, " instance"]:
     """The expected loss, by strata of which features are on where these are few; else the mean of the last batches.
 
-    Of sparse features, those on together make most of the loss and are in hardly any row: at a density of .0025, 200
+    Of sparse features, those on together make most of the loss and are in hardly any row: at a density of 0.0025, 200
     batches hold one row with two pairs on, and their mean is off by a factor of ten.
 
     Args:
+        config: the data.
         W, b: the networks.
-        settings: of each.
-        history: of the training.
-        config: all that they share.
+        last: the mean loss of the last batches.
         n_rows: values drawn for each stratum.
     """
     states = {"none": ((0,), (1,)), "correlated": ((0, 0), (1, 1)), "anticorrelated": ((0, 0), (1, 0), (0, 1))}
     of_unit = torch.tensor(states[config.correlation], dtype=torch.float32)
     units = config.n_features // of_unit.shape[1]
     if len(of_unit) ** units > MOST_STRATA:
-        return history.final
-    density = torch.tensor([s.density for s in settings], dtype=torch.float64)
-    importance = torch.stack([s.importances(config.n_features) for s in settings]).double()
+        return last
+    grid = config.grid
+    density = torch.tensor([setting["density"] for setting in grid.settings], dtype=torch.float64)
+    importance = importances(grid.values("importance")[:, None], config.n_features).double()
     on = density[:, None].expand(-1, len(of_unit) - 1)
     chance = torch.cat([1 - on.sum(1, keepdim=True), on], dim=1)
     values = torch.rand(n_rows, config.n_features, generator=make_generator(0, "superposition strata")).double()
-    total = torch.zeros(len(settings), dtype=torch.float64)
+    total = torch.zeros(len(grid), dtype=torch.float64)
     weights, bias = W.detach().double(), b.detach().double()
     for stratum in itertools.product(range(len(of_unit)), repeat=units):
         x = values * of_unit[list(stratum)].flatten()
@@ -275,33 +249,30 @@ def final_loss(
     return total.float()
 
 
-def initial(config: SuperpositionToy) -> tuple[Tensor, Tensor, tuple[Setting, ...], list[int]]:
-    """W, b, the setting and the seed of every network of a config before its training."""
-    settings = tuple(Setting(p, r, s) for p in config.density for r in config.importance for s in config.seeds)
-    seeds = [derive_seed(s.seed, "superposition", str(s.density), str(s.importance)) for s in settings]
+def initial(config: SuperpositionToy) -> tuple[Float[Tensor, "instance d feature"], Float[Tensor, "instance feature"]]:
+    """W and b of every network of a config before its training."""
     scale = math.sqrt(2 / (config.n_features + config.n_hidden))  # Xavier, as in the released notebook
-    W = scale * Draws(seeds, "initial").normal(config.n_hidden, config.n_features)
-    return W, torch.zeros(len(settings), config.n_features), settings, seeds
+    W = scale * Draws(config.grid.derived("superposition"), "initial").normal(config.n_hidden, config.n_features)
+    return W, torch.zeros(len(W), config.n_features)
 
 
 @shielded
-def train(config: SuperpositionToy, reporter: Reporter, *, name: str = "networks") -> Stack:
+def train(config: SuperpositionToy, reporter: Reporter, *, name: str = "networks") -> Networks:
     """Train every network of a config at once."""
-    W, b, settings, seeds = initial(config)
-    draws = Draws(seeds, "data")
-    density = torch.tensor([s.density for s in settings])
-    importance = torch.stack([s.importances(config.n_features) for s in settings])
+    grid, (W, b) = config.grid, initial(config)
+    seeds, density = grid.derived("superposition"), grid.values("density")
+    draws, importance = Draws(seeds, "data"), importances(grid.values("importance")[:, None], config.n_features)
 
     def loss(_: int) -> Tensor:
         x = features(config, draws, density, config.batch)
         return tied_loss(W, b, x, of_row=1 / config.batch, of_feature=importance, privileged=config.basis == "relu")
 
     history = train_stack({"W": W, "b": b}, loss, config.optimiser, reporter=reporter, name=name)
-    stack = Stack(W, b, settings, history, final_loss(W, b, settings, history, config), config)
-    if config.basis in ("aligned", "rotated"):
-        turns = [_turn(vectors, config.basis, seed) for vectors, seed in zip(W.mT, seeds, strict=True)]
-        return replace(stack, W=torch.stack(turns) @ W)
-    return stack
+    last = final_loss(config, W, b, history.final)
+    if config.basis not in ("aligned", "rotated"):
+        return Networks.of(config, W, b, last)
+    turns = [_turn(vectors, config.basis, seed) for vectors, seed in zip(W.mT, seeds, strict=True)]
+    return Networks.of(config, torch.stack(turns) @ W, b, last)
 
 
 def _turn(vectors: Float[Tensor, "feature d"], to: str, seed: int) -> Float[Tensor, "d d"]:
