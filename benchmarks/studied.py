@@ -18,9 +18,9 @@ from told import held
 
 from polyseme.activations import LiveSource
 from polyseme.activations.firings import Firings
-from polyseme.cli.commands import make_reporter
 from polyseme.corpora import load_saved_windows
 from polyseme.report.write import study as run_study
+from polyseme.screen.progress import make_reporter
 from polyseme.store import Store, load_array
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.result import StudyResult

@@ -8,10 +8,11 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, Field
 
-from polyseme.cli.commands import RootOptions
 from polyseme.cli.flags import Group, fields_below, parse
 from polyseme.cli.help import rendered, sections_of, show_help
-from polyseme.cli.main import COMMANDS, run
+from polyseme.cli.main import run
+from polyseme.cli.runs import RootOptions
+from polyseme.cli.table import COMMANDS
 from polyseme.core.binding import BindingConfig, Bound
 from polyseme.core.config import Config
 from polyseme.core.errors import InputError
@@ -240,6 +241,11 @@ HELPED = [
     ["stage"],
     ["zoo", "confusion"],
     ["zoo", "dose"],
+    ["zoo", "check"],
+    ["zoo", "figures"],
+    ["zoo", "list"],
+    ["zoo"],
+    [],
 ]
 
 
@@ -251,7 +257,8 @@ def test_help_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     assert run([*command, "--help"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"usage: polyseme {command[0]}")
+    assert " ".join(["usage: polyseme", *command[:1]]) in out
+    assert out.startswith("usage: ") or command in ([], ["zoo"])
     assert "--" in out
     for line in out.splitlines():
         words = line.split()
@@ -261,7 +268,7 @@ def test_help_fits_the_terminal(
 
 
 def test_the_help_of_every_command_is_tried() -> None:
-    assert {command[0] for command in HELPED} == set(COMMANDS)
+    assert {" ".join(command) for command in HELPED} > set(COMMANDS)
 
 
 def test_the_help_of_a_study_shows_every_choice_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:

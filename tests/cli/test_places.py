@@ -34,7 +34,7 @@ def as_nobody(work: Callable[[], int]) -> int:
         return work()
     # Before the user changes: root's own installation of Python may not be readable for others.
     for name in (
-        "polyseme.cli.commands",
+        "polyseme.cli.study",
         "polyseme.screen.console",
         "polyseme.report.terminal",
         "polyseme.studies.run",

@@ -102,7 +102,7 @@ def test_times_are_estimated_where_they_can_be(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["stage"], "which stage"),
+        (["stage"], "ID is missing"),
         (["stage", "../../etc"], "is not the id of a stage"),
         (["stage", "01234567-89abcdef"], "no plan here has the stage"),
         (["study", "--until", "slice"], "no stage 'slice'"),

@@ -5,16 +5,16 @@ import re
 from pathlib import Path
 
 import polyseme
-from polyseme.cli import commands, diagnose, info, plan, zoo
+from polyseme.cli import calibrate, diagnose, info, runs, sites, study, zoo
 from polyseme.cli.flags import Group, flags_of
-from polyseme.cli.main import COMMANDS
+from polyseme.cli.table import COMMANDS
 from polyseme.core.config import Config
 from polyseme.diagnosis import DiagnosisConfig
 from polyseme.networks import NetworkConfig
 from polyseme.studies.config import StudyConfig
 from polyseme.trials.verdicts import CalibrationConfig
 
-OTHERS = {"help", "version", "all", "FIELD", "NAME", "toy.FIELD", "toy.seeds", "table.field"}
+OTHERS = {"help", "version", "FIELD", "NAME", "toy.FIELD", "toy.seeds", "table.field"}
 """Flags that are no field of a config, and words that stand for any."""
 GIT = {"porcelain", "untracked-files"}
 
@@ -32,7 +32,7 @@ def _texts() -> list[tuple[str, str]]:
 def _flags() -> set[str]:
     options = [
         kind
-        for module in (commands, diagnose, info, plan, zoo)
+        for module in (calibrate, diagnose, info, runs, sites, study, zoo)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Config)
     ]
@@ -48,7 +48,7 @@ def test_flags_that_texts_name_exist() -> None:
         for text, file in _texts()
         for flag in re.findall(r"(?<![\w-])--([A-Za-z][\w.-]*)", text)
     }
-    assert ("root", "commands.py") in named
+    assert ("root", "runs.py") in named
     wrong = {(flag, file) for flag, file in named if flag not in known and not flag.startswith("no-")}
     wrong |= {(f, file) for f, file in named if f.startswith("no-") and f.removeprefix("no-") not in known}
     assert not wrong

@@ -85,7 +85,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_its_traceback_is_kept(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if debug:
         monkeypatch.setenv(DEBUG, "1")
-    monkeypatch.setitem(sys.modules["polyseme.cli.main"].COMMANDS, "runs", (broken, ""))
+    monkeypatch.setattr("polyseme.cli.runs.runs", broken)
     assert run(["runs"]) == 1
     said = capsys.readouterr().err
     assert "error: polyseme failed in a way nobody foresaw (" in said
@@ -124,7 +124,7 @@ def test_what_the_system_refuses_is_one_sentence(
     def broken(_: list[str]) -> int:
         raise error
 
-    monkeypatch.setitem(sys.modules["polyseme.cli.main"].COMMANDS, "runs", (broken, ""))
+    monkeypatch.setattr("polyseme.cli.runs.runs", broken)
     assert run(["runs"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")

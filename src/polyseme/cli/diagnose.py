@@ -1,22 +1,31 @@
 """`polyseme diagnose`: why the neurons of a site are polysemantic, of a saved toy, a toy by name, or a real network."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from polyseme.cli.flags import Group
+from polyseme.cli.line import Line
 from polyseme.core.config import Config, Count, FilePath, FilePaths, Width
 from polyseme.core.errors import InputError
+from polyseme.core.seeds import make_generator
+from polyseme.corpora import StdlibCorpusConfig, TextCorpusConfig, load_windows
+from polyseme.diagnosis import DiagnosisConfig
+from polyseme.diagnosis import diagnose as run
+from polyseme.networks import Network, NetworkConfig, load_network
+from polyseme.nulls import make_null
+from polyseme.report.diagnosis import print_diagnosis
+from polyseme.screen.console import make_console
+from polyseme.screen.progress import ClosableReporter, make_reporter
+from polyseme.store import check_writable, save_json
+from polyseme.zoo.running import load_toy, read_toy, saved_inputs, toy_named
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from polyseme.networks import Network
-
-EXAMPLE = "polyseme diagnose toy:superposition --site hidden"
 TOY = "toy:"
 N_TRAINED = 5
 """Networks of a toy by name that are trained unless its seeds are given: one to diagnose, the others as siblings."""
@@ -37,7 +46,7 @@ class ToyOptions(Config):
     index: int = Field(default=0, ge=0, le=10**6)
     """Which of the toy's networks, counted from 0; those of other seeds and the same setting are its siblings."""
     siblings: int = Field(default=8, ge=0, le=1000)
-    """Most siblings looked at; without any, `incidental` is not answered."""
+    """Most siblings looked at; without any, a diagnosis never answers `incidental`."""
 
 
 class SavedOptions(Config):
@@ -53,135 +62,126 @@ class TextOptions(Config):
     windows: Width = 320
     """Most windows of text that are read, each one a row of the data."""
     text: FilePaths = ()
-    """Text files, and folders of .txt files, to read whole; by default what pylm was not trained on of the source of
-    Python's standard library."""
+    """Text files, and folders of .txt files, which are read whole; by default the part of Python's standard library
+    that pylm was not trained on."""
     context: int = Field(default=64, ge=2, le=2**20)
-    """Tokens a window."""
+    """Tokens in a window."""
     document_tokens: Count = 128
     """Most tokens of one document: many short stretches tell more than a few long ones."""
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A network and its data: all that a diagnosis sees."""
+    """A network and its data, which are all that a diagnosis sees, and how it is made."""
 
-    network: "Network"
-    inputs: "Tensor"
-    siblings: tuple["Network", ...] = ()
-    counted: "Tensor | None" = None
+    options: Options
+    config: DiagnosisConfig
+    network: Network
+    inputs: Tensor
+    siblings: Sequence[Network] = ()
+    counted: Tensor | None = None
 
 
-def diagnose(args: list[str]) -> int:
-    """`polyseme diagnose NETWORK --site SITE [flags]`."""
-    from polyseme.cli.commands import make_reporter, positional
-    from polyseme.diagnosis import diagnose as run
-    from polyseme.report.diagnosis import print_diagnosis
-    from polyseme.screen.console import make_console
-    from polyseme.store import save_json
-
-    meaning = f"a folder of `polyseme zoo train`, {TOY}NAME, pylm, a folder, or a hub name"
-    source, rest = positional(args, "NETWORK", meaning, EXAMPLE)
-    if not source:
-        _parsed(rest, "NETWORK", _every_group())
+def diagnose(line: Line) -> int:
+    """Diagnose a site, print the answer with its evidence, and keep both."""
+    source = line.first
+    if not source:  # the flags of every kind of network, for the help
+        text, network = Group(TextOptions, title="a real network"), Group(NetworkConfig, prefix="network")
+        toy, saved = Group(ToyOptions, title="a toy by name"), Group(SavedOptions, title="a saved toy")
+        _configs(line, text, network, toy, saved)
     reporter = make_reporter()
     if source.startswith(TOY):
-        options, config, subject = _toy(source.removeprefix(TOY), source, rest, reporter)
+        subject = _toy(line, reporter)
     elif (Path(source) / "toy.json").is_file():
-        options, config, subject = _saved(Path(source), source, rest)
+        subject = _saved(line)
     else:
-        options, config, subject = _real(source, rest, reporter)
+        subject = _real(line, reporter)
+    config, network = subject.config, subject.network
+    nulls = (make_null(kind, config.seed) for kind in ("gaussian_reinit", "spectrum_reinit", "permuted_weights"))
     found = run(
-        subject.network,
-        options.site,
+        network,
+        subject.options.site,
         subject.inputs,
         config,
         reporter,
         siblings=subject.siblings,
-        controls=_controls(subject, config.seed, reporter),
+        controls=(null.network(network, reporter) for null in nulls),  # one at a time, where it asks for them
         counted=subject.counted,
     )
     about = {
         "network": source,
-        "fingerprint": subject.network.fingerprint,
+        "fingerprint": network.fingerprint,
         "siblings": len(subject.siblings),
         "config": config.model_dump(mode="json"),
     }
-    save_json(options.out / "diagnosis.json", {**about, **found.model_dump(mode="json")})
+    path = subject.options.out / "diagnosis.json"
+    save_json(path, {**about, **found.model_dump(mode="json")})
     reporter.close()
     print_diagnosis(found, console=make_console())
-    print(f"\nwritten to {options.out / 'diagnosis.json'}")
+    print(f"\nwritten to {path}")
     return 0
 
 
-def _toy(name: str, source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _Subject]:
-    """A toy by name: trained here, one network diagnosed, the others of its setting its siblings."""
-    from polyseme.networks import load_network
-    from polyseme.zoo.running import toy_named
+def _configs(line: Line, *groups: Group) -> list[Any]:
+    """The options, the diagnosis's config, and the configs of what is diagnosed."""
+    options, *rest, config = line.configs(Group(Options), *groups, Group(DiagnosisConfig, title="diagnosis"))
+    check_writable(options.out / "diagnosis.json")
+    return [options, config, *rest]
 
-    kind = toy_named(name).config
+
+def _toy(line: Line, reporter: ClosableReporter) -> _Subject:
+    """A toy by name: trained here, one network diagnosed, the others of its setting its siblings."""
+    kind = toy_named(line.first.removeprefix(TOY)).config
     seeds = kind.model_fields.get("seeds")
     few = {"seeds": list(range(N_TRAINED))} if seeds is not None and len(seeds.default or ()) > N_TRAINED else {}
-    groups = [Group(ToyOptions, title="a toy by name"), Group(kind, prefix="toy", given=few)]
-    options, config, of_toy, toy = _parsed(args, source, groups)
+    groups = Group(ToyOptions, title="a toy by name"), Group(kind, prefix="toy", given=few)
+    options, config, of_toy, toy = _configs(line, *groups)
     _site(load_network(toy.build()), options.site)  # before the training
     networks = toy.train(reporter)
     if of_toy.index >= len(networks):
-        raise InputError(
-            f"the toy has {len(networks)} networks and none of index {of_toy.index}",
-            where="--index",
-            fix=f"give one of 0 to {len(networks) - 1}",
-        )
+        what = f"the toy has {len(networks)} networks and none of index {of_toy.index}"
+        raise InputError(what, where="--index", fix=f"give one of 0 to {len(networks) - 1}")
     chosen = networks[of_toy.index]
     if not chosen.trained:
-        raise _untrained(f"{source}, network {of_toy.index}", "train it longer, or take another with --index")
-    network = chosen.network()
+        raise _untrained(f"{line.first}, network {of_toy.index}", "train it longer, or take another with --index")
+    inputs = chosen.draw(config.max_rows, make_generator(config.seed, "diagnose", "inputs")).inputs
     alike = [t for t in networks if t.setting == chosen.setting and t.seed != chosen.seed and t.trained]
-    siblings = tuple(t.network() for t in alike[: of_toy.siblings])
-    return options, config, _Subject(network, _drawn(chosen, config), siblings)
+    siblings = [t.network() for t in alike[: of_toy.siblings]]
+    return _Subject(options, config, chosen.network(), inputs, siblings)
 
 
-def _drawn(toy: Any, config: Any) -> "Tensor":
-    from polyseme.core.seeds import make_generator
-
-    return toy.draw(config.max_rows, make_generator(config.seed, "diagnose", "inputs")).inputs
-
-
-def _saved(folder: Path, source: str, args: list[str]) -> tuple[Options, Any, _Subject]:
+def _saved(line: Line) -> _Subject:
     """A toy saved by `polyseme zoo train`, with the rows of data saved beside it."""
-    from polyseme.networks import load_network
-    from polyseme.zoo.running import load_toy, read_toy, saved_inputs
-
-    options, config, saved = _parsed(args, source, [Group(SavedOptions, title="a saved toy")])
+    folder = Path(line.first)
+    options, config, saved = _configs(line, Group(SavedOptions, title="a saved toy"))
     about = read_toy(folder)
     if not about.trained:
         raise _untrained(str(folder), "train it longer, or take another of the networks beside it")
     inputs = saved_inputs(folder)
     network = load_network(load_toy(folder)[0], example_inputs=inputs[:2])
     _site(network, options.site)
-    siblings: list[Network] = []
-    for path in sorted(folder.absolute().parent.glob("*/toy.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
-        other = read_toy(path.parent)
+
+    def is_sibling(path: Path) -> bool:
+        other = read_toy(path)
         same = (other.toy, other.config, other.setting) == (about.toy, about.config, about.setting)
-        if same and other.seed != about.seed and other.trained and len(siblings) < saved.siblings:
-            siblings.append(load_network(load_toy(path.parent)[0], example_inputs=inputs[:2]))
-    return options, config, _Subject(network, inputs, tuple(siblings))
+        return same and other.seed != about.seed and other.trained
+
+    beside = [path.parent for path in folder.absolute().parent.glob("*/toy.json")]
+    alike = filter(is_sibling, sorted(beside, key=lambda path: (len(path.name), path.name)))
+    siblings = [load_network(load_toy(p)[0], example_inputs=inputs[:2]) for p in islice(alike, saved.siblings)]
+    return _Subject(options, config, network, inputs, siblings)
 
 
-def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _Subject]:
+def _real(line: Line, reporter: ClosableReporter) -> _Subject:
     """A real network and a corpus: its vectors are looked at without any variables of the data."""
-    import torch
-
-    from polyseme.corpora import StdlibCorpusConfig, TextCorpusConfig, load_windows
-    from polyseme.networks import NetworkConfig
-
-    groups = [Group(TextOptions, title="text"), Group(NetworkConfig, prefix="network", given={"source": source})]
-    options, config, of_text, network_config = _parsed(args, source, groups)
+    source = line.first
+    groups = Group(TextOptions, title="text"), Group(NetworkConfig, prefix="network", given={"source": source})
+    options, config, of_text, network_config = _configs(line, *groups)
+    if network_config.source != source:
+        raise InputError("two networks are named", where="NETWORK and --network.source", fix="leave the flag out")
     if of_text.windows < config.min_rows:
-        raise InputError(
-            f"{of_text.windows} windows are fewer than the {config.min_rows} rows that a diagnosis needs",
-            where="--windows",
-            fix=f"give at least {config.min_rows}",
-        )
+        what = f"{of_text.windows} windows are fewer than the {config.min_rows} rows that a diagnosis needs"
+        raise InputError(what, where="--windows", fix=f"give at least {config.min_rows}")
     corpus: Any = (TextCorpusConfig(paths=of_text.text) if of_text.text else StdlibCorpusConfig()).build()
     reporter.message(f"loading {source}")
     network = network_config.build()
@@ -192,13 +192,9 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
             where=source,
             fix="diagnose it in Python: polyseme.diagnosis.diagnose(network, site, inputs)",
         )
-    most = network.context or of_text.context
-    if not 2 <= of_text.context <= most:
-        raise InputError(
-            f"a context of {of_text.context} is not between 2 and the network's {most}",
-            where="--context",
-            fix=f"give {min(64, most)}",
-        )
+    if network.context and of_text.context > network.context:
+        what = f"a context of {of_text.context} is longer than the network's {network.context}"
+        raise InputError(what, where="--context", fix=f"give {min(64, network.context)}")
     windows = load_windows(
         corpus,
         network.tokenizer,
@@ -218,19 +214,11 @@ def _real(source: str, args: list[str], reporter: Any) -> tuple[Options, Any, _S
             where="the corpus",
             fix="give more text, a smaller --context, or a larger --document-tokens",
         )
-    tokens = torch.from_numpy(windows.tokens).long()
-    return options, config, _Subject(network, tokens, counted=torch.from_numpy(~windows.special))
+    tokens, counted = torch.from_numpy(windows.tokens).long(), torch.from_numpy(~windows.special)
+    return _Subject(options, config, network, tokens, counted=counted)
 
 
-def _controls(subject: _Subject, seed: int, reporter: Any) -> "Iterator[Network]":
-    """The network with random weights, three ways; made one at a time, where a diagnosis asks for them."""
-    from polyseme.nulls import make_null
-
-    for kind in ("gaussian_reinit", "spectrum_reinit", "permuted_weights"):
-        yield make_null(kind, seed).network(subject.network, reporter)
-
-
-def _site(network: "Network", name: str) -> None:
+def _site(network: Network, name: str) -> None:
     """Refuse a missing or unknown site before any work."""
     if not name:
         names = network.site_names() or network.site_names(modules=True)
@@ -241,33 +229,3 @@ def _site(network: "Network", name: str) -> None:
 
 def _untrained(where: str, fix: str) -> InputError:
     return InputError("the network did not train: its loss is above its known floor", where=where, fix=fix)
-
-
-def _every_group() -> list[Group]:
-    """The flags of every kind of network, for the help without one."""
-    from polyseme.networks import NetworkConfig
-
-    return [
-        Group(TextOptions, title="a real network"),
-        Group(NetworkConfig, prefix="network"),
-        Group(ToyOptions, title="a toy by name"),
-        Group(SavedOptions, title="a saved toy"),
-    ]
-
-
-def _parsed(args: list[str], source: str, groups: list[Group]) -> list[Any]:
-    """Flags into the options, the diagnosis's config, and the configs of what is diagnosed."""
-    from polyseme.cli.commands import parsed
-    from polyseme.diagnosis import DiagnosisConfig
-    from polyseme.store import check_writable
-
-    about = (
-        "Say why neurons of a site answer to several features, from the network and its data alone. NETWORK is pylm, a "
-        f"folder, a hub name, a folder of `polyseme zoo train`, or {TOY}NAME, whose own settings are --toy.FIELD: "
-        f"polyseme diagnose {TOY}superposition --help."
-    )
-    every = [Group(Options), *groups, Group(DiagnosisConfig, title="diagnosis")]
-    usage = f"diagnose {source} --site SITE [--FIELD VALUE …]"
-    options, *rest, config = parsed(args, every, f"diagnose {source}", usage, about)
-    check_writable(options.out / "diagnosis.json")
-    return [options, config, *rest]

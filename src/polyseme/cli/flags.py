@@ -58,11 +58,6 @@ class Flag:
     kind: FieldKind
 
 
-def wants_help(args: Sequence[str]) -> bool:
-    """True where help is asked for."""
-    return any(arg in HELP for arg in args)
-
-
 def parse(args: Sequence[str], groups: Sequence[Group], command: str) -> list[Any]:
     """Flags into one config for each group.
 
@@ -243,26 +238,22 @@ def _laid_over(given: Mapping[str, Any], overlay: Mapping[str, Any], model: Mode
     """`given` with what the flags say; a table that the file leaves out starts from its default."""
     out = dict(given)
     for name, value in overlay.items():
+        out[name] = value
         kind = fields_of(model).get(name)  # None: a field of another choice, which validation refuses
         if kind is None or not isinstance(value, dict) or kind.many or not kind.tables:
-            out[name] = value
             continue
         changes = cast(dict[str, Any], value)
         default = kind.default.model_dump() if isinstance(kind.default, BaseModel) else {}
-        old = out.get(name, default)
+        old = given.get(name, default)
         old = dict(cast(Mapping[str, Any], old)) if isinstance(old, Mapping) else {}
-        if kind.tag:
-            word = changes.get(kind.tag, old.get(kind.tag))
-            table = kind.tables.get(word) if isinstance(word, str) else None
-            if table is None:  # pydantic says which words there are
-                out[name] = {**old, **changes}
-                continue
-            if word != old.get(kind.tag):
-                old = {key: kept for key, kept in old.items() if key in table.model_fields and key != kind.tag}
-            if name not in given and kind.tag not in changes and not set(changes) <= set(table.model_fields):
-                out[name] = changes  # the default is not what was meant, and which one is must be said
-                continue
-            out[name] = _laid_over(old, {kind.tag: word, **changes}, table)
-        else:
-            out[name] = _laid_over(old, changes, kind.tables[""])
+        word = changes.get(kind.tag, old.get(kind.tag)) if kind.tag else ""
+        table = kind.tables.get(word) if isinstance(word, str) else None
+        if table is None:  # pydantic says which words there are
+            out[name] = {**old, **changes}
+            continue
+        if kind.tag and word != old.get(kind.tag):
+            old = {key: kept for key, kept in old.items() if key in table.model_fields and key != kind.tag}
+        if kind.tag and name not in given and kind.tag not in changes and not set(changes) <= set(table.model_fields):
+            continue  # the default is not what was meant, and which one is must be said
+        out[name] = _laid_over(old, {**({kind.tag: word} if kind.tag else {}), **changes}, table)
     return out

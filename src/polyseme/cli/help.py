@@ -1,6 +1,5 @@
 """The help of a command: every field of its configs, of every choice too, in the words of the fields' docstrings."""
 
-import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,10 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from polyseme.cli.flags import HELP, Group
+from polyseme.cli.table import columns, terminal_width
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.fields import FieldKind, Model, fields_of
 
-_NARROWEST, _WIDEST = 40, 120
 _METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -43,21 +42,20 @@ def show_help(args: Sequence[str], groups: Sequence[Group], usage: str, about: s
         InputError: there is no such section.
     """
     sections = [section for group in groups for section in sections_of(group)]
-    width = min(_WIDEST, max(_NARROWEST, shutil.get_terminal_size((100, 24)).columns))
-    at = next(i for i, word in enumerate(args) if word in HELP) + 1
-    wanted = "" if at == len(args) else args[at].strip("-").replace("_", "-")
+    width = terminal_width()
+    after = args[next(i for i, word in enumerate(args) if word in HELP) + 1 :]
+    wanted = after[0].strip("-").replace("_", "-") if after else ""
     if not wanted:
         head = textwrap.wrap(f"usage: {usage}", width, subsequent_indent="       ")
-        print("\n".join([*head, "", *textwrap.wrap(about, width), "", rendered(sections, width)]))
+        print("\n".join([*head, "", *textwrap.wrap(about, width), "", rendered(sections, width)]).rstrip())
         return
     chosen = [section for section in sections if f"{section.name}.".startswith(f"{wanted}.")]
     if not chosen:
         names = list(dict.fromkeys(section.name for section in sections))
         near = nearest_names(wanted, names)
         perhaps = f"did you mean {', '.join(near)}? " if near else ""
-        raise InputError(
-            f"the help has no section {wanted!r}", where="--help", fix=f"{perhaps}the sections are {', '.join(names)}"
-        )
+        fix = f"{perhaps}the sections are {', '.join(names)}"
+        raise InputError(f"the help has no section {wanted!r}", where="--help", fix=fix)
     print(rendered(chosen, width))
 
 
@@ -78,9 +76,8 @@ def _fields(model: Model, given: Any) -> dict[str, FieldKind]:
 
 
 def _sections(fields: Mapping[str, FieldKind], prefix: str, name: str, about: str) -> Iterator[Section]:
-    yield Section(
-        name, name, about, [_entry(prefix, kind) for kind in fields.values() if kind.types or not kind.tables]
-    )
+    own = [_entry(prefix, kind) for kind in fields.values() if kind.types or not kind.tables]
+    yield Section(name, name, about, own)
     for kind in fields.values():
         below = _dotted(prefix, kind.name)
         if kind.tag:
@@ -95,30 +92,26 @@ def _sections(fields: Mapping[str, FieldKind], prefix: str, name: str, about: st
 
 def _choice(kind: FieldKind, name: str) -> Iterator[Section]:
     """A choice: how it is made, the fields that every table has, and those of each."""
-    words = ", ".join(kind.tables)
+    words, first = ", ".join(kind.tables), next(iter(kind.tables))
+    text = f"One of {words}; the same as --{name}.{kind.tag}."
     if kind.many:
-        first = next(iter(kind.tables))
         text = f"Any of {words}, or none; with settings as an inline table: '{{{kind.tag} = \"{first}\", seed = 1}}'."
-    else:
-        text = f"One of {words}; the same as --{name}.{kind.tag}."
-    entries = [(f"--{name} WORD{' …' if kind.many else ''}", f"{text} {_default(kind)}")]
     # What is set of one table is kept by another that has the same field.
     tables = {word: _fields(table, None if kind.many else kind.default) for word, table in kind.tables.items()}
-    described: dict[tuple[str, str, str], str] = {}
-    everywhere = set.intersection(*({_key(field) for field in table.values()} for table in tables.values()))
-    if not kind.many:
-        shared = [field for field in next(iter(tables.values())).values() if _key(field) in everywhere]
-        entries += [_entry(name, field) for field in shared]
-        described = {_key(field): "" for field in shared}
-    yield Section(name, name, kind.description or "A choice; each has fields of its own.", entries)
-    for word, table in tables.items():
+    fields = {word: [field for field in table.values() if field.name != kind.tag] for word, table in tables.items()}
+    everywhere = set.intersection(*(set(map(_key, own)) for own in fields.values()))
+    shared = [] if kind.many else [field for field in fields[first] if _key(field) in everywhere]
+    entries = [(f"--{name} WORD{' …' if kind.many else ''}", f"{text} {_default(kind)}")]
+    entries += [_entry(name, field) for field in shared]
+    yield Section(name, name, kind.description or "Each choice has fields of its own.", entries)
+    described = {_key(field): "" for field in shared}
+    for word, own in fields.items():
         lines: list[tuple[str, str]] = []
-        for field in table.values():
+        for field in own:
             before = described.setdefault(_key(field), word)
-            if field.name == kind.tag or not before:
-                continue
             flag, text = _setting(field) if kind.many else _entry(name, field)
-            lines.append((flag, text if before == word else f"As for {before}. {_default(field)}"))
+            if before:
+                lines.append((flag, text if before == word else f"As for {before}. {_default(field)}"))
         yield Section(name, f"{name} = {word}", _first_line(kind.tables[word]), lines, level=1)
 
 
@@ -132,17 +125,16 @@ def _dotted(prefix: str, name: str) -> str:
 
 
 def _entry(prefix: str, kind: FieldKind) -> tuple[str, str]:
+    """A field as a flag."""
     name = _dotted(prefix, kind.name)
     if kind.is_switch:
-        head, _, tail = name.rpartition(".")
-        return f"--{name}, --{_dotted(head, f'no-{tail}')}", _text(kind)
+        return f"--{name}, --{_dotted(prefix, f'no-{kind.name}')}", _text(kind)
     return f"--{name} {_metavar(kind)}", _text(kind)
 
 
 def _setting(kind: FieldKind) -> tuple[str, str]:
     """A field of a table in a list, which no flag sets by itself."""
-    metavar = "true|false" if kind.is_switch else _metavar(kind)
-    return f"{kind.name} = {metavar}", _text(kind)
+    return f"{kind.name} = {'true|false' if kind.is_switch else _metavar(kind)}", _text(kind)
 
 
 def _metavar(kind: FieldKind) -> str:
@@ -161,26 +153,25 @@ def _text(kind: FieldKind) -> str:
 def _default(kind: FieldKind) -> str:
     if kind.required:
         return "(required)"
-    if kind.default == "":
-        return ""
-    return f"(default: {_said(kind.default, kind)})"
+    return f"(default: {_said(kind.default, kind.tag)})" if kind.default != "" else ""
 
 
-def _said(value: Any, kind: FieldKind) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, BaseModel):
-        return str(getattr(value, kind.tag))
-    if isinstance(value, Mapping):
-        return str(cast(Mapping[str, Any], value).get(kind.tag, ""))
-    if isinstance(value, int):
-        return f"{value:_}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, tuple | list):
-        items: list[Any] = list(value)  # type: ignore[reportUnknownArgumentType]
-        return " ".join(_said(item, kind) for item in items) if items else "none"
-    return str(value)
+def _said(value: Any, tag: str) -> str:
+    match value:
+        case None | () | []:
+            return "none"
+        case bool():
+            return "on" if value else "off"
+        case BaseModel():
+            return str(getattr(value, tag))
+        case Mapping():
+            return str(cast(Mapping[str, Any], value).get(tag, ""))
+        case int() if abs(value) >= 10_000:
+            return f"{value:_}"
+        case tuple() | list():
+            return " ".join(_said(item, tag) for item in cast(Sequence[Any], value))
+        case _:
+            return str(value)
 
 
 def _first_line(model: Model) -> str:
@@ -192,24 +183,9 @@ def rendered(sections: Sequence[Section], width: int) -> str:
     column = 8 if width < 60 else 34 if width < 100 else 44
     lines: list[str] = []
     for section in sections:
-        if not section.entries and not section.about:
-            continue
-        margin = "  " * section.level
-        lines += textwrap.wrap(
-            f"{section.title}: {section.about}", width, initial_indent=margin, subsequent_indent=margin + "  "
-        )
+        margin, head = "  " * section.level, f"{section.title}: {section.about}"
+        lines += textwrap.wrap(head, width, initial_indent=margin, subsequent_indent=margin + "  ")
         for flag, text in section.entries:
-            lines += _lines(f"{margin}  {flag}", text, column, width)
+            lines += columns(f"{margin}  {flag}", text, column, width)
         lines.append("")
     return "\n".join(lines).rstrip()
-
-
-def _lines(flag: str, text: str, column: int, width: int) -> Iterator[str]:
-    body = textwrap.wrap(text, max(20, width - column), break_on_hyphens=False) or [""]
-    if len(flag) + 2 <= column:
-        yield f"{flag:<{column}}{body[0]}".rstrip()
-        body = body[1:]
-    else:
-        yield from textwrap.wrap(flag, width, subsequent_indent="      ", break_long_words=False)
-    for line in body:
-        yield " " * column + line

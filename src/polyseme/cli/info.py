@@ -5,12 +5,20 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from polyseme.cli.commands import RootOptions, parsed
+import torch
+from rich.table import Table
+
+from polyseme.cli.flags import Group
+from polyseme.cli.line import Line
+from polyseme.cli.runs import RootOptions
+from polyseme.kernels.backend import backend_in_use
+from polyseme.screen.console import make_console
+from polyseme.store import list_runs
+from polyseme.store.provenance import versions
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # `json` is also a deprecated method of pydantic's, which nobody calls
@@ -22,17 +30,22 @@ with warnings.catch_warnings():
         """Print JSON."""
 
 
-def info(args: list[str]) -> int:
-    """`polyseme info [--root DIR] [--json]`."""
-    from polyseme.cli.flags import Group
-
-    about = "Print versions, devices, threads, the compiled loops in use, and the folder of runs."
-    (options,) = parsed(args, [Group(InfoOptions)], "info", "info [--root PATH] [--json]", about)
-    found = gathered(options.root)
+def info(line: Line) -> int:
+    """Print it: as JSON, as a table on a terminal, else as lines of `section.name value`."""
+    (options,) = line.configs(Group(InfoOptions))
+    found, console = gathered(options.root), make_console()
+    rows = [(f"{section}.{name}", _text(value)) for section, values in found.items() for name, value in values.items()]
     if options.json:
         print(json.dumps(found, indent=2))
+    elif console.is_terminal:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(overflow="fold", style="bold")
+        table.add_column(overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     else:
-        _print(found)
+        print(*map(" ".join, rows), sep="\n")
     return 0
 
 
@@ -45,12 +58,6 @@ def gathered(root: Path) -> dict[str, Any]:
     Raises:
         InputError: a file stands there, or it cannot be read.
     """
-    import torch
-
-    from polyseme.kernels.backend import backend_in_use
-    from polyseme.store import list_runs
-    from polyseme.store.provenance import versions
-
     backend = backend_in_use()
     packages = versions("huggingface-hub", "filelock", "pyarrow", "matplotlib", "triton")
     return {
@@ -59,7 +66,7 @@ def gathered(root: Path) -> dict[str, Any]:
         "torch": {
             "threads": torch.get_num_threads(),
             "vector_instructions": torch.backends.cpu.get_cpu_capability(),
-            "devices": _devices(torch),
+            "devices": _devices(),
             "auto": "cuda" if torch.cuda.is_available() else "cpu",
         },
         "loops": {
@@ -72,10 +79,9 @@ def gathered(root: Path) -> dict[str, Any]:
     }
 
 
-def _devices(torch: Any) -> list[str]:
+def _devices() -> list[str]:
     cuda = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    mps = ["mps"] if torch.backends.mps.is_available() else []
-    return ["cpu", *cuda, *mps]
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _processor() -> str:
@@ -86,26 +92,6 @@ def _processor() -> str:
 
 def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.absolute().parent)
-
-
-def _print(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Lines of `section.name value` on a pipe, a table on a terminal."""
-    from polyseme.screen.console import make_console
-
-    console = make_console()
-    rows = [(f"{section}.{name}", _text(value)) for section, values in found.items() for name, value in values.items()]
-    if not console.is_terminal:
-        for name, text in rows:
-            print(f"{name} {text}")
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(overflow="fold", style="bold")
-    table.add_column(overflow="fold")
-    for name, text in rows:
-        table.add_row(name, text)
-    console.print(table)
 
 
 def _text(value: Any) -> str:

@@ -6,113 +6,18 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
+from polyseme.cli.table import COMMANDS, FAILED, INTERRUPTED, OK, USER_ERROR, overview
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.memory import is_out_of_memory
 from polyseme.core.text import visible
 from polyseme.core.version import __version__
 from polyseme.screen.streams import clean_streams
 
-OK, USER_ERROR, FAILED, INTERRUPTED = 0, 2, 1, 130
 DEBUG = "POLYSEME_DEBUG"
 """Environment variable that has an unforeseen error's traceback printed instead of saved."""
-
-
-def _study(args: list[str]) -> int:
-    from polyseme.cli.commands import study
-
-    return study(args)
-
-
-def _plan(args: list[str]) -> int:
-    from polyseme.cli.plan import plan
-
-    return plan(args)
-
-
-def _stage(args: list[str]) -> int:
-    from polyseme.cli.plan import stage
-
-    return stage(args)
-
-
-def _demo(args: list[str]) -> int:
-    from polyseme.cli.commands import demo
-
-    return demo(args)
-
-
-def _runs(args: list[str]) -> int:
-    from polyseme.cli.commands import runs
-
-    return runs(args)
-
-
-def _show(args: list[str]) -> int:
-    from polyseme.cli.commands import show
-
-    return show(args)
-
-
-def _sites(args: list[str]) -> int:
-    from polyseme.cli.commands import sites
-
-    return sites(args)
-
-
-def _calibrate(args: list[str]) -> int:
-    from polyseme.cli.commands import calibrate
-
-    return calibrate(args)
-
-
-def _zoo(args: list[str]) -> int:
-    from polyseme.cli.zoo import zoo
-
-    return zoo(args)
-
-
-def _diagnose(args: list[str]) -> int:
-    from polyseme.cli.diagnose import diagnose
-
-    return diagnose(args)
-
-
-def _info(args: list[str]) -> int:
-    from polyseme.cli.info import info
-
-    return info(args)
-
-
-COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "study": (_study, "run a study file: a network and a corpus to latents with evidence beside each of them"),
-    "plan": (_plan, "print a study's stages: what is done, what is to do, and what that will take"),
-    "stage": (_stage, "run stages of a study by the ids that plan prints, here or on another machine"),
-    "demo": (_demo, "run the built-in study: the shipped language model on the standard library's source, offline"),
-    "runs": (_runs, "list the runs of a folder"),
-    "show": (_show, "print a run's summary and where its report is"),
-    "sites": (_sites, "list the sites of a network, by the names a study file takes"),
-    "info": (_info, "print versions, devices, threads, the compiled loops in use, and the folder of runs"),
-    "zoo": (_zoo, "networks with known answers: train them, check them, draw them"),
-    "diagnose": (_diagnose, "say why a site's neurons are polysemantic, with the evidence, or abstain"),
-    "calibrate": (_calibrate, "measure how often the verdicts are wrong, on networks whose features are planted"),
-}
-
-
-def usage() -> str:
-    """The text of `polyseme --help`."""
-    lines = [
-        f"polyseme {__version__}: finds the features inside a neural network, and says which are really the network's.",
-        "",
-        "usage: polyseme COMMAND [ARGUMENTS]        polyseme COMMAND --help for each command's own",
-        "",
-        *(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()),
-        "",
-        "A killed or interrupted study is resumed when the same command is given again.",
-        f"Exit status: {OK} done, {FAILED} failed, {USER_ERROR} something given is wrong, {INTERRUPTED} interrupted.",
-    ]
-    return "\n".join(lines)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -159,19 +64,39 @@ def _guarded(args: list[str]) -> int:
 def _run(args: list[str]) -> int:
     name = args[0] if args else ""
     if name in {"", "-h", "--help"}:
-        print(usage())
+        print(overview())
         return OK if args else USER_ERROR
     if name in {"-V", "--version"}:
         print(__version__)
         return OK
+    group, rest = "", args[1:]
+    if name in COMMANDS and not COMMANDS[name].run:
+        if rest[:1] in (["-h"], ["--help"]):
+            print(overview(name))
+            return OK
+        group, name, rest = name, f"{name} {rest[0] if rest else ''}", rest[1:]
     if name not in COMMANDS:
-        near = nearest_names(name, list(COMMANDS)) or list(COMMANDS)
-        what = f"there is no command {name[:80]!r}"
-        raise InputError(what, fix=f"did you mean {', '.join(near)}? see polyseme --help")
+        raise _unknown(group, name.removeprefix(f"{group} "))
     _check_place()
     # A terminated run is an interrupted one: it writes its checkpoint and its status before it ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return COMMANDS[name][0](args[1:])
+    from polyseme.cli.line import Line
+
+    line, command = Line.of(name, rest), COMMANDS[name]
+    if command.starting and not line.wants_help:
+        print(command.starting, file=sys.stderr, flush=True)
+    module, function = command.run.split(".")
+    return getattr(import_module(f"polyseme.cli.{module}"), function)(line)
+
+
+def _unknown(group: str, name: str) -> InputError:
+    """The error about a command, or an action of a group, that there is not."""
+    start = f"{group} " if group else ""
+    known = [other.removeprefix(start) for other in COMMANDS if other.startswith(start)]
+    near = nearest_names(name, known) or known
+    what = f"there is no {'action' if group else 'command'} {name[:80]!r}" if name else f"{group} needs an action"
+    fix = f"did you mean {', '.join(near)}? see polyseme {start}--help"
+    return InputError(what, where=f"polyseme {group}".strip(), fix=fix)
 
 
 def _check_place() -> None:

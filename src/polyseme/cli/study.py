@@ -1,0 +1,153 @@
+"""`polyseme study`, `demo`, `plan` and `stage`: a study, its graph on the terminal, and stages of it alone."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from rich.table import Table
+from rich.text import Text
+
+from polyseme.cli.flags import Group
+from polyseme.cli.line import Line
+from polyseme.cli.runs import RootOptions
+from polyseme.core.errors import InputError
+from polyseme.core.numbers import duration
+from polyseme.report.schema import StudyReport
+from polyseme.report.terminal import print_summary
+from polyseme.report.write import study as run_study
+from polyseme.screen.console import make_console
+from polyseme.screen.progress import make_reporter
+from polyseme.store import Store
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.plan import Plan, planned
+from polyseme.studies.prepare import look
+from polyseme.studies.rates import Rates
+from polyseme.studies.run import run_until
+from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.toml import read_toml
+
+
+class StudyOptions(RootOptions):
+    """Where the run goes, and what it may build on."""
+
+    resume: bool = True
+    """Take finished stages as they are; --no-resume makes every one again."""
+    jobs: int = Field(default=1, ge=1, le=256)
+    """Processes that run the study and its controls side by side, with the machine's threads divided among them."""
+    until: str = Field(default="", max_length=512)
+    """Stop after this stage: `splice`, or `splice (trained)` for one alone; `polyseme plan` lists them."""
+
+
+class PlanOptions(RootOptions):
+    """What is shown."""
+
+    until: str = Field(default="", max_length=512)
+    """Show only this stage (`splice`, or `splice (trained)` for one alone) and what it needs."""
+    estimate: bool = True
+    """Measure for a few seconds how long the stages will take; --no-estimate does not."""
+
+
+def study(line: Line) -> int:
+    """Run a study file, flags alone, or flags over a file."""
+    return _run(line, _of_file(line))
+
+
+def demo(line: Line) -> int:
+    """Run the study in `demo.toml`, offline."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with as_file(files("polyseme.cli").joinpath("demo.toml")) as path:
+        return _run(line, Group(StudyConfig, given=read_toml(path), source=str(path), title="study"))
+
+
+def _of_file(line: Line) -> Group:
+    """The flags of a study over what its file says."""
+    given = read_toml(Path(line.first)) if line.first and not line.wants_help else {}
+    return Group(StudyConfig, given=given, source=line.first, title="study")
+
+
+def _run(line: Line, group: Group) -> int:
+    options, config = line.configs(Group(StudyOptions), group)
+    reporter, console = make_reporter(), make_console()
+    if options.until:
+        if options.jobs > 1:
+            fix = "leave one of the two out; `polyseme stage ID` runs stages in processes of their own"
+            raise InputError("--until runs its stages in one process", where="--until and --jobs", fix=fix)
+        for made in run_until(config, options.until, root=options.root, resume=options.resume, reporter=reporter):
+            console.print(f"{made.stage}: {made.path}", soft_wrap=True)
+        return 0
+    result = run_study(config, root=options.root, resume=options.resume, jobs=options.jobs, reporter=reporter)
+    report = StudyReport.load(result.run.artifacts / "report.json")
+    print_summary(report, report_path=result.report, console=console)
+    return 0
+
+
+def plan(line: Line) -> int:
+    """Print the stages of a study, and keep the plan for `stage`."""
+    options, config = line.configs(Group(PlanOptions), _of_file(line))
+    found = Plan.of(config)
+    stages = found.until(options.until) if options.until else found.stages
+    worker = Worker(config, Store(options.root), make_reporter())
+    found.save(worker.store)
+    look(found, worker)
+    seconds = Rates.measure(worker).of(stages, worker) if options.estimate else {}
+    to_do = [stage for stage in stages if worker.is_used(stage) and not worker.is_done(stage)]
+    console = make_console()
+    console.print(_table(found, stages, to_do, worker, seconds))
+    console.print(_total(stages, to_do, seconds))
+    return 0
+
+
+def stage(line: Line) -> int:
+    """Run stages by their ids."""
+    (options,) = line.configs(Group(RootOptions))
+    store, reporter, console = Store(options.root), make_reporter(), make_console()
+    for found, stages in planned(store, line.words).items():
+        worker = Worker(found.config, store, reporter)
+        for one in filter(worker.is_used, stages):
+            console.print(f"{one.shown}: {worker.artifact(one).path}", soft_wrap=True)
+    return 0
+
+
+def _table(
+    plan: Plan,
+    stages: Sequence[Stage[Any]],
+    to_do: Sequence[Stage[Any]],
+    worker: Worker,
+    seconds: Mapping[Stage[Any], float],
+) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "stage", "needs", "state"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("id", "state"))
+    for column in ("time", "disk"):
+        table.add_column(column, justify="right", no_wrap=True)
+    place = {stage: i for i, stage in enumerate(stages, start=1)}
+    for stage in stages:
+        state, time, disk = "done" if worker.is_used(stage) else "not needed", "", 0.0
+        if stage in to_do:
+            state, time, disk = "to do", _time(seconds.get(stage, math.nan)), stage.work(worker).disk
+        needs = ", ".join(str(place[needed]) for needed in stage.needs())
+        size = f"{disk / 1e6:,.0f} MB" if disk >= 1e6 else ""
+        table.add_row(plan.id(stage), Text(f"{place[stage]} {stage.shown}"), needs, state, time, size)
+    return table
+
+
+def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "–"
+    return "< 1 s" if seconds < 1 else f"≈ {duration(seconds)}"
+
+
+def _total(stages: Sequence[Stage[Any]], to_do: Sequence[Stage[Any]], seconds: Mapping[Stage[Any], float]) -> str:
+    known = [time for stage in to_do if not math.isnan(time := seconds.get(stage, math.nan))]
+    text = f"{len(to_do)} of {len(stages)} stages to do"
+    if not known:
+        return text
+    unknown = len(to_do) - len(known)
+    more = f", without {unknown} that are not estimated (–)" if unknown else ""
+    return (
+        f"{text}, about {_time(sum(known)).removeprefix('≈ ')}{more}; times are estimated from rates measured just now"
+    )
