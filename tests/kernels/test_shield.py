@@ -200,6 +200,13 @@ def test_a_toy_is_trained_to_the_same_bits(state, plain):
     assert digest(found) == wanted
 
 
+@pytest.mark.parametrize("name", TOYS)
+def test_every_way_into_a_toy_is_shielded(name):
+    ways = [TOYS[name].config.build, TOYS[name].config.train, *TOYS[name].figures.values()]
+    ways += [experiment.run for experiment in TOYS[name].experiments]
+    assert all(way.__code__ is shielded(len).__code__ for way in ways)
+
+
 def readable(read):
     with contextlib.suppress(RuntimeError):
         return read()

@@ -14,16 +14,15 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, fill, mean, share
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, half_names, halves, largest_share, monosemantic
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Parameters, Stack, train_stack
-from polyseme.zoo.tools.toy import Cause, Entry, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Cause, Entry, Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 SOLVED = 0.5
@@ -56,7 +55,7 @@ class AbsoluteValueNetwork(nn.Module):
         return torch.relu(self.hidden(x @ self.W_in.T) @ self.W_out.T + self.b)
 
 
-class AbsoluteValueToy(Config):
+class AbsoluteValueToy(Toy):
     """Every density with every seed: one network each, trained as one stack."""
 
     title: ClassVar[str] = "absolute value in superposition"
@@ -78,13 +77,11 @@ class AbsoluteValueToy(Config):
         """I of every feature."""
         return self.importance ** torch.arange(self.n_features, dtype=torch.float32)
 
-    @shielded
     def build(self) -> AbsoluteValueNetwork:
         """An untrained network."""
         n, m = self.n_features, self.n_hidden
         return AbsoluteValueNetwork(torch.zeros(m, n), torch.zeros(n, m), torch.zeros(n))
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every density with every seed, as one stack."""
         stack = train(self, reporter)
@@ -166,7 +163,6 @@ def outputs(
     return torch.relu(torch.baddbmm(b[:, None], torch.relu(x @ W_in.mT), W_out.mT))
 
 
-@shielded
 def train(config: AbsoluteValueToy, reporter: Reporter) -> Trained:
     """Train every density with every seed at once, and score each feature on fresh data."""
     grid = Grid(config.seeds, density=config.density)

@@ -28,13 +28,12 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.dictionaries import ReLUConfig, SparseDictionary
 from polyseme.evaluation.recovery import Answers, FeatureTruth
 from polyseme.evaluation.recovery import absorption as absorbed_children
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import NOTHING, Check, Experiment, Line, fill, mean
 from polyseme.zoo.tools.exact import (
     Mixture,
@@ -53,14 +52,14 @@ from polyseme.zoo.tools.exact import (
     untrained,
 )
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.toy import Entry, TrainedToy
+from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
 ABSORPTION = "Chanin et al. 2024, A is for absorption, arXiv 2409.14507"
 CEILING = 0.1
 """A dictionary with as many latents as features and an FVU above this did not train, or lost a latent."""
 
 
-class AbsorptionToy(Config):
+class AbsorptionToy(Toy):
     """A tree of orthogonal features, each on at 1; siblings exclude each other."""
 
     title: ClassVar[str] = "absorption: children that speak for their parent"
@@ -100,12 +99,10 @@ class AbsorptionToy(Config):
         """The parent of each feature, generation by generation; −1 for the root."""
         return [-1, *((child - 1) // self.branching for child in range(1, self.n_features))]
 
-    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [planted(self.n_features, self.d, seed, self._draw, {"depth": self.depth}) for seed in self.seeds]

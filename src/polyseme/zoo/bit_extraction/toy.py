@@ -21,15 +21,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from polyseme.causal.directions import linear_probe
-from polyseme.core.config import Config, Seeds
+from polyseme.core.config import Seeds
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.diagnosis import DiagnosisConfig, diagnose
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, fill, share
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.toy import Entry, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "bit extraction of Bartlett et al. 2019, Nearly-tight VC-dimension bounds"
 PADS = 2
@@ -60,7 +59,7 @@ class LookUp(nn.Module):
         return self.head(x)
 
 
-class BitExtractionToy(Config):
+class BitExtractionToy(Toy):
     """Look-up tables of 2^(row_bits + column_bits) labels, one a seed."""
 
     title: ClassVar[str] = "bit extraction"
@@ -88,12 +87,10 @@ class BitExtractionToy(Config):
         """Width of the input."""
         return self.row_bits + self.column_bits
 
-    @shielded
     def build(self) -> LookUp:
         """A network of that shape, its weights not set."""
         return LookUp([self.n_bits, *(len(layer) for layer in wiring(self, np.zeros(self.n_rows))[:-1])])
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """One network a seed, wired by hand."""
         names = (*(f"bit {i}" for i in range(self.n_bits)), "label")

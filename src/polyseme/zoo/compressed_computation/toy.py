@@ -14,15 +14,14 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Strength, Width
+from polyseme.core.config import Seeds, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, mean
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, half_names, halves, monosemantic
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Entry, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 EVALUATION_ROWS, EVALUATION_BLOCK = 1 << 17, 1 << 14
@@ -45,7 +44,7 @@ class CompressedComputation(nn.Module):
         return self.hidden(x @ self.W_in.T) @ self.W_out.T
 
 
-class CompressedComputationToy(Config):
+class CompressedComputationToy(Toy):
     """Every mixing with every seed: one network each, trained as one stack."""
 
     title: ClassVar[str] = "compressed computation: the false twin of computation in superposition"
@@ -69,14 +68,12 @@ class CompressedComputationToy(Config):
             raise ValueError(f"n_hidden = {self.n_hidden} must be under n_features = {self.n_features}")
         return self
 
-    @shielded
     def build(self) -> CompressedComputation:
         """An untrained network."""
         return CompressedComputation(
             torch.zeros(self.n_hidden, self.n_features), torch.zeros(self.n_features, self.n_hidden)
         )
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every mixing with every seed, as one stack."""
         stack = train(self, reporter)
@@ -161,7 +158,6 @@ class Trained(Stack):
     M: Float[Tensor, "instance feature feature"]
 
 
-@shielded
 def train(config: CompressedComputationToy, reporter: Reporter, *, one_hot: bool = False) -> Trained:
     """Train every mixing with every seed at once.
 

@@ -20,16 +20,15 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Share, Width
+from polyseme.core.config import Seeds, Share, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.superposition.toy import ReluOutput
 from polyseme.zoo.tools.checks import NOTHING, Check, Experiment, Line, Value, fill, mean, share
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Cause, Entry, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Cause, Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "Elhage et al. 2022, Toy Models of Superposition"
 SITE = Site(path="hidden")
@@ -37,7 +36,7 @@ ALONG = 0.9
 """Two features share a direction where the cosine of their vectors is above this."""
 
 
-class CorrelatedPairsToy(Config):
+class CorrelatedPairsToy(Toy):
     """Networks of several correlations and seeds."""
 
     title: ClassVar[str] = "correlated features that share a neuron"
@@ -55,7 +54,6 @@ class CorrelatedPairsToy(Config):
     batch: Width = 512
     optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=5e-3, schedule="cosine")
 
-    @shielded
     def build(self) -> ReluOutput:
         """An untrained network."""
         zeros = torch.zeros(self.n_hidden, 2 * self.n_pairs)
@@ -64,7 +62,6 @@ class CorrelatedPairsToy(Config):
             module.hidden = nn.ReLU()
         return module
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every correlation with every seed, as one stack."""
         stack = train(self, reporter)
@@ -103,7 +100,6 @@ def features(
     return torch.stack([first, torch.where(copied, first, second)], dim=-1).flatten(-2)
 
 
-@shielded
 def train(config: CorrelatedPairsToy, reporter: Reporter) -> Stack:
     """Train every correlation with every seed at once."""
     grid, n = Grid(config.seeds, rho=config.rho), 2 * config.n_pairs

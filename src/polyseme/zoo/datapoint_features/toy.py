@@ -16,18 +16,17 @@ from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.superposition.toy import ReluOutput
 from polyseme.zoo.tools.checks import NOTHING, Check, Experiment, Line, fill, mean
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.geometry import dimensionality, gaps
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
 from polyseme.zoo.tools.tied import tied_loss
-from polyseme.zoo.tools.toy import Entry, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "Henighan et al. 2023, Superposition, Memorization, and Double Descent"
 SITE = Site(path="hidden")
@@ -37,7 +36,7 @@ LEARNED = 0.999
 """Share of the loss that a network began with, or of the 1 that the output 0 costs, that a trained one is below."""
 
 
-class DatapointFeaturesToy(Config):
+class DatapointFeaturesToy(Toy):
     """A network for every number of examples and every seed."""
 
     title: ClassVar[str] = "datapoint against generalising features"
@@ -68,13 +67,11 @@ class DatapointFeaturesToy(Config):
             raise ValueError(f"{self.n_hidden} hidden dimensions for {self.n_features} features leave nothing to share")
         return self
 
-    @shielded
     def build(self) -> ReluOutput:
         """An untrained network."""
         zeros = torch.zeros(self.n_hidden, self.n_features)
         return ReluOutput(zeros, zeros[0])
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every number of examples with every seed."""
         names = tuple(f"x{i}" for i in range(self.n_features))
@@ -145,7 +142,6 @@ def examples(config: DatapointFeaturesToy, draws: Draws, n: int) -> Float[Tensor
     return torch.nn.functional.normalize(x, dim=-1)
 
 
-@shielded
 def train(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Run]:
     """Train every number of examples and every seed, in as few stacks as the shapes allow.
 

@@ -24,10 +24,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.dictionaries import ReLUConfig
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, mean
 from polyseme.zoo.tools.exact import (
     Mixture,
@@ -44,14 +43,14 @@ from polyseme.zoo.tools.exact import (
     untrained,
 )
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.toy import Entry, TrainedToy
+from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
 PAPER = "Chanin et al. 2025, Feature hedging, arXiv 2505.11756"
 ALGEBRA = "E[x | on] − E[x | off]"
 PCA = "first eigenvector of the covariance"
 
 
-class HedgingToy(Config):
+class HedgingToy(Toy):
     """A parent and a child in one latent."""
 
     title: ClassVar[str] = "hedging: one latent for two features"
@@ -67,12 +66,10 @@ class HedgingToy(Config):
     seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
     training: ShortTraining = ShortTraining()
 
-    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(2, self.d))
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [self.instance(seed) for seed in self.seeds]

@@ -16,14 +16,13 @@ from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Strength, Width
+from polyseme.core.config import Seeds, Strength, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Experiment, Line, mean
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Entry, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "Lecomte et al. 2023, Incidental Polysemanticity"
 SITE = Site(path="hidden")
@@ -49,7 +48,7 @@ class TiedAutoencoder(nn.Module):
         return torch.relu(self.hidden(x @ self.W) @ self.W.T)
 
 
-class IncidentalToy(Config):
+class IncidentalToy(Toy):
     """Networks of several seeds."""
 
     title: ClassVar[str] = "incidental polysemanticity"
@@ -71,12 +70,10 @@ class IncidentalToy(Config):
             )
         return self
 
-    @shielded
     def build(self) -> TiedAutoencoder:
         """An untrained network."""
         return TiedAutoencoder(torch.zeros(self.n_features, self.n_neurons))
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         stack = train(self, reporter)
@@ -125,7 +122,6 @@ def loss_of(W: Float[Tensor, "instance feature neuron"], l1: float) -> Float[Ten
     return apply(W, l1)
 
 
-@shielded
 def train(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Stack:
     """Train every seed at once. A training that was killed is resumed from `checkpoints`."""
     grid = Grid(config.seeds)

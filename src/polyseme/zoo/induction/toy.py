@@ -22,9 +22,8 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.heads import Pattern
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Parameters, train_stack
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="layers.0")
 BOS = 0
@@ -109,7 +108,7 @@ class GeneralConfig(Config):
     optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=1e-2, warmup=200, schedule="cosine")
 
 
-class InductionToy(Config):
+class InductionToy(Toy):
     """Networks of several seeds; the experiments train them with two layers and with one."""
 
     title: ClassVar[str] = "induction and previous-token heads"
@@ -154,12 +153,10 @@ class InductionToy(Config):
         """BOS, the ordinary tokens and the special S."""
         return self.vocabulary + 2
 
-    @shielded
     def build(self) -> AttentionOnly:
         """An untrained network."""
         return AttentionOnly(self)
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         run = train(self, reporter)
@@ -300,7 +297,6 @@ def _mapped(x: Float[Tensor, "instance row position d"], weight: Float[Tensor, "
     return (x.flatten(1, 2) @ weight.mT).unflatten(1, x.shape[1:3])
 
 
-@shielded
 def train(config: InductionToy, reporter: Reporter) -> Run:
     """Train every seed at once on what is asked; the accuracy is measured on sequences of their own."""
     seeds = [derive_seed(seed, "induction", config.n_layers) for seed in config.seeds]

@@ -16,14 +16,13 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, share
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Entry, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "exact solutions ReLU(x_i + x_j − 1) and ReLU(±x_i)"
 SITE = Site(path="neurons")
@@ -51,7 +50,7 @@ class Perceptron(nn.Module):
         return self.write(self.neurons(self.read(x)))
 
 
-class MissedSolutionToy(Config):
+class MissedSolutionToy(Toy):
     """Networks of several seeds."""
 
     title: ClassVar[str] = "an exact solution missed"
@@ -82,12 +81,10 @@ class MissedSolutionToy(Config):
         """Outputs: pairs of inputs, or inputs."""
         return self.n * (self.n - 1) // 2 if self.task == "and" else self.n
 
-    @shielded
     def build(self) -> Perceptron:
         """An untrained network."""
         return Perceptron(self.n, self.n_neurons, self.n_out)
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         stack = train(self, reporter)
@@ -134,7 +131,6 @@ def live(stack: Stack) -> Bool[Tensor, "instance neuron"]:
     return strength > 0.01 * strength.amax(-1, keepdim=True)
 
 
-@shielded
 def train(config: MissedSolutionToy, reporter: Reporter) -> Stack:
     """Train every seed at once."""
     grid = Grid(config.seeds, task=[config.task])

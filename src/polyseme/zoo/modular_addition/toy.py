@@ -13,14 +13,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from polyseme.core.config import Config, Count, Seeds, Width
+from polyseme.core.config import Count, Seeds, Width
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.store.checkpoints import load_checkpoint, save_checkpoint
 from polyseme.zoo.tools.stack import Draws, History, OptimiserConfig, Parameters, train_stack
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 
@@ -89,7 +88,7 @@ class Transformer(nn.Module):
         return read_out(stack, middle, hidden[None])[0]
 
 
-class ModularAdditionToy(Config):
+class ModularAdditionToy(Toy):
     """Networks of one modulus, one for each seed; a seed sets the weights and the training pairs."""
 
     title: ClassVar[str] = "modular addition"
@@ -115,12 +114,10 @@ class ModularAdditionToy(Config):
             raise ValueError(f"d_model {self.d_model} does not divide into {self.n_heads} heads")
         return self
 
-    @shielded
     def build(self) -> Transformer:
         """An untrained network."""
         return Transformer({name: tensor[0] for name, tensor in initial(self, self.seeds[:1]).items()})
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         run = train(self, reporter)
@@ -195,7 +192,6 @@ def all_pairs(config: ModularAdditionToy) -> tuple[Int[Tensor, " pair"], Int[Ten
     return pair // config.p, pair % config.p
 
 
-@shielded
 def train(config: ModularAdditionToy, reporter: Reporter | None = None, checkpoints: Path | None = None) -> Run:
     """Train every seed at once, full batch.
 

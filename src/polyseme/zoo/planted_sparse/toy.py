@@ -15,18 +15,17 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.exact import SITE, Mixture
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 MOST_FREQUENT = 0.5
 """No feature is on more often than this, whatever Zipf's law asks for."""
 
 
-class PlantedSparseToy(Config):
+class PlantedSparseToy(Toy):
     """One data set a seed, each with directions of its own."""
 
     title: ClassVar[str] = "planted sparse data"
@@ -70,12 +69,10 @@ class PlantedSparseToy(Config):
             raise ValueError(f"l0 of {self.l0:g} is out of reach: with every frequency at its highest it is {most:.3g}")
         return self
 
-    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [self.instance(seed) for seed in self.seeds]

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from polyseme.activations.firings import Firings
 from polyseme.causal.directions import optimal_probe
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.geometry import polygon
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 Arrangement = Literal["pair", "polygon"]
 ARRANGEMENTS: tuple[Arrangement, ...] = ("pair", "polygon")
@@ -71,7 +70,7 @@ class NextState(nn.Module):
         return self.hidden(self.embed(tokens)) @ self.unembed.mT
 
 
-class ProbeSteeringToy(Config):
+class ProbeSteeringToy(Toy):
     """The pair and the polygon, each read with its own probes."""
 
     title: ClassVar[str] = "probe and steering directions"
@@ -90,13 +89,11 @@ class ProbeSteeringToy(Config):
     seeds: Seeds = (0, 1, 2)
     """Seeds of the samples."""
 
-    @shielded
     def build(self) -> ReadOff:
         """The pair's network."""
         rows = features(self, "pair")
         return ReadOff(rows, rows)
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The pair and the polygon for each seed, made, not trained."""
         toys: list[TrainedToy] = []

@@ -13,15 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Line, Value, fill, share
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 PAPER = "x·y by ReLU neurons: E[·] over N(0, 1)²"
 SITE = Site(path="read")
@@ -48,7 +47,7 @@ class Product(nn.Module):
         return self.write(self.neurons(self.read(xy)))
 
 
-class ProductToy(Config):
+class ProductToy(Toy):
     """Networks of several seeds."""
 
     title: ClassVar[str] = "x·y by ReLU neurons"
@@ -59,12 +58,10 @@ class ProductToy(Config):
     batch: Width = 256
     optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=1e-2, schedule="cosine", weight_decay=0.0)
 
-    @shielded
     def build(self) -> Product:
         """An untrained network."""
         return Product(self.n_neurons)
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         stack = train(self, reporter)
@@ -124,7 +121,6 @@ class Stack:
         return module
 
 
-@shielded
 def train(config: ProductToy, reporter: Reporter) -> Stack:
     """Train every seed at once."""
     seeds = [derive_seed(seed, "product") for seed in config.seeds]

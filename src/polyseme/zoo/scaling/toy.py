@@ -17,17 +17,16 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.networks import load_network
 from polyseme.networks.edits import Edit
 from polyseme.zoo.tools.checks import Check, Line, mean
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 PAPER = "Black et al. 2022, Interpreting Neural Networks through the Polytope Lens"
 SITES = (Site(path="first"), Site(path="second"))
@@ -54,7 +53,7 @@ class Classifier(nn.Module):
         return out(self.second(into_second(self.first(into_first(x)))))
 
 
-class ScalingToy(Config):
+class ScalingToy(Toy):
     """Networks with and without biases, of several seeds, that tell clusters apart."""
 
     title: ClassVar[str] = "positive scaling of ReLU networks"
@@ -70,12 +69,10 @@ class ScalingToy(Config):
     batch: Width = 128
     optimiser: OptimiserConfig = OptimiserConfig(steps=1_000, lr=5e-3, schedule="cosine")
 
-    @shielded
     def build(self) -> Classifier:
         """An untrained network."""
         return Classifier(self.d, self.width, self.n_classes)
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """With and without biases and every seed, as one stack."""
         stack = train(self, reporter)
@@ -117,7 +114,6 @@ def clusters(
     return centre + config.noise * draws.normal(n, config.d), label
 
 
-@shielded
 def train(config: ScalingToy, reporter: Reporter) -> Classifiers:
     """Train with and without biases and every seed at once."""
     grid = Grid(config.seeds, biases=[int(biases) for biases in config.biases])

@@ -14,13 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 PAPER = "skip-trigram table of Elhage et al. 2021, A Mathematical Framework for Transformer Circuits"
 SITE, PATTERN = Site(path="mixed"), Site(path="pattern")
@@ -56,7 +55,7 @@ class SkipTrigram(nn.Module):
         return self.unembed(self.mixed((pattern[..., None] * self.value(x[:, :-1])).sum(-2)))
 
 
-class SkipTrigramToy(Config):
+class SkipTrigramToy(Toy):
     """The hand-built head, and trained ones of several seeds."""
 
     title: ClassVar[str] = "skip-trigram inhibition"
@@ -75,12 +74,10 @@ class SkipTrigramToy(Config):
         """Blank, A, B, C and the fillers."""
         return FILLER + self.n_kinds
 
-    @shielded
     def build(self) -> SkipTrigram:
         """An untrained head."""
         return SkipTrigram(self.n_tokens)
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """The hand-built head, then the trained ones."""
         by_hand = TrainedToy(hand_built(self).float(), TRUTH, self._draw, 0, {"made": "by hand"}, 0.0, 0.0)
@@ -124,7 +121,6 @@ def hand_built(config: SkipTrigramToy) -> SkipTrigram:
     return module
 
 
-@shielded
 def train(config: SkipTrigramToy, reporter: Reporter) -> Stack:
     """Train every seed at once, on the answer's distribution rather than on draws of it."""
     grid, n = Grid(config.seeds, made=["by training"]), config.n_tokens

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.core.site import Site
@@ -22,7 +22,7 @@ from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.neurons import MONOSEMANTIC
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.tied import tied_loss
-from polyseme.zoo.tools.toy import Cause, Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Cause, Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 REPRESENTED = 0.5
@@ -53,7 +53,7 @@ class ReluOutput(nn.Module):
         return torch.relu(self.hidden(x @ self.W.T) @ self.W + self.b)
 
 
-class SuperpositionToy(Config):
+class SuperpositionToy(Toy):
     """Every density with every importance and every seed: one network each, trained as one stack."""
 
     title: ClassVar[str] = "toy model of superposition"

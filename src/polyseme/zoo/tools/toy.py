@@ -1,13 +1,15 @@
 """What a toy is: a family of networks whose features are known."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from polyseme.core.config import Config
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.kernels.shield import shielded
@@ -110,9 +112,8 @@ class TrainedToy:
         return vectors.reshape(-1, vectors.shape[-1]), sample
 
 
-@runtime_checkable
-class Toy(Protocol):
-    """A config whose networks have known answers.
+class Toy(Config, ABC):
+    """A config whose networks have known answers; `build` and `train` of every toy are shielded.
 
     Attributes:
         title: one line.
@@ -122,13 +123,19 @@ class Toy(Protocol):
     title: ClassVar[str]
     paper: ClassVar[str]
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name in {"build", "train"} & vars(cls).keys():
+            setattr(cls, name, shielded(vars(cls)[name]))
+
+    @abstractmethod
     def build(self) -> nn.Module:
         """One network of it, untrained: what a saved one is loaded into."""
-        ...
 
+    @abstractmethod
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Its networks, trained (or made, where nothing is trained) in one batched computation."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -144,3 +151,6 @@ class Entry:
     config: Any
     experiments: tuple[Experiment, ...]
     figures: Mapping[str, Callable[[Any, Reporter], Any]] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "figures", {name: shielded(draw) for name, draw in self.figures.items()})

@@ -14,13 +14,12 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.stack import Draws
-from polyseme.zoo.tools.toy import Sample, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 BLOCK_ELEMENTS = 1 << 23
@@ -49,7 +48,7 @@ class UniversalAnd(nn.Module):
         return summed[:, first, second] / (self.masks.T @ self.masks)[first, second]
 
 
-class UniversalAndToy(Config):
+class UniversalAndToy(Toy):
     """Random networks of one size, one a seed; they are made, not trained."""
 
     title: ClassVar[str] = "Universal AND: computation in superposition"
@@ -81,12 +80,10 @@ class UniversalAndToy(Config):
             raise ValueError("n_neurons · q² < 1: most pairs share no neuron, and their AND cannot be read")
         return self
 
-    @shielded
     def build(self) -> UniversalAnd:
         """A network without any connection, to load a saved one into."""
         return UniversalAnd(torch.zeros(self.n_neurons, self.n_features))
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """The networks of all seeds; they are made, not trained."""
         first, second = pairs(self.n_features)

@@ -31,10 +31,9 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from polyseme.core.config import Config, Seeds, Width
+from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.dictionaries import BatchTopKConfig, SparseDictionary
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.checks import Check, Experiment, Line, fill, mean, share
 from polyseme.zoo.tools.exact import (
     Mixture,
@@ -52,7 +51,7 @@ from polyseme.zoo.tools.exact import (
     untrained,
 )
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.toy import Entry, TrainedToy
+from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
 PAPER = "Chanin & Garriga-Alonso 2025, Sparse but wrong, arXiv 2508.16560"
 CEILING = 0.5
@@ -63,7 +62,7 @@ Kind = tuple[float, Start]
 """A dictionary's k and start."""
 
 
-class WrongL0Toy(Config):
+class WrongL0Toy(Toy):
     """Orthogonal features, all equally often on."""
 
     title: ClassVar[str] = "dictionaries of the wrong L0"
@@ -93,12 +92,10 @@ class WrongL0Toy(Config):
         """The true one."""
         return self.n_features * self.p
 
-    @shielded
     def build(self) -> Mixture:
         """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """The mixture of each seed."""
         return [planted(self.n_features, self.d, seed, self._draw, {"p": self.p}) for seed in self.seeds]
