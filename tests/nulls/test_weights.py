@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
 from polyseme.core.seeds import make_generator
 from polyseme.networks import load_network
 from polyseme.nulls.gaussian import GaussianReinit
 from polyseme.nulls.permuted import PermutedWeights
-from polyseme.nulls.spectrum import SpectrumReinit, haar
+from polyseme.nulls.spectrum import SpectrumReinit, turned
 from polyseme.nulls.weights import WeightNull, randomise
 from tests import tiny
 
@@ -155,14 +156,69 @@ def test_spectra_of_any_shape_are_kept(rows: int, columns: int, seed: int) -> No
 
 
 def test_rotations_are_haar() -> None:
-    draws = torch.stack([haar(4, 3, make_generator(0, "test", i)) for i in range(1000)])
     identity = torch.eye(3, dtype=torch.float64)
+    draws = torch.stack([turned(identity, 4, make_generator(0, "test", i)) for i in range(1000)])
     assert torch.allclose(draws.transpose(1, 2) @ draws, identity.expand(1000, 3, 3), atol=1e-10)
     # Entries of a Haar orthogonal matrix: mean 0, variance 1/n, E[x^4] = 3 / (n (n + 2)); without the sign correction
     # LAPACK's diagonal entries have a mean far from 0.
     assert draws.mean(0).abs().max() < 5 * 0.5 / 1000**0.5
     assert torch.allclose(draws.square().mean(0), torch.full((4, 3), 0.25, dtype=torch.float64), atol=0.05)
     assert torch.allclose(draws.pow(4).mean(0), torch.full((4, 3), 0.125, dtype=torch.float64), atol=0.05)
+
+
+def drawn_before(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """The law that the null must have, by the construction that says it plainly: U′SV′ᵀ with Haar U′ and V′."""
+    singular = torch.linalg.svdvals(weight)
+
+    def haar(rows: int) -> Tensor:
+        q, r = torch.linalg.qr(torch.randn(rows, len(singular), generator=generator, dtype=weight.dtype))
+        return q * r.diagonal().sign()
+
+    return (haar(weight.shape[0]) * singular) @ haar(weight.shape[1]).T
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3), (1, 6), (6, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("rank", [1, 7], ids=["rank one", "full rank"])
+def test_the_law_is_that_of_random_singular_directions(shape: tuple[int, int], rank: int) -> None:
+    """Entries, projections and their products against the plain construction, by Kolmogorov and Smirnov's test."""
+    rows, columns = shape
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(rows, rank, generator=generator) @ torch.randn(rank, columns, generator=generator)
+    weight = weight.double()
+    n = 1500
+    new = torch.stack([SpectrumReinit().draw(weight, make_generator(0, "new", i)) for i in range(n)])
+    old = torch.stack([drawn_before(weight, make_generator(0, "old", i)) for i in range(n)])
+    left, right = torch.randn(rows, generator=generator).double(), torch.randn(columns, generator=generator).double()
+
+    def looks(drawn: Tensor) -> dict[str, Tensor]:
+        return {
+            "first entry": drawn[:, 0, 0],
+            "last entry": drawn[:, -1, -1],
+            "projection": torch.einsum("nij,i,j->n", drawn, left, right),
+            "row": drawn[:, 0].norm(dim=1),
+            "column": drawn[:, :, -1].norm(dim=1),
+            "product": drawn[:, 0, 0] * drawn[:, -1, -1],
+            "trace": drawn.diagonal(dim1=1, dim2=2).sum(1),
+        }
+
+    for name, values in looks(new).items():
+        # Rounded, so that what is the same number in every draw is tied in both samples.
+        one, other = (x.round(decimals=9).numpy() for x in (values, looks(old)[name]))
+        assert ks_2samp(one, other).pvalue > 1e-3, name
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (8, 40), (40, 8), (1, 9), (9, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("rank", [2, 40], ids=["rank two", "full rank"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_singular_values_are_kept_to_rounding(shape: tuple[int, int], rank: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(shape[0], rank, generator=generator) @ torch.randn(rank, shape[1], generator=generator)
+    weight = weight.to(dtype)
+    drawn = SpectrumReinit().draw(weight, generator)
+    assert drawn.dtype == dtype
+    assert drawn.shape == shape
+    had, has = (torch.linalg.svdvals(x.double()) for x in (weight, drawn))
+    assert float((had - has).abs().max()) < 10 * torch.finfo(dtype).eps * float(had[0])
 
 
 def test_gaussian_entries_are_gaussian() -> None:

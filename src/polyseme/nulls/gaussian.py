@@ -24,4 +24,5 @@ class GaussianReinit(WeightNull):
         spread = noise.std(correction=0)
         if spread > 0:
             noise /= spread
+        weight = weight.double()
         return weight.mean() + weight.std(correction=0) * noise

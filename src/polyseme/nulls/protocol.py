@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from jaxtyping import Shaped
 from torch import Tensor
 
-from polyseme.core.config import Config, Seed
+from polyseme.core.config import Config, Seed, identity
 from polyseme.core.progress import Reporter
 from polyseme.corpora import Windows
 from polyseme.dictionaries import SparseDictionary
@@ -39,6 +39,9 @@ class Null(Config):
     lost: ClassVar[str]
     """What it lacks; only this can explain a gap."""
 
+    version: ClassVar[int] = 1
+    """Raised when its code changes what it draws."""
+
     seed: Seed = 0
     """Seed of the null's random numbers."""
 
@@ -56,6 +59,11 @@ class Null(Config):
     def destroys(self) -> str:
         """`lost`, without what its settings keep."""
         return self.lost
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What decides what it draws, as JSON for a key."""
+        return {**identity(self), **({"version": self.version} if self.version > 1 else {})}
 
     def network(self, network: Network, reporter: Reporter | None = None) -> Network:  # noqa: ARG002
         """The network, with random weights where these are what is replaced."""

@@ -49,11 +49,12 @@ class WeightNull(Null):
     @property
     def made(self) -> dict[str, object]:
         """What decides the weights, as JSON."""
-        return {"kind": self.stream, "keep_embeddings": self.keep_embeddings, "seed": self.seed}
+        version = {"version": self.version} if self.version > 1 else {}
+        return {"kind": self.stream, "keep_embeddings": self.keep_embeddings, "seed": self.seed, **version}
 
     @abstractmethod
     def draw(self, weight: Float[Tensor, "rows columns"], generator: torch.Generator) -> Float[Tensor, "rows columns"]:
-        """A random matrix in the place of a float64 `weight`."""
+        """A random matrix in the place of `weight`, which is on the CPU and float32 or float64."""
 
     def network(self, network: Network, reporter: Reporter | None = None) -> Network:
         """The network with random weights, on a copy of its module; `network` stays as it is.
@@ -127,7 +128,7 @@ def randomise(
 
 
 def _matrix(parameter: Tensor) -> Float[Tensor, "rows columns"]:
-    """The parameter as a float64 matrix on the CPU; leading axes of length one are dropped first."""
+    """The parameter as a matrix on the CPU, of float32 or more; leading axes of length one are dropped first."""
     while parameter.dim() > 2 and parameter.shape[0] == 1:
         parameter = parameter[0]
-    return parameter.detach().cpu().double().flatten(1)
+    return parameter.detach().cpu().to(torch.promote_types(parameter.dtype, torch.float32)).flatten(1)

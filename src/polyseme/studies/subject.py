@@ -103,7 +103,7 @@ class Subject:
         }
         decides |= {key: value for key, value in identity(self.study.network).items() if key == "dtype"}
         if self.role.null is not None and self.role.null.targets == "weights":
-            decides["null"] = identity(self.role.null)
+            decides["null"] = self.role.null.decides
         return decides
 
     def forget_network(self) -> None:

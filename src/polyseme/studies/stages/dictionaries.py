@@ -66,7 +66,7 @@ class DictionariesStage(Stage[Trained]):
             "seeds": study.seeds,
         }
         if null := self._null(at):
-            decides["null"] = identity(null)
+            decides["null"] = null.decides
         named = {dictionary_name(*key): value for key, value in targets.items()}
         return {**decides, "target_l0": named} if named else decides
 
