@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
 from polyseme.core.seeds import derive_seed
-from polyseme.zoo.skip_trigram.checks import additive_fit, cells, exact, interaction, trained
 from polyseme.zoo.skip_trigram.toy import (
     BLANK,
     FILLER,
@@ -17,9 +16,14 @@ from polyseme.zoo.skip_trigram.toy import (
     B,
     C,
     SkipTrigramToy,
+    additive_fit,
     additive_loss,
+    cells,
+    exact,
     hand_built,
+    interaction,
     train,
+    trained,
 )
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig
 

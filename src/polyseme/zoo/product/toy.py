@@ -17,10 +17,10 @@ from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
-from polyseme.zoo.tools.checks import Check, Line, Value, fill, share
+from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, fill, share
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
-from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "x·y by ReLU neurons: E[·] over N(0, 1)²"
 SITE = Site(path="read")
@@ -287,3 +287,13 @@ def directions_figure(config: ProductToy, reporter: Reporter) -> Any:
     axes[0].set_ylabel("weight on y")
     figure.suptitle("What the neurons of x·y read (blue adds to the output, red takes away; lines at ±45°)")
     return figure
+
+
+ENTRY = Entry(
+    ProductToy,
+    (
+        Experiment("algebra", "fast", "R² of the hand-built networks", algebra),
+        Experiment("networks", "fast", "trained networks read x + y and x − y", networks),
+    ),
+    {"directions": directions_figure},
+)

@@ -23,10 +23,10 @@ from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.networks import load_network
 from polyseme.networks.edits import Edit
-from polyseme.zoo.tools.checks import Check, Line, mean
+from polyseme.zoo.tools.checks import Check, Experiment, Line, mean
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
-from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
+from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "Black et al. 2022, Interpreting Neural Networks through the Polytope Lens"
 SITES = (Site(path="first"), Site(path="second"))
@@ -206,3 +206,10 @@ def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
     axes[0].set_ylabel("share of answers that change")
     axes[0].legend(frameon=False)
     return figure
+
+
+ENTRY = Entry(
+    ScalingToy,
+    (Experiment("scaled", "fast", "answers that change under positive scaling, with and without biases", scaled),),
+    {"flips": flips_figure},
+)
