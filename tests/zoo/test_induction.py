@@ -143,7 +143,7 @@ def test_a_tiny_task_is_learned_by_the_heads_that_the_paper_names():
         }
     )
     run = train(config, Silent())
-    network = load_network(run.modules[0], example_inputs=torch.zeros(1, 8, dtype=torch.long))
+    network = load_network(run.module(0), example_inputs=torch.zeros(1, 8, dtype=torch.long))
     found = measures(config, network, 5)
     assert found["accuracy"] > 0.9
     assert found["matching"] > 0.7
@@ -167,16 +167,14 @@ def test_the_loss_is_of_the_last_token():
     config = SMALL.model_copy(update={"seeds": (4,), "optimiser": OptimiserConfig(steps=1, lr=0.0)})
     run = train(config, Silent())
     tokens, first = (x[0] for x in config.sequences(Draws([derive_seed(4, "induction", 2)], "data"), 16))
-    logits = run.modules[0](tokens)[:, -1]
-    assert float(run.loss[0, 0]) == pytest.approx(
-        float(cross_entropy(logits, answers(tokens, first)).detach()), rel=1e-5
-    )
+    logits = run.module(0)(tokens)[:, -1]
+    assert float(run.loss[0]) == pytest.approx(float(cross_entropy(logits, answers(tokens, first)).detach()), rel=1e-5)
 
 
 def test_an_instance_does_not_depend_on_its_stack():
     both, alone = train(SMALL, Silent()), train(SMALL.model_copy(update={"seeds": (1,)}), Silent())
-    for name, tensor in alone.modules[0].state_dict().items():
-        torch.testing.assert_close(both.modules[1].state_dict()[name], tensor)
+    for name, tensor in alone.module(0).state_dict().items():
+        torch.testing.assert_close(both.module(1).state_dict()[name], tensor)
     torch.testing.assert_close(both.accuracy[:, 1:], alone.accuracy)
 
 

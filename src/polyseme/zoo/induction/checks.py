@@ -73,18 +73,12 @@ ONE_LAYER = Line("accuracy on {what}, one layer", "< .5: it fails", at_most=0.5)
 
 @torch.no_grad()
 def measures(config: InductionToy, network: Network, seed: int) -> dict[str, float]:
-    """Accuracy and head scores of one network of two layers.
-
-    Args:
-        config: of the toy.
-        network: of it.
-        seed: of the sequences.
-    """
+    """Accuracy and head scores of a network of two layers, on sequences that the seed draws."""
     tokens, first = (x[0] for x in config.sequences(Draws([seed], "test"), N_TEST))
+    last = torch.full_like(first, config.length - 1)
     intact = attention_patterns(network, tokens)[:, :, 0]
     ablated = attention_patterns(network, tokens, edits={"layers.0": zero_ablate()})[:, :, 0]
-    matching = float(between(intact[1], torch.full_like(first, config.length - 1), first + 1).mean())
-    without = float(between(ablated[1], torch.full_like(first, config.length - 1), first + 1).mean())
+    matching, without = (float(between(pattern, last, first + 1).mean()) for pattern in (intact[1], ablated[1]))
     scores = {(s.name, s.scope["layer"]): s.value for s in head_scores(network, repeated(config))}
     return {
         "accuracy": accuracy(network, tokens, first),
@@ -103,13 +97,7 @@ def repeated(config: InductionToy) -> HeadScoresConfig:
 
 @torch.no_grad()
 def general_measures(config: InductionToy, network: Network, seed: int) -> dict[str, float]:
-    """Accuracy and head scores of one network of two layers that was trained on sequences that recur.
-
-    Args:
-        config: of the toy.
-        network: of it.
-        seed: of the sequences.
-    """
+    """The same for a network that was trained on sequences that recur."""
     tokens, period = (x[0] for x in config.sequences(Draws([seed], "test"), N_TEST))
     wanted = asked(config, tokens, period)
     right = network.run(tokens).logits[:, :-1].argmax(-1) == wanted
@@ -179,13 +167,13 @@ def _measured(
 ) -> list[Check]:
     """Each line as a check over the networks of two layers that learned."""
     config = run.config
-    learned = [i for i in range(len(config.seeds)) if float(run.loss[-1, i]) <= config.ceiling]
+    learned = run.trained.nonzero()[:, 0].tolist()
     count = f"{len(learned)} of {len(config.seeds)} networks below a loss of {config.ceiling:.2f} nats"
     about = f"{count} after {config.optimiser.steps} steps of {config.batch} sequences, {about}"
     if not learned:
         return [line.fill(NOTHING, about) for line in lines.values()]
     example = torch.zeros(1, config.length, dtype=torch.long)
-    found = [measure(config, load_network(run.modules[i], example_inputs=example), i) for i in learned]
+    found = [measure(config, load_network(run.module(i), example_inputs=example), i) for i in learned]
     checks: list[Check] = []
     for key, line in lines.items():
         values = [one[key] for one in found]
@@ -198,9 +186,9 @@ def _measured(
 def one_layer(config: InductionToy, reporter: Reporter) -> list[Check]:
     """The control: the same training with one layer."""
     run = train(config.model_copy(update={"n_layers": 1}), reporter)
-    note = f"after {config.optimiser.steps} steps; loss {float(run.loss[-1].mean()):.3g} nats"
+    note = f"after {config.optimiser.steps} steps; loss {float(run.loss.mean()):.3g} nats"
     found = mean(run.accuracy[-1], note)
-    if bool(torch.isnan(run.loss[-1]).any()):
+    if bool(torch.isnan(run.loss).any()):
         found = replace(found, value=math.nan)
     every = config.trigger == "every"
     line = replace(ONE_LAYER, paper=OLSSON if every else "")
@@ -210,7 +198,7 @@ def one_layer(config: InductionToy, reporter: Reporter) -> list[Check]:
 def draw_attention(config: InductionToy, reporter: Reporter) -> Any:
     """Both heads' attention on one sequence, and accuracy along the training with two layers and with one."""
     runs = {n: train(config.model_copy(update={"n_layers": n}), reporter) for n in (2, 1)}
-    best = runs[2].modules[int(runs[2].loss[-1].argmin())]
+    best = runs[2].module(int(runs[2].loss.argmin()))
     sequences, firsts = config.sequences(Draws([0], "drawn"), 200)
     if config.trigger == "every":  # S is the last token's earlier occurrence: one period before the end
         firsts = config.length - 1 - firsts

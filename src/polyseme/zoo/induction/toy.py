@@ -22,7 +22,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.heads import Pattern
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, Parameters, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Parameters, Stack, train_stack
 from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="layers.0")
@@ -159,19 +159,10 @@ class InductionToy(Toy):
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
-        run = train(self, reporter)
-        return [
-            TrainedToy(
-                module=module,
-                truth=Truth(SITE, tuple(f"after {t}" for t in range(self.n_tokens)), written(module), "layers.0"),
-                draw=self._draw,
-                seed=seed,
-                setting={"n_layers": self.n_layers, "trigger": self.trigger},
-                loss=float(run.loss[-1, i]),
-                ceiling=self.ceiling,
-            )
-            for i, (seed, module) in enumerate(zip(self.seeds, run.modules, strict=True))
-        ]
+        run, names = train(self, reporter), tuple(f"after {t}" for t in range(self.n_tokens))
+        return run.toys(
+            self.build, lambda i: Truth(SITE, names, written(run.module(i)), "layers.0"), lambda _: self._draw
+        )
 
     @property
     def ceiling(self) -> float:
@@ -205,7 +196,7 @@ class InductionToy(Toy):
         return torch.cat([torch.full_like(recurring[..., :1], BOS), recurring], dim=-1), period
 
     def _draw(self, n: int, generator: torch.Generator) -> Sample:
-        tokens = self.sequences(Draws([int(torch.randint(2**62, (), generator=generator))]), n)[0][0]
+        tokens = self.sequences(Draws.one(generator), n)[0][0]
         before = one_hot(tokens, self.n_tokens).float()
         return Sample(inputs=tokens, features=torch.cat([torch.zeros_like(before[:, :1]), before[:, :-1]], dim=1))
 
@@ -218,22 +209,22 @@ def written(module: AttentionOnly) -> Float[Tensor, "token d"]:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A training and what was recorded of it.
+class Run(Stack):
+    """The networks of a config after their training; the loss is in nats, on what `asked` is about.
 
     Attributes:
-        config: of the toy.
-        steps: the records'.
-        loss: of what is asked, nats, mean over the steps since the record before, `[record, instance]`.
-        accuracy: on the same of 512 other sequences at each record, `[record, instance]`.
-        modules: the networks, one a seed.
+        config: the config.
+        steps: the step of each record.
+        accuracy: the accuracy on 512 other sequences at each record, `[record, instance]`.
     """
 
     config: InductionToy
     steps: list[int]
-    loss: Float[Tensor, "record instance"]
     accuracy: Float[Tensor, "record instance"]
-    modules: list[AttentionOnly]
+
+    def module(self, i: int) -> AttentionOnly:
+        """One network."""
+        return self.into(self.config.build(), i)
 
 
 def answers(tokens: Int[Tensor, "*batch position"], first: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
@@ -261,9 +252,13 @@ def asked(
     return torch.where(place > first[..., None], tokens[..., 1:], UNKNOWN)
 
 
+def _derived(config: InductionToy) -> list[int]:
+    return [derive_seed(seed, "induction", config.n_layers) for seed in config.seeds]
+
+
 def initial(config: InductionToy) -> dict[str, Tensor]:
     """Normal embeddings, and linear maps uniform in ±1/√d, as torch's own layers have them."""
-    draws = Draws([derive_seed(seed, "induction", config.n_layers) for seed in config.seeds], "initial")
+    draws = Draws(_derived(config), "initial")
     d, n, bound = config.d_model, config.n_tokens, config.d_model**-0.5
     weights = {"embed.weight": draws.normal(n, d)}
     for layer in range(config.n_layers):
@@ -299,7 +294,7 @@ def _mapped(x: Float[Tensor, "instance row position d"], weight: Float[Tensor, "
 
 def train(config: InductionToy, reporter: Reporter) -> Run:
     """Train every seed at once on what is asked; the accuracy is measured on sequences of their own."""
-    seeds = [derive_seed(seed, "induction", config.n_layers) for seed in config.seeds]
+    seeds = _derived(config)
     parameters, draws = initial(config), Draws(seeds, "data")
     held = config.sequences(Draws(seeds, "held out"), 512)
     held_answers = asked(config, *held)
@@ -325,7 +320,5 @@ def train(config: InductionToy, reporter: Reporter) -> Run:
         record_every=config.record_every,
         on_record=record,
     )
-    modules = [config.build() for _ in seeds]
-    for i, module in enumerate(modules):
-        module.load_state_dict({name: tensor[i] for name, tensor in parameters.items()})
-    return Run(config, history.steps, history.loss, torch.stack(accuracy), modules)
+    grid = Grid(config.seeds, n_layers=[config.n_layers], trigger=[config.trigger])
+    return Run(parameters, history.final, grid, config.ceiling, config, history.steps, torch.stack(accuracy))
