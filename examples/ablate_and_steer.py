@@ -1,4 +1,4 @@
-"""Take one latent out of a network, or add it, and see how the text goes on.
+"""Ablate one latent of a network, or steer with it, and compare how the text continues.
 
     python examples/ablate_and_steer.py [dictionary folder]
 

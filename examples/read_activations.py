@@ -1,4 +1,4 @@
-"""Read what a network computes at some of its sites, with the tokens beside it.
+"""Read what a network computes at some of its sites, with the tokens beside the vectors.
 
     python examples/read_activations.py [network] [text]
 
@@ -18,7 +18,7 @@ acts = network.read(text, ["blocks.0.resid_post", "blocks.1.mlp_out"])
 print(acts)
 print(acts.tokens)
 
-# every result is found under the name that was given: [text, position, width]
+# results are keyed by the site names that were given; each is [text, position, width]
 x = acts["blocks.0.resid_post"]
 for token, norm in zip(acts.tokens.texts[0], x[0].norm(dim=-1), strict=True):
     print(f"{norm:8.2f}  {token}")

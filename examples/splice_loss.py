@@ -1,9 +1,9 @@
-"""What a language model loses when a dictionary's reconstruction stands in the place of its own vectors.
+"""Measure what a language model loses when a dictionary's reconstruction replaces its own vectors.
 
     python examples/splice_loss.py
 
-A loss means little alone: it stands beside the loss without the dictionary, and beside what it costs to put zeros or
-the mean vector there, where an easy site loses little in any case.
+A loss means little alone. It is printed beside the loss without the dictionary and the losses with zeros or with the
+mean vector in that place: at some sites even those cost little.
 """
 
 import polyseme

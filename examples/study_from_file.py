@@ -33,6 +33,6 @@ result = polyseme.study(file, root=folder / "runs")
 print(result, "\n")
 print(result.latents(), "\n")
 
-# the first of those that the report shows, with its contexts
+# the first latent that the report shows, with its contexts
 for latent in result.shown()[:1]:
     print(latent)

@@ -2,7 +2,7 @@
 
     python examples/train_on_a_tensor.py
 
-The vectors here are sums of a few of 60 known directions in 20 dimensions, so that we can see what was found.
+The vectors here are sums of a few of 60 known directions in 20 dimensions, so we can check what was found.
 """
 
 import torch
@@ -23,7 +23,7 @@ z = dictionary.encode(x)
 error = (dictionary.decode(z) - x).square().sum() / (x - x.mean(0)).square().sum()
 print(f"\n{z}, fraction of variance unexplained {error:.3f}")
 
-# how close each true direction's nearest latent is
+# cosine of each true direction with its nearest latent
 cosine = (directions @ dictionary.write_directions().T).amax(1)
 print(f"directions found (cosine above 0.9): {int((cosine > 0.9).sum())} of 60")
 
