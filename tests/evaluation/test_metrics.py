@@ -245,10 +245,10 @@ def documented() -> str:
         rows.append(f"| {' | '.join(cells)} |")
     compared = ", ".join(f"`{m.name}`" for m in METRICS.values() if m.compared)
     return (
-        "# Metrics\n\nThis page lists every metric that a study, the zoo or a function of `polyseme.evaluation` records. It is "
-        "generated from `polyseme.evaluation.METRICS` by `python -m tests.evaluation.test_metrics`. *Ordinary* vectors are "
-        "those that are not massive ([decision 22](decisions/0022-massive-activations.md)). ȳ is a mean, ŷ a "
-        "reconstruction of y.\n\n"
+        "# Metrics\n\nThis page lists every metric that a study, the zoo or a function of `polyseme.evaluation` "
+        "records. It is generated from `polyseme.evaluation.METRICS` by `python -m tests.evaluation.test_metrics`. "
+        "*Ordinary* vectors are those that are not massive ([decision 22](decisions/0022-massive-activations.md))."
+        " ȳ is a mean, ŷ a reconstruction of y.\n\n"
         + "\n".join(rows)
         + f"\n\nA study compares these metrics with those of every control: {compared}.\n"
     )
