@@ -6,7 +6,9 @@ jumprelu`), tables in a list are named by their words (`--controls spectrum_rein
 inline tables, and nothing is right in a file and wrong as a flag.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -56,6 +58,10 @@ class Flag:
     group: int
     path: tuple[str, ...]
     kind: FieldKind
+
+    def error(self, what: str, fix: str) -> InputError:
+        """The error that this flag has a fault."""
+        return InputError(f"--{self.name} {what}", where=WHERE, fix=fix)
 
 
 def parse(args: Sequence[str], groups: Sequence[Group], command: str) -> list[Any]:
@@ -128,30 +134,29 @@ def _pairs(args: Sequence[str], table: Mapping[str, Flag], command: str) -> Iter
         flag, negated = _known(name, table, command)
         texts = [text] if equals else []
         most = 0 if equals or negated else len(args) if flag.kind.many else 1
-        if flag.kind.is_switch:
+        if flag.kind.is_switch and most:
             words = ("true", "false", *(_EMPTY if flag.kind.optional else ()))
-            most = 1 if at < len(args) and most and args[at].lower() in words else 0
+            most = 1 if at < len(args) and args[at].lower() in words else 0
         while len(texts) < most and at < len(args) and not _is_flag(args[at]):
             texts.append(args[at])
             at += 1
         if flag.kind.is_switch and not texts:
             texts = ["false" if negated else "true"]
         if not texts:
-            raise InputError(f"--{flag.name} lacks its value", where=WHERE, fix=f"give it as --{flag.name} VALUE")
+            raise flag.error("lacks its value", f"give it as --{flag.name} VALUE")
         yield flag, _value(texts, flag)
 
 
 def _is_flag(word: str) -> bool:
     """False for what can only be a value: a number below 0, or the dash that means standard input."""
-    return word.startswith("-") and len(word) > 1 and not _is_number(word)
+    return word.startswith("-") and word != "-" and _number(word) is None
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return None
 
 
 def _known(word: str, table: Mapping[str, Flag], command: str) -> tuple[Flag, bool]:
@@ -161,13 +166,12 @@ def _known(word: str, table: Mapping[str, Flag], command: str) -> tuple[Flag, bo
         InputError: none; names the nearest.
     """
     name = word.lstrip("-").replace("_", "-")
+    positive = re.sub(r"(^|\.)no-", r"\1", name, count=1)
     if word.startswith("--"):
         if name in table:
             return table[name], False
-        head, _, tail = name.rpartition(".")
-        for positive in (f"{head}.{tail.removeprefix('no-')}".lstrip("."), name.removeprefix("no-")):
-            if positive in table and positive != name and table[positive].kind.is_switch:
-                return table[positive], True
+        if positive in table and table[positive].kind.is_switch:
+            return table[positive], True
     near = nearest_names(name, list(table), 3) or nearest_names(name.rpartition(".")[2], list(table), 3)
     hint = f"did you mean {', '.join(f'--{other}' for other in near)}? " if near else ""
     raise InputError(f"there is no flag {cut(word)!r}", where=WHERE, fix=f"{hint}see `{command} --help`")
@@ -176,34 +180,29 @@ def _known(word: str, table: Mapping[str, Flag], command: str) -> tuple[Flag, bo
 def _value(texts: list[str], flag: Flag) -> Any:
     """What the texts are in TOML."""
     kind = flag.kind
-    if kind.tables:
-        if len(texts) == 1 and texts[0].lower() in _EMPTY and (kind.many or kind.optional):
-            return [] if kind.many else None
-        tables = [text if kind.types and not text.startswith("{") else _table(text, flag) for text in texts]
-        return tables if kind.many else tables[0]
-    values = [_scalar(text, kind) for text in texts]
+    if kind.tables and texts[0].lower() in _EMPTY and len(texts) == 1 and (kind.many or kind.optional):
+        return [] if kind.many else None
+    values = [_table(text, flag) if kind.tables else _scalar(text, kind) for text in texts]
     return values if kind.many else values[0]
 
 
 def _table(text: str, flag: Flag) -> Any:
+    kind = flag.kind
     if text.startswith("{"):
         return parse_toml(f"value = {text}", f"--{flag.name}")["value"]
-    if flag.kind.tag:
-        return {flag.kind.tag: text}
-    name = next(iter(fields_of(next(iter(flag.kind.tables.values()))))).replace("_", "-")
-    fix = f"set its fields one by one, such as --{flag.name}.{name}"
-    raise InputError(f"--{flag.name} is a table, not {shown(text)}", where=WHERE, fix=fix)
+    if kind.types:  # a single value may stand here, too
+        return text
+    if kind.tag:
+        return {kind.tag: text}
+    name = next(iter(fields_of(kind.tables[""]))).replace("_", "-")
+    raise flag.error(f"is a table, not {shown(text)}", f"set its fields one by one, such as --{flag.name}.{name}")
 
 
 def _scalar(text: str, kind: FieldKind) -> Any:
     if kind.optional and text.lower() in _EMPTY:
         return None
-    if kind.types & {int, float}:
-        for number in (int, float):
-            try:
-                return number(text)
-            except ValueError:
-                continue
+    if kind.types & {int, float} and (number := _number(text)) is not None:
+        return number
     return {"true": True, "false": False}.get(text.lower(), text) if bool in kind.types else text
 
 
@@ -213,25 +212,19 @@ def _put(overlay: dict[str, Any], flag: Flag, value: Any) -> None:
     Raises:
         InputError: a single value is given twice.
     """
-    at = overlay
-    for part in flag.path[:-1]:
-        at = at.setdefault(part, {})
-        if at is None:
-            raise _twice(flag)
-    name = flag.path[-1]
-    old = at.get(name)
-    if name not in at:
+    at: Any = overlay
+    *tables, name = flag.path
+    for part in tables:
+        at = at.setdefault(part, {}) if at is not None else None
+    old = at.get(name) if at is not None else None
+    if at is not None and name not in at:
         at[name] = value
     elif flag.kind.many and isinstance(value, list) and isinstance(old, list):
         old += value
     elif isinstance(old, dict) and isinstance(value, dict) and not set(old) & set(value):  # type: ignore[reportUnknownArgumentType]
         old.update(value)
     else:
-        raise _twice(flag)
-
-
-def _twice(flag: Flag) -> InputError:
-    return InputError(f"--{flag.name} is given twice", where=WHERE, fix="leave one of them out")
+        raise flag.error("is given twice", "leave one of them out")
 
 
 def _laid_over(given: Mapping[str, Any], overlay: Mapping[str, Any], model: Model) -> dict[str, Any]:

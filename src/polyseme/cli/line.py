@@ -45,6 +45,11 @@ class Line:
         return line
 
     @property
+    def action(self) -> str:
+        """The name without its group."""
+        return self.name.rpartition(" ")[2]
+
+    @property
     def first(self) -> str:
         """The first word; "" where there is none."""
         return next(iter(self.words), "")

@@ -1,4 +1,4 @@
-"""Which command is meant, and what every command does about errors; each command imports what it needs by itself."""
+"""Which command is meant, and what becomes of errors; a command's own file is imported when it is the one."""
 
 import os
 import shlex
@@ -7,6 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from polyseme.cli.table import COMMANDS, FAILED, INTERRUPTED, OK, USER_ERROR, overview
@@ -17,7 +18,7 @@ from polyseme.core.version import __version__
 from polyseme.screen.streams import clean_streams
 
 DEBUG = "POLYSEME_DEBUG"
-"""Environment variable that has an unforeseen error's traceback printed instead of saved."""
+"""Environment variable that has the traceback of a bug printed instead of saved."""
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -35,30 +36,32 @@ def _guarded(args: list[str]) -> int:
         status = _run(args)
         sys.stdout.flush()  # the reader of a pipe may be gone, or the disk full
         return status
-    except InputError as error:
-        _say("error", error.what, error.where, error.fix)
-        return USER_ERROR
-    except SystemExit as stop:  # help was asked for, and printed
+    except SystemExit as stop:  # help was printed
         return stop.code if isinstance(stop.code, int) else FAILED
     except KeyboardInterrupt:
-        _say("interrupted", "what was finished is kept", None, "give the same command again to go on from there")
+        _say("interrupted", InputError("what was finished is kept", fix="give the same command again to continue"))
         return INTERRUPTED
     except BrokenPipeError:
         _forget_output()
         return FAILED
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001  the last one above the terminal
+        foreseen = _foreseen(error)
+        _say("error", foreseen or _bug(error))
+        return USER_ERROR if foreseen else FAILED
+
+
+def _foreseen(error: Exception) -> InputError | None:
+    """The sentence about what a user can act on; None about a bug."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, OSError):
         from polyseme.store.failures import refusal
 
-        refused = refusal(error)
-        _say("error", refused.what, refused.where, refused.fix)
-        return USER_ERROR
-    except Exception as error:  # noqa: BLE001  the last one above the terminal
-        if is_out_of_memory(error):
-            fix = "use a machine with more, or ask for less at a time: smaller batches, fewer sites, fewer latents"
-            _say("error", "there is not enough memory", str(error).splitlines()[0] if str(error) else None, fix)
-            return USER_ERROR
-        _say_bug(error)
-        return FAILED
+        return refusal(error)
+    if is_out_of_memory(error):
+        fix = "use a machine with more memory, or less of it: smaller batches, fewer sites or fewer latents"
+        return InputError("there is not enough memory", where=str(error).partition("\n")[0] or None, fix=fix)
+    return None
 
 
 def _run(args: list[str]) -> int:
@@ -106,48 +109,37 @@ def _check_place() -> None:
     except OSError as error:
         what = f"the current directory is gone or may not be looked at ({error.strerror})"
         where = os.environ.get("PWD") or "the current directory"
-        raise InputError(
-            what, where=where, fix="change to a directory that exists, and give the command again"
-        ) from None
+        fix = "change to a directory that exists, and give the command again"
+        raise InputError(what, where=where, fix=fix) from None
 
 
-def _say(kind: str, what: str, where: str | None, fix: str | None) -> None:
+def _say(kind: str, error: InputError) -> None:
     # One line each, whatever a stranger's name or text in it holds.
-    lines = [f"{kind}: {visible(what)}"]
-    if where:
-        lines.append(f"  where: {visible(where)}")
-    if fix:
-        lines.append(f"  fix:   {visible(fix)}")
-    print("\n".join(lines), file=sys.stderr)
+    lines = {f"{kind}: ": error.what, "  where: ": error.where, "  fix:   ": error.fix}
+    print("\n".join(head + visible(text) for head, text in lines.items() if text), file=sys.stderr)
 
 
-def _say_bug(error: Exception) -> None:
-    """One sentence for what nobody foresaw; its traceback goes to a file, or to the terminal if that is asked for."""
+def _bug(error: Exception) -> InputError:
+    """The sentence about what nobody foresaw; its traceback goes to a file, or to the terminal where `DEBUG` is set."""
     text = "".join(traceback.format_exception(error))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "polyseme" in f.filename]
     where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
     what = f"polyseme failed in a way nobody foresaw ({type(error).__name__}: {str(error)[:300]})"
+    kept = f"what `{DEBUG}=1` prints"
     if os.environ.get(DEBUG):
         print(text, file=sys.stderr)
-        _say("error", what, where, "this is a bug in polyseme: report it with the traceback above")
-        return
-    try:
-        file, path = tempfile.mkstemp(prefix="polyseme-", suffix=".txt")
-        with open(file, "w", encoding="utf-8", errors="backslashreplace") as out:
-            out.write(f"polyseme {__version__}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n{text}")
-    except OSError:
-        path = ""
-    kept = f"the traceback in {path}" if path else f"what `{DEBUG}=1` prints"
+        kept = "the traceback above"
+    else:
+        with suppress(OSError):
+            file, path = tempfile.mkstemp(prefix="polyseme-", suffix=".txt")
+            with open(file, "w", encoding="utf-8", errors="backslashreplace") as out:
+                out.write(f"polyseme {__version__}, Python {sys.version}\n{shlex.join(sys.argv)}\n\n{text}")
+            kept = f"the traceback in {path}"
     fix = f"this is a bug in polyseme: report it with {kept}; finished work is kept, and the same command resumes it"
-    _say("error", what, where, fix)
+    return InputError(what, where=where, fix=fix)
 
 
 def _forget_output() -> None:
     """Nobody reads standard output any more: what is left of it goes nowhere, and Python does not complain at exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, sys.stdout.fileno())
-    except (OSError, ValueError):  # a stream without a file behind it
-        pass
-    finally:
-        os.close(null)
+    with suppress(OSError, ValueError), open(os.devnull, "w") as null:  # ValueError: a stream without a file behind it
+        os.dup2(null.fileno(), sys.stdout.fileno())

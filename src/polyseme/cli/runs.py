@@ -19,7 +19,7 @@ class RootOptions(Config):
     """Where runs are kept."""
 
     root: FilePath = Path("runs")
-    """Folder of runs and of the artifacts they share."""
+    """Folder of runs and of the artifacts that they share; work that was stopped continues from there."""
 
 
 def runs(line: Line) -> int:

@@ -42,21 +42,25 @@ class Command:
     @property
     def about(self) -> str:
         """What its help says before the flags."""
-        return f"{self.line[0].upper()}{self.line[1:]}. {self.more}".strip()
+        means = f" {self.word} is {self.meaning}." if self.meaning else ""
+        return f"{self.line[0].upper()}{self.line[1:]}.{means} {self.more}".strip()
 
 
 _TOY = {"usage": "NAME [--FIELD VALUE …]", "meaning": "a toy of `polyseme zoo list`", "example": "superposition"}
 _SETTINGS = (
     "The settings of a toy are flags too, which the help lists after its name: polyseme zoo {} superposition --help."
 )
-_STUDY = {"usage": "[FILE] [--FIELD VALUE …]", "meaning": "a study file in TOML, or flags", "example": "study.toml"}
+_STUDY = {
+    "usage": "[FILE] [--FIELD VALUE …]",
+    "meaning": "a study file in TOML, or - for standard input",
+    "example": "study.toml",
+}
 
 COMMANDS: dict[str, Command] = {
     "study": Command(
         "study.study",
         "run a study: from a network and a corpus to latents, each with its evidence",
-        "FILE is a study file in TOML, or - for standard input. Flags set the same fields and take precedence over the "
-        "file, which may be left out.",
+        "Flags set the same fields and take precedence over the file, which may be left out.",
         **_STUDY,
         starting="polyseme: starting",
     ),
@@ -87,7 +91,7 @@ COMMANDS: dict[str, Command] = {
         "runs.show",
         "print a run's summary, and where its report is",
         usage="RUN [--root PATH]",
-        meaning="a run's id or the start of it, a run's folder wherever it lies, or a report.json",
+        meaning="the id of a run or the start of it, the folder of a run wherever it lies, or a report.json",
         example="demo",
     ),
     "sites": Command(
@@ -129,10 +133,9 @@ COMMANDS: dict[str, Command] = {
     "diagnose": Command(
         "diagnose.diagnose",
         "say why a site's neurons are polysemantic, with the evidence, or abstain",
-        "NETWORK is pylm, a folder, a hub name, a folder of `polyseme zoo train`, or toy:NAME, whose own settings are "
-        "--toy.FIELD: polyseme diagnose toy:superposition --help.",
+        "The settings of a toy by name are flags as --toy.FIELD: polyseme diagnose toy:superposition --help.",
         "NETWORK --site SITE [--FIELD VALUE …]",
-        "a folder of `polyseme zoo train`, toy:NAME, pylm, a folder, or a hub name",
+        "pylm, a folder, a hub name, a network of `polyseme zoo train`, or toy:NAME",
         "toy:superposition --site hidden",
     ),
     "calibrate": Command(

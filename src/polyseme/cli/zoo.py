@@ -1,13 +1,16 @@
 """`polyseme zoo`: networks with known answers, trained, checked and drawn."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 from rich.table import Table
 
 from polyseme.cli.flags import Group
 from polyseme.cli.line import Line
+from polyseme.cli.runs import RootOptions
 from polyseme.core.config import Config, FilePath, Name
 from polyseme.core.errors import InputError
 from polyseme.screen.console import make_console
@@ -25,7 +28,7 @@ class TrainOptions(Config):
     """A folder; each network gets one in it."""
 
 
-class CheckOptions(Config):
+class CheckOptions(RootOptions):
     """Which checks to run, and where their results go."""
 
     all: bool = False
@@ -34,8 +37,6 @@ class CheckOptions(Config):
     """Experiments to run, by name; all by default."""
     cost: tuple[Literal["fast", "slow", "long"], ...] = Field(default=(), max_length=3)
     """Costs to run: fast (under a minute on two cores), slow (under ten minutes), long; all by default."""
-    root: FilePath = Path("runs")
-    """Folder that keeps results; a killed run continues from there."""
     resume: bool = True
     """Reuse results of the same settings and version; --no-resume measures them again."""
     table: FilePath | None = None
@@ -51,13 +52,11 @@ class FigureOptions(Config):
     """A file ending in .svg, .png or .pdf; NAME-FIGURE.svg in the current folder by default."""
 
 
-class TrialOptions(Config):
+class TrialOptions(RootOptions):
     """Where the result of a trial goes."""
 
     out: FilePath | None = None
     """A folder for its numbers, its table and its figure; runs/zoo/TRIAL by default."""
-    root: FilePath = Path("runs")
-    """Folder that keeps finished parts; a killed run continues from there."""
 
 
 def list_toys(line: Line) -> int:
@@ -149,55 +148,60 @@ def figures(line: Line) -> int:
 def recovery(line: Line) -> int:
     """Measure every architecture's recovery of planted features."""
     from polyseme.zoo.planted_sparse.figures import recovery_figure
-    from polyseme.zoo.planted_sparse.sweep import RecoverySweep, recovery_sweep
+    from polyseme.zoo.planted_sparse.sweep import RecoveryReport, RecoverySweep, recovery_sweep
 
-    folder, root, config = _trial(line, RecoverySweep)
-    stem = _checked(folder / "recovery", "json", "md", "svg")
-    report = recovery_sweep(config, make_reporter(), root=root)
-    _write(stem, report.model_dump(mode="json"), report.markdown())
-    print(report.markdown())
-    _save_figure(recovery_figure(report), stem.with_suffix(".svg"))
-    return 0
-
-
-def confusion(line: Line) -> int:
-    """Diagnose networks whose cause is known; what is finished is written after every row."""
-    from polyseme.trials import diagnosis
-
-    folder, root, config = _trial(line, diagnosis.ConfusionConfig)
-    stem, reporter = _checked(folder / config.split, "json", "md"), make_reporter()
-    rows: list[diagnosis.Row] = []
-    for row in diagnosis.confusion(config, reporter, root=root):
-        rows.append(row)
-        reporter.message(f"{row.name}: {', '.join(f'{answer} {n}' for answer, n in row.answers.most_common())}")
-        _write(stem, [row.model_dump(mode="json") for row in rows], diagnosis.as_markdown(rows))
-    print(diagnosis.as_markdown(rows))
-    return 0
+    return _trial(line, RecoverySweep, recovery_sweep, RecoveryReport.markdown, recovery_figure)
 
 
 def dose(line: Line) -> int:
     """Diagnose networks over what makes each cause."""
     from polyseme.trials.dose import DoseConfig, as_markdown, dose_figure, dose_response
 
-    folder, root, config = _trial(line, DoseConfig)
-    stem = _checked(folder / "dose", "json", "md", "svg")
-    curves = dose_response(config, make_reporter(), root=root)
-    _write(stem, [curve.model_dump(mode="json") for curve in curves], as_markdown(curves))
-    print(as_markdown(curves))
-    _save_figure(dose_figure(curves), stem.with_suffix(".svg"))
+    return _trial(line, DoseConfig, dose_response, as_markdown, dose_figure)
+
+
+def confusion(line: Line) -> int:
+    """Diagnose networks whose cause is known; what is finished is written after every row."""
+    from polyseme.trials import diagnosis
+
+    folder, root, config = _of_trial(line, diagnosis.ConfusionConfig)
+    stem, reporter = _checked(folder / config.split, "json", "md"), make_reporter()
+    rows: list[diagnosis.Row] = []
+    for row in diagnosis.confusion(config, reporter, root=root):
+        rows.append(row)
+        reporter.message(f"{row.name}: {', '.join(f'{answer} {n}' for answer, n in row.answers.most_common())}")
+        _write(stem, rows, diagnosis.as_markdown(rows))
+    print(diagnosis.as_markdown(rows))
     return 0
+
+
+def _trial(
+    line: Line,
+    kind: type[Config],
+    run: Callable[..., Any],
+    markdown: Callable[[Any], str],
+    figure: Callable[[Any], Any],
+) -> int:
+    """Run a trial; write its numbers, its table and its figure."""
+    folder, root, config = _of_trial(line, kind)
+    stem = _checked(folder / line.action, "json", "md", "svg")
+    found = run(config, make_reporter(), root=root)
+    _write(stem, found, markdown(found))
+    print(markdown(found))
+    _save_figure(figure(found), stem.with_suffix(".svg"))
+    return 0
+
+
+def _of_trial(line: Line, kind: type[Config]) -> tuple[Path, Path, Any]:
+    """The folder of a trial's result, the folder of its finished parts, and its config."""
+    name = line.action
+    options, config = line.configs(Group(TrialOptions), Group(kind, title=name))
+    return options.out or Path("runs/zoo") / name, options.root, config
 
 
 def _toy(line: Line) -> list[Group]:
     """The settings of the toy that is named; none where only the command's own help is asked for."""
     return [Group(running.toy_named(line.first).config, title=line.first)] if line.first else []
-
-
-def _trial(line: Line, config: type[Config]) -> tuple[Path, Path, Any]:
-    """The folder of a trial's result, the folder of its finished parts, and its config."""
-    name = line.name.removeprefix("zoo ")
-    options, chosen = line.configs(Group(TrialOptions), Group(config, title=name))
-    return options.out or Path("runs/zoo") / name, options.root, chosen
 
 
 def _checked(stem: Path, *suffixes: str) -> Path:
@@ -207,8 +211,8 @@ def _checked(stem: Path, *suffixes: str) -> Path:
     return stem
 
 
-def _write(stem: Path, numbers: Any, table: str) -> None:
-    save_json(stem.with_suffix(".json"), numbers)
+def _write(stem: Path, found: Any, table: str) -> None:
+    save_json(stem.with_suffix(".json"), to_jsonable_python(found))
     save_text(stem.with_suffix(".md"), table)
 
 
