@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/polyseme"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 ROOMS = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
-MADE = {"run.json", "config.json", "report.json", "report.html", "harvest.json", "diagnosis.json"}
-MADE |= {"metrics.jsonl", "events.jsonl", "verdicts.jsonl", "ladder.json"}
+MADE = {"run.json", "config.json", "report.json", "report.html", "metrics.jsonl", "events.jsonl", "verdicts.jsonl"} | {
+    "harvest.json",
+    "diagnosis.json",
+    "ladder.json",
+}
 """Files that a run writes or a network brings."""
 
 FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)*\.(?:py|c|h|toml|md|jsonl?|svg|html)")
