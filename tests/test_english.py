@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from polyseme.cli.main import run
+from polyseme.cli.table import COMMANDS
+from polyseme.zoo import TOYS
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/polyseme"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
-COMMANDS = ("study", "plan", "stage", "demo", "runs", "show", "sites", "info", "zoo", "diagnose", "calibrate")
-ROOMS = ("*.py", "cli/*.py", "heads/*.py", "interpret/*.py", "nulls/*.py")
+ROOMS = ("*.py", "cli/*.py", "heads/*.py", "interpret/*.py", "nulls/*.py", "screen/*.py")
 
 PHRASES = {
     r"so many": "the number, or `as many as`",
@@ -75,7 +76,7 @@ def test_a_page_is_plain_english(path: Path):
     assert [f"line {number}: {fault}" for number, line in lines for fault in faults(line)] == []
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *(f"zoo check {toy}" for toy in TOYS)])
 def test_help_is_plain_english(command: str, capsys: pytest.CaptureFixture[str]):
     assert run([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out

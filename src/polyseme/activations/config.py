@@ -28,7 +28,7 @@ class HarvestConfig(Config):
     """Size of the shuffle buffer: at most this many tokens' vectors are held and mixed at a time (of at least one
     batch of windows)."""
     batch_windows: PassWindows | None = None
-    """Windows a forward pass; None decides by the width of the network and the length of a window."""
+    """Windows in a forward pass; None decides by the width of the network and the length of a window."""
     cache: Literal["stream", "disk"] = "stream"
     """`stream` runs the network whenever vectors are needed; `disk` runs it once and keeps them in files."""
     shard_dtype: Literal["float32", "float16"] = "float32"

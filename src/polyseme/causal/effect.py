@@ -46,16 +46,17 @@ class CausalConfig(Config):
     """How causal effects are measured."""
 
     n_samples: int = Field(default=64, ge=0, le=10**6)
-    """Most firing tokens a latent, spread over its documents; each costs two interventions (effect and null)."""
+    """Most firing tokens per latent, spread over its documents; each costs two interventions (effect and null)."""
     statistic: Statistic = "kl"
     """What p compares with the null: the expected loss under the clean predictions, or the loss of the actual token."""
     n_flips: int = Field(default=9999, ge=1, le=10**7)
-    """Least number of random sign flips behind a p-value. A wide dictionary gets 40 a latent, so that a single latent
+    """Least number of random sign flips behind a p-value. A wide dictionary gets 40 per latent, so that a single latent
     can pass after correction."""
     n_resamples: Resamples = 1000
     """Bootstrap resamples of documents behind the interval."""
     route: Literal["auto", "ghosts", "rows"] = "auto"
-    """Hundreds of interventions in one pass (ghosts, for networks that honour 4-D masks) or one row each."""
+    """How interventions are made: hundreds in one pass (`ghosts`, for networks that honour 4-D masks), or each
+    in a row of its own (`rows`)."""
     max_ghosts: int = Field(default=512, ge=1, le=2**16)
     """Most interventions that share one window's pass."""
     tokens_per_pass: Width = 1024

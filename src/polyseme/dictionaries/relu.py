@@ -23,7 +23,7 @@ class ReLUConfig(DictionaryBase):
     coefficient: Strength = 1.0
     """Coefficient of the L1 penalty; adjusted where a target L0 is set."""
     tie_weights: bool = False
-    """Encoder = decoder transposed, unit rows (no transcoders)."""
+    """The encoder is the decoder transposed, with unit rows; not for transcoders."""
 
     @property
     def penalty(self) -> float:

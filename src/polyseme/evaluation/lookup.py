@@ -41,7 +41,7 @@ class LookupConfig(Config):
     max_bigrams: int = Field(default=100_000, ge=0, le=10**9)
     """Bigrams kept, the most frequent held-out ones first; the others fall back on their token. Bounds memory."""
     batch_windows: PassWindows = 16
-    """Most windows a forward pass; a wide network or long windows take fewer."""
+    """Most windows in a forward pass; a wide network or long windows take fewer."""
 
     def build(
         self,

@@ -27,7 +27,7 @@ SILENCE = 20.0
 
 
 class ClosableReporter(Reporter, Protocol):
-    """A reporter that can be told that nothing more comes, so that it leaves the terminal as it found it."""
+    """A reporter that can be closed when nothing more comes, and leaves the terminal as it found it."""
 
     def close(self) -> None:
         """Take the bars away; a later task brings them back."""

@@ -25,7 +25,7 @@ class TokensConfig(Config):
     """Which tokens of the corpus are used."""
 
     train: Count = 1_000_000
-    """Tokens of the train side that are packed (fewer than `training.n_tokens` are gone through several times)."""
+    """Tokens of the train side that are packed; where `training.n_tokens` is more, they are repeated."""
     heldout: Count = 100_000
     """Tokens of held-out documents that everything is measured on."""
     splice: Count = 20_000
@@ -35,11 +35,11 @@ class TokensConfig(Config):
     heldout_document_tokens: Count | None = 512
     """The same for held-out tokens. Intervals are over documents, hence many short stretches, not a few long ones."""
     context: int | None = Field(default=None, ge=2, le=2**20)
-    """Tokens a window; None for the network's context, at most 1024."""
+    """Tokens in a window; None for the network's context, at most 1024."""
     heldout_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of documents on the held-out side."""
     allow_fewer: bool = False
-    """Take what there is where the corpus holds fewer tokens than asked for, instead of stopping."""
+    """Where the corpus holds fewer tokens than these, take all that it holds instead of stopping."""
     special_tokens: SpecialTokens = "parse"
     """What becomes of the tokenizer's control tokens (`<|im_start|>`, `</s>`) where a document spells them out: `parse`
     reads them as such and counts them in no statistic; `text` reads them as plain text."""
@@ -57,7 +57,7 @@ class EvaluationConfig(Config):
     n_continuations: int = Field(default=3, ge=0, le=1000)
     """Held-out prompts continued by the clean and by the jointly patched network."""
     batch_windows: PassWindows = 16
-    """Most windows a forward pass; a wide network or long windows take fewer."""
+    """Most windows in a forward pass; a wide network or long windows take fewer."""
 
 
 class StudyConfig(Config):
@@ -75,7 +75,7 @@ class StudyConfig(Config):
     harvest: HarvestConfig = HarvestConfig()
     training: TrainingConfig = TrainingConfig()
     seeds: tuple[Seed, ...] = Field(default=(0, 1), max_length=100)
-    """One dictionary a site and seed; the first seed's are judged, the others say what recurs."""
+    """One dictionary is trained per site and seed; those of the first seed are judged, the others show what recurs."""
     evaluation: EvaluationConfig = EvaluationConfig()
     null: NullConfig | None = None
     """Study this null itself, in the place of the network, of the corpus, or of freely trained dictionaries."""

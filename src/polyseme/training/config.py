@@ -24,9 +24,9 @@ class TrainingConfig(Config):
     n_tokens: Count | None = None
     """Tokens to train on; beyond what the source has, they are repeated in a new order. None: every token once."""
     batch_size: Width = 2048
-    """Tokens a step."""
+    """Tokens in a step."""
     lr: Rate | None = None
-    """Adam's learning rate at its plateau. None: by width and length, 4e-3 for 1024 latents and 400 steps."""
+    """Adam's learning rate at its plateau. None chooses it by width and length: 4e-3 for 1024 latents and 400 steps."""
     warmup: Share = 0.05
     """Share of the steps in which the learning rate rises."""
     decay: Share = 0.2

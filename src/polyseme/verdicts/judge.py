@@ -31,7 +31,7 @@ class VerdictConfig(Config):
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Level of the causal test after Benjamini–Hochberg correction over the latents tested in the dictionary."""
     min_documents: int = Field(default=20, ge=1, le=10**9)
-    """Fewest documents a latent must have fired in."""
+    """Fewest documents that a latent must have fired in."""
     margin: float = Field(default=0.0, ge=0, lt=1)
     """The interval of the model-specificity must lie above this, for every control."""
     margin_fdr: float = Field(default=0.02, gt=0, le=1)

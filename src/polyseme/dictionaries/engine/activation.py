@@ -137,12 +137,13 @@ class Architecture(Config):
     """What the engine asks of a config; `DictionaryBase` adds `build`."""
 
     n_latents: Width | None = None
-    """Number of latents; None: expansion × d_in."""
+    """Number of latents; None for expansion × d_in."""
     expansion: int = Field(default=8, ge=1, le=2**16)
     """Latents per input dimension, where n_latents is not given."""
     selection: Literal["auto", "fp32"] = "auto"
-    """How active latents are looked for on a CPU: auto takes products of bytes where the processor has them, proves for
-    each vector that float32 would choose the same and computes what it chose in float32; fp32 does without."""
+    """How active latents are looked for on a CPU: `auto` takes products of bytes where the processor has them, proves
+    for each vector that float32 would choose the same, and computes what it chose in float32; `fp32` computes
+    everything in float32."""
 
     @property
     def active_latents(self) -> float | None:

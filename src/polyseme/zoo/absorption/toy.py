@@ -71,7 +71,7 @@ class AbsorptionToy(Toy):
     branching: int = Field(default=3, ge=1, le=1000)
     """Children of each feature that has any."""
     given: float = Field(default=0.15, gt=0, lt=1)
-    """P(child | parent) of each child; with three of .15 the parent is alone in .55 of its rows."""
+    """P(child | parent) of each child; with three of 0.15 the parent is alone in 0.55 of its rows."""
     depth: int = Field(default=1, ge=1, le=16)
     """Generations under the root."""
     penalty: float = Field(default=3e-2, gt=0, le=1e6)

@@ -52,7 +52,7 @@ class DatapointFeaturesToy(Toy):
     n_test: Width = 2000
     """New examples the test loss is measured on."""
     optimiser: OptimiserConfig = OptimiserConfig(steps=5_000, lr=1e-2, weight_decay=1e-2, warmup=250, schedule="cosine")
-    """The published 50,000 steps at .001, ten times fewer and ten times as long: weight decay pulls as far in all."""
+    """A tenth of the published 50,000 steps, at ten times their 0.001: weight decay pulls as far in all."""
 
     @field_validator("n_examples")
     @classmethod

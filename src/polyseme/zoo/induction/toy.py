@@ -122,14 +122,14 @@ class InductionToy(Toy):
     """Width, even."""
     n_layers: Literal[1, 2] = 2
     trigger: Literal["special", "any", "every"] = "special"
-    """S: one token that stands nowhere else, as in the released code; any ordinary token, anew in each sequence; or
+    """S: one token that stands nowhere else, as in the released code; any ordinary token, drawn for each sequence; or
     every token of a sequence that repeats, with a period of its own, the loss being on all that its period decides."""
     places: Places = "after"
     """Positions are added after the maps to queries and keys, as in the released code, or before them to what they
     read (Elhage et al. 2021, Olsson et al. 2022), without which no head can attend to the token before."""
     seeds: Seeds = (0, 1, 2)
     batch: Width = 128
-    """Sequences a step; the released code takes 1024, for 100,000 steps at a learning rate of .001: hours on a CPU."""
+    """Sequences in a step; the released code takes 1024, for 100,000 steps at a rate of 0.001: hours on a CPU."""
     optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=3e-3, warmup=500)
     record_every: Count = 100
     """Steps between two records of loss and accuracy."""

@@ -97,7 +97,7 @@ class ModularAdditionToy(Toy):
     p: int = Field(default=53, ge=5, le=10_000)
     """The modulus, odd; the paper's is 113."""
     train_share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the p² pairs trained on; the paper's is .3 at p = 113."""
+    """Share of the p² pairs trained on; the paper's is 0.3 at p = 113."""
     d_model: Width = 128
     n_heads: Width = 4
     d_mlp: Width = 512

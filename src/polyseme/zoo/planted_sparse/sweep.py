@@ -57,19 +57,19 @@ class RecoverySweep(Config):
         "topk",
         "gated",
     )
-    """Any of polyseme's."""
+    """Names of the architectures to train."""
     l0: tuple[Annotated[float, Field(gt=0, le=2**24)], ...] = Field(default=(2, 4, 6, 10), min_length=1, max_length=64)
     """Mean active latents per vector: k where the architecture has one, a target for its penalty elsewhere."""
     n_latents: Width = 256
     tokens: Count = 500_000
     """Vectors that each dictionary is trained on."""
     rows: Width = 250_000
-    """Distinct training vectors; more tokens go round them again."""
+    """Distinct training vectors; where `tokens` is more, they are repeated."""
     heldout: Width = 20_000
     """Vectors that everything is measured on."""
     batch_size: Width = 512
     lr: Rate | None = None
-    """None: by width and length."""
+    """Learning rate; None chooses it by width and length."""
 
     @field_validator("architectures")
     @classmethod

@@ -54,7 +54,7 @@ class Classifier(nn.Module):
 
 
 class ScalingToy(Toy):
-    """Networks with and without biases, of several seeds, that tell clusters apart."""
+    """Classifiers of clusters with and without biases, of several seeds."""
 
     title: ClassVar[str] = "positive scaling of ReLU networks"
     paper: ClassVar[str] = PAPER

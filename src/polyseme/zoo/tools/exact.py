@@ -45,7 +45,7 @@ class ShortTraining(Config):
     steps: Count = 1_500
     batch: Width = 512
     rows: Width = 50_000
-    """Distinct vectors, gone round as often as the steps need."""
+    """Distinct vectors, repeated as often as the steps need."""
     lr: Rate = 5e-3
 
     @model_validator(mode="after")
