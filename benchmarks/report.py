@@ -82,8 +82,8 @@ def step_tables(result: dict[str, Any]) -> list[str]:
         penalised = architecture in PENALISED
         if penalised:
             lines += [
-                f"polyseme trained for {about.get('sparse_warmup', 120)} steps before, until few latents were active:",
-                "its time depends on their number, that of the others does not. L0 is of held-out vectors.",
+                f"Before the timing polyseme trained for {about.get('sparse_warmup', 120)} steps, until few latents",
+                "were active: its time depends on their number, the others' does not. L0 is that of held-out vectors.",
                 "",
             ]
         lines += table(
@@ -148,9 +148,9 @@ def quality_table(result: dict[str, Any]) -> list[str]:
         "",
         f"Planted directions, d = {about['d']}, {about['n_latents']:,} latents, batch {about['batch_size']:,}, "
         f"k = {about['k']}; one",
-        "seed each, every library's own defaults. Where a penalty decides L0, polyseme is steered to what the",
-        f"other came to, and may miss it. So few steps leave some at an L0 of {about['d']} and more, where any",
-        "code is exact, or near 0, where none is: those rows say only where the defaults lead.",
+        "seed each, every library's own defaults. Where a penalty decides L0, polyseme's is adjusted to the L0 that",
+        f"the other reached, and may miss it. With so small a number of steps some end at an L0 of {about['d']}",
+        "or more, where any code is exact, or near 0, where none is: those rows only show where the defaults lead.",
         "",
     ]
     rows = [(row["architecture"], row["name"], f"{row['fvu']:.4f}", f"{row['l0']:.1f}") for row in result["rows"]]

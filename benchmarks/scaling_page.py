@@ -41,19 +41,30 @@ def section(result: Mapping[str, Any]) -> list[str]:
 
 def _explained() -> list[str]:
     text = f"""\
-Each point is a process of its own that trains by `fit`; those of a table take turns with the encoder's product and with
-the model's rates (a turn of steps under 150 ms is the median of three). A step's model is a sum: **product**, 2 B n d
-operations as the engine does them: by bytes where the processor has an instruction for that, else by floats in blocks
-of {BLOCK[1]} latents; **selection**, a row of 4 d bytes for each candidate that normal vectors have (by floats: a top
-k of B n numbers); **order**, a sort of k B entries; **entries**, 3 fetches of 4 d bytes for each of k B;
-**parameters**, 32 bytes each (Adam 28, the gradient's norm 4) and {sum(MATRIX_PASSES.values())} passes over the 4 n d
-bytes of a weight matrix; **vectors**, {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch. Product
-and sort go by the rate of each alone, bytes by that of a large copy. All were measured in the same run, the product as
-the median over the table's shapes, the others at one: no constant is fitted. What stays in a cache goes faster than
-the model says.
+Each point is a process of its own that trains with `fit`. The processes of a table take turns with the encoder's
+product and with the measurements of the model's rates (a turn of steps under 150 ms is the median of three). The
+model of a step is the sum of these parts, for d inputs, n latents, a batch of B vectors and k active latents a
+vector:
 
-*Rest* is the highest memory of the process less the interpreter with its imports, what the first use of the code takes,
-the stream with its batch, and parameters, gradients and Adam's moments (16 bytes a parameter together).
+| Part | Work |
+| --- | --- |
+| product | 2 B n d operations as the engine does them: by bytes where the processor can, else by floats in blocks of \
+{BLOCK[1]} latents |
+| selection | a row of 4 d bytes for each candidate that normal vectors would have (by floats: the k largest of \
+B n numbers) |
+| order | a sort of k B entries |
+| entries | 3 fetches of 4 d bytes for each of k B entries |
+| parameters | 32 bytes for each (Adam 28, the gradient's norm 4), and {sum(MATRIX_PASSES.values())} passes over \
+the 4 n d bytes of a weight matrix |
+| vectors | {sum(VECTOR_PASSES.values())} passes over the 4 B d bytes of the batch |
+
+Product and sort are charged at the rate of each alone, and bytes at the rate of a large copy. All rates were measured
+in the same run, the product's as the median over the table's shapes and the others at one shape. No constant is
+fitted. Whatever stays in a cache is faster than the model predicts.
+
+*Rest* is the highest memory of the process minus four things: the interpreter with its imports, what the first use of
+the code takes, the stream with its batch, and parameters, gradients and Adam's moments (16 bytes a parameter
+together).
 """
     return text.split("\n")
 
