@@ -51,7 +51,7 @@ def test_pairs_of_neurons_compute_the_absolute_value() -> None:
     weights = exact(4, 4)
     x = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
     torch.testing.assert_close(outputs(x, **weights), x.abs())
-    net = AbsoluteValueNetwork(*(weights[k][0] for k in ("W_in", "W_out", "b")))
+    net = stack(weights).into(AbsoluteValueNetwork(4, 8), 0)
     torch.testing.assert_close(net(x[0]), x[0].abs())
 
 

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.datapoint_features.toy import DatapointFeaturesToy, ReluOutput, bump, examples, few, peak, train
+from polyseme.zoo.datapoint_features.toy import DatapointFeaturesToy, bump, examples, few, peak, train
 from polyseme.zoo.tools.stack import Draws, OptimiserConfig
 
 SHORT = OptimiserConfig(steps=25, lr=1e-2)
@@ -30,19 +30,19 @@ def test_an_example_without_features_is_drawn_again():
 
 
 def test_a_network_does_not_depend_on_its_stack():
-    many = {(run.n_examples, run.seed): run for run in train(SMALL, Silent())}
+    many = {(run.n_examples, run.toy.seed): run for run in train(SMALL, Silent())}
     (one,) = train(SMALL.model_copy(update={"n_examples": (5,), "seeds": (1,)}), Silent())
     same = many[5, 1]
     torch.testing.assert_close(one.X, same.X)
-    torch.testing.assert_close(one.W, same.W, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one.vectors, same.vectors, atol=1e-5, rtol=1e-4)
     assert one.test_loss == pytest.approx(same.test_loss, rel=1e-4)
 
 
 def test_examples_that_fill_up_a_stack_do_not_count():
     for run in train(SMALL, Silent()):
-        assert run.X.shape == (run.n_examples, 30)
-        out = ReluOutput(run.W, run.b)(run.X)
-        assert run.train_loss == pytest.approx(float((out - run.X).square().sum(-1).mean().detach()), rel=1e-5)
+        assert run.X.shape == (run.toy.setting["n_examples"], 30)
+        out = run.toy.module(run.X)
+        assert run.toy.loss == pytest.approx(float((out - run.X).square().sum(-1).mean().detach()), rel=1e-5)
 
 
 def test_a_peak_is_above_both_ends():

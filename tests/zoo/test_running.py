@@ -22,7 +22,7 @@ from polyseme.zoo.running import (
     toy_named,
 )
 from polyseme.zoo.superposition.toy import SuperpositionToy
-from polyseme.zoo.tools.checks import Check, Line, Value, fill, mean, mean_interval, share, share_interval
+from polyseme.zoo.tools.checks import Check, Line, Value, fill, mean, share, share_interval
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 
 TINY = SuperpositionToy(seeds=(0, 1), optimiser=OptimiserConfig(steps=20, lr=1e-2), batch=16)
@@ -90,9 +90,9 @@ def test_wilson_interval_of_all_and_none() -> None:
 
 
 def test_t_interval_of_a_known_sample() -> None:
-    mean, interval = mean_interval(torch.tensor([1.0, 2.0, 3.0, math.nan]).numpy())
-    assert mean == pytest.approx(2)
-    assert interval.high - 2 == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
+    found = mean([1.0, 2.0, 3.0, math.nan])
+    assert found.value == pytest.approx(2)
+    assert found.interval.high - 2 == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
 
 
 def test_an_instance_does_not_know_what_it_is_batched_with() -> None:

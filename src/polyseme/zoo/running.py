@@ -20,7 +20,7 @@ from polyseme.zoo.tools.kept import kept
 from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
 SAVED_ROWS = 4_096
-"""Rows of its data that are kept with a trained toy."""
+"""Number of rows of data that are kept with a trained toy."""
 _TRAIN = "train it again with `polyseme zoo train`"
 
 
@@ -48,10 +48,10 @@ class SavedToy(Record):
     config: dict[str, Any]
     seed: int
     setting: dict[str, Any]
-    """What the networks of a toy differ in besides their seeds."""
+    """What sets the networks of a toy apart besides their seeds."""
     loss: float | None
     trained: bool
-    """Whether the toy takes its training for successful."""
+    """Whether its training succeeded by the toy's own measure."""
     files: dict[str, str] = Field(default_factory=dict[str, str])
     """File beside it to its SHA-256; earlier versions wrote none."""
 
@@ -103,9 +103,7 @@ def run_experiment(
     """Run one experiment, or take its result from `root` where this version of it ran on the same config before.
 
     Args:
-        name: of the toy.
-        config: of the toy.
-        experiment: one of the toy's.
+        name, config, experiment: the toy, its config and one of its experiments.
         root: folder of runs that keeps results; None keeps nothing.
         resume: False runs it again in any case.
         reporter: receives progress updates.
@@ -123,7 +121,7 @@ def run_experiment(
             about=experiment.about,
             cost=experiment.cost,
             seconds=time.perf_counter() - started,
-            config=_dump(config),
+            config=config.model_dump(mode="json"),
             checks=checks,
         )
 
@@ -150,7 +148,7 @@ def save_toy(folder: Path, name: str, config: Toy, toy: TrainedToy) -> None:
     save_tensors(folder / "model.safetensors", tensors)
     inputs = toy.draw(SAVED_ROWS, make_generator(toy.seed, "saved")).inputs
     save_tensors(folder / "data.safetensors", {"inputs": inputs.contiguous()})
-    about = {"toy": name, "config": _dump(config), "seed": toy.seed, "setting": dict(toy.setting)}
+    about = {"toy": name, "config": config.model_dump(mode="json"), "seed": toy.seed, "setting": dict(toy.setting)}
     checksums = {name: sha256(folder / name) for name in ("model.safetensors", "data.safetensors")}
     save_record(folder / "toy.json", {**about, "loss": toy.loss, "trained": toy.trained, "files": checksums})
 
@@ -249,7 +247,3 @@ def _number(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.4g}"
     return f"{value:.2e}"
-
-
-def _dump(config: Any) -> dict[str, Any]:
-    return config.model_dump(mode="json")

@@ -1,6 +1,6 @@
 """Absolute value in superposition: a hidden layer that computes |x_i| of more features than it has neuron pairs.
 
-h = ReLU(W₁x), y = ReLU(W₂h + b) with x_i ~ U[−1, 1] of probability p, else 0; loss Σ_i I_i (|x_i| − y_i)².
+h = ReLU(W₁x), y = ReLU(W₂h + b) with x_i ~ U[−1, 1] with probability p, else 0; loss Σ_i I_i (|x_i| − y_i)².
 Elhage et al. 2022, "Computation in superposition".
 """
 
@@ -26,29 +26,19 @@ from polyseme.zoo.tools.toy import Cause, Entry, Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 SOLVED = 0.5
-"""A feature counts as solved where less of the variance of its |x| than this is left: to hear one sign alone leaves
-½ or more, at any density."""
+"""A feature counts as solved where a smaller share of the variance of its |x| is left; a network that hears one sign
+alone leaves ½ or more, at any density."""
 EVALUATION_ROWS, EVALUATION_BLOCK = 1 << 17, 1 << 13
 
 
 class AbsoluteValueNetwork(nn.Module):
-    """y = ReLU(W₂ ReLU(W₁x) + b); `hidden` is after the first ReLU.
+    """y = ReLU(W₂ ReLU(W₁x) + b), with W₁ = `W_in` and W₂ = `W_out`; `hidden` is after the first ReLU."""
 
-    Args:
-        W_in: W₁, `[neuron, feature]`.
-        W_out: W₂, `[feature, neuron]`.
-        b: `[feature]`.
-    """
-
-    def __init__(
-        self,
-        W_in: Float[Tensor, "neuron feature"],
-        W_out: Float[Tensor, "feature neuron"],
-        b: Float[Tensor, " feature"],
-    ):
+    def __init__(self, n_features: int, n_hidden: int):
         super().__init__()
-        self.W_in, self.W_out = nn.Parameter(W_in.clone()), nn.Parameter(W_out.clone())
-        self.b = nn.Parameter(b.clone())
+        self.W_in = nn.Parameter(torch.zeros(n_hidden, n_features))
+        self.W_out = nn.Parameter(torch.zeros(n_features, n_hidden))
+        self.b = nn.Parameter(torch.zeros(n_features))
         self.hidden = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
@@ -79,8 +69,7 @@ class AbsoluteValueToy(Toy):
 
     def build(self) -> AbsoluteValueNetwork:
         """An untrained network."""
-        n, m = self.n_features, self.n_hidden
-        return AbsoluteValueNetwork(torch.zeros(m, n), torch.zeros(n, m), torch.zeros(n))
+        return AbsoluteValueNetwork(self.n_features, self.n_hidden)
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every density with every seed, as one stack."""
@@ -133,7 +122,7 @@ class Trained(Stack):
         return monosemantic(self.parameters["W_in"])
 
     def cause(self, i: int) -> Cause | None:
-        """Aligned, or more features computed than there are pairs of neurons by neurons that hear several."""
+        """`aligned`, or more features than pairs of neurons computed by neurons that hear several, or not known."""
         if self.monosemantic[i] >= MONOSEMANTIC:
             return "aligned"
         crowded = self.solved[i] > self.parameters["W_in"].shape[1] // 2 and self.monosemantic[i] < 0.5
@@ -186,7 +175,7 @@ def train(config: AbsoluteValueToy, reporter: Reporter) -> Trained:
 
 
 SPARSE = 0.01
-"""From this density down, more features than pairs of neurons are claimed."""
+"""At this density and below, more features than pairs of neurons are claimed."""
 PAIRS = Line(
     "lowest-loss network has one neuron for each sign of each feature, and no others",
     "1 (yes)",
@@ -227,9 +216,9 @@ def paired(stack: Trained) -> torch.Tensor:
     one = (largest_share(W) >= MONOSEMANTIC).all(-1)
     strongest = W.abs().argmax(-1)
     sign = W.gather(-1, strongest[..., None])[..., 0] > 0
-    halves = torch.zeros(len(W), 2 * W.shape[-1])
-    halves.scatter_add_(-1, 2 * strongest + sign, torch.ones(strongest.shape))
-    return one & (halves == 1).all(-1)
+    heard = torch.zeros(len(W), 2 * W.shape[-1])
+    heard.scatter_add_(-1, 2 * strongest + sign, torch.ones(strongest.shape))
+    return one & (heard == 1).all(-1)
 
 
 def densities(config: AbsoluteValueToy, reporter: Reporter) -> list[Check]:
@@ -238,7 +227,7 @@ def densities(config: AbsoluteValueToy, reporter: Reporter) -> list[Check]:
     room = config.n_hidden // 2
     checks: list[Check] = []
     for density in config.density:
-        if density < 1 and density > SPARSE:
+        if SPARSE < density < 1:
             continue
         chosen = stack.where(density=density)
         dense, solved = density == 1, stack.solved[chosen]

@@ -28,16 +28,12 @@ EVALUATION_ROWS, EVALUATION_BLOCK = 1 << 17, 1 << 14
 
 
 class CompressedComputation(nn.Module):
-    """y = W_out ReLU(W_in x); `hidden` is after the ReLU.
+    """y = W_out ReLU(W_in x); `hidden` is after the ReLU."""
 
-    Args:
-        W_in: `[neuron, feature]`.
-        W_out: `[feature, neuron]`.
-    """
-
-    def __init__(self, W_in: Float[Tensor, "neuron feature"], W_out: Float[Tensor, "feature neuron"]):
+    def __init__(self, n_features: int, n_hidden: int):
         super().__init__()
-        self.W_in, self.W_out = nn.Parameter(W_in.clone()), nn.Parameter(W_out.clone())
+        self.W_in = nn.Parameter(torch.zeros(n_hidden, n_features))
+        self.W_out = nn.Parameter(torch.zeros(n_features, n_hidden))
         self.hidden = nn.ReLU()
 
     def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
@@ -70,9 +66,7 @@ class CompressedComputationToy(Toy):
 
     def build(self) -> CompressedComputation:
         """An untrained network."""
-        return CompressedComputation(
-            torch.zeros(self.n_hidden, self.n_features), torch.zeros(self.n_features, self.n_hidden)
-        )
+        return CompressedComputation(self.n_features, self.n_hidden)
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every mixing with every seed, as one stack."""
@@ -159,13 +153,7 @@ class Trained(Stack):
 
 
 def train(config: CompressedComputationToy, reporter: Reporter, *, one_hot: bool = False) -> Trained:
-    """Train every mixing with every seed at once.
-
-    Args:
-        config: sizes, mixings, seeds.
-        reporter: told of the progress.
-        one_hot: train on the exact loss of inputs with one feature on, the limit p → 0.
-    """
+    """Train every mixing with every seed at once; `one_hot` on the exact loss of single features, the limit p → 0."""
     grid = Grid(config.seeds, mixing=config.mixing)
     seeds = grid.derived("compressed computation")
     n, m, p = config.n_features, config.n_hidden, config.density

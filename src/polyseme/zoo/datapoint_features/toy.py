@@ -18,22 +18,21 @@ from torch import Tensor
 
 from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.zoo.superposition.toy import ReluOutput
 from polyseme.zoo.tools.checks import NOTHING, Check, Experiment, Line, fill, mean
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.geometry import dimensionality, gaps
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.tied import tied_loss
 from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "Henighan et al. 2023, Superposition, Memorization, and Double Descent"
 SITE = Site(path="hidden")
 CPU_SWEEP = (3, 5, 8, 15, 30, 60, 100, 200, 350, 500, 700, 1000, 1400, 2000)
-"""T of the CPU version: 3 to 2000."""
+"""Numbers of examples T of the CPU version."""
 LEARNED = 0.999
-"""Share of the loss that a network began with, or of the 1 that the output 0 costs, that a trained one is below."""
+"""A trained network's loss is below this share of the loss that it began with, and of the 1 that the output 0 costs."""
 
 
 class DatapointFeaturesToy(Toy):
@@ -74,21 +73,10 @@ class DatapointFeaturesToy(Toy):
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every number of examples with every seed."""
-        names = tuple(f"x{i}" for i in range(self.n_features))
-        return [
-            TrainedToy(
-                module=ReluOutput(run.W, run.b),
-                truth=Truth(site=SITE, features=names, directions=run.W.T.contiguous(), cause=None),
-                draw=self._draw,
-                seed=run.seed,
-                setting={"n_examples": run.n_examples},
-                loss=run.train_loss,
-                ceiling=run.ceiling,
-            )
-            for run in train(self, reporter)
-        ]
+        return [run.toy for run in train(self, reporter)]
 
-    def _draw(self, n: int, generator: torch.Generator) -> Sample:
+    def draw(self, n: int, generator: torch.Generator) -> Sample:
+        """New examples."""
         x = examples(self, Draws.one(generator), n)[0]
         return Sample(inputs=x, features=x)
 
@@ -98,39 +86,30 @@ class Run:
     """One network after its training.
 
     Attributes:
-        n_examples: T.
-        seed: of its examples and its initialisation.
-        W: `[hidden, feature]`.
-        b: `[feature]`.
+        toy: the network; its loss is the mean over its examples of Σ_i (x_i − x'_i)².
         X: its examples, `[example, feature]`.
-        start_loss: mean over them of Σ_i (x_i − x'_i)², before the training.
-        train_loss: the same after it.
-        test_loss: the same over new ones.
+        test_loss: the same loss on new examples.
     """
 
-    n_examples: int
-    seed: int
-    W: Tensor
-    b: Tensor
+    toy: TrainedToy
     X: Tensor
-    start_loss: float
-    train_loss: float
     test_loss: float
+
+    @property
+    def n_examples(self) -> int:
+        """T."""
+        return len(self.X)
+
+    @property
+    def vectors(self) -> Float[Tensor, "feature hidden"]:
+        """Hidden vectors of the features."""
+        assert self.toy.truth.directions is not None
+        return self.toy.truth.directions
 
     @property
     def hidden(self) -> Float[Tensor, "example hidden"]:
         """Hidden vectors of the examples."""
-        return self.X @ self.W.T
-
-    @property
-    def ceiling(self) -> float:
-        """A loss above this has not been brought down."""
-        return LEARNED * min(1.0, self.start_loss)
-
-    @property
-    def trained(self) -> bool:
-        """Whether the loss is under the ceiling; False for a network that diverged."""
-        return self.train_loss <= self.ceiling
+        return self.X @ self.vectors
 
 
 def examples(config: DatapointFeaturesToy, draws: Draws, n: int) -> Float[Tensor, "instance example feature"]:
@@ -146,22 +125,21 @@ def train(config: DatapointFeaturesToy, reporter: Reporter, checkpoints: Path | 
     """Train every number of examples and every seed, in as few stacks as the shapes allow.
 
     Numbers of examples share a stack up to the next power of two, where the missing examples are left out of the loss.
-    A training that was killed goes on from `checkpoints`.
+    An interrupted training resumes from `checkpoints`.
     """
     capacity = {t: 2 ** math.ceil(math.log2(t)) for t in config.n_examples}
     runs: list[Run] = []
     for size in sorted(set(capacity.values())):
         some = [t for t in config.n_examples if capacity[t] == size]
         runs += _train(config, some, size, reporter, checkpoints and checkpoints / str(size))
-    return sorted(runs, key=lambda run: (run.n_examples, run.seed))
+    return sorted(runs, key=lambda run: (run.n_examples, run.toy.seed))
 
 
 def _train(
     config: DatapointFeaturesToy, sizes: Sequence[int], capacity: int, reporter: Reporter, checkpoints: Path | None
 ) -> list[Run]:
-    settings = [(t, seed) for t in sizes for seed in config.seeds]
-    seeds = [derive_seed(seed, "datapoints", t) for t, seed in settings]
-    used = torch.tensor([t for t, _ in settings])
+    grid = Grid(config.seeds, n_examples=sizes)
+    seeds, used = grid.derived("datapoints"), grid.values("n_examples")
     weight = (torch.arange(capacity) < used[:, None]) / used[:, None]
     X = examples(config, Draws(seeds, "examples"), capacity) * (weight > 0)[..., None]
     deviation = math.sqrt(2 / (config.n_hidden + config.n_features))  # Xavier's, as published
@@ -182,11 +160,11 @@ def _train(
         checkpoints=checkpoints,
     )
     test = examples(config, Draws(seeds, "test"), config.n_test)
-    fitted, new = losses(X, weight), losses(test, torch.full((len(seeds), config.n_test), 1 / config.n_test))
-    return [
-        Run(t, seed, W[i], b[i], X[i, :t], float(start[i]), float(fitted[i]), float(new[i]))
-        for i, (t, seed) in enumerate(settings)
-    ]
+    new = losses(test, torch.full((len(seeds), config.n_test), 1 / config.n_test)).tolist()
+    stack = Stack({"W": W, "b": b}, losses(X, weight), grid, LEARNED * start.clamp(max=1))
+    names = tuple(f"x{i}" for i in range(config.n_features))
+    toys = stack.toys(config.build, lambda i: Truth(SITE, names, W[i].T.contiguous()), lambda _: config.draw)
+    return [Run(toy, X[i, : toy.setting["n_examples"]], new[i]) for i, toy in enumerate(toys)]
 
 
 FEW = (
@@ -209,16 +187,19 @@ def few_wide(config: DatapointFeaturesToy, reporter: Reporter) -> list[Check]:
     """The same with the config's own number of features."""
     runs = train(config.model_copy(update={"n_hidden": 2, "n_examples": (5,)}), reporter)
     where = f"T = 5, n = {config.n_features}"
-    if bad := [run.seed for run in runs if not run.trained]:
+    if bad := [run.toy.seed for run in runs if not run.toy.trained]:
         why = f"{len(bad)} of {len(runs)} networks did not bring their loss down: seeds {bad}"
         return fill(FEW, (), why, where=where)
     hidden = torch.stack([run.hidden for run in runs]).double()
     total, angles = dimensionality(hidden).sum(-1), gaps(hidden)
-    losses = f"train loss {min(run.train_loss for run in runs):.3f} to {max(run.train_loss for run in runs):.3f}"
+    losses = [run.toy.loss for run in runs]
     found = (
-        mean(total, f"{float(total.min()):.3f} to {float(total.max()):.3f}; {losses}"),
+        mean(
+            total,
+            f"{float(total.min()):.3f} to {float(total.max()):.3f}; train loss {min(losses):.3f} to {max(losses):.3f}",
+        ),
         mean((angles - 72).abs().mean(-1), f"gaps {float(angles.min()):.1f}° to {float(angles.max()):.1f}°"),
-        mean([float(dimensionality(run.W.T.double()).max()) for run in runs], "mean over networks of the largest"),
+        mean([float(dimensionality(run.vectors.double()).max()) for run in runs], "mean over networks of the largest"),
     )
     return fill(FEW, found, where=where)
 
@@ -257,7 +238,7 @@ def _height(line: Line, config: DatapointFeaturesToy, reporter: Reporter, checkp
     runs = train(config, reporter, checkpoints)
     test = torch.tensor([run.test_loss for run in runs], dtype=torch.float64).reshape(len(counts), len(config.seeds))
     # Weight decay may keep W at 0 where there are many examples; the fewest are stored whatever it is.
-    stored = all(run.trained for run in runs if run.n_examples == counts[0])
+    stored = all(run.toy.trained for run in runs if run.n_examples == counts[0])
     why = "" if stored else f"a network of {counts[0]} examples did not bring its loss down"
     at, height = peak(test)
     curve = ", ".join(f"{t}: {loss:.3f}" for t, loss in zip(counts, test.mean(1).tolist(), strict=True))
@@ -273,7 +254,7 @@ def hidden_figure(config: DatapointFeaturesToy, reporter: Reporter) -> Any:
     figure, axes = panels(2 * columns, width=1.9 * columns + 1, height=2, columns=columns)
     for row, colour in enumerate(("tab:blue", "tab:red")):
         for axis, run in zip(axes[row * columns :], picked, strict=False):
-            vectors = run.hidden if row == 0 else run.W.T
+            vectors = run.hidden if row == 0 else run.vectors
             reach = 1.1 * float(vectors.abs().max())
             axis.axhline(0, color="0.9", linewidth=0.8, zorder=0)
             axis.axvline(0, color="0.9", linewidth=0.8, zorder=0)
@@ -291,10 +272,10 @@ def loss_figure(config: DatapointFeaturesToy, reporter: Reporter) -> Any:
     figure, (left, right) = panels(2, width=10, height=3.6)
     counts = list(config.n_examples)
     for values, label, axis, colour in (
-        ([run.train_loss for run in runs], "train", left, "tab:blue"),
+        ([run.toy.loss for run in runs], "train", left, "tab:blue"),
         ([run.test_loss for run in runs], "test", left, "tab:red"),
         ([float(dimensionality(run.hidden).median()) for run in runs], "examples, median", right, "tab:blue"),
-        ([float(dimensionality(run.W.T).max()) for run in runs], "features, largest", right, "tab:red"),
+        ([float(dimensionality(run.vectors).max()) for run in runs], "features, largest", right, "tab:red"),
     ):
         of_seed = torch.tensor(values).reshape(len(counts), -1)
         axis.plot(counts, of_seed.mean(1), color=colour, marker="o", markersize=3, label=label)

@@ -25,12 +25,12 @@ from polyseme.core.records import Interval, MetricRecord
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.dictionaries import ARCHITECTURES, Dictionary
 from polyseme.dictionaries.base import DictionaryBase
+from polyseme.evaluation.intervals import mean_interval
 from polyseme.evaluation.metrics import METRICS
 from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, recovery
 from polyseme.evaluation.stability import matched_cosines
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
-from polyseme.zoo.tools.checks import mean_interval
 from polyseme.zoo.tools.kept import kept
 
 RECOVERY = ("mcc", "feature_f1")
@@ -330,7 +330,8 @@ def _differs(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> int:
 def difference(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> tuple[float, Interval]:
     """a's value less b's, paired by seed, with its interval."""
     pairs = zip(a.record(metric).details["seeds"], b.record(metric).details["seeds"], strict=True)
-    return mean_interval(np.array([math.nan if None in pair else pair[0] - pair[1] for pair in pairs]))
+    differences = np.array([math.nan if None in pair else pair[0] - pair[1] for pair in pairs])
+    return mean_interval(differences, over="networks")
 
 
 def _with_margin(point: RecoveryPoint, metric: str) -> str:

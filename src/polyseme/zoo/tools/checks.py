@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from polyseme.core.config import Record
 from polyseme.core.records import Interval, Number
@@ -49,9 +48,9 @@ class Value:
 
     Attributes:
         value: NaN where there is nothing to measure.
-        n: how many networks, or whatever the line counts.
-        interval: of the value.
-        note: what to know beside it.
+        n: number of networks, or of whatever the line counts.
+        interval: interval of the value.
+        note: what to know besides the value.
         holds: False where a claim about every network is broken by one of them, whatever their mean.
     """
 
@@ -75,16 +74,11 @@ class Line:
     """A line of a toy's acceptance before it is measured. Braces in its texts are filled by the words given to `fill`.
 
     Attributes:
-        name: what is measured.
-        reference: what it should be, as printed.
+        name, reference, source, paper, unit, n_unit: as in the check.
         at_least, at_most: bounds of a value that passes.
-        source: where the reference comes from.
-        paper: authors and year, or an equation; empty for the toy's own paper.
         target: what the value should be near, in place of bounds; `fill` may give another.
-        within, relative: how far it may be from the target: absolute, and as a share of the target.
+        within, relative: how far the value may be from the target: absolute, and as a share of the target.
         beyond: whether the lower end of the interval has to reach `at_least`, too.
-        unit: of the value.
-        n_unit: what `n` counts.
     """
 
     name: str
@@ -105,9 +99,9 @@ class Line:
 
         Args:
             found: what was measured.
-            why: why nothing was, in place of a value: the network did not train, or data are missing.
+            why: why nothing was measured: the network did not train, or data are missing; empty where there is a value.
             target: what the value should be near.
-            words: what stands in the braces of name and reference, beside `target`.
+            words: what stands in the braces of name and reference, besides `target`.
         """
         if why:
             found = Value(math.nan, 0, note=why)
@@ -134,14 +128,14 @@ class Line:
 
 
 def fill(lines: Sequence[Line], found: Sequence[Value], why: str = "", **words: Any) -> list[Check]:
-    """Every line of a table with its value, in order; `why` leaves all of them unmeasured."""
+    """The checks of a table's lines and their values, in order; `why` leaves all of them unmeasured."""
     values = [NOTHING] * len(lines) if why else found
     return [line.fill(value, why, **words) for line, value in zip(lines, values, strict=True)]
 
 
 def mean(values: Any, note: str = "", *, holds: bool = True) -> Value:
     """Mean over networks, or whatever the line counts, with its t-interval; NaN values are left out."""
-    value, interval = mean_interval(np.asarray(values))
+    value, interval = intervals.mean_interval(np.asarray(values), over="networks")
     return Value(value, len(values), interval, note, holds)
 
 
@@ -151,11 +145,6 @@ def share(hits: Any, n: int | None = None, note: str = "") -> Value:
     total, n = int(flags.sum()), flags.size if n is None else n
     value, interval = share_interval(total, n)
     return Value(value, n, interval, note)
-
-
-def mean_interval(values: Float[np.ndarray, " n"]) -> tuple[float, Interval]:
-    """Mean over networks with its t-interval; NaN values are left out."""
-    return intervals.mean_interval(values, over="networks")
 
 
 def share_interval(hits: int, n: int) -> tuple[float, Interval]:
@@ -168,12 +157,12 @@ class Experiment:
     """Some checks that share their networks.
 
     Attributes:
-        name: how the command line calls it.
+        name: its name on the command line.
         cost: how long it takes.
         about: one line.
-        run: from the toy's config and a reporter to the checks; a resumable one takes a folder, too.
-        resumable: whether it keeps checkpoints in a folder, from which a run that was killed goes on.
-        version: raised when its code, or a default of its config, changes what it finds: kept results are then dropped.
+        run: measures the checks from the toy's config and a reporter; a resumable one also takes a folder.
+        resumable: whether it keeps checkpoints in a folder, from which an interrupted run resumes.
+        version: raised when its code, or a default of its config, changes what it finds; kept results are then dropped.
     """
 
     name: str

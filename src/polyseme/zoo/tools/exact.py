@@ -71,10 +71,10 @@ def planted(
     """The mixture of orthonormal features f0, f1, …, made and not trained: its loss is 0.
 
     Args:
-        n_features, d: how many, in how many dimensions.
-        seed: of the directions.
-        draw: from a number of rows and a generator to the features' values.
-        setting: what sets it apart.
+        n_features, d: the number of features and of dimensions.
+        seed: seed of the directions.
+        draw: draws the features' values for a number of rows.
+        setting: what sets the toy apart.
     """
     F = orthonormal(n_features, d, seed)
     truth = Truth(site=SITE, features=tuple(f"f{i}" for i in range(n_features)), directions=F)
@@ -128,8 +128,8 @@ def train_on(
 def start_without_bias(dictionary: SparseDictionary, x: Float[Tensor, "row d"]) -> None:
     """Let b_dec start at 0 in raw units, not at the data's mean.
 
-    Training centres and scales the vectors by its first batch; b_dec takes the centre back. That of all the vectors
-    stands in for it, which leaves an error of one batch's mean.
+    Training centres and scales the vectors by its first batch, and b_dec cancels the centre. The centre of all the
+    vectors stands in for it, which leaves the error of one batch's mean.
     """
     mean = x.double().mean(0)
     scale = (x.double() - mean).square().mean().sqrt()
@@ -138,13 +138,7 @@ def start_without_bias(dictionary: SparseDictionary, x: Float[Tensor, "row d"]) 
 
 @torch.no_grad()
 def start_at_truth(dictionary: SparseDictionary, F: Float[Tensor, "feature d"], x: Float[Tensor, "row d"]) -> None:
-    """Weights with which latent i is feature i: W_dec = W_enc = F, and no bias in raw units.
-
-    Args:
-        dictionary: of as many latents as features.
-        F: of unit length.
-        x: what it will be trained on.
-    """
+    """Weights with which latent i is feature i: W_dec = W_enc = F of unit length, and no bias in raw units."""
     parameters = dictionary.parameters()
     parameters["W_dec"].copy_(F)
     parameters["W_enc"].copy_(F)

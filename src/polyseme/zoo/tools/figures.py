@@ -18,13 +18,8 @@ STYLE: Any = {
 def panels(n: int, *, width: float = 10, height: float = 3.2, columns: int | None = None) -> tuple[Any, list[Any]]:
     """A figure with `n` panels in rows of `columns` (one row by default), and their axes in order.
 
-    The figure belongs to no window and to no global state: it is only ever saved.
-
-    Args:
-        n: panels.
-        width: of the figure, inches.
-        height: of a row, inches.
-        columns: panels a row.
+    The figure belongs to no window and to no global state: it is only ever saved. `width` is that of the figure and
+    `height` that of a row, in inches.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

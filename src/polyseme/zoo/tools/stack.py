@@ -40,7 +40,7 @@ class OptimiserConfig(Config):
     warmup: int = Field(default=0, ge=0, le=10**12)
     """Steps over which the learning rate rises from 0."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """How it falls after the warm-up: not at all, or to 0 at the last step."""
+    """How the learning rate falls after the warm-up: not at all, or to 0 at the last step."""
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -210,19 +210,18 @@ def train_stack(
 ) -> History:
     """Train every instance of a stack by AdamW; the parameters are changed in place.
 
-    With `checkpoints`, a training that was killed goes on from its last record, to the same end bit for bit, provided
-    that `loss` draws its data from the step alone (or draws none).
+    With `checkpoints`, an interrupted training resumes from its last record and ends in the same bits, provided that
+    `loss` draws its data from the step alone (or draws none).
 
     Args:
         parameters: name to a leaf tensor with a leading axis of instances.
-        loss: from the step to the loss of each instance, computed from `parameters`; it draws its own data.
+        loss: the loss of each instance at a step, computed from `parameters`; it draws its own data.
         config: the optimiser.
-        reporter: told of the progress.
-        name: of the progress line.
+        reporter: receives progress updates.
+        name: label of the progress line.
         record_every: steps between two records of the history.
-        on_record: called with the step after each record, for measures along the training; not again for the records
-            of a training that goes on.
-        checkpoints: a folder of this training's own; None keeps nothing.
+        on_record: called with the step after each new record, for measures along the training.
+        checkpoints: a folder for this training alone; None keeps nothing.
     """
     for tensor in parameters.values():
         tensor.requires_grad_(True)
@@ -266,18 +265,17 @@ def _save(
 def _resume(
     folder: Path | None, parameters: Parameters, optimiser: torch.optim.Optimizer, reporter: Reporter
 ) -> tuple[list[int], list[Tensor]]:
-    """Steps and losses recorded before a kill, none for a new training; the rest of the state is put back."""
+    """Steps and losses recorded before an interruption, none for a new training; restores the rest of the state."""
     found = None if folder is None else latest_checkpoint(folder, reporter=reporter)
     if found is None:
         return [], []
     with torch.no_grad():
         for name, tensor in parameters.items():
             tensor.copy_(found.tensors[f"parameters.{name}"])
-    saved: dict[int, dict[str, Any]] = {}
+    saved: dict[int, dict[str, Tensor]] = {i: {} for i in range(len(parameters))}
     for name, tensor in found.tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimiser":
-            index, _, key = rest.partition(".")
-            saved.setdefault(int(index), {})[key] = tensor
+        if name.startswith("optimiser."):
+            _, i, key = name.split(".")
+            saved[int(i)][key] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": saved})
     return list(found.state["steps"]), list(found.tensors["records"])
