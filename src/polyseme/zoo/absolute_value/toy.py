@@ -68,7 +68,6 @@ class AbsoluteValueToy(Toy):
         return self.importance ** torch.arange(self.n_features, dtype=torch.float32)
 
     def build(self) -> AbsoluteValueNetwork:
-        """An untrained network."""
         return AbsoluteValueNetwork(self.n_features, self.n_hidden)
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:

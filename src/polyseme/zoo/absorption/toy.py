@@ -9,8 +9,8 @@ That this is the optimum is exact. Unit decoders w write y = Σ aⱼ wⱼ at a p
     ‖x − y‖² + λ Σ aⱼ ≥ ‖x − y‖² + λ ‖y‖ ≥ λ ‖x‖ − λ²/4        (‖x‖ ≥ λ/2; no bias)
 
 and one latent a kind of row, the absorbing dictionary, reaches it. Dictionaries start at the truth, as in the paper's
-code, so that what they leave it for is no accident of their start. Random ones rarely get there: the penalty turns a
-child's latent to its parent slowly, and some lose a latent to silence, where ReLU has no gradient.
+code, so that where they end does not depend on a random start. Random dictionaries rarely get there: the penalty turns
+a child's latent to its parent slowly, and some lose a latent to silence, where ReLU has no gradient.
 
 Siblings exclude each other here; in the paper's code they are drawn one by one.
 
@@ -34,13 +34,14 @@ from polyseme.core.seeds import make_generator
 from polyseme.dictionaries import ReLUConfig, SparseDictionary
 from polyseme.evaluation.recovery import Answers, FeatureTruth
 from polyseme.evaluation.recovery import absorption as absorbed_children
-from polyseme.zoo.tools.checks import NOTHING, Check, Experiment, Line, fill, mean
+from polyseme.zoo.tools.checks import Check, Experiment, Line, fill, mean, table
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
     Start,
     components,
     cosine_map,
+    crowded,
     features_of,
     fvu,
     l1_coefficient,
@@ -81,8 +82,8 @@ class AbsorptionToy(Toy):
 
     @model_validator(mode="after")
     def _possible(self) -> "AbsorptionToy":
-        if self.n_features > self.d:
-            raise ValueError(f"{self.n_features} orthogonal features do not fit into {self.d} dimensions")
+        if why := crowded(self.n_features, self.d):
+            raise ValueError(why)
         if self.branching * self.given >= 1:
             raise ValueError(
                 f"{self.branching} children of {self.given:g} leave their parent no row alone: lower branching or given"
@@ -100,7 +101,6 @@ class AbsorptionToy(Toy):
         return [-1, *((child - 1) // self.branching for child in range(1, self.n_features))]
 
     def build(self) -> Mixture:
-        """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
@@ -124,10 +124,11 @@ class Found:
     """A dictionary of as many ReLU latents as features, trained under the penalty.
 
     Attributes:
-        read, write: cosines of its latents' directions with the features, latent i that of feature i by what it writes.
-        fvu: on its training vectors.
-        loss: mean on them of ‖x − x̂‖² + penalty × Σ f, over the least it can be.
-        depth, absorbed: of each child, its depth and the share of its rows that are absorbed beyond carelessness.
+        read, write: cosines of its latents' directions with the features; latent i is that of feature i by what it
+            writes.
+        fvu: FVU on its training vectors.
+        loss: mean on them of ‖x − x̂‖² + penalty × Σ f, over the least that it can be.
+        depth, absorbed: depth of each child, and the share of its rows that are absorbed beyond carelessness.
     """
 
     read: Float[Tensor, "latent feature"]
@@ -152,7 +153,7 @@ def penalised(dictionary: SparseDictionary, x: Float[Tensor, "row d"], penalty: 
 
 
 def found(config: AbsorptionToy, starts: Sequence[Start], reporter: Reporter) -> dict[Start, list[Found]]:
-    """A dictionary of each start for each seed, and those of a seed in one pass."""
+    """A dictionary of each start for each seed; those of a seed are trained in one pass."""
     out: dict[Start, list[Found]] = {start: [] for start in starts}
     for toy in config.train(reporter):
         F, x = features_of(toy), rows_of(toy, config.training.rows)
@@ -174,24 +175,21 @@ def found(config: AbsorptionToy, starts: Sequence[Start], reporter: Reporter) ->
     return out
 
 
-LINES = (
+*LINES, AT_DEPTH = table(
     Line(
         "greatest cosine of what the parent's latent reads with a child",
         "< −0.1: a negative component of each child",
         at_most=-0.1,
-        n_unit="dictionaries",
     ),
     Line(
         "least cosine of what a child's latent writes with the parent",
         "≥ 0.5 (1/√2 where it is absorbed in whole)",
         at_least=0.5,
-        n_unit="dictionaries",
     ),
     Line(
         "share of children's rows where the parent's latent is silent, beyond carelessness",
         "≥ 0.9",
         at_least=0.9,
-        n_unit="dictionaries",
     ),
     Line(
         "penalised loss over the least there can be",
@@ -200,20 +198,19 @@ LINES = (
         within=0.02,
         source="derived",
         paper="λ‖x‖ − λ²/4 a row",
-        n_unit="dictionaries",
     ),
-)
-AT_DEPTH = Line(
-    "absorbed share of children's rows at depth {depth}",
-    "> 0: the penalty pays at every depth",
-    at_least=math.ulp(0),
-    beyond=True,
+    Line(
+        "absorbed share of children's rows at depth {depth}",
+        "> 0: the penalty pays at every depth",
+        at_least=math.ulp(0),
+        beyond=True,
+    ),
     n_unit="dictionaries",
 )
 
 
 def absorbed(config: AbsorptionToy, reporter: Reporter) -> list[Check]:
-    """The parent's latent reads its children with a minus; theirs write the parent; it is silent where they speak."""
+    """The parent's latent reads its children with a minus sign and is silent on their rows; theirs write the parent."""
     truth, random = found(config, ("at the truth", "at random"), reporter).values()
     children = [c for c, parent in enumerate(config.parents) if parent == 0]
     reached = sum(of.loss <= 1.02 for of in random)
@@ -233,14 +230,12 @@ def absorbed(config: AbsorptionToy, reporter: Reporter) -> list[Check]:
 def by_depth(config: AbsorptionToy, reporter: Reporter) -> list[Check]:
     """Two generations: what is absorbed at each depth.
 
-    At most 1 − branching × given at depth 1, where a grandchild's latent speaks for the child too, and 1 at depth 2.
+    It is at most 1 − branching × given at depth 1, where a grandchild's latent speaks for the child too, else 1.
     """
     deeper = config.model_copy(update={"depth": 2})
-    if deeper.n_features > deeper.d:
-        why = f"{deeper.n_features} orthogonal features do not fit into {deeper.d} dimensions"
-        return [AT_DEPTH.fill(NOTHING, why, depth=depth) for depth in (1, 2)]
-    (dictionaries,) = found(deeper, ("at the truth",), reporter).values()
-    why = untrained([of.fvu for of in dictionaries], CEILING)
+    why = crowded(deeper.n_features, deeper.d)
+    dictionaries = [] if why else found(deeper, ("at the truth",), reporter)["at the truth"]
+    why = why or untrained([of.fvu for of in dictionaries], CEILING)
     checks: list[Check] = []
     for depth in (1, 2):
         values = [of.absorbed[of.depth == depth] for of in dictionaries]
@@ -264,7 +259,7 @@ def directions(config: AbsorptionToy, reporter: Reporter) -> Any:
 ENTRY = Entry(
     AbsorptionToy,
     (
-        Experiment("absorbed", "fast", "the parent's latent reads its children with a minus", absorbed),
+        Experiment("absorbed", "fast", "the parent's latent reads its children with a minus sign", absorbed),
         Experiment("depth", "fast", "absorption in a tree of two generations", by_depth),
     ),
     {"directions": directions},

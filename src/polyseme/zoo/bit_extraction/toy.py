@@ -40,11 +40,7 @@ Layer = dict[str, dict[str, float]]
 
 
 class LookUp(nn.Module):
-    """A ReLU network in float64; `units.i` is hidden layer i after its ReLU.
-
-    Args:
-        widths: of the input and of every hidden layer.
-    """
+    """A ReLU network in float64 with these widths of input and hidden layers; `units.i` is layer i after its ReLU."""
 
     def __init__(self, widths: Sequence[int]):
         super().__init__()
@@ -66,20 +62,20 @@ class BitExtractionToy(Toy):
     paper: ClassVar[str] = PAPER
 
     row_bits: int = Field(default=5, ge=1, le=8)
-    """Bits of the input that choose a code; 2^row_bits layers do."""
+    """Number of input bits that choose a code, in 2^row_bits layers."""
     column_bits: int = Field(default=5, ge=1, le=5)
-    """Bits that choose a digit of it; float64 has room for 2^5 digits."""
+    """Number of input bits that choose a digit of the code; float64 has room for 2^5 digits."""
     seeds: Seeds = tuple(range(8))
     """Seeds of the labels."""
 
     @property
     def n_rows(self) -> int:
-        """How many codes."""
+        """Number of codes."""
         return 2**self.row_bits
 
     @property
     def n_columns(self) -> int:
-        """Labels a code."""
+        """Number of labels in a code."""
         return 2**self.column_bits
 
     @property
@@ -88,35 +84,19 @@ class BitExtractionToy(Toy):
         return self.row_bits + self.column_bits
 
     def build(self) -> LookUp:
-        """A network of that shape, its weights not set."""
         return LookUp([self.n_bits, *(len(layer) for layer in wiring(self, np.zeros(self.n_rows))[:-1])])
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
         """One network a seed, wired by hand."""
         names = (*(f"bit {i}" for i in range(self.n_bits)), "label")
-        middle = self.n_rows + 1 + self.n_columns // 2
+        middle = Site(path=f"units.{self.n_rows + 1 + self.n_columns // 2}")
+        truth = Truth(middle, names, computed_at="head", cause="compositional")
         toys: list[TrainedToy] = []
         for seed in self.seeds:
             table, module = labels(self, seed), wired(self, seed)
             with torch.no_grad():
-                wrong = ((module(inputs(self))[:, 0] > 0) != table).double().mean()
-            toys.append(
-                TrainedToy(
-                    module=module,
-                    truth=Truth(
-                        site=Site(path=f"units.{middle}"),
-                        features=names,
-                        directions=None,
-                        computed_at="head",
-                        cause="compositional",
-                    ),
-                    draw=partial(self._draw, table),
-                    seed=seed,
-                    setting={},
-                    loss=float(wrong),
-                    ceiling=0.0,
-                )
-            )
+                wrong = float(((module(inputs(self))[:, 0] > 0) != table).double().mean())
+            toys.append(TrainedToy(module, truth, partial(self._draw, table), seed, {}, loss=wrong, ceiling=0.0))
         return toys
 
     def _draw(self, table: Bool[Tensor, " index"], n: int, generator: torch.Generator) -> Sample:
@@ -166,12 +146,7 @@ def wired(config: BitExtractionToy, seed: int) -> LookUp:
 
 
 def wiring(config: BitExtractionToy, code: Float[np.ndarray, " row"]) -> list[Layer]:
-    """What every unit reads, the output's last; at most six units a layer.
-
-    Args:
-        config: the sizes.
-        code: of each row.
-    """
+    """What every unit reads, layer by layer, the output last; at most six units a layer. `code` is that of each row."""
     n_columns = config.n_columns
     row = {f"bit {i}": 2.0 ** (config.row_bits - 1 - i) for i in range(config.row_bits)}
     column = {f"bit {config.row_bits + i}": 2.0 ** (config.column_bits - 1 - i) for i in range(config.column_bits)}

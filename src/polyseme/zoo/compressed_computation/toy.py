@@ -65,7 +65,6 @@ class CompressedComputationToy(Toy):
         return self
 
     def build(self) -> CompressedComputation:
-        """An untrained network."""
         return CompressedComputation(self.n_features, self.n_hidden)
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:

@@ -55,7 +55,6 @@ class CorrelatedPairsToy(Toy):
     optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=5e-3, schedule="cosine")
 
     def build(self) -> ReluOutput:
-        """An untrained network."""
         zeros = torch.zeros(self.n_hidden, 2 * self.n_pairs)
         module = ReluOutput(zeros, zeros[0])
         if self.hidden == "relu":

@@ -67,7 +67,6 @@ class DatapointFeaturesToy(Toy):
         return self
 
     def build(self) -> ReluOutput:
-        """An untrained network."""
         zeros = torch.zeros(self.n_hidden, self.n_features)
         return ReluOutput(zeros, zeros[0])
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.dictionaries import ReLUConfig
-from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, mean
+from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, mean, table
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
@@ -67,7 +67,6 @@ class HedgingToy(Toy):
     training: ShortTraining = ShortTraining()
 
     def build(self) -> Mixture:
-        """A mixture of the right size."""
         return Mixture(torch.zeros(2, self.d))
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
@@ -75,12 +74,7 @@ class HedgingToy(Toy):
         return [self.instance(seed) for seed in self.seeds]
 
     def instance(self, seed: int, *, independent: bool = False) -> TrainedToy:
-        """The data of one seed.
-
-        Args:
-            seed: of the directions.
-            independent: the child is on with or without its parent.
-        """
+        """The data of one seed; an `independent` child is on with or without its parent."""
 
         def draw(n: int, generator: torch.Generator) -> Float[Tensor, "row feature"]:
             on = torch.rand(n, 2, generator=generator) < torch.tensor([self.p, self.q])
@@ -92,7 +86,7 @@ class HedgingToy(Toy):
 
 
 def points(config: HedgingToy, *, independent: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Every value of (parent, child) that occurs, `[point, 2]`, and its probability."""
+    """Every value of (parent, child) that occurs, `[point, 2]`, and the probability of each."""
     p, q = config.p, config.q
     both, parent, child = p * q, p * (1 - q), (1 - p) * q if independent else 0.0
     table = [((0, 0), 1 - both - parent - child), ((1, 0), parent), ((1, 1), both), ((0, 1), child)]
@@ -101,9 +95,9 @@ def points(config: HedgingToy, *, independent: bool = False) -> tuple[np.ndarray
 
 
 def best_on_off(x: Float[np.ndarray, "point 2"], share: Float[np.ndarray, " point"]) -> Float[np.ndarray, " 2"]:
-    """The unit decoder of the on-or-off latent of the least squared error, over every set of points it may be on for.
+    """The unit decoder of the on-or-off latent of least squared error, over every set of points for which it may be on.
 
-    Its loss is the variance inside the two sets; of two complementary sets, the one that leaves 0 out.
+    Its loss is the variance within the set and within its complement; of such a pair, the set without 0 is looked at.
     """
     least, decoder = math.inf, np.zeros(x.shape[1])
     for code in itertools.product((False, True), repeat=len(x) - 1):
@@ -142,10 +136,7 @@ class OneLatent:
 
 
 def trained(config: HedgingToy, reporter: Reporter, *, independent: bool = False) -> list[OneLatent]:
-    """A latent for each seed.
-
-    It starts on the parent's side: one that starts opposite may stand for the parent's absence, by the same line.
-    """
+    """A latent for each seed; it starts on the parent's side, as on the other it may stand for the parent's absence."""
     out: list[OneLatent] = []
     for seed in config.seeds:
         toy = config.instance(seed, independent=independent)
@@ -160,41 +151,25 @@ def trained(config: HedgingToy, reporter: Reporter, *, independent: bool = False
     return out
 
 
-BEST = Line(
-    "on-or-off latent: cosine with the {which}, best of every code",
-    "{target:.4f} (± 1e-9)",
-    within=1e-9,
+_ON_OFF, _ALONE = "on-or-off latent: cosine with the {which}, ", "independent child, trained ReLU latent: "
+BEST, FITTED = table(
+    Line(_ON_OFF + "best of every code", "{target:.4f} (± 1e-9)", within=1e-9, n_unit="codes"),
+    Line(_ON_OFF + "least squares on drawn rows", "{target:.3f} (± 0.01)", within=0.01, n_unit="data sets"),
     source="derived",
     paper=ALGEBRA,
-    n_unit="codes",
 )
-FITTED = Line(
-    "on-or-off latent: cosine with the {which}, least squares on drawn rows",
-    "{target:.3f} (± 0.01)",
-    within=0.01,
-    source="derived",
-    paper=ALGEBRA,
-    n_unit="data sets",
-)
-FREE = Line(
-    "trained ReLU latent: cosine with the {which}",
-    "{target:.3f} (± 0.01)",
-    within=0.01,
-    source="derived",
-    paper=PCA,
+FREE, *INDEPENDENT = table(
+    Line(
+        "trained ReLU latent: cosine with the {which}",
+        "{target:.3f} (± 0.01)",
+        within=0.01,
+        source="derived",
+        paper=PCA,
+    ),
+    Line(_ALONE + "bias along the child", "{target:g} (± 0.02)", within=0.02, source="published"),
+    Line(_ALONE + "cosine with the parent", "1 (± 0.01)", target=1, within=0.01, source="derived"),
+    Line(_ALONE + "cosine with the child", "0 (± 0.02)", target=0, within=0.02, source="derived"),
     n_unit="dictionaries",
-)
-_ALONE = "independent child, trained ReLU latent: "
-INDEPENDENT = (
-    Line(
-        _ALONE + "bias along the child", "{target:g} (± 0.02)", within=0.02, source="published", n_unit="dictionaries"
-    ),
-    Line(
-        _ALONE + "cosine with the parent", "1 (± 0.01)", target=1, within=0.01, source="derived", n_unit="dictionaries"
-    ),
-    Line(
-        _ALONE + "cosine with the child", "0 (± 0.02)", target=0, within=0.02, source="derived", n_unit="dictionaries"
-    ),
 )
 
 

@@ -29,7 +29,7 @@ SITE = Site(path="hidden")
 PRESENT = 0.5
 """A neuron answers to a feature where |W| is above this: at the end of the training weights are near 0 or near ±1."""
 SETTLED = 0.9
-"""Share of its features on one neuron each that a network has to exceed, to be counted."""
+"""A network is counted where more than this share of its features are on one neuron each."""
 
 
 class TiedAutoencoder(nn.Module):
@@ -71,7 +71,6 @@ class IncidentalToy(Toy):
         return self
 
     def build(self) -> TiedAutoencoder:
-        """An untrained network."""
         return TiedAutoencoder(torch.zeros(self.n_features, self.n_neurons))
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:
@@ -97,8 +96,10 @@ class IncidentalToy(Toy):
 
 
 class _Loss(torch.autograd.Function):
-    """Σ (ReLU(WWᵀ) − I)² + λ‖W‖₁. With R = ReLU(WWᵀ) − I, symmetric and 0 in its gradient where ReLU is shut, the
-    gradient is 4 R W + λ sign W: two products of a step, where autograd, blind to the symmetry, takes three."""
+    """Σ (ReLU(WWᵀ) − I)² + λ‖W‖₁, with its gradient 4 R W + λ sign W: R is ReLU(WWᵀ) − I where ReLU is open, else 0.
+
+    R is symmetric, so that a step takes two products; autograd, which does not know it, takes three.
+    """
 
     @staticmethod
     def forward(ctx: Any, W: Tensor, l1: float) -> Tensor:
@@ -123,7 +124,7 @@ def loss_of(W: Float[Tensor, "instance feature neuron"], l1: float) -> Float[Ten
 
 
 def train(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> Stack:
-    """Train every seed at once. A training that was killed is resumed from `checkpoints`."""
+    """Train every seed at once; an interrupted training resumes from `checkpoints`."""
     grid = Grid(config.seeds)
     W = Draws(grid.derived("incidental"), "initial").normal(config.n_features, config.n_neurons) / math.sqrt(
         config.n_neurons
@@ -140,7 +141,7 @@ def train(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = 
 
 
 def polysemantic(W: Float[Tensor, "*batch feature neuron"]) -> Float[Tensor, " *batch"]:
-    """How many neurons answer to more than one feature."""
+    """Number of neurons that answer to more than one feature."""
     return ((W.abs() > PRESENT).sum(-2) > 1).sum(-1).to(W.dtype)
 
 
@@ -150,15 +151,15 @@ def settled(W: Float[Tensor, "*batch feature neuron"]) -> Float[Tensor, " *batch
 
 
 def expected(n_features: int, n_neurons: int) -> float:
-    """n(n − 1)/4m: how many pairs of features fall on one neuron with opposite signs."""
+    """n(n − 1)/4m: number of pairs of features that fall on one neuron with opposite signs."""
     return n_features * (n_features - 1) / (4 * n_neurons)
 
 
 def occupied(n_features: int, n_neurons: int) -> float:
     """m (1 − 2 (1 − 1/2m)ⁿ + (1 − 1/m)ⁿ): neurons with features of both signs, where each falls on one at random.
 
-    Two features of one sign cannot stay on a neuron, so a neuron holds one of each at most, and more pairs than one on
-    it are one polysemantic neuron. The formula of the paper is the leading term.
+    Two features of one sign cannot stay on a neuron, so that it holds at most one of each sign, and several pairs that
+    start on it make one polysemantic neuron. The formula of the paper is the leading term.
     """
     n, m = n_features, n_neurons
     return m * (1 - 2 * (1 - 1 / (2 * m)) ** n + (1 - 1 / m) ** n)
@@ -174,12 +175,12 @@ NEURONS = Line(
 
 
 def count(config: IncidentalToy, reporter: Reporter) -> list[Check]:
-    """How many neurons are polysemantic, beside n(n − 1)/4m."""
+    """The number of polysemantic neurons, beside n(n − 1)/4m."""
     return _counted(config, reporter)
 
 
 def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
-    """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and goes on where there is room to spare."""
+    """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and persists where there is room to spare."""
     lines: list[Check] = []
     for factor in (1, 2, 4, 8, 16):
         size = config.model_copy(update={"n_neurons": factor * config.n_features})

@@ -1,8 +1,8 @@
-"""An exact solution missed: training leaves neurons polysemantic where one neuron a piece would solve the task.
+"""An exact solution missed: training leaves neurons polysemantic where neurons of one output each solve the task.
 
 y = W₂ ReLU(W₁x + b₁) + b₂. `and`: x uniform over {0, 1}ⁿ, y_ij = x_i x_j, which ReLU(x_i + x_j − 1) gives with a
 neuron for each of the n(n − 1)/2 pairs. `abs`: x_i ~ U[−1, 1] of probability p, else 0, y_i = |x_i|, which ReLU(±x_i)
-give with two neurons a feature. There is room for either, so what training does instead is no superposition.
+give with two neurons a feature. There is room for either, so that what training does instead is no superposition.
 """
 
 import math
@@ -34,13 +34,7 @@ ROWS = 8_192
 
 
 class Perceptron(nn.Module):
-    """y = W₂ ReLU(W₁x + b₁) + b₂; `neurons` is after the ReLU.
-
-    Args:
-        n: inputs.
-        n_neurons: of the hidden layer.
-        n_out: outputs.
-    """
+    """y = W₂ ReLU(W₁x + b₁) + b₂; `neurons` is after the ReLU."""
 
     def __init__(self, n: int, n_neurons: int, n_out: int):
         super().__init__()
@@ -58,7 +52,7 @@ class MissedSolutionToy(Toy):
 
     task: Literal["and", "abs"] = "and"
     n: int = Field(default=5, ge=2, le=1000)
-    """Inputs."""
+    """Number of inputs."""
     n_neurons: Width = 10
     density: float = Field(default=0.5, gt=0, le=1)
     """Probability p that an input of `abs` is on."""
@@ -78,11 +72,10 @@ class MissedSolutionToy(Toy):
 
     @property
     def n_out(self) -> int:
-        """Outputs: pairs of inputs, or inputs."""
+        """Number of outputs: pairs of inputs, or inputs."""
         return self.n * (self.n - 1) // 2 if self.task == "and" else self.n
 
     def build(self) -> Perceptron:
-        """An untrained network."""
         return Perceptron(self.n, self.n_neurons, self.n_out)
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:
@@ -93,9 +86,9 @@ class MissedSolutionToy(Toy):
         alone = single(stack).all(-1)
 
         def truth(i: int) -> Truth:
-            # Of a network that mixes them it is known only that room was no reason to.
+            # Where a network mixes them, all that is known is that it had room not to.
             cause = "aligned" if bool(alone[i]) else None
-            return Truth(SITE, tuple(names), directions=None, computed_at="neurons", cause=cause)
+            return Truth(SITE, tuple(names), computed_at="neurons", cause=cause)
 
         return stack.toys(self.build, truth, lambda _: self._draw)
 
@@ -111,7 +104,7 @@ class MissedSolutionToy(Toy):
 
     @property
     def variance(self) -> float:
-        """Of one output."""
+        """Variance of one output."""
         return 3 / 16 if self.task == "and" else self.density / 3 - self.density**2 / 4
 
     def _draw(self, n: int, generator: torch.Generator) -> Sample:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -125,6 +125,11 @@ class Line:
             outcome="not_measured" if math.isnan(found.value) else inside,
             note=found.note,
         )
+
+
+def table(*lines: Line, **shared: Any) -> tuple[Line, ...]:
+    """Lines that have these fields in common."""
+    return tuple(replace(line, **shared) for line in lines)
 
 
 def fill(lines: Sequence[Line], found: Sequence[Value], why: str = "", **words: Any) -> list[Check]:

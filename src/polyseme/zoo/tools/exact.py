@@ -55,6 +55,11 @@ class ShortTraining(Config):
         return self
 
 
+def crowded(n_features: int, d: int) -> str:
+    """Why features cannot be orthogonal; empty where they can."""
+    return f"{n_features} orthogonal features do not fit into {d} dimensions" if n_features > d else ""
+
+
 def orthonormal(n_features: int, d: int, seed: int) -> Float[Tensor, "feature d"]:
     """Random orthonormal directions."""
     rows = torch.randn(d, n_features, generator=make_generator(seed, "orthonormal directions"))

@@ -27,7 +27,7 @@ Cause = Literal[
     "computation_in_superposition",
     "none",
 ]
-"""Why a neuron of the site answers to several features; `aligned` where it does not."""
+"""Why a neuron of the site responds to several features; `aligned` where none does."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,24 @@ class Truth:
     Attributes:
         site: where the features are.
         features: their names.
-        directions: the vector each writes to the site at value 1, `[feature, d]`; None where a feature has none.
-        computed_at: where in the network they are computed; `input` for those of the data.
-        cause: why the site's neurons are polysemantic; None where the toy does not say.
+        directions: the vector that each writes to the site at value 1, `[feature, d]`; None where a feature has none.
+        computed_at: where in the network they are computed; `input` for features of the data.
+        cause: why the site's neurons are polysemantic; None where it is not known.
     """
 
     site: Site
     features: tuple[str, ...]
-    directions: Float[Tensor, "feature d"] | None
+    directions: Float[Tensor, "feature d"] | None = None
     computed_at: str = "input"
     cause: Cause | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs and the truth of each.
+    """Inputs and the features of each.
 
     Attributes:
-        inputs: what the network takes, `[row, ...]`.
+        inputs: the inputs of the network, `[row, ...]`.
         features: the value of every feature, `[row, feature]`, or `[row, position, feature]` for a sequence.
     """
 
@@ -74,9 +74,9 @@ class TrainedToy:
         module: the network.
         truth: what is known of it.
         draw: draws a sample of its data.
-        seed: of its initialisation and data.
+        seed: seed of its initialisation and data.
         setting: what sets it apart in a sweep (`{"density": 0.05}`).
-        loss: at the end of its training, on its own measure.
+        loss: loss at the end of its training, on its own measure.
         ceiling: a loss above this means that it did not train.
     """
 
@@ -98,7 +98,7 @@ class TrainedToy:
 
     @shielded
     def network(self) -> Network:
-        """The network as every other part of polyseme takes it."""
+        """The network as the rest of polyseme reads it."""
         example = self.draw(2, torch.Generator().manual_seed(0)).inputs
         return load_network(self.module, example_inputs=example)
 
@@ -145,7 +145,7 @@ class Entry:
     Attributes:
         config: a config class that is a `Toy`.
         experiments: what its networks are compared with.
-        figures: name to what draws it, a function from the config and a reporter to a matplotlib figure.
+        figures: functions, by name, that draw a matplotlib figure from the config and a reporter.
     """
 
     config: Any

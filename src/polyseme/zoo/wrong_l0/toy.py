@@ -8,12 +8,12 @@ truth leaves it. Two things decide whether k at the true L0 finds the features:
 as well as one that says it is there. With b_dec at the data's mean half of the random latents lean to that side, and
 training does not turn them round. With b_dec at 0 they read ⟨w, x⟩, which no absence makes positive. So dictionaries
 start at 0 here, as in the paper's code, and the experiment `bias` compares the two: 5 of 5 dictionaries find every
-feature from 0, none of 5 from the mean. Features this frequent (p = .4) make it visible: the absence of a rare one
+feature from 0, none of 5 from the mean. Features this frequent (p = 0.4) make it visible: the absence of a rare one
 would cost nearly a whole latent a vector.
 
 *The batch.* BatchTopK keeps k × batch entries, and a batch's own L0 is k only up to 1/√batch: batches above it are
-encoded with too small a k, and k = 2 mixes a little, the less the larger the batch: cosines of .07 to .10 with f₀ at
-512 rows, about .04 at 2048.
+encoded with too small a k, and k = 2 mixes a little, the less the larger the batch: cosines of 0.07 to 0.10 with f₀ at
+512 rows, about 0.04 at 2048.
 
 At k under the true L0 random starts end in local minima of a higher loss than the start at the truth, where not every
 latent mixes f₀ in. So the statement is about the optimum, and is checked from the truth.
@@ -23,7 +23,7 @@ Chanin & Garriga-Alonso 2025, Sparse but wrong.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -34,13 +34,14 @@ from torch import Tensor
 from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.dictionaries import BatchTopKConfig, SparseDictionary
-from polyseme.zoo.tools.checks import Check, Experiment, Line, fill, mean, share
+from polyseme.zoo.tools.checks import Check, Experiment, Line, fill, mean, share, table
 from polyseme.zoo.tools.exact import (
     Mixture,
     ShortTraining,
     Start,
     components,
     cosine_map,
+    crowded,
     features_of,
     fvu,
     own_latents,
@@ -75,7 +76,7 @@ class WrongL0Toy(Toy):
     correlation: float = Field(default=0.4, gt=0, lt=1)
     """Correlation of feature 0 with each other one."""
     spread: float = Field(default=0.15, ge=0, lt=1 / math.sqrt(3))
-    """Values are 1 plus this times a uniform number in ±√3, so that it is their standard deviation."""
+    """Standard deviation of values, which are 1 plus this times a uniform number in ±√3."""
     low: float = Field(default=0.9, gt=0, lt=1)
     """The k that is too small, as a share of the true L0."""
     seeds: Annotated[Seeds, Field(min_length=2)] = (0, 1, 2, 3, 4)
@@ -83,17 +84,16 @@ class WrongL0Toy(Toy):
 
     @model_validator(mode="after")
     def _possible(self) -> "WrongL0Toy":
-        if self.n_features > self.d:
-            raise ValueError(f"{self.n_features} orthogonal features do not fit into {self.d} dimensions")
+        if why := crowded(self.n_features, self.d):
+            raise ValueError(why)
         return self
 
     @property
     def l0(self) -> float:
-        """The true one."""
+        """The true L0."""
         return self.n_features * self.p
 
     def build(self) -> Mixture:
-        """A mixture of the right size."""
         return Mixture(torch.zeros(self.n_features, self.d))
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:  # noqa: ARG002  nothing is trained
@@ -115,8 +115,8 @@ class Found:
     """A BatchTopK dictionary of as many latents as features.
 
     Attributes:
-        cosines: of its decoder with the features, latent i that of feature i by the best matching.
-        fvu: on its training vectors.
+        cosines: cosines of its decoder with the features; latent i is that of feature i by the best matching.
+        fvu: FVU on its training vectors.
     """
 
     cosines: Float[Tensor, "latent feature"]
@@ -144,7 +144,7 @@ class Found:
 
 
 def found(config: WrongL0Toy, wanted: Sequence[Kind], reporter: Reporter) -> dict[Kind, list[Found]]:
-    """A trained dictionary of each k and start for each seed; those of a seed in one pass."""
+    """A trained dictionary of each k and start for each seed; those of a seed are trained in one pass."""
     out: dict[Kind, list[Found]] = {key: [] for key in wanted}
     for toy in config.train(reporter):
         F, x = features_of(toy), rows_of(toy, config.training.rows)
@@ -160,39 +160,37 @@ def found(config: WrongL0Toy, wanted: Sequence[Kind], reporter: Reporter) -> dic
 
 
 _FVU = "FVU of the start at the truth less that of the seed's random start"
-K = tuple(
-    replace(line, n_unit="dictionaries")
-    for line in (
-        Line(
-            "k = {high:g}, started at random: share of dictionaries that find every feature",
-            "> 0.5: poor local minima are occasional",
-            at_least=0.5 + 1e-9,
-        ),
-        Line("k = {high:g}: " + _FVU, "≤ 0.002: the features are the optimum", at_most=0.002),
-        Line(
-            "k = {high:g}, started at the truth: least cosine of a latent with its feature",
-            f"≥ {RECOVERED:g}",
-            at_least=RECOVERED,
-        ),
-        Line(
-            "k = {high:g}, start of lower FVU: greatest |cosine| of another feature's latent with f0",
-            "≤ 0.05",
-            at_most=0.05,
-        ),
-        Line(
-            "k = {low:g}, started at the truth: least cosine of another feature's latent with f0",
-            "≥ 0.05: in every latent",
-            at_least=0.05,
-        ),
-        Line("k = {low:g}: " + _FVU, "≤ 0: to mix is the better optimum", at_most=0.0),
-    )
+K = table(
+    Line(
+        "k = {high:g}, started at random: share of dictionaries that find every feature",
+        "> 0.5: poor local minima are occasional",
+        at_least=0.5 + 1e-9,
+    ),
+    Line("k = {high:g}: " + _FVU, "≤ 0.002: the features are the optimum", at_most=0.002),
+    Line(
+        "k = {high:g}, started at the truth: least cosine of a latent with its feature",
+        f"≥ {RECOVERED:g}",
+        at_least=RECOVERED,
+    ),
+    Line(
+        "k = {high:g}, start of lower FVU: greatest |cosine| of another feature's latent with f0",
+        "≤ 0.05",
+        at_most=0.05,
+    ),
+    Line(
+        "k = {low:g}, started at the truth: least cosine of another feature's latent with f0",
+        "≥ 0.05: in every latent",
+        at_least=0.05,
+    ),
+    Line("k = {low:g}: " + _FVU, "≤ 0: to mix is the better optimum", at_most=0.0),
+    n_unit="dictionaries",
 )
-BIAS = tuple(
-    Line(f"k = {{k:g}}, b_dec from {rest}", "> 0.5", at_least=0.5 + 1e-9, n_unit="dictionaries")
-    for rest in (
-        "0: share of dictionaries that find every feature",
-        "the data's mean: share with a latent for a feature's absence",
-    )
+_BIAS = "k = {k:g}, b_dec from "
+BIAS = table(
+    Line(_BIAS + "0: share of dictionaries that find every feature", "> 0.5"),
+    Line(_BIAS + "the data's mean: share with a latent for a feature's absence", "> 0.5"),
+    at_least=0.5 + 1e-9,
+    n_unit="dictionaries",
 )
 
 
