@@ -171,7 +171,7 @@ def test_a_folder_of_blank_files_is_an_empty_corpus(tokenizer, tmp_path):
 
 def test_a_corpus_smaller_than_asked_for_names_both_figures(tokenizer, texts):
     n = load_windows(Memory(texts), tokenizer, split="train", context=32).n_tokens
-    with pytest.raises(InputError, match=rf"{n:,} tokens of 1,000,000.*ask for at most {n:,}"):
+    with pytest.raises(InputError, match=rf"{n:,} of 1,000,000 tokens.*ask for at most {n:,}"):
         load_windows(Memory(texts), tokenizer, split="train", context=32, max_tokens=1_000_000)
     assert load_windows(Memory(texts), tokenizer, split="train", context=32, max_tokens=n).n_tokens == n
 
@@ -242,7 +242,7 @@ def test_fewer_tokens_than_asked_for_are_taken_only_when_allowed() -> None:
             self.lines.append(text)
 
     options = {"split": "train", "context": 16, "max_tokens": 10**6, "heldout_fraction": 0.0}
-    with pytest.raises(InputError, match="smaller than asked for"):
+    with pytest.raises(InputError, match="the corpus is too small"):
         load_windows(Memory(["some words"]), tiny_tokenizer(), **options)
     windows = load_windows(Memory(["some words"]), tiny_tokenizer(), **options, allow_fewer=True, reporter=Told())
     assert 0 < windows.n_tokens < 10**6

@@ -115,7 +115,7 @@ def test_chats_are_read_without_a_template_too_and_that_is_said(tmp_path, kind):
     told = Told()
     windows = windows_of(WRITERS[kind](tmp_path, [{"messages": CHAT}] * 2, "messages"), byte_bpe(), reporter=told)
     assert byte_bpe().decode(windows.tokens[~windows.special]) == "the river\na stone" * 2
-    assert any("no chat template: 2 chats are read as the contents" in line for line in told.lines)
+    assert any("no chat template, so 2 chats are read as the contents" in line for line in told.lines)
 
 
 def test_a_template_that_fails_names_the_chat(tmp_path):

@@ -89,11 +89,11 @@ def test_sums_measured_before_the_table_changed_are_refused(tmp_path: Path):
     assert len(load_sums(tmp_path, of="reconstruction")) == len(entries)
     save_sums(tmp_path, entries[:-1], names)
     assert len(load_sums(tmp_path)) == len(entries) - 1
-    with pytest.raises(DamagedArtifact, match=f"before {entries[-1].name} was measured as it is now"):
+    with pytest.raises(DamagedArtifact, match=f"older than the current definition of {entries[-1].name}"):
         load_sums(tmp_path, of="reconstruction")
     older = replace(entries[0], metric=replace(entries[0].metric, version=0))
     save_sums(tmp_path, [older, *entries[1:]], names)
-    with pytest.raises(DamagedArtifact, match="before fvu was measured as it is now"):
+    with pytest.raises(DamagedArtifact, match="older than the current definition of fvu"):
         load_sums(tmp_path)
 
 

@@ -347,7 +347,7 @@ def test_a_damaged_artifact_is_made_again(
         ({"controls": [{"kind": "gaussian_reinit"}] * 2}, "more than once: remove one or give another `seed`"),
         (
             {"tokens": {"train": 10_000_000, "heldout": 100, "splice": 100, "heldout_fraction": 0.4}},
-            "smaller than asked for",
+            "the corpus is too small",
         ),
         ({"tokens": {"train": 100, "heldout": 100, "splice": 100, "heldout_fraction": 0.4, "context": 4096}}, "longer"),
         ({"corpus": {"kind": "text", "paths": ["/no/such/folder"]}}, "/no/such/folder"),

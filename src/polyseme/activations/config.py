@@ -19,22 +19,23 @@ from polyseme.corpora.pack import Windows
 
 
 class HarvestConfig(Config):
-    """In which order tokens are read, and whether the vectors are kept on disk.
+    """The order in which tokens are read, and whether the vectors are kept on disk.
 
-    BOS, separators and padding are run through the network and never come out.
+    BOS, separators and padding are run through the network, and their vectors are left out.
     """
 
     block_tokens: int = Field(default=65_536, ge=1, le=2**28)
-    """Size of the shuffle buffer: at most this many tokens' vectors are held and mixed at a time (of at least one
-    batch of windows)."""
+    """Size of the shuffle buffer: the vectors of at most this many tokens (and of at least one batch of windows) are
+    held and mixed at a time."""
     batch_windows: PassWindows | None = None
-    """Windows in a forward pass; None decides by the width of the network and the length of a window."""
+    """Number of windows in a forward pass; None chooses it by the width of the network and the length of a window."""
     cache: Literal["stream", "disk"] = "stream"
     """`stream` runs the network whenever vectors are needed; `disk` runs it once and keeps them in files."""
     shard_dtype: Literal["float32", "float16"] = "float32"
-    """Precision of the files; `float16` halves them and is no longer bit-identical to streaming."""
+    """Precision of the files; `float16` halves their size, and batches are no longer bit-identical to streaming."""
     prefetch: bool | None = None
-    """Prepare the next block in the background, with twice the memory; None does so on more than two cores."""
+    """Whether the next block is prepared in the background, which takes twice the memory; None does so on more than two
+    cores."""
     seed: Seed = 0
     """Seed for the order of windows and tokens."""
 

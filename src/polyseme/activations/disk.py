@@ -81,7 +81,7 @@ def harvest_to_disk(
         sites: name to site.
         config: sizes, precision and seed.
         folder: made when missing.
-        reporter: told how many tokens are done.
+        reporter: receives the number of tokens done.
 
     Raises:
         DamagedArtifact: the folder holds another harvest.
@@ -121,7 +121,7 @@ class DiskSource:
         folder: written by `harvest_to_disk`.
         live: the source it was harvested from, to make damaged shards again; None to refuse them.
         prefetch: copy the next block in a background thread; by default as `live` would, else not.
-        reporter: told about shards made again.
+        reporter: receives a message for each shard made again.
 
     Raises:
         DamagedArtifact: the record or a shard is missing or cut short, and there is no `live`; or the folder was not
@@ -158,7 +158,7 @@ class DiskSource:
         self.fingerprint = self._record.source
         for block in self._blocks:
             if (problem := self._shards.problem(block.index)) is not None:
-                self._mend(block, problem)
+                self._make_again(block, problem)
 
     def batches(self, batch_size: int, *, start: int = 0, stop: int | None = None) -> Iterator[SiteBatch]:
         """As in `ActivationSource`, on the CPU.
@@ -195,10 +195,10 @@ class DiskSource:
         if shard in self._verified:
             return
         if (problem := self._shards.problem(shard, checksums=True)) is not None:
-            self._mend(self._blocks[shard], problem)
+            self._make_again(self._blocks[shard], problem)
         self._verified.add(shard)
 
-    def _mend(self, block: Block, problem: str) -> None:
+    def _make_again(self, block: Block, problem: str) -> None:
         where = str(self._shards.folder / f"shard-{block.index:05d}")
         if self._live is None:
             raise DamagedArtifact(f"a shard of activations is damaged: {problem}", where=where, fix=_AGAIN)

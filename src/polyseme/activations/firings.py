@@ -146,7 +146,7 @@ def collect_firings(
         windows: held-out tokens.
         dictionaries: name to (its binding, the dictionary); only what it reads is looked at.
         batch_windows: windows a forward pass, at most.
-        reporter: told how many tokens are done.
+        reporter: receives the number of tokens done.
 
     Raises:
         InputError: a dictionary's `d_in` is not the width of what it reads.
@@ -176,7 +176,7 @@ def encode_windows(
         dictionaries: name to (its binding, the dictionary); only what it reads is looked at.
         sites: further sites to read, where no dictionary is.
         batch_windows: windows a forward pass, at most.
-        reporter: told how many tokens are done.
+        reporter: receives the number of tokens done.
 
     Raises:
         InputError: a dictionary's `d_in` is not the width of what it reads.
@@ -213,7 +213,7 @@ class FiringsCollector:
 
     Args:
         n_latents: dictionary name to its width.
-        trained_on: dictionary name to what tells the vectors of its sites that training left in; at tokens with others
+        trained_on: dictionary name to the rule for the vectors of its sites that training left in; at other tokens
             its latents do not fire.
     """
 

@@ -95,7 +95,7 @@ class LiveSource:
         Args:
             block: which groups.
             rows: room for them, at least `block.n_rows`.
-            advance: told after each pass how many tokens it read.
+            advance: receives, after each pass, the number of tokens it read.
         """
         at = 0
         for group in block.groups:

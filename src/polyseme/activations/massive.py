@@ -69,7 +69,7 @@ class Ordinary:
 
     @property
     def identity(self) -> str:
-        """Differs where another vector is told apart."""
+        """Differs where another set of vectors is ordinary."""
         digest = hashlib.sha256(np.ascontiguousarray(self.centre.float().cpu().numpy()).data)
         digest.update(f"{self.limit!r} {self.positions}".encode())
         return "all" if self.keeps_all else digest.hexdigest()
@@ -89,13 +89,13 @@ def ordinary_rows(
     position: Int[Tensor, " row"],
     ordinary: Mapping[P, Ordinary],
 ) -> Bool[Tensor, " row"] | None:
-    """Which rows are ordinary at every one of some places; None where nothing tells them at any.
+    """Which rows are ordinary at every one of some places; None where no place has a rule for it.
 
     Args:
         places: of one dictionary, say.
         vectors: at each place.
         position: of each row in its window.
-        ordinary: what tells the ordinary vectors, of some places; at the others all are.
+        ordinary: the rule for ordinary vectors at some places; at the others all are ordinary.
     """
     kept = None
     for place in places:
@@ -177,7 +177,7 @@ class Spread:
         return limit if limit > 0 and beyond.sum() <= MOST * len(self.distances) else math.inf
 
     def ordinary(self, factor: float | None = FACTOR, positions: int = 0) -> Ordinary:
-        """What tells ordinary vectors from the others.
+        """The rule that separates ordinary vectors from the others.
 
         Args:
             factor: medians of the distance beyond which a vector is massive; None: none is.
@@ -195,7 +195,7 @@ class Spread:
 
         They are a group apart where some distance t at or beyond the limit, doubled from the limit on, has fewer
         vectors in the factor of two below it than beyond it, and those beyond carry at least `TELLING_SHARE` of Σ‖x −
-        c‖². Of a tail that goes on as it began, each factor of two holds more vectors than all beyond: a power law
+        c‖². In a tail without a gap, each factor of two holds more vectors than all beyond it: a power law
         does so from exponent 1 on, a log-normal everywhere.
         """
         far, limit = np.sort(self.distances[np.isfinite(self.distances)]), self.limit(factor)

@@ -71,7 +71,7 @@ class Reading:
         return joined(sites, self.vectors)
 
     def ordinary(self, sites: Iterable[Site], ordinary: Mapping[Site, Ordinary]) -> Bool[Tensor, " token"] | None:
-        """Which tokens are ordinary at all of some sites; None where nothing tells them at any (`ordinary_rows`)."""
+        """Which tokens are ordinary at all of some sites; None where no site has a rule (`ordinary_rows`)."""
         return ordinary_rows(sites, self.vectors, torch.from_numpy(self.position), ordinary)
 
 
@@ -124,8 +124,8 @@ def pass_limits(network: Reader) -> tuple[int, int]:
 def fitting_windows(network: Reader, windows: Windows, sites: Iterable[Site], most_tokens: int | None = None) -> int:
     """Windows a pass, a power of two: few of a wide network, so that the memory and the time of one pass are bounded.
 
-    From sizes alone, never by timing: a run and its resume must choose alike, for a window's vectors differ in the
-    last bits with the windows beside it, and the order of tokens with the size of groups.
+    It follows from sizes alone, never from timing: a run and its resume must make the same choice, because a window's
+    vectors differ in the last bits with the windows beside it, and the order of tokens with the size of groups.
 
     Args:
         network: what is read.

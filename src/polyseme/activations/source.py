@@ -23,7 +23,7 @@ class ActivationSource(Protocol):
     Attributes:
         sites: names of the sites, the keys of `SiteBatch.acts`.
         widths: each site's vector size.
-        n_tokens: distinct tokens; asked for more, the source goes round them in a new order.
+        n_tokens: distinct tokens; after them, the source repeats them in a new order.
         fingerprint: equal fingerprints give equal batches.
     """
 
@@ -48,7 +48,7 @@ class ActivationSource(Protocol):
 
 
 Advance = Callable[[int], None]
-"""Told during a block's loading how many more rows are there; what it raises ends the loading."""
+"""Receives the number of rows added while a block is loaded; what it raises ends the loading."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ def cut_batches(
 
     Args:
         schedule: the order.
-        load: fills a block's rows, in the order of its groups, and tells now and then how far it is.
+        load: fills a block's rows, in the order of its groups, and reports its progress now and then.
         room: makes the buffer for a block.
         batch_size: rows a batch.
         start: first batch.
         stop: batch to stop before, or None.
         prefetch: load the next block in a background thread; the batches are the same. One that nobody waits for any
-            more is given up where its loading next tells how far it is.
+            more is given up where its loading next reports its progress.
     """
     if batch_size < 1:
         raise InputError(f"a batch of {batch_size} rows", where="batch_size", fix="ask for at least one row")

@@ -84,10 +84,10 @@ def site_statistics(
         network: what is read.
         windows: the tokens.
         sites: name to site.
-        ordinary: by name of a site, what tells the vectors that are counted; elsewhere all are.
+        ordinary: by name of a site, the rule for the vectors that are counted; elsewhere all are.
         spreads: by name of a site, what is shown all its vectors in the same pass.
         batch_windows: windows a forward pass, at most.
-        reporter: told how many tokens are done.
+        reporter: receives the number of tokens done.
 
     Raises:
         InputError: no token counts.

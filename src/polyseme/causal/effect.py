@@ -46,23 +46,25 @@ class CausalConfig(Config):
     """How causal effects are measured."""
 
     n_samples: int = Field(default=64, ge=0, le=10**6)
-    """Most firing tokens per latent, spread over its documents; each costs two interventions (effect and null)."""
+    """Largest number of firing tokens sampled for each latent, spread over its documents; each costs two interventions
+    (effect and null)."""
     statistic: Statistic = "kl"
-    """What p compares with the null: the expected loss under the clean predictions, or the loss of the actual token."""
+    """What p compares with the null: `kl`, the loss expected under the clean predictions, or `ce`, the loss of the
+    actual token."""
     n_flips: int = Field(default=9999, ge=1, le=10**7)
-    """Least number of random sign flips behind a p-value. A wide dictionary gets 40 per latent, so that a single latent
-    can pass after correction."""
+    """Smallest number of random sign flips behind a p-value. A wide dictionary gets 40 for each latent, so that a
+    single latent can pass after correction."""
     n_resamples: Resamples = 1000
-    """Bootstrap resamples of documents behind the interval."""
+    """Number of bootstrap resamples of documents behind each interval."""
     route: Literal["auto", "ghosts", "rows"] = "auto"
-    """How interventions are made: hundreds in one pass (`ghosts`, for networks that honour 4-D masks), or each
-    in a row of its own (`rows`)."""
+    """How interventions are run: `ghosts` puts hundreds into one pass, for networks that honour 4-D masks; `rows` takes
+    one row for each."""
     max_ghosts: int = Field(default=512, ge=1, le=2**16)
-    """Most interventions that share one window's pass."""
+    """Largest number of interventions that share the pass over one window."""
     tokens_per_pass: Width = 1024
-    """Tokens, clean and edited, in one forward pass; bounds the memory."""
+    """Number of tokens, clean and edited, in one forward pass; this bounds the memory."""
     logit_bytes: int = Field(default=2**28, ge=2**10, le=2**40)
-    """Most bytes of one pass's logits; a large vocabulary lowers the number of interventions that share a pass."""
+    """Largest size, in bytes, of the logits of one pass; with a large vocabulary fewer interventions share a pass."""
 
     def flips(self, n_latents: int) -> int:
         """Random sign flips behind the p-values of a dictionary: the smallest p is at most 1 / (40 · n_latents)."""

@@ -154,7 +154,7 @@ def _ghosts(network: Network, windows: Windows, sites: Sequence[Site], todo: Seq
 
 
 def _at_each(network: Network, sites: Sequence[Site], edit: Callable[[Tensor, slice], Tensor]) -> dict[Site, Edit]:
-    """The edit at every site, told which part of the vectors that stand side by side is that site's."""
+    """The edit at every site; it is given the slice of the joined vectors that belongs to the site."""
 
     def of_part(part: slice) -> Edit:
         return lambda x: edit(x, part)

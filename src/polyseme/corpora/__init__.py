@@ -26,7 +26,7 @@ CorpusConfig = Annotated[
     | HuggingFaceCorpusConfig,
     Field(discriminator="kind"),
 ]  # fmt: skip
-"""The table of corpora: any of their configs, told apart by `kind`."""
+"""The table of corpora: any of their configs; `kind` says which."""
 
 
 def _table(union: Any) -> dict[str, type[Config]]:

@@ -277,8 +277,8 @@ class Encoder:
         notes = [self.frame.note] if self.frame.note else []
         if tally.n_bare_chats:
             notes.append(
-                f"the tokenizer has no chat template: {tally.n_bare_chats:,} chats are read as the contents of their "
-                "messages, a line each, without roles"
+                f"the tokenizer has no chat template, so {tally.n_bare_chats:,} chats are read as the contents of "
+                "their messages, a line each, without roles"
             )
         if tally.spelt:
             most = ", ".join(f"{name} {n:,} times" for name, n in tally.spelt.most_common(4))
@@ -299,7 +299,7 @@ class Encoder:
         if tally.n_lost >= max(1, 0.1 * _NOTABLE * tally.n_sampled):
             share = tally.n_lost / tally.n_sampled
             notes.append(
-                f"{share:.1%} of the characters looked at are in no token: the tokenizer drops them, and the network "
+                f"{share:.1%} of the characters in a sample are in no token: the tokenizer drops them, and the network "
                 "does not read them"
             )
         return notes

@@ -70,7 +70,7 @@ class FileCorpus:
         glob: which files of a folder.
         read: the documents of one file, in order; counts what it leaves out.
         options: every other setting that decides which documents there are, for the fingerprint.
-        max_documents: the first so many documents; None for all.
+        max_documents: number of documents read, from the start; None for all.
         left_out: what the last pass left out.
     """
 
@@ -148,7 +148,7 @@ class FileCorpus:
             raise InputError(
                 "the file changed while the corpus was read",
                 where=str(file.path),
-                fix="run the same command again once nothing writes to it",
+                fix="run the same command again when nothing writes to the file any more",
             )
 
 
@@ -163,7 +163,7 @@ def _size(path: Path) -> int:
 
 
 def _stamp(path: Path, advance: Callable[[int], None] | None = None) -> tuple[_Stamp, bytes]:
-    """A file's stamp, and its hash where `advance` is there to be told how many more bytes of it are hashed."""
+    """A file's stamp, and its hash where `advance` is given, which receives the number of bytes hashed since."""
     hashing = hashlib.sha256()
     with opened(path) as file:
         while advance is not None and (block := file.read(_BLOCK)):

@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library: by local path, or by hub name where a download is asked for."""
+"""Data sets of the `datasets` library: by local path, or by hub name where downloads are allowed."""
 
 import hashlib
 import json
@@ -220,18 +220,18 @@ class HuggingFaceCorpusConfig(Config):
     subset: Name | None = None
     """The hub's configuration of the data set, where it has several."""
     split: Name = "train"
-    """The data set's own split to read; polyseme makes its train and held-out sides out of this one."""
+    """The data set's own split to read; polyseme divides it into its train and held-out sides."""
     column: Name = "text"
     """The column that holds the text, lists of token ids, or lists of chat messages with `role` and `content` (written
     by the tokenizer's chat template); `data.text` for one within a column of records."""
     revision: Name | None = None
-    """Branch, tag or commit on the hub; name a commit for a study that can be repeated."""
+    """Branch, tag or commit on the hub; a commit makes the study repeatable."""
     download: bool = False
-    """Allow the network for a hub name; off, only local paths are read."""
+    """Whether a hub name may be downloaded; if false, only local paths are read."""
     max_documents: Count | None = None
-    """Read at most this many rows, from the start; None for all."""
+    """Largest number of rows read, from the start; None for all."""
     errors: OnError = "strict"
-    """What a bad value does: `strict` stops with its row, `skip` leaves it out and counts it."""
+    """What happens at a bad value: `strict` stops and names its row, `skip` leaves the value out and counts it."""
 
     def build(self) -> HuggingFaceCorpus:
         """The corpus."""

@@ -118,16 +118,16 @@ class JsonlCorpusConfig(Config):
 
     kind: Literal["jsonl"] = "jsonl"
     paths: FilePaths
-    """Files and folders."""
+    """Files and folders to read."""
     field: Name = "text"
     """The field of each object that holds the text, a list of token ids, or a list of chat messages with `role` and
     `content` (written by the tokenizer's chat template); `data.text` for a field within another."""
     glob: Glob = "**/*.jsonl"
     """Which files of a folder to read; `**/*.jsonl.gz` for compressed ones."""
     max_documents: Count | None = None
-    """Read at most this many documents, from the start; None for all."""
+    """Largest number of documents read, from the start; None for all."""
     errors: OnError = "strict"
-    """What a bad line does: `strict` stops with its number, `skip` leaves it out and counts it."""
+    """What happens at a bad line: `strict` stops and gives its number, `skip` leaves the line out and counts it."""
 
     def build(self) -> FileCorpus:
         """The corpus."""

@@ -19,7 +19,7 @@ from polyseme.corpora.special import SpecialTokens, Tokenizer
 _Ids = TypeVar("_Ids", list[int], range)
 
 _CHARS_A_TOKEN = 8
-"""Characters held per token asked for before a sample is tried; more are fetched when they prove too few."""
+"""Characters held for each wanted token before a sample is tried; more are fetched when they prove too few."""
 _LONGEST = 1_000_000
 """Characters of a text that a stretch of it is looked for in, so that no book is held for a page of it."""
 
@@ -53,7 +53,7 @@ def load_windows(
         split: which side of the split.
         context: tokens a window.
         max_tokens: counted tokens wanted; the last window is filled up beyond them. None for all there are.
-        document_tokens: at most so many tokens of each document, one stretch of it at a place drawn by `seed`: more
+        document_tokens: largest number of tokens of each document, one stretch of it at a place drawn by `seed`: more
             documents in the same number of tokens, so that intervals over documents rest on many.
         heldout_fraction: share of documents on the held-out side.
         seed: of the order under `max_tokens` and of the stretches.
@@ -64,7 +64,7 @@ def load_windows(
         progress: receives how many tokens are made.
 
     Raises:
-        InputError: the corpus, or this side of it, is empty or smaller than asked for; the tokenizer fails on a text.
+        InputError: the corpus, or this side of it, is empty or smaller than wanted; the tokenizer fails on a text.
     """
     if not 0 <= heldout_fraction <= 1:
         raise InputError(f"a held-out fraction of {heldout_fraction} is not between 0 and 1", where="heldout_fraction")
@@ -76,7 +76,7 @@ def load_windows(
     budget = None if max_tokens is None else max_tokens * _CHARS_A_TOKEN
     most = math.inf if max_tokens is None else max_tokens
 
-    def told(done: int) -> None:
+    def advance(done: int) -> None:
         # All of them are made when the last window is full, which the caller says.
         if done < most:
             (progress or Silent()).update(done)
@@ -85,7 +85,7 @@ def load_windows(
         selection = _Selection(corpus, split, heldout_fraction, seed, budget, document_tokens)
         tally = Tally()
         windows = pack_encoded(
-            _encoded(selection.documents(), encoder, left_out, tally, document_tokens, seed, told),
+            _encoded(selection.documents(), encoder, left_out, tally, document_tokens, seed, advance),
             context=context,
             opening=encoder.frame.opening,
             closing=encoder.frame.closing,
@@ -98,7 +98,9 @@ def load_windows(
     left_out.report(reporter or Silent())
     wanted = max_tokens
     if allow_fewer and wanted is not None and 0 < windows.n_tokens < wanted:
-        (reporter or Silent()).message(f"{split}: {windows.n_tokens:,} tokens, all there are of {wanted:,} asked for")
+        (reporter or Silent()).message(
+            f"{split}: {windows.n_tokens:,} tokens, which is all there are, instead of {wanted:,}"
+        )
         wanted = None
     _check_size(windows, selection, split, heldout_fraction, wanted, document_tokens)
     for note in encoder.notes(tally):
@@ -113,7 +115,7 @@ def _encoded(
     tally: Tally,
     document_tokens: int | None,
     seed: int,
-    told: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> Iterator[Encoded]:
     """The documents as they are packed; whatever is taken is counted in `tally`."""
     done = 0
@@ -122,7 +124,7 @@ def _encoded(
             places = _stretch(range(len(encoded.ids)), document_tokens, document.text, seed)
             encoded = encoded.cut(places.start, places.stop)
         encoder.count(tally, document, encoded)
-        told(done)
+        advance(done)
         done += len(encoded.ids)
         yield encoded
 
@@ -208,7 +210,7 @@ def _check_size(
         raise InputError("the documents hold no token", where=where, fix="check that the tokenizer fits the corpus")
     if max_tokens is not None and windows.n_tokens < max_tokens:
         raise InputError(
-            f"the corpus is smaller than asked for: {windows.n_tokens:,} tokens of {max_tokens:,}",
+            f"the corpus is too small: it has {windows.n_tokens:,} of {max_tokens:,} tokens",
             where=where,
             fix=f"ask for at most {windows.n_tokens:,} tokens, or give a larger corpus"
             + ("" if document_tokens is None else f" or a larger document_tokens than {document_tokens}"),

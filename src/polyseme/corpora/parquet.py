@@ -17,7 +17,7 @@ from polyseme.corpora.parquet_pages import check_column
 from polyseme.corpora.records import LeftOut, Named, OnError
 
 _ROWS, _BATCH = 256, 64 * 2**20
-"""Rows decoded at a time, fewer where so many of the largest pages would take more bytes than this."""
+"""Rows decoded at a time, fewer where that number of the largest pages would take more bytes than this."""
 _CONTAINERS, _STRINGS = 200_000, 64 * 2**20
 """Elements and bytes that the parts of a footer may claim."""
 
@@ -89,16 +89,16 @@ class ParquetCorpusConfig(Config):
 
     kind: Literal["parquet"] = "parquet"
     paths: FilePaths
-    """Files and folders."""
+    """Files and folders to read."""
     column: Name = "text"
     """The column that holds the text, lists of token ids, or lists of chat messages with `role` and `content` (written
     by the tokenizer's chat template); `data.text` for one within a column of records."""
     glob: Glob = "**/*.parquet"
     """Which files of a folder to read."""
     max_documents: Count | None = None
-    """Read at most this many documents, from the start; None for all."""
+    """Largest number of documents read, from the start; None for all."""
     errors: OnError = "strict"
-    """What a bad value does: `strict` stops with its row, `skip` leaves it out and counts it."""
+    """What happens at a bad value: `strict` stops and names its row, `skip` leaves the value out and counts it."""
 
     def build(self) -> FileCorpus:
         """The corpus."""

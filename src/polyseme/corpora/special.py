@@ -79,7 +79,7 @@ class Frame:
 def ending_ids(tokenizer: Any) -> tuple[set[int], set[int]]:
     """Ids that end a text when a network writes them, and those of them that a reader is not shown.
 
-    A tokenizer that cannot be asked for more (of a toy) ends with its special tokens and shows none.
+    A tokenizer without the rest of the protocol (a toy's) ends with its special tokens and shows none.
     """
     if not isinstance(tokenizer, Tokenizer):
         every: set[int] = set(getattr(tokenizer, "all_special_ids", ()))

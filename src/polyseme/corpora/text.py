@@ -70,15 +70,16 @@ class TextCorpusConfig(Config):
 
     kind: Literal["text"] = "text"
     paths: FilePaths
-    """Files and folders."""
+    """Files and folders to read."""
     glob: Glob = "**/*.txt"
     """Which files of a folder to read; `**/*` for all of them, `**/*.txt.gz` for compressed ones."""
     document_chars: int = Field(default=50_000, ge=1_000, le=10**8)
     """A longer file is cut at line ends into documents of at most this many characters, so that one large file can
-    be split into train and held-out and resampled by document. Pieces of one file may fall on both sides; raise it
-    above the longest file to keep every file whole."""
+    be split into train and held-out and resampled by document. Pieces of one file may fall on both sides; a value
+    above the length of the longest file keeps every file whole."""
     errors: OnError = "strict"
-    """What a file that is not UTF-8 does: `strict` stops with the place, `skip` leaves the file out and counts it."""
+    """What happens at a file that is not UTF-8: `strict` stops and names the place, `skip` leaves the file out and
+    counts it."""
 
     def build(self) -> FileCorpus:
         """The corpus."""

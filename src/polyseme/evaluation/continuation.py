@@ -1,4 +1,4 @@
-"""Text continued by the network and by the patched network, side by side, from the same prompts and the same dice."""
+"""Text continued by the network and by the patched network, from the same prompts and with the same noise."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,26 +30,26 @@ class ContinuationConfig(Config):
     """How text is continued."""
 
     n_prompts: int = Field(default=4, ge=0, le=1000)
-    """Held-out prompts, drawn by `seed`."""
+    """Number of held-out prompts, which `seed` draws."""
     prompt_tokens: int = Field(default=48, ge=1, le=2**20)
-    """Tokens of each prompt: the first ones of a window."""
+    """Length of each prompt: the first tokens of a window."""
     new_tokens: int = Field(default=40, ge=1, le=2**16)
-    """Tokens written after it."""
+    """Number of tokens written after each prompt."""
     temperature: float = Field(default=0.0, ge=0, le=100)
-    """0 takes the likeliest token; above, tokens are drawn, by the same noise for both networks."""
+    """At 0 the likeliest token is taken; above 0 tokens are sampled, with the same noise for both networks."""
     seed: Seed = 0
-    """Seed of the choice of prompts and of the noise."""
+    """Seed for the choice of prompts and for the noise."""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """One prompt and how each network went on.
+    """One prompt and how each network continued it.
 
     Attributes:
         document: name of the prompt's document (of its last token).
         prompt: its text.
         clean, patched: what each network wrote.
-        true: how the document goes on, up to the end of its window or document.
+        true: how the document continues, up to the end of its window or document.
         clean_tokens, patched_tokens: the same, token by token; shorter where a special token ended the text.
         diverges_at: index of the first written token that differs; None where all agree.
         agreement: share of the positions at which both wrote the same token.
@@ -187,7 +187,7 @@ def write_on(
         edits: from the tokens of the text so far, and which of them are counted, to the edits of a pass.
         special: ids that end a text.
         config: length, temperature and noise.
-        advance: told how many tokens are written.
+        advance: receives the number of tokens written so far.
     """
     tokens = prompt
     stops = torch.tensor(sorted(special), dtype=torch.int64)

@@ -39,9 +39,10 @@ class LookupConfig(Config):
     """How the look-up tables are learned."""
 
     max_bigrams: int = Field(default=100_000, ge=0, le=10**9)
-    """Bigrams kept, the most frequent held-out ones first; the others fall back on their token. Bounds memory."""
+    """Largest number of bigrams in a table, the most frequent held-out ones first; the others fall back on their token.
+    This bounds the memory."""
     batch_windows: PassWindows = 16
-    """Most windows in a forward pass; a wide network or long windows take fewer."""
+    """Largest number of windows in a forward pass; a wide network or long windows use fewer."""
 
     def build(
         self,
@@ -211,9 +212,9 @@ class LookupSums:
         self._keys: dict[Kind, np.ndarray] = {kind: lookup_keys(self.windows, kind) for kind in KINDS}
         self._covered = dict.fromkeys(self.lookup.tables, 0)
         shapes = {key: (len(self._documents), 3 + table.shape[1]) for key, table in self.lookup.tables.items()}
-        told = [key for key in shapes if not self.lookup.ordinary.keys().isdisjoint(key[0].places)]
+        apart = [key for key in shapes if not self.lookup.ordinary.keys().isdisjoint(key[0].places)]
         self._sums = {key: torch.zeros(shape, dtype=torch.float64) for key, shape in shapes.items()}
-        self._ordinary = {key: torch.zeros(shapes[key], dtype=torch.float64) for key in told}
+        self._ordinary = {key: torch.zeros(shapes[key], dtype=torch.float64) for key in apart}
 
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:  # noqa: ARG002  the visitor's signature
         """Add one batch."""

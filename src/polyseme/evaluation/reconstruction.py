@@ -5,9 +5,9 @@ ratios, so that it does not move when the data are rescaled, shifted or split in
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -206,9 +206,8 @@ class _Tally:
         centre: Tensor | None = None,
     ):
         self.binding, self.n_latents, self.apart = binding, dictionary.n_latents, apart
-        self.sums = np.zeros((n_documents, len(STATISTICS)))
-        self.mean = np.zeros((n_documents, dictionary.d_out))
-        self.ordinary_sums, self.ordinary_mean = (np.zeros_like(x) if apart else x for x in (self.sums, self.mean))
+        self.sums = np.zeros((n_documents, len(STATISTICS) + dictionary.d_out))  # and y less the origin
+        self.ordinary = np.zeros_like(self.sums) if apart else self.sums
         self.counts = np.zeros(self.n_latents, dtype=np.int64)
         self.firings: list[tuple[np.ndarray, np.ndarray]] = []  # (document · n_latents + latent, count)
         # Squares are taken about a vector near the mean: Σ‖y‖² − ‖Σy‖²/n would cancel where the mean is large.
@@ -223,19 +222,14 @@ class _Tally:
         shifted = y - self.origin
         n_fired = torch.zeros(len(y), dtype=y.dtype, device=y.device).index_add_(0, entries, wide(fired))
         vectors = _Vectors(y, y_hat, shifted, n_fired)
-        statistics = torch.stack([statistic(vectors) for statistic in STATISTICS.values()], dim=1)
+        statistics = [statistic(vectors) for statistic in STATISTICS.values()]
+        values = torch.cat([torch.stack(statistics, dim=1), shifted], dim=1)
         at = torch.from_numpy(rows).to(y.device)
-        n_documents = len(self.sums)
-        sums, mean = _by_document(statistics, at, n_documents), _by_document(shifted, at, n_documents)
+        sums = _by_document(values, at, len(self.sums))
         self.sums += sums
-        self.mean += mean
         if ordinary is not None:
-            ordinary = ordinary.to(y.device)
-            if not bool(ordinary.all()):
-                sums = _by_document(statistics[ordinary], at[ordinary], n_documents)
-                mean = _by_document(shifted[ordinary], at[ordinary], n_documents)
-            self.ordinary_sums += sums
-            self.ordinary_mean += mean
+            kept = ordinary.to(y.device)
+            self.ordinary += sums if bool(kept.all()) else _by_document(values[kept], at[kept], len(self.sums))
         pairs = (at[entries] * self.n_latents + indices)[fired].cpu().numpy()
         keys, counts = np.unique(pairs, return_counts=True)
         self.firings.append((keys, counts))
@@ -243,27 +237,25 @@ class _Tally:
 
     def finish(self, documents: np.ndarray, scope: dict[str, str | int]) -> Iterator[DocumentSums]:
         fired = self._per_document()
-        every = ordinary = _Sums.of(self.sums, self.mean)
-        if self.ordinary_sums[:, 0].sum() < every.n:
-            ordinary = _Sums.of(self.ordinary_sums, self.ordinary_mean)
+        every = ordinary = _Sums.of(self.sums)
+        if self.ordinary[:, 0].sum() < every.n:
+            ordinary = _Sums.of(self.ordinary)
         for metric in of_pass("reconstruction"):
+            if metric.vectors == "ordinary" and not self.apart:
+                continue
             of = every if metric.vectors == "counted" else ordinary
             if metric.finish is FVU:
-                made = _Made(_OF_FVU, of.fvu)
+                made = _Made(_OF_FVU, of.fvu, {}, {})
             elif metric.finish is DEAD_SHARE:
                 made = self._dead(every.n, *fired)
             elif metric.finish is DENSE_SHARE:
                 made = self._dense(every.n, *fired)
             else:
                 made = of.ratio(metric)
-            if metric.name == "l0":
-                made.details["n_latents"] = self.n_latents
+            details = {"n_latents": self.n_latents} if metric.name == "l0" else made.details
             if metric.vectors == "ordinary":
-                made.details["left_out"] = every.n - of.n
-            if metric.vectors == "counted" or self.apart:
-                yield DocumentSums(
-                    metric, made.columns, made.sums, documents, of.n, scope, made.parameters, made.details
-                )
+                details = {**details, "left_out": every.n - of.n}
+            yield DocumentSums(metric, made.columns, made.sums, documents, of.n, scope, made.parameters, details)
 
     def _per_document(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(document row, latent, firings), each pair once."""
@@ -305,14 +297,13 @@ class _Tally:
         )
 
 
-@dataclass(frozen=True)
-class _Made:
+class _Made(NamedTuple):
     """The part of a metric's `DocumentSums` that depends on its finish."""
 
     columns: tuple[str, ...]
     sums: np.ndarray
-    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
-    details: dict[str, Any] = field(default_factory=dict[str, Any])
+    parameters: dict[str, Any]
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -324,14 +315,14 @@ class _Sums:
     n: int
 
     @classmethod
-    def of(cls, statistics: np.ndarray, mean: np.ndarray) -> "_Sums":
-        fvu = np.concatenate([_columns(statistics, _OF_FVU[:-1]), mean], axis=1)
-        return cls(statistics, fvu, int(statistics[:, 0].sum()))
+    def of(cls, sums: np.ndarray) -> "_Sums":
+        fvu = np.concatenate([_columns(sums, _OF_FVU[:-1]), sums[:, len(STATISTICS) :]], axis=1)
+        return cls(sums, fvu, int(sums[:, 0].sum()))
 
     def ratio(self, metric: Metric) -> _Made:
         weights = metric.weights
         columns = tuple(dict.fromkeys(["n", *weights["numerator"], *weights["denominator"]]))
-        return _Made(columns, _columns(self.statistics, columns), weights)
+        return _Made(columns, _columns(self.statistics, columns), weights, {})
 
 
 _OF_FVU = ("n", "error", "square", "mean")

@@ -25,11 +25,11 @@ class SpecificityConfig(Config):
     """How recurrence and model-specificity are measured."""
 
     n_resamples: Resamples = 1000
-    """Bootstrap resamples of documents behind the intervals."""
+    """Number of bootstrap resamples of documents behind each interval."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
-    """Level of the two-sided intervals."""
+    """Coverage of the two-sided intervals."""
     chunk_bytes: int = Field(default=100 * 2**20, ge=1, le=2**40)
-    """Most bytes of correlations held at once."""
+    """Largest size, in bytes, of the correlations held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def specificity(
 
     Args:
         firings: the dictionary judged.
-        other_seed: a dictionary trained alike from another seed on the same network.
-        controls: name to a dictionary trained alike on each control network.
+        other_seed: a dictionary trained in the same way from another seed on the same network.
+        controls: name to a dictionary trained in the same way on each control network.
         config: resamples and memory.
         seed: seed of the split and the resampling.
         progress: receives how many latents are done, half of the work being the choice of matches.
@@ -164,7 +164,9 @@ class _Half:
 def _halves(firings: Firings, seed: int) -> tuple[_Half, _Half]:
     documents, inverse, length = np.unique(firings.document, return_inverse=True, return_counts=True)
     if len(documents) < 2:
-        raise InputError("model-specificity needs at least two held-out documents", fix="give it more of the corpus")
+        raise InputError(
+            "model-specificity needs at least two held-out documents", fix="use a larger held-out part of the corpus"
+        )
     rng = np.random.default_rng(derive_seed(seed, "split"))
     # Longest first, in pairs, a coin for each pair: the halves are random and of about the same length.
     order = np.lexsort((rng.random(len(documents)), -length))

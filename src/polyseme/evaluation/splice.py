@@ -139,9 +139,9 @@ def _check(
             for site in binding.writes:
                 if site in written:
                     raise InputError(
-                        f"{written[site]} and {binding} both write {site}, where one of them can be spliced in",
+                        f"{written[site]} and {binding} both write {site}, and only one of them can be spliced in",
                         where=f"dictionaries of {name}",
-                        fix="splice them in one after the other",
+                        fix="splice them in with separate calls",
                     )
                 written[site] = binding
                 if site not in means:

@@ -154,7 +154,7 @@ def load_sums(folder: Path, *, stem: str = "sums", of: Pass | None = None) -> li
     expected |= {name: METRICS[name].version for name in versions}
     if entries and (old := sorted(name for name, version in expected.items() if versions.get(name) != version)):
         raise DamagedArtifact(
-            f"the per-document sums {stem!r} are from before {', '.join(old)} was measured as it is now",
+            f"the per-document sums {stem!r} are older than the current definition of {', '.join(old)}",
             where=str(folder),
             fix="run the evaluation again",
         )

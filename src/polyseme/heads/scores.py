@@ -20,16 +20,18 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class HeadScoresConfig(Config):
-    """The random sequences heads are scored on."""
+    """The random sequences that heads are scored on."""
 
     n_sequences: int = Field(default=64, ge=1, le=2**20)
+    """Number of sequences."""
     length: int = Field(default=50, ge=2, le=2**20)
-    """Tokens of the random sequence, which is then repeated."""
+    """Number of tokens in the random part of a sequence, which is then repeated."""
     bos: TokenId | None = None
-    """Token that opens every sequence; None for none."""
+    """Id of the token that opens every sequence; None for no such token."""
     vocabulary: tuple[TokenId, TokenId] | None = None
-    """Ids drawn from, first and one past the last; by default all the network has."""
+    """Range of the ids that are drawn, the first and one past the last; None for all that the network has."""
     seed: Seed = 0
+    """Seed for the sequences and for the bootstrap over them."""
 
 
 @shielded

@@ -172,13 +172,15 @@ def over_seeds(records: Sequence[Sequence[MetricRecord]]) -> list[MetricRecord]:
     Numbers in `details` (chance levels among them) are averaged as well; `details.seeds` keeps each seed's value.
 
     Raises:
-        InputError: no seeds, or seeds that were not measured alike.
+        InputError: no seeds, or seeds with different metrics.
     """
     if not records:
         raise InputError("there are no seeds to average over", where="recovery")
     layouts = [[(r.name, {k: v for k, v in r.scope.items() if k != "seed"}) for r in of_seed] for of_seed in records]
     if any(layout != layouts[0] for layout in layouts):
-        raise InputError("the seeds were not measured alike", where="recovery", fix="give the same metrics of each")
+        raise InputError(
+            "the seeds have different metrics", where="recovery", fix="measure the same metrics for each seed"
+        )
     out: list[MetricRecord] = []
     for same in zip(*records, strict=True):
         values = np.array([record.value for record in same])
