@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -163,6 +164,22 @@ def test_prints_beside_a_live_bar_are_cleaned(monkeypatch: pytest.MonkeyPatch) -
     assert "]8;;" not in said.replace("␛]8;;", "")
     assert "\x1b[35m" not in said
     assert sys.stderr is file
+
+
+def test_a_task_from_before_the_bars_were_taken_away_moves_no_bar_of_a_later_one() -> None:
+    file = io.StringIO()
+    reporter = BarReporter(Console(file=file, force_terminal=True, width=80, color_system=None))
+    early = reporter.task("early", 10)
+    reporter.close()
+    late = reporter.task("late", 10)
+    early.update(7)
+    assert reporter._live is not None
+    assert [task.completed for task in reporter._live.tasks] == [0]
+    early.update(10)
+    late.update(3)
+    assert [task.completed for task in reporter._live.tasks] == [3]
+    reporter.close()
+    assert "✓ early" in file.getvalue()
 
 
 def test_printable_keeps_lines_and_tabs_and_what_the_encoding_has_no_sign_for() -> None:

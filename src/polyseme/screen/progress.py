@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TaskID
+from rich.progress import BarColumn, ProgressColumn, TaskID
 from rich.progress import Progress as RichProgress
+from rich.progress import Task as RichTask
 from rich.text import Text
 
 from polyseme.core.numbers import duration, short
-from polyseme.core.progress import Progress, Reporter, Silent
+from polyseme.core.progress import Reporter, Silent
 from polyseme.core.text import visible
 from polyseme.screen.console import make_console
 from polyseme.screen.notebook import NotebookReporter, in_notebook
 from polyseme.screen.streams import wrap_streams
+from polyseme.screen.task import Task
 
 EVERY = 5.0
 """Seconds between two plain lines of one task."""
@@ -76,19 +78,29 @@ class LineReporter:
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic):
         self._console, self._clock = console, clock
-        self._open: list[_LineTask] = []
+        self._open: list[Task] = []
         self._said = clock()
         self._closed = threading.Event()
 
-    def task(self, name: str, total: float, unit: str = "") -> Progress:
+    def task(self, name: str, total: float, unit: str = "") -> Task:
+        task = Task(self._move, self._finish, name, total, unit, self._clock)
         self.message(f"{name} ({short(total)} {unit})" if total else name)
-        task = _LineTask(self.message, self._clock, name, total, unit)
         self._open.append(task)
         return task
 
+    def _move(self, task: Task) -> None:
+        now = self._clock()
+        if now - task.said >= EVERY:
+            task.said = now
+            figures = ", ".join(filter(None, (task.amount, *task.pace())))
+            self.message(task.noted(f"{task.name}: {task.done / task.total:.0%} ({figures})"))
+
+    def _finish(self, task: Task) -> None:
+        self.message(task.noted(f"{task.name}: done in {task.took}"))
+
     def message(self, text: str) -> None:
         self._said = self._clock()
-        self._console.print(Text(_clean(text)), soft_wrap=True)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
     def watch(self) -> None:
         """Look now and then, in a thread that ends with the program, whether a task has been silent for long."""
@@ -103,44 +115,12 @@ class LineReporter:
         """Print what the newest unfinished task is doing, where nothing has been printed for `SILENCE` seconds."""
         self._open = [task for task in self._open if not task.ended]
         if self._open and self._clock() - self._said >= SILENCE:
-            self.message(self._open[-1].standing())
+            task = self._open[-1]
+            amount = f", {task.amount}" if task.amount else ""
+            self.message(f"{task.name}: at work for {task.took}{amount}")
 
     def close(self) -> None:
         self._closed.set()
-
-
-class _LineTask:
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float], name: str, total: float, unit: str):
-        self._say, self._clock, self._name, self._total, self._unit = say, clock, name, total, unit
-        self._start = self._last = clock()
-        self._first: float | None = None
-        self._done = 0.0
-        self.ended = False
-
-    def standing(self) -> str:
-        """Since when it is at work, and how much of it is done."""
-        amount = f", {short(self._done)} of {short(self._total)} {self._unit}".rstrip() if self._total else ""
-        return f"{self._name}: at work for {duration(self._clock() - self._start)}{amount}"
-
-    def update(self, done: float, total: float | None = None, note: str = "") -> None:
-        self._total = self._total if total is None else total
-        self._done = done
-        if self._first is None:
-            self._first = done  # what an earlier run had done says nothing about this one's speed
-        now = self._clock()
-        ends = done >= self._total
-        if self.ended or (now - self._last < EVERY and not ends):
-            return
-        self._last, self.ended = now, ends
-        seconds = now - self._start
-        if ends:
-            self._say(_joined(f"{self._name}: done in {duration(seconds)}", note))
-            return
-        rate = (done - self._first) / seconds if seconds > 0 else 0.0
-        parts = [f"{short(done)} of {short(self._total)} {self._unit}".rstrip()]
-        if rate > 0:
-            parts += [f"{short(rate, 2)}/s", f"{duration((self._total - done) / rate)} left"]
-        self._say(_joined(f"{self._name}: {done / self._total:.0%} ({', '.join(parts)})", note))
 
 
 class BarReporter:
@@ -153,81 +133,59 @@ class BarReporter:
     def __init__(self, console: Console):
         self._console = console
         self._live: RichProgress | None = None
+        self._bars: dict[Task, TaskID] = {}
         self._wide = console.width >= 110
         atexit.register(self.close)
 
-    def task(self, name: str, total: float, unit: str = "") -> Progress:
+    def task(self, name: str, total: float, unit: str = "") -> Task:
+        task = Task(self._move, self._finish, name, total, unit, time.monotonic)
         if self._live is None:
             columns = [_Name(), BarColumn(18 if self._wide else 12), _Amount(), _Left()]
             self._live = RichProgress(*columns, console=self._console, transient=True, refresh_per_second=5)
             self._live.start()
             wrap_streams()  # the live display put its own in their place, which would pass escapes on
-        return _BarTask(self, self._live.add_task(_clean(name), total=total or None, unit=unit, note=""), name, total)
+        self._bars[task] = self._live.add_task(task.name, total=total or None, unit=task.unit, note="")
+        return task
 
     def message(self, text: str) -> None:
-        self._console.print(Text(_clean(text)), soft_wrap=True)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+            self._bars.clear()
 
-    def update(self, task: TaskID, done: float, total: float, note: str) -> None:
-        """Move a task's bar."""
-        if self._live is not None and task in self._live.task_ids:
-            self._live.update(task, completed=done, total=total or None, note=_clean(note) if self._wide else "")
+    def _move(self, task: Task) -> None:
+        if self._live is not None and task in self._bars:
+            note = task.note if self._wide else ""
+            self._live.update(self._bars[task], completed=task.done, total=task.total or None, note=note)
 
-    def finish(self, task: TaskID, line: str) -> None:
-        """Take a task's bar away and leave a line; the last one takes the live display with it."""
-        if self._live is not None and task in self._live.task_ids:
-            self._live.remove_task(task)
-            if not self._live.task_ids:
+    def _finish(self, task: Task) -> None:
+        """Take the task's bar away and leave a line; the last one takes the live display with it."""
+        if self._live is not None and task in self._bars:
+            self._live.remove_task(self._bars.pop(task))
+            if not self._bars:
                 self.close()
-        self.message(line)
-
-
-class _BarTask:
-    def __init__(self, owner: BarReporter, task: TaskID, name: str, total: float):
-        self._owner, self._task, self._name, self._total = owner, task, name, total
-        self._start = time.monotonic()
-        self._ended = False
-
-    def update(self, done: float, total: float | None = None, note: str = "") -> None:
-        if self._ended:
-            return
-        self._total = self._total if total is None else total
-        self._owner.update(self._task, done, self._total, note)
-        if done >= self._total:
-            self._ended = True
-            seconds = time.monotonic() - self._start
-            self._owner.finish(self._task, _joined(f"✓ {self._name} in {duration(seconds)}", note))
+        self.message(task.noted(f"✓ {task.name} in {task.took}"))
 
 
 class _Name(ProgressColumn):
-    def render(self, task: Task) -> Text:
+    def render(self, task: RichTask) -> Text:
         note = task.fields["note"]
         return Text(f"{task.description}  {note}" if note else task.description, overflow="ellipsis", no_wrap=True)
 
 
 class _Amount(ProgressColumn):
-    def render(self, task: Task) -> Text:
+    def render(self, task: RichTask) -> Text:
         if task.total is None:
             return Text(short(task.completed))
         return Text(f"{short(task.completed)}/{short(task.total)} {task.fields['unit']}".rstrip(), style="dim")
 
 
 class _Left(ProgressColumn):
-    def render(self, task: Task) -> Text:
+    def render(self, task: RichTask) -> Text:
         speed = task.finished_speed or task.speed
         if not speed or task.total is None:
             return Text("")
         return Text(f"{short(speed, 2)}/s {duration((task.total - task.completed) / speed)} left")
-
-
-def _joined(line: str, note: str) -> str:
-    return f"{line}; {note}" if note else line
-
-
-def _clean(text: str) -> str:
-    """One line without control characters: names may hold what a user or a corpus wrote."""
-    return visible(text)
