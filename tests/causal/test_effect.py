@@ -99,6 +99,41 @@ def test_both_routes_and_any_pass_size_give_the_same_effects():
     assert (np.abs(ghosts.effect) > 1e-3).any()
 
 
+def test_the_null_is_what_the_config_says():
+    network = load_network(tiny_gpt2())
+    windows = random_windows(6, 20, vocabulary=VOCABULARY, n_documents=4)
+    firings = random_firings(windows, 2, density=0.2)
+    dictionary = Directions(torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0)))
+    site = Site(path="transformer.h.0")
+    found = {
+        kind: causal_effects(
+            network, windows, Binding.at(site), dictionary, firings, config=CausalConfig(n_samples=12, null=kind)
+        )
+        for kind in ("isotropic", "covariance", "other_latent")
+    }
+    plain = found["isotropic"]
+    for name in ("effect", "low", "high", "kl", "kl_low", "kl_high", "sample_ce", "sample_kl"):
+        for effects in found.values():
+            np.testing.assert_allclose(effects.arrays()[name], plain.arrays()[name], atol=1e-5, err_msg=name)
+    nulls = np.stack([effects.null_kl for effects in found.values()])
+    assert np.isfinite(nulls).all()
+    assert (np.abs(nulls[:, None] - nulls[None])[np.triu_indices(3, 1)] > 1e-5).all()
+    # Of two latents the other one is known.
+    write = dictionary.write_directions()
+    for latent in (0, 1):
+        rows = plain.sample_row[plain.sample_latent == latent]
+        size = firings.matrix.toarray()[rows, latent] * float(write[latent].norm() / write[1 - latent].norm())
+        todo = [
+            Interventions(
+                int(firings.window[row]), firings.position[row : row + 1], float(by) * write[1 - latent : 2 - latent]
+            )
+            for row, by in zip(rows, size, strict=True)
+        ]
+        outcomes = intervene(network, windows, [site], todo, route="rows", tokens_per_pass=1000)
+        expected = np.mean([outcome.kl[0] for outcome in outcomes])
+        assert math.isclose(found["other_latent"].null_kl[latent], expected, abs_tol=1e-6)
+
+
 @pytest.mark.parametrize("route", ["ghosts", "rows"])
 def test_blocks_below_the_site_run_once_and_change_no_effect(route, monkeypatch):
     network = load_network(tiny_gpt2())

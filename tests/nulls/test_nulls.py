@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -12,13 +13,19 @@ from polyseme.core.errors import InputError
 from polyseme.corpora import Windows, pack
 from polyseme.dictionaries import SparseDictionary, TopKConfig
 from polyseme.networks import Network, load_network
-from polyseme.nulls import NULLS, Null, NullConfig, kind_of, make_null
+from polyseme.nulls import NULLS, Null, NullConfig, Written, kind_of, make_null
 from polyseme.nulls.protocol import Target
 from polyseme.nulls.weights import WeightNull
 from polyseme.studies.run import as_config
 from tests import tiny
 
 TEXTS = {f"d{i}": list(range(10 * i + 1, 10 * i + 61)) for i in range(6)}
+WRITTEN = Written(
+    directions=torch.nn.functional.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(1)), dim=1),
+    alive=np.arange(1, 9),
+    vectors=torch.randn(50, 6, generator=torch.Generator().manual_seed(2)),
+)
+LATENT = np.array([1, 1, 4, 8, 8, 8, 2])
 each_null = pytest.mark.parametrize("null", NULLS.values(), ids=NULLS)
 
 
@@ -45,6 +52,11 @@ THINGS: dict[Target, tuple[Callable[[], Any], Callable[[Null, Any], Any], Callab
         lambda: TopKConfig(n_latents=12, k=3).build(6, seed=9),
         lambda null, it: null.dictionary(it, "site-seed0"),
         of_dictionary,
+    ),
+    "latents": (
+        lambda: WRITTEN.directions[LATENT] * 3,
+        lambda null, it: null.latents(it, LATENT, WRITTEN, 7),
+        torch.clone,
     ),
 }
 """What each target is: an example, what a null makes of it, and all its numbers."""

@@ -225,6 +225,13 @@ def test_every_shipped_control_has_its_own_line():
         assert css.count(f"--c{i}:#") == 2  # in light and in dark
 
 
+def test_the_null_of_the_causal_test_is_named_where_a_result_is_said():
+    report = sample_report(per_status=1).model_copy(update={"causal_null": "another latent's direction of equal norm"})
+    text = Page(render(report)).text
+    assert "more than removing another latent's direction of equal norm does, and another seed's" in text
+    assert "predictions more than removing another latent's direction of equal norm does. The dashed" in text
+
+
 def test_one_supported_latent_is_one():
     full = sample_report(per_status=1)
     counts = [{"supported": 1, "mixed": 4}, *[{"mixed": 5}] * (len(full.dictionaries) - 1)]

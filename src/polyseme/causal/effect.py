@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from polyseme.activations.firings import Firings
+from polyseme.activations.reading import fitting_windows, read_windows
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p, smallest_p
 from polyseme.causal.interventions import Interventions, Route, choose_route, intervene
 from polyseme.causal.sampling import Samples, sample_firings
@@ -23,7 +24,10 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
+from polyseme.nulls import LatentNull, OfLatents, Written, null_of_latents
 
+VECTORS = 8192
+"""Most vectors that a covariance is of."""
 FLIPS_A_LATENT = 40
 """With one latent of m at the smallest p, the corrected p is m / (40 m + 1) < 0.025."""
 
@@ -51,6 +55,9 @@ class CausalConfig(Config):
     statistic: Statistic = "kl"
     """What p compares with the null: `kl`, the loss expected under the clean predictions, or `ce`, the loss of the
     actual token."""
+    null: OfLatents = "isotropic"
+    """What is removed for comparison, at the same tokens and of the same norm: a random direction (`isotropic`), one of
+    the covariance of the site's vectors, or the direction of another latent that fires."""
     n_flips: int = Field(default=9999, ge=1, le=10**7)
     """Smallest number of random sign flips behind a p-value. A wide dictionary gets 40 for each latent, so that a
     single latent can pass after correction."""
@@ -82,7 +89,7 @@ class Effect:
     Attributes:
         value: mean over the sampled firing tokens.
         low, high: its 95% interval by bootstrap over documents.
-        null: the same mean for a random direction of equal norm.
+        null: the same mean for the null, by default a random direction of equal norm.
         samples: what ablating the latent did at each sampled token.
     """
 
@@ -100,10 +107,10 @@ class CausalEffects:
     Attributes:
         effect: mean over sampled firing tokens of CE(x − fᵢdᵢ) − CE(x).
         low, high: its 95% interval by bootstrap over documents.
-        null: the same mean for a random direction of equal norm.
+        null: the same mean for the null, by default a random direction of equal norm.
         kl: mean KL(clean ‖ edited) of the predictions: the effect expected under the clean network's own predictions.
         kl_low, kl_high: its 95% interval by bootstrap over documents.
-        null_kl: the same for the random direction.
+        null_kl: the same for the null.
         p: one-sided, the statistic above its null.
         p_two_sided: the statistic differs from its null.
         least_p: the smallest p that sign flips of this many documents can give, whatever the effect.
@@ -162,13 +169,13 @@ def causal_effects(
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> CausalEffects:
-    """Exact causal effect of every latent with its equal-norm random-direction null.
+    """Exact causal effect of every latent with that of a null of equal norm.
 
     effectᵢ = mean over firing tokens t of CE(x_t − fᵢ(t) dᵢ) − CE(x_t), a full forward pass each, dᵢ the write
-    direction, changed at t alone, CE that of the prediction made at t. The null subtracts fᵢ(t) ‖dᵢ‖ u with a fresh
-    uniformly random unit vector u at the same token. p comes from the paired differences by sign flips of whole
-    documents (`sign_flip_p`): by default those of KL(clean ‖ edited), which is the effect's expectation when the next
-    token is drawn from the clean predictions, without the noise of drawing it.
+    direction, changed at t alone, CE that of the prediction made at t. The null subtracts fᵢ(t) ‖dᵢ‖ u at the same
+    token, u a fresh uniformly random unit vector, or one that `config.null` draws otherwise. p comes from the paired
+    differences by sign flips of whole documents (`sign_flip_p`): by default those of KL(clean ‖ edited), which is the
+    effect's expectation when the next token is drawn from the clean predictions, without the noise of drawing it.
 
     Args:
         network: a causal language model.
@@ -196,8 +203,11 @@ def causal_effects(
             fix="give the site the dictionary writes to, and its own firings",
         )
     samples = sample_firings(firings, windows, n_samples=config.n_samples, seed=derive_seed(seed, "sample"))
+    null = null_of_latents(config.null, seed)
+    vectors = _vectors(network, windows, at.writes) if null.needs_vectors else directions.new_zeros(0, width)
+    written = Written(directions, np.flatnonzero(firings.counts > 0), vectors)
     measured = _measure(
-        network, windows, at.writes, directions, firings, samples, config, route, seed, reporter or Silent()
+        network, windows, at.writes, written, null, firings, samples, config, route, reporter or Silent()
     )
     clusters = cluster_by_document(samples.latent, firings.document[samples.row], measured, firings.n_latents)
     means = clusters.means()
@@ -228,16 +238,27 @@ def causal_effects(
     )
 
 
+def _vectors(network: Network, windows: Windows, sites: Sequence[Site]) -> Float[Tensor, "sample d"]:
+    """What the network has at some sites, side by side, at the first held-out tokens."""
+    at_once = min(16, fitting_windows(network, windows, sites))
+    found: list[Tensor] = []
+    for reading in read_windows(network, windows, sites, batch_windows=at_once):
+        found.append(reading.at(sites).float().cpu())
+        if sum(map(len, found)) >= VECTORS:
+            break
+    return torch.cat(found)[:VECTORS]
+
+
 def _measure(
     network: Network,
     windows: Windows,
     sites: Sequence[Site],
-    directions: Float[Tensor, "latent d"],
+    written: Written,
+    null: LatentNull,
     firings: Firings,
     samples: Samples,
     config: CausalConfig,
     route: Route,
-    seed: int,
     reporter: Reporter,
 ) -> Float[np.ndarray, "sample quantity"]:
     """(effect, null, KL, null KL, effect − null, KL − null KL) of each sample."""
@@ -252,7 +273,7 @@ def _measure(
     done = 0
     for some in _passes(chunks, windows.tokens.shape[1], config.tokens_per_pass):
         todo = [
-            _interventions(samples, chunk, int(firings.window[samples.row[chunk[0]]]), firings, directions, seed)
+            _interventions(samples, chunk, int(firings.window[samples.row[chunk[0]]]), firings, written, null)
             for chunk in some
         ]
         outcomes = intervene(network, windows, sites, todo, route=route, tokens_per_pass=config.tokens_per_pass)
@@ -293,15 +314,13 @@ def _interventions(
     chunk: Int[np.ndarray, " chunk"],
     window: int,
     firings: Firings,
-    directions: Float[Tensor, "latent d"],
-    seed: int,
+    written: Written,
+    null: LatentNull,
 ) -> Interventions:
-    """Each sample's own direction, then a random one of equal norm for each."""
-    own = directions[torch.from_numpy(samples.latent[chunk].astype(np.int64))]
+    """Each sample's own direction, then the null's for each."""
+    own = written.directions[torch.from_numpy(samples.latent[chunk].astype(np.int64))]
     own = own * torch.from_numpy(samples.value[chunk])[:, None]
     # Seeded by what it is drawn for, so that neither the order nor the size of passes changes the null.
-    rng = np.random.default_rng(derive_seed(seed, "null", window, int(chunk[0])))
-    random = torch.from_numpy(rng.standard_normal(own.shape, dtype=np.float32))
-    random = random * (own.norm(dim=1) / random.norm(dim=1))[:, None]
+    random = null.latents(own, samples.latent[chunk], written, window, int(chunk[0]))
     position = np.tile(firings.position[samples.row[chunk]], 2)
     return Interventions(window, position, torch.cat([own, random]))

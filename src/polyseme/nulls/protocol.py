@@ -1,8 +1,12 @@
 """What every null says of itself, and what it makes of each thing that a null can replace."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Shaped
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from polyseme.core.config import Config, Seed, identity
@@ -23,6 +27,27 @@ def kind_of(null: "Null | type[Null]") -> str:
 def with_seed(name: str, seed: int) -> str:
     """The name of a null drawn from a seed: two draws of one null have two names."""
     return f"{name}_seed{seed}" if seed else name
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a dictionary writes, from which a null of its latents may draw.
+
+    Attributes:
+        directions: the write directions.
+        alive: the latents that fire, ascending.
+        vectors: a sample of the vectors of the sites that it writes; empty where no null asks for them.
+    """
+
+    directions: Float[Tensor, "n_latents d"]
+    alive: Int[np.ndarray, " alive"]
+    vectors: Float[Tensor, "sample d"]
+
+    @cached_property
+    def factor(self) -> Float[Tensor, "rank d"]:
+        """R with RᵀR the covariance of the vectors."""
+        centred = self.vectors - self.vectors.mean(0)
+        return torch.linalg.qr(centred, mode="r").R / len(centred) ** 0.5
 
 
 class Null(Config):
@@ -90,3 +115,20 @@ class Null(Config):
     def labels(self, labels: Shaped[Tensor, "example ..."]) -> Shaped[Tensor, "example ..."]:
         """Labels of examples, in random order where these are what is replaced."""
         return labels
+
+    def latents(
+        self,
+        removed: Float[Tensor, "sample d"],
+        latent: Int[np.ndarray, " sample"],  # noqa: ARG002
+        written: Written,  # noqa: ARG002
+        *draw: str | int,  # noqa: ARG002
+    ) -> Float[Tensor, "sample d"]:
+        """What is removed from vectors, along other directions where a latent's own is what is replaced.
+
+        Args:
+            removed: what a latent writes at each sampled token.
+            latent: which one.
+            written: what the dictionary writes there.
+            draw: names of these samples, which the random numbers depend on beside the seed.
+        """
+        return removed

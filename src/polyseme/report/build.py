@@ -9,6 +9,7 @@ import numpy as np
 from polyseme.core.memory import peak_memory
 from polyseme.core.records import MetricRecord
 from polyseme.core.text import visible
+from polyseme.nulls import null_of_latents
 from polyseme.report.comparisons import comparisons, record_of, why_mute
 from polyseme.report.dictionaries import dictionary_report
 from polyseme.report.faithfulness import faithfulness, ladder_of
@@ -37,6 +38,7 @@ def report_of(result: StudyResult) -> StudyReport:
         run=run.id,
         summary=_summary(findings, run),
         statistic=config.causal.statistic,
+        causal_null=null_of_latents(config.causal.null).phrase,
         dictionaries=tuple(dictionary_report(findings, site) for site in findings.config.bindings),
         faithfulness=faithfulness(findings),
         comparisons=tuple(comparisons(findings)),

@@ -39,7 +39,7 @@ def _verdicts(report: StudyReport) -> str:
         text = (
             f"{count(supported)} of {whole} ({percent(supported / judged)}) {are} supported: removing {them} {does}s "
         )
-        text += f"{what} more than removing a random direction of equal norm does, and another seed's "
+        text += f"{what} more than removing {report.causal_null} does, and another seed's "
         text += f"dictionary matches {them} better than {_any_control(report)} does{_threshold(report)}."
     else:
         text = f"None of {whole} is supported."
@@ -94,7 +94,7 @@ def _tests(report: StudyReport) -> str:
             made[name] += n_made
     does = " ".join(EFFECT_MEANINGS[report.statistic])
     meanings = {
-        "causal_effect": f"{does} more than a random direction of equal norm does",
+        "causal_effect": f"{does} more than {report.causal_null} does",
         "model_specificity": "are matched better by another seed's dictionary than by "
         f"{_any_control(report)}{_threshold(report)}",
     }

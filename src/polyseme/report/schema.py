@@ -247,6 +247,8 @@ class StudyReport(Record):
     run: str
     """Its run id."""
     summary: StudySummary
+    causal_null: str = "a random direction of equal norm"
+    """What is removed in the place of a latent, for comparison."""
     statistic: Literal["kl", "ce"] = "kl"
     """What the causal test is made on: KL(clean ‖ ablated) of the predictions, or ΔCE of the actual next tokens."""
     headlines: tuple[str, ...] = ()

@@ -27,9 +27,9 @@ STATUS_SIGNS: dict[Status, str] = {
 STATUS_MEANINGS: dict[Status, str] = {
     "supported": (
         "Both tests pass. Causal: removing it changes the predictions (with causal.statistic = ce: raises the loss of "
-        "the actual next token) more than removing a random direction of equal norm does (p corrected over the "
-        "dictionary's latents by Benjamini–Hochberg, and the effect's interval above the mean of the random "
-        "directions). Specific: against every control, the interval of its model-specificity lies above 0 (or "
+        "the actual next token) more than removing a random direction of equal norm does (or what causal.null "
+        "says; p corrected over the dictionary's latents by Benjamini–Hochberg, and the effect's interval above the "
+        "null's mean). Specific: against every control, the interval of its model-specificity lies above 0 (or "
         "verdicts.margin), and the model-specificity reaches the FDR threshold."
     ),
     "mixed": (
@@ -37,8 +37,8 @@ STATUS_MEANINGS: dict[Status, str] = {
         "the trained network, or the other way round."
     ),
     "indistinguishable_from_control": (
-        "Both tests were made and neither passes: its causal effect is not shown to exceed that of a random "
-        "direction, nor is it shown to be matched better in another seed's dictionary than in a control's."
+        "Both tests were made and neither passes: its causal effect is not shown to exceed that of the "
+        "null, nor is it shown to be matched better in another seed's dictionary than in a control's."
     ),
     "insufficient_data": (
         "Not judged: a test that a verdict needs could not be made, or no result could have passed it. It fired or "
@@ -149,7 +149,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "prediction made there, by full forward passes: KL(clean ‖ ablated), which is the rise of the loss expected "
         "under the network's own predictions, and beside it the observed CE(x − fᵢdᵢ) − CE(x) of the actual next "
         "token, a far noisier reading. The test is made on the first (on the second with causal.statistic = ce). "
-        "Null: a random direction of equal norm at the same tokens.",
+        "Null: a random direction of equal norm at the same tokens, or what causal.null says: a direction of the "
+        "site's covariance, or another latent's, of equal norm too.",
     ),
     (
         "Control",

@@ -16,7 +16,7 @@ KIND_NAMES: dict[Kind, str] = {
     "bystander": "variables along directions like any other",
     "input": "statistics of the input",
 }
-_DECISIVE = ("n_samples", "statistic", "n_flips", "n_resamples")
+_DECISIVE = ("n_samples", "statistic", "null", "n_flips", "n_resamples")
 """Fields of the causal test that decide its result; the others decide what it costs."""
 
 

@@ -90,7 +90,7 @@ def judge(
 ) -> SiteVerdicts:
     """A verdict on every latent of a dictionary, with all the evidence it rests on.
 
-    Two tests. Causal: ablating it moves the predictions more than an equal-norm random direction does, in expected
+    Two tests. Causal: ablating it moves the predictions more than its null does (`CausalConfig.null`), in expected
     loss (KL; with `statistic="ce"` in observed loss): p ≤ alpha after Benjamini–Hochberg over the latents that the
     test is made on, and the effect's interval lies above the null. Specific: for every control the margin's interval
     lies above `margin`, and the margin is at least the control's `mirror_threshold`, found on the latents that the test
