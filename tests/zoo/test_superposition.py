@@ -8,7 +8,14 @@ import torch
 from pydantic import ValidationError
 
 from polyseme.core.progress import Silent
-from polyseme.zoo.superposition.checks import capacities, pentagon, polygons
+from polyseme.zoo.superposition.checks import (
+    capacities,
+    dictionaries,
+    factorised,
+    hidden_vectors,
+    pentagon,
+    polygons,
+)
 from polyseme.zoo.superposition.exact import (
     antipodal_loss,
     best_polygon,
@@ -20,7 +27,6 @@ from polyseme.zoo.superposition.exact import (
     sticky,
     vanished_first,
 )
-from polyseme.zoo.superposition.recovery import dictionaries, factorised, hidden_vectors
 from polyseme.zoo.superposition.sweeps import edge, phase, sticky_checks
 from polyseme.zoo.superposition.toy import (
     Networks,

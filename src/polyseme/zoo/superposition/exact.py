@@ -1,4 +1,4 @@
-"""What can be said of ReLU(WᵀWx + b) without training it: best polygons, two features in one dimension, lines."""
+"""Closed forms of ReLU(WᵀWx + b): best polygons, two features in one dimension, lines of dimensionalities."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def one_hot_loss(response: Float[np.ndarray, "feature feature"], b: float) -> fl
     """Σ_j ∫₀¹ (δ_ij x − ReLU(G_ij x + b))² dx, averaged over the one feature i that is on: piecewise cubic, exact.
 
     Args:
-        response: G = WᵀW.
+        response: the matrix G = WᵀW.
         b: the bias that all outputs share.
     """
     target = np.eye(len(response))
@@ -33,7 +33,7 @@ def one_hot_loss(response: Float[np.ndarray, "feature feature"], b: float) -> fl
 
 
 def best_polygon(k: int) -> tuple[float, float, float]:
-    """Length, bias and loss of the k-gon best where one feature is on at a time."""
+    """Length, bias and loss of the best k-gon where one feature is on at a time."""
     from scipy import optimize
 
     corners = polygon(k)
@@ -76,9 +76,9 @@ def expected_loss(
 
     Args:
         W, b: the networks.
-        p: density.
-        importance: I.
-        nodes: of the Gauss–Legendre rule on [0, 1]; the loss has kinks, so that its error falls like nodes⁻².
+        p: the density of each.
+        importance: I of each.
+        nodes: nodes of the Gauss–Legendre rule on [0, 1]; as the loss has kinks, the error falls like nodes⁻².
     """
     x, weight = np.polynomial.legendre.leggauss(nodes)
     values = torch.tensor([0.0, *((x + 1) / 2)], dtype=torch.float64)
@@ -99,11 +99,11 @@ def line_at(values: Float[np.ndarray, " n"], at: float, *, half: float = 0.005, 
 
 
 def sticky(values: Float[np.ndarray, " n"], others: Sequence[float] = (3 / 4, 2 / 3, 2 / 5, 3 / 8)) -> bool:
-    """Lines in per-feature dimensionalities, at ½ and at one at least of the others."""
+    """Whether per-feature dimensionalities have lines at ½ and at one or more of the others."""
     return line_at(values, 1 / 2) and any(line_at(values, at) for at in others)
 
 
 def vanished_first(represented: Sequence[bool]) -> int:
-    """Features left out though a less important one is represented; 0 where those kept are a prefix."""
+    """Number of features left out though a less important one is represented; 0 where those kept are a prefix."""
     kept = [i for i, is_kept in enumerate(represented) if is_kept]
     return kept[-1] + 1 - len(kept) if kept else 0

@@ -1,4 +1,4 @@
-"""The figures of "Toy Models of Superposition", from our own networks."""
+"""The figures of "Toy Models of Superposition", drawn from networks trained here."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ LINES = {"1": 1, "3/4": 3 / 4, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5, "3/8": 
 
 
 def geometry(config: SuperpositionToy, reporter: Reporter) -> Any:
-    """Feature vectors in the plane from dense to sparse, importance falling by .9 a feature."""
+    """Feature vectors in the plane from dense to sparse, where importance falls by 0.9 with each feature."""
     densities = (1.0, 0.3, 0.1, 0.05, 0.02)
     stack = train(variant(config, 1, n_features=5, n_hidden=2, density=densities, importance=(0.9,)), reporter)
     figure, axes = panels(len(densities), width=2.4 * len(densities), height=2.8)
@@ -27,12 +27,12 @@ def geometry(config: SuperpositionToy, reporter: Reporter) -> Any:
             axis.plot([0, x], [0, y], color=colour)
             axis.scatter([x], [y], s=30, color=colour, zorder=3)
         axis.set(title=f"p = {p:g}", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[], yticks=[])
-    figure.suptitle("Features in the hidden plane; by importance, $.9^i$: blue, orange, green, red, violet")
+    figure.suptitle("Features in the hidden plane; by importance, $0.9^i$: blue, orange, green, red, violet")
     return figure
 
 
 def weights(config: SuperpositionToy, reporter: Reporter) -> Any:
-    """WᵀW and b of networks of 20 features in 5 dimensions, from dense to sparse; importance falls by .7 a feature."""
+    """WᵀW and b of networks of 20 features in 5 dimensions, from dense to sparse; importance is 0.7ⁱ."""
     densities = (1.0, 0.3, 0.1, 0.03, 0.01)
     stack = train(variant(config, 1, n_features=20, n_hidden=5, density=densities, importance=(0.7,)), reporter)
     figure, axes = panels(len(densities), width=2.4 * len(densities), height=2.9)
@@ -65,7 +65,7 @@ def dimensionalities(config: SuperpositionToy, reporter: Reporter) -> Any:
 
 
 def phases(config: SuperpositionToy, reporter: Reporter) -> Any:
-    """What becomes of two features in one dimension, over density and importance, with the derived boundary."""
+    """The phase of two features in one dimension over density and importance, with the derived boundary."""
     diagram = phase_diagram(config, reporter)
     names = {
         "opposite": "both, antipodal",

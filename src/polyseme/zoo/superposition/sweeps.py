@@ -43,10 +43,10 @@ IMPORTANCE = (
         source="computed",
     ),
     Line(_PER_FEATURE + "1", "1.00 ± 0.03", target=1, within=0.03, source="computed"),
-    Line(_PER_FEATURE + ".01", "0.385 ± 0.03", target=0.385, within=0.03, source="computed"),
+    Line(_PER_FEATURE + "0.01", "0.385 ± 0.03", target=0.385, within=0.03, source="computed"),
 )
 STICKY = (
-    Line("networks of the sweep with |m / ‖W‖² − ½| ≤ .03", "≥ 3", at_least=3),
+    Line("networks of the sweep with |m / ‖W‖² − ½| ≤ 0.03", "≥ 3", at_least=3),
     Line(
         "lines in the features' dimensionalities (1: yes)",
         "at ½ and at one of ¾, ⅔, ⅖, ⅜",
@@ -91,7 +91,7 @@ def phase_diagram(config: SuperpositionToy, reporter: Reporter) -> dict[float, d
     `opposite`, `same` (both represented, on one side: the confused phase), `one`, or `none` where nothing trained.
     """
     density = tuple(float(p) for p in np.geomspace(0.15, 0.95, 24))
-    # Short training at small batches tells phases apart: they differ in sign, not in the third digit.
+    # Short training at small batches is enough to distinguish phases: they differ in sign, not in the third digit.
     chosen = variant(
         config, 8, n_features=2, n_hidden=1, density=density, importance=RATIOS, batch=min(256, config.batch)
     )
@@ -115,7 +115,7 @@ def phase(w: Float[Tensor, " 2"]) -> str:
 
 
 def edge(seen: Mapping[float, str]) -> float:
-    """The density that best parts `opposite`, below it, from the other phases; NaN where one is missing or unknown."""
+    """The density that best separates `opposite`, below it, from the other phases; NaN if one is missing or unknown."""
     density, opposite = np.array(list(seen)), np.array([phase == "opposite" for phase in seen.values()])
     if "none" in seen.values() or opposite.all() or not opposite.any():
         return math.nan
@@ -125,7 +125,7 @@ def edge(seen: Mapping[float, str]) -> float:
 
 
 def importance(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
-    """n = 20, m = 5, I = .7ⁱ, nine densities: what is represented is a prefix of the order of importance."""
+    """n = 20, m = 5, I = 0.7ⁱ, nine densities: what is represented is a prefix of the order of importance."""
     density = tuple(float(p) for p in np.geomspace(1, 0.01, 9))
     chosen = variant(config, 4, n_features=20, n_hidden=5, importance=(0.7,), density=density)
     stack = train(chosen, reporter, name="importances")
@@ -157,12 +157,12 @@ def sweep(config: SuperpositionToy) -> SuperpositionToy:
 
 
 def stickiness(config: SuperpositionToy, reporter: Reporter) -> list[Check]:
-    """Dimensionalities stick at fractions over a sweep of density; what is no network's fails the same test."""
+    """Dimensionalities stick at fractions over a sweep of density; values of no network fail the same test."""
     return sticky_checks(train(sweep(config), reporter, name="stickiness"))
 
 
 def sticky_checks(stack: Networks) -> list[Check]:
-    """The checks of `stickiness` on a sweep; networks that did not train are left out, and named."""
+    """The checks of `stickiness` on a sweep; networks that did not train are left out and named."""
     trained, ceilings = stack.trained, torch.as_tensor(stack.ceiling).tolist()
     values = dimensionality(stack.vectors)[trained].flatten().double().numpy()
     levels = ((_per_feature(stack) - 0.5).abs() <= 0.03)[trained]
@@ -173,7 +173,7 @@ def sticky_checks(stack: Networks) -> list[Check]:
     rng = np.random.default_rng(derive_seed(stack.grid.seeds[0], "stickiness nulls"))
     nulls = {
         "untrained": [before],
-        "blurred by ±.05": [values + rng.uniform(-0.05, 0.05, len(values)) for _ in range(100)],
+        "blurred by ±0.05": [values + rng.uniform(-0.05, 0.05, len(values)) for _ in range(100)],
         "uniform": [rng.uniform(0, 1, len(values)) for _ in range(100)],
     }
     if stack.unmeasured:

@@ -18,7 +18,6 @@ from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.core.site import Site
-from polyseme.kernels.shield import shielded
 from polyseme.zoo.tools.neurons import MONOSEMANTIC
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.tied import tied_loss
@@ -26,22 +25,22 @@ from polyseme.zoo.tools.toy import Cause, Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 REPRESENTED = 0.5
-"""A feature is represented where its vector is longer than this: dropped ones end near 0, kept ones at 1 or more."""
+"""A feature is represented if its vector is longer than this: dropped ones end near 0, kept ones at 1 or more."""
 ORTHOGONAL, OVERLAPPING = 0.1, 0.2
-"""Largest |cosine| of features that do not share a dimension, and the least of features that do; between: unsaid."""
+"""Largest |cosine| of features that do not share a dimension, and smallest of features that do."""
 SLACK = 1.1
 """Factor on the ceiling of the loss: the loss is a mean over batches, with weight decay."""
 MOST_STRATA = 64
-"""Sets of features on together up to which the loss at the end of a training is computed set by set."""
+"""Number of sets of features on together up to which the final loss is computed set by set."""
 
 
 class ReluOutput(nn.Module):
     """x' = ReLU(Wᵀh + b), where `hidden` gives h = Wx, or ReLU(Wx) in a privileged basis.
 
     Args:
-        W: `[d_hidden, feature]`.
-        b: `[feature]`.
-        privileged: apply a ReLU to the hidden layer.
+        W: the weights.
+        b: the biases.
+        privileged: whether to apply a ReLU to the hidden layer.
     """
 
     def __init__(self, W: Float[Tensor, "d feature"], b: Float[Tensor, " feature"], *, privileged: bool = False):
@@ -62,14 +61,14 @@ class SuperpositionToy(Toy):
     n_features: Width = 5
     n_hidden: Width = 2
     density: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.05,), min_length=1, max_length=1000)
-    """Probability p that a feature is on."""
+    """Probability p that a feature is on; one network each."""
     importance: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(default=(1.0,), min_length=1, max_length=1000)
-    """I_i, the weight of feature i in the loss, is this to the power i."""
+    """Base of the importance: the weight of feature i in the loss, I_i, is this to the power i."""
     correlation: Literal["none", "correlated", "anticorrelated"] = "none"
-    """Features 2i and 2i + 1: independent, always on together, or never together."""
+    """Whether features 2i and 2i + 1 are independent, always on together, or never on together."""
     basis: Literal["free", "relu", "aligned", "rotated"] = "free"
-    """Hidden axes: as training left them; privileged by a ReLU on the hidden layer; or turned after the training,
-    which changes no output: onto the features as far as they go, or at random."""
+    """Hidden axes: as training leaves them (`free`); privileged by a ReLU on the hidden layer (`relu`); or turned after
+    the training, which changes no output, onto the features as far as possible (`aligned`) or at random (`rotated`)."""
     seeds: Seeds = tuple(range(24))
     batch: Width = 1024
     optimiser: OptimiserConfig = OptimiserConfig(steps=5_000, lr=5e-3)
@@ -86,7 +85,6 @@ class SuperpositionToy(Toy):
             raise ValueError("two seeds are the same")
         return self
 
-    @shielded
     def build(self) -> ReluOutput:
         """An untrained network."""
         zeros = torch.zeros(self.n_hidden, self.n_features)
@@ -97,7 +95,6 @@ class SuperpositionToy(Toy):
         """Every density with every importance and every seed."""
         return Grid(self.seeds, density=self.density, importance=self.importance)
 
-    @shielded
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every network, as one stack."""
         stack = train(self, reporter)
@@ -193,7 +190,7 @@ class Networks(Stack):
 def features(
     config: SuperpositionToy, draws: Draws, density: Float[Tensor, " instance"], n: int
 ) -> Float[Tensor, "instance row feature"]:
-    """`n` rows of features: U[0, 1) with probability p, else 0, in the pairs that the config asks for.
+    """`n` rows of features: U[0, 1) with probability p, else 0, in the pairs of the config.
 
     Elhage et al. 2022, "Problem setup" and "Correlated and anticorrelated features".
     """
@@ -256,7 +253,6 @@ def initial(config: SuperpositionToy) -> tuple[Float[Tensor, "instance d feature
     return W, torch.zeros(len(W), config.n_features)
 
 
-@shielded
 def train(config: SuperpositionToy, reporter: Reporter, *, name: str = "networks") -> Networks:
     """Train every network of a config at once."""
     grid, (W, b) = config.grid, initial(config)
@@ -276,7 +272,7 @@ def train(config: SuperpositionToy, reporter: Reporter, *, name: str = "networks
 
 
 def _turn(vectors: Float[Tensor, "feature d"], to: str, seed: int) -> Float[Tensor, "d d"]:
-    """An orthogonal matrix: a Haar one, or the nearest to what takes the d features best apart onto axes, in any order.
+    """An orthogonal matrix: a Haar one, or the one that best takes the d most separate features onto axes, in any order.
 
     The nearest orthogonal matrix is the polar factor of M, whose rows are those features (Schönemann 1966).
     """
