@@ -19,8 +19,8 @@ class Sources:
     """Independent components found on one half of the rows.
 
     Attributes:
-        values: of unit variance on the rows fitted, `[row, source]`.
-        random: as many components under a random rotation, `[row, source]`.
+        values: the components, of unit variance on the rows fitted, `[row, source]`.
+        random: the same number of components under a random rotation, `[row, source]`.
         directions: what each source writes to the site, `[source, d]`.
     """
 

@@ -166,10 +166,10 @@ class _Change:
     """What switching one feature off changes at the site.
 
     Attributes:
-        name: of the feature.
+        name: the name of the feature.
         delta: the site's vectors less those with the feature at rest, `[contrast, d]`.
         dose: the feature's value there, `[contrast]`.
-        values: its value on every row, `[row]`.
+        values: the feature's value on every row, `[row]`.
     """
 
     name: str
@@ -179,12 +179,12 @@ class _Change:
 
     @property
     def slope(self) -> Array:
-        """Of the regression of the change on the dose, through the origin."""
+        """Slope of the regression of the change on the dose, through the origin."""
         return (self.delta * self.dose[:, None]).sum(0) / (self.dose**2).sum()
 
     @property
     def moved(self) -> float:
-        """How far a typical value moves the site, in whatever directions."""
+        """How far a typical value moves the site, in any direction."""
         return float(np.sqrt((self.delta**2).sum() / (self.dose**2).sum()))
 
     def resampled(self, n: int, rng: np.random.Generator) -> Array:

@@ -1,4 +1,4 @@
-"""A network whose features are known: what verdicts are calibrated on.
+"""A network whose features are known, on which verdicts are calibrated.
 
 Sparse variables, each driven by the token and mostly by the one before it too, are written along known directions at
 one site; some of them are read out and move the prediction. Text is sampled from the network's own predictions, so
@@ -29,10 +29,10 @@ class Counts:
     """How many variables of each kind are planted.
 
     Attributes:
-        feature: this network's own, read out: planted features.
-        hidden: its own, written where nothing downstream looks: no effect at all.
-        bystander: its own, not read out, written along a random direction, so that removing it disturbs others about
-            as much as removing any direction does.
+        feature: planted features: this network's own, and read out.
+        hidden: this network's own, written where nothing reads: they have no effect at all.
+        bystander: this network's own, not read out, written along a random direction, so that removing one disturbs
+            others about as much as removing any direction does.
         input: read out, but a mere statistic of the input (one set of tokens), and in the control network as well.
     """
 
@@ -54,11 +54,11 @@ class PlantedNetwork(nn.Module):
     but for `input` variables, the one before it in another; how strong depends on the token.
 
     Args:
-        counts: variables of each kind.
+        counts: number of variables of each kind.
         d: width of the site.
-        vocabulary: tokens; id 0 opens every window.
-        seed: seed of all that is drawn, except what `shared` gives.
-        shared: the network whose `input` variables this one has too: what a control keeps is the input.
+        vocabulary: number of tokens; id 0 opens every window.
+        seed: seed of all random draws, except for what `shared` gives.
+        shared: a network whose `input` variables this one has too, as a control keeps the input.
     """
 
     def __init__(self, counts: Counts, *, d: int, vocabulary: int, seed: int, shared: "PlantedNetwork | None" = None):
@@ -105,21 +105,21 @@ class PlantedNetwork(nn.Module):
         return torch.relu(x @ self.directions[self.read].T - 0.2) @ self.effect + self.bias
 
     def sample(self, *, n_documents: int, windows_each: int, context: int, topic: float, seed: int) -> Windows:
-        """Text from the network's own predictions, each document with a taste for some tokens that it cannot know.
+        """Text from the network's own predictions, where each document prefers some tokens unknown to it.
 
         Args:
-            n_documents: documents.
-            windows_each: windows of each.
-            context: tokens a window, the opening one included.
-            topic: standard deviation of a document's taste, in nats.
+            n_documents: number of documents.
+            windows_each: number of windows in each.
+            context: number of tokens in a window, the opening one included.
+            topic: standard deviation of a document's preferences, in nats.
             seed: seed of the text.
         """
         g = make_generator(seed, "planted text")
         document = torch.arange(n_documents).repeat_interleave(windows_each)
-        taste = topic * torch.randn(n_documents, len(self.bias), generator=g, dtype=torch.float32)[document]
+        preference = topic * torch.randn(n_documents, len(self.bias), generator=g, dtype=torch.float32)[document]
         tokens = torch.full((len(document), context), BOS, dtype=torch.int64)
         for t in range(1, context):
-            logits = self(tokens[:, max(0, t - 2) : t])[:, -1] + taste
+            logits = self(tokens[:, max(0, t - 2) : t])[:, -1] + preference
             tokens[:, t] = torch.multinomial(logits.softmax(-1), 1, generator=g)[:, 0]
         special = np.zeros(tokens.shape, dtype=bool)
         special[:, 0] = True

@@ -1,4 +1,4 @@
-"""The error rates that come with the package, for the procedures they were measured with and for no other."""
+"""The error rates that come with the package, each for the procedure that it was measured with."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -29,12 +29,12 @@ def shipped_report() -> CalibrationReport:
 def shipped_calibration(
     causal: CausalConfig, verdicts: VerdictConfig, controls: Sequence[Null]
 ) -> tuple[Calibration | None, str]:
-    """The error rates measured with this very procedure; without any, None and why.
+    """The error rates measured with this procedure; if there are none, None and why.
 
     Args:
-        causal: causal settings of the study.
-        verdicts: thresholds of the study.
-        controls: controls of the study.
+        causal: the study's causal settings.
+        verdicts: the study's thresholds.
+        controls: the study's controls.
     """
     report = shipped_report()
     others = [*_differing("causal", causal, report.config.causal, _DECISIVE)]

@@ -1,7 +1,7 @@
-"""How often are the verdicts wrong? The whole procedure, run where the truth is planted."""
+"""How often the verdicts are wrong: the whole procedure on networks whose features are planted."""
 
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from polyseme.activations import Firings, TensorSource, collect_firings
 from polyseme.causal import CausalConfig, causal_effects
@@ -29,6 +28,7 @@ from polyseme.nulls import make_null
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.trials.planted import KINDS, NON_FEATURES, SITE, Counts, Kind, PlantedNetwork
 from polyseme.verdicts.judge import VerdictConfig, judge
+from polyseme.zoo.tools.exact import Directions
 
 Mode = Literal["trained", "oracle"]
 ControlKind = Literal[
@@ -38,31 +38,32 @@ Controls = tuple[str, ...]
 PLANTED: ControlKind = "planted"
 D, VOCABULARY, CONTEXT, TOPIC = 128, 256, 64, 0.5
 MATCH = 0.7
-"""A latent stands for the planted variable it correlates with most, if it does so at least this much."""
+"""A latent stands for the planted variable that it correlates with most, if by at least this much."""
 
 
 class CalibrationConfig(Config):
     """What is planted, what it is compared with, and how the dictionaries that look for it are made."""
 
     n_networks: int = Field(default=6, ge=1, le=10_000)
-    """Planted networks, each with its own controls, text and dictionaries."""
+    """Number of planted networks, each with its own controls, text and dictionaries."""
     features: int = Field(default=40, ge=5, le=2**12)
     """Planted features of each network; non-features come in proportion (hidden 0.4, bystander 0.6, input 0.6)."""
     n_documents: int = Field(default=60, ge=2, le=10**6)
-    """Held-out documents of 384 tokens."""
+    """Number of held-out documents of 384 tokens."""
     n_train_tokens: Count = 400_000
-    """Tokens each dictionary is trained on."""
+    """Number of tokens that each dictionary is trained on."""
     n_latents: Width = 160
-    """Width of the trained dictionaries; a network has 2.6 variables to each feature."""
+    """Width of the trained dictionaries; a network has 2.6 variables for each feature."""
     k: Width = 10
     """Active latents per token of the trained dictionaries."""
     controls: tuple[ControlKind, ...] = Field(default=get_args(ControlKind), min_length=1, max_length=6)
     """Kinds of control, each made by the code that makes it for a study; every combination of them is judged.
-    `planted`, judged alone, is made by hand: a network that shares the `input` variables and nothing else."""
+    `planted`, which is judged alone, is another planted network that shares only the `input` variables."""
     modes: tuple[Mode, ...] = Field(default=("trained", "oracle"), min_length=1, max_length=2)
-    """`trained`: dictionaries as a study makes them; `oracle`: the truth with noise, so nothing is lost in training,
-    with the control `planted` alone."""
+    """`trained`: dictionaries as a study makes them; `oracle`: the truth with noise, so that nothing is lost in
+    training, with the control `planted` alone."""
     seed: Seed = 0
+    """Seed of every random draw."""
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
 
@@ -73,12 +74,12 @@ class CalibrationConfig(Config):
 
     @property
     def dictionary(self) -> TopKConfig:
-        """What is trained on every planted network and control."""
+        """The dictionary that is trained on every planted network and control."""
         return TopKConfig(n_latents=self.n_latents, k=self.k)
 
     @property
     def counts(self) -> Counts:
-        """Variables of each kind in a network."""
+        """Number of variables of each kind in a network."""
         return Counts(
             feature=self.features,
             hidden=round(0.4 * self.features),
@@ -97,12 +98,12 @@ class CalibrationConfig(Config):
 class CalibrationGroup(Record):
     """The planted variables of one kind, as one kind of dictionary and one set of controls show them.
 
-    A variable counts as supported when a latent that stands for it is; `not_found` ones have no such latent.
+    A variable counts as supported if a latent that stands for it is; one that is `not_found` has no such latent.
     """
 
     kind: Kind
     counts: dict[Status, int]
-    """Verdicts on the variables found; of several latents the most favourable verdict."""
+    """Verdicts on the variables found; if several latents stand for one, the most favourable verdict."""
     not_found: int
     supported_by_network: tuple[tuple[int, int], ...]
     """(supported, found) for each planted network."""
@@ -116,10 +117,10 @@ class CalibratedProcedure(Record):
     """Kinds of control, in alphabetical order."""
     groups: tuple[CalibrationGroup, ...]
     unmatched: dict[Status, int]
-    """Verdicts on latents that stand for no single variable: what they should be called is not known."""
+    """Verdicts on latents that stand for no single variable, of which the right verdict is not known."""
 
     def false_positive_rate(self, *kinds: Kind) -> MetricRecord:
-        """Share of the planted non-features with a latent that are called supported; of some kinds, or all."""
+        """Share of the planted non-features with a latent that are called supported, for some kinds or for all."""
         chosen = [g for g in self.groups if g.kind in (kinds or NON_FEATURES)]
         wrong = sum(g.counts["supported"] for g in chosen)
         return self._rate("false_positive_rate", wrong, sum(sum(g.counts.values()) for g in chosen))
@@ -159,7 +160,7 @@ class CalibrationReport(Record):
     procedures: tuple[CalibratedProcedure, ...]
 
     def of(self, mode: Mode, *controls: str) -> CalibratedProcedure | None:
-        """The figures with a set of controls; None where it was not measured."""
+        """The figures with a set of controls; None if it was not measured."""
         wanted = tuple(sorted(controls))
         return next((p for p in self.procedures if p.mode == mode and p.controls == wanted), None)
 
@@ -174,13 +175,13 @@ def calibrate(config: CalibrationConfig | None = None, reporter: Reporter | None
     """Run causal effects, model-specificity and verdicts on networks whose features are planted.
 
     Each planted network has text sampled from its own predictions, and controls: those a study can have, made by the
-    same code, and one made by hand that shares nothing with it but its `input` variables. Dictionaries, two seeds on
-    the network and one on each control, are judged by the very functions a study uses; then the verdicts are compared
-    with what was planted.
+    same code, and a planted one that shares only its `input` variables. Dictionaries, two seeds on the network and one
+    on each control, are judged by the functions that a study uses; then the verdicts are compared with what was
+    planted.
 
     Args:
         config: what is planted.
-        reporter: told of each network.
+        reporter: receives progress updates.
     """
     config = config or CalibrationConfig()
     progress = (reporter or Silent()).task("calibration", config.n_networks * len(config.modes), "dictionaries")
@@ -192,12 +193,11 @@ def calibrate(config: CalibrationConfig | None = None, reporter: Reporter | None
             seen += _judge(config, planted, mode, i)
             done += 1
             progress.update(done)
-    procedures: list[CalibratedProcedure] = []
-    for mode in config.modes:
-        for controls in config.combinations:
-            some = [one for one in seen if (one.mode, one.controls) == (mode, controls)]
-            procedures += [_procedure(mode, controls, some)] if some else []
-    return CalibrationReport(config=config, procedures=tuple(procedures))
+    procedures = (
+        _procedure(mode, controls, [one for one in seen if (one.mode, one.controls) == (mode, controls)])
+        for mode, controls in product(config.modes, config.combinations)
+    )
+    return CalibrationReport(config=config, procedures=tuple(p for p in procedures if p is not None))
 
 
 @dataclass(frozen=True)
@@ -211,25 +211,13 @@ class _Planted:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The best verdict on each variable (None: no latent), and the verdicts on the other latents."""
+    """The best verdict on each variable (None if it has no latent), and the verdicts on the other latents."""
 
     mode: Mode
     controls: Controls
     kinds: tuple[Kind, ...]
     verdicts: list[Status | None]
     unmatched: list[Status]
-
-
-@dataclass(frozen=True)
-class _Directions:
-    directions: Float[Tensor, "latent d"]
-
-    @property
-    def n_latents(self) -> int:
-        return len(self.directions)
-
-    def write_directions(self) -> Float[Tensor, "latent d"]:
-        return self.directions
 
 
 def _plant(config: CalibrationConfig, i: int) -> _Planted:
@@ -239,7 +227,7 @@ def _plant(config: CalibrationConfig, i: int) -> _Planted:
         config.counts, d=D, vocabulary=VOCABULARY, seed=derive_seed(seed, "control"), shared=module
     )
     network = _network(module)
-    # A quarter of the training tokens are distinct; the dictionaries go round them.
+    # A quarter of the training tokens are distinct; the dictionaries see them repeatedly.
     n_train = max(1, config.n_train_tokens // (4 * 6 * (CONTEXT - 1)))
     train, heldout = (
         module.sample(n_documents=n, windows_each=6, context=CONTEXT, topic=TOPIC, seed=derive_seed(seed, name))
@@ -326,23 +314,23 @@ def _null(planted: _Planted, kind: ControlKind, seed: int) -> tuple[Network, Win
 
 
 def _oracle(planted: _Planted, seed: int) -> _Dictionaries:
-    """The truth as three lucky but careless dictionaries would tell it, one latent to a variable."""
+    """The truth with noise, as three dictionaries with one latent for each variable might find it."""
     made: list[Firings] = []
     for name, module in (("one", planted.module), ("other", planted.module), ("control", planted.control)):
         rng = np.random.default_rng(derive_seed(seed, name))
         z = _truth(module, planted.heldout)
-        # Each latent has its own luck: firings missed, firings where there is nothing, strengths misjudged.
+        # Each latent has its own error rates: firings missed, spurious firings, noise of the strength.
         missed, spurious, noise = (rng.uniform(0, most, z.shape[1]) for most in (0.2, 0.01, 0.5))
-        told = z * (rng.random(z.shape) >= missed) * np.exp(noise * rng.standard_normal(z.shape))
-        told = np.where((rng.random(z.shape) < spurious) & (z == 0), rng.uniform(0.2, 1, z.shape), told)
-        made.append(_firings(planted.heldout, told))
+        noisy = z * (rng.random(z.shape) >= missed) * np.exp(noise * rng.standard_normal(z.shape))
+        noisy = np.where((rng.random(z.shape) < spurious) & (z == 0), rng.uniform(0.2, 1, z.shape), noisy)
+        made.append(_firings(planted.heldout, noisy))
     generator = torch.Generator().manual_seed(derive_seed(seed, "directions"))
     true = planted.module.directions
-    # Cosine to the truth about .95.
-    told = torch.nn.functional.normalize(
+    # The cosine to the truth is about 0.95.
+    directions = torch.nn.functional.normalize(
         true + 0.33 * torch.randn(true.shape, generator=generator, dtype=torch.float32) / D**0.5, dim=1
     )
-    return _Directions(told), made[0], made[1], {PLANTED: made[2]}
+    return Directions(directions), made[0], made[1], {PLANTED: made[2]}
 
 
 def _truth(module: PlantedNetwork, windows: Windows) -> Float[np.ndarray, "token variable"]:
@@ -362,7 +350,10 @@ def _stands_for(firings: Firings, truth: Float[np.ndarray, "token variable"]) ->
     return np.where(r.max(axis=1) >= MATCH, r.argmax(axis=1), -1)
 
 
-def _procedure(mode: Mode, controls: Controls, seen: list[_Seen]) -> CalibratedProcedure:
+def _procedure(mode: Mode, controls: Controls, seen: list[_Seen]) -> CalibratedProcedure | None:
+    """The figures with one set of controls; None if nothing was judged with it."""
+    if not seen:
+        return None
     groups: list[CalibrationGroup] = []
     for kind in KINDS:
         by_network: list[list[Status | None]] = [

@@ -56,14 +56,14 @@ def at_least(
 
     Args:
         seen: the observations.
-        name: of the signature.
+        name: the name of the signature.
         found: the effect.
-        threshold: of the effect.
+        threshold: the smallest effect that passes.
         n: number of things that the effect was estimated on.
         n_unit: what they are.
         null: the effect under the null; draws of it give a p-value, too.
         tested: what the draws are compared with, where this is not the effect.
-        note: what to know beside the numbers.
+        note: a remark on the numbers.
     """
     p = math.nan
     if isinstance(null, np.ndarray):

@@ -57,7 +57,7 @@ def _reduced(vectors: Float[np.ndarray, "row d"]) -> Float[np.ndarray, "row k"]:
 
 
 def _gain(vectors: Float[np.ndarray, "row k"], rng: np.random.Generator) -> Float[np.ndarray, " held_out"]:
-    """Of each held-out row, the error that overcompleteness takes off, in units of the mean squared length."""
+    """By how much overcompleteness lowers the error of each held-out row, in units of the mean squared length."""
     fit, held_out = halves(len(vectors), rng)
     d = vectors.shape[1]
     k = max(1, d // 4)

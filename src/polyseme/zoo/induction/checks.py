@@ -1,4 +1,4 @@
-"""Checks of a network of the induction task, and its attention drawn."""
+"""Checks of networks of the induction task, and figures of their attention."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from polyseme.zoo.tools.stack import Draws
 
 OLSSON = "Olsson et al. 2022, In-context Learning and Induction Heads"
 N_TEST = 1_000
-"""Sequences a trained network is measured on."""
+"""Number of sequences that a trained network is measured on."""
 
 
 def _at_least(bound: float, name: str, paper: str = "") -> Line:
@@ -42,22 +42,22 @@ TWO_LAYERS = {
     "prefix": _at_least(0.8, "prefix-matching score of layer 1, on repeated random sequences"),
     "drop": _at_least(0.5, "share of layer 1's matching lost without the head of layer 0"),
 }
-"""Key of `measures` to its line."""
+"""The line of each key of `measures`."""
 GENERAL = {
     "accuracy": _at_least(0.99, "accuracy on what the period decides, two layers", OLSSON),
     "prefix": _at_least(0.8, "prefix-matching score of layer 1, on repeated random sequences", OLSSON),
     "previous": _at_least(0.8, "previous-token score of layer 0, over all positions of the same", OLSSON),
     "first": _at_least(
-        0.8, "previous-token score of layer 0, over the positions that prefix matching is to attend to", OLSSON
+        0.8, "previous-token score of layer 0, over the positions that prefix matching attends to", OLSSON
     ),
     "drop": _at_least(0.5, "share of the prefix-matching score lost without the head of layer 0", OLSSON),
 }
-"""Key of `general_measures` to its line."""
+"""The line of each key of `general_measures`."""
 WHY = {
     (
         "special",
         "after S",
-    ): "every token after S attends to it, those near it more: layer 1 picks the one that took most",
+    ): "every token after S attends to it, and nearer ones attend more: layer 1 picks the one that attends most",
     (
         "special",
         "previous",
@@ -67,8 +67,8 @@ WHY = {
     ("every", "previous"): "layer 1 reads the first occurrence alone: nothing depends on what layer 0 does after the "
     "longest period",
 }
-"""Why a line is not met where it is not, by the kind of S and the line's key."""
-ONE_LAYER = Line("accuracy on {what}, one layer", "< .5: it fails", at_most=0.5)
+"""Why a line is not met, by the kind of S and the key of the line."""
+ONE_LAYER = Line("accuracy on {what}, one layer", "< 0.5: it fails", at_most=0.5)
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def measures(config: InductionToy, network: Network, seed: int) -> dict[str, flo
 
 
 def repeated(config: InductionToy) -> HeadScoresConfig:
-    """Random ordinary tokens, alike or not, and the same again, within the toy's length: what heads are scored on."""
+    """The sequences that heads are scored on: random ordinary tokens, and the same again, within the toy's length."""
     return HeadScoresConfig(length=(config.length - 1) // 2, bos=0, vocabulary=(1, config.vocabulary + 1))
 
 
@@ -119,7 +119,7 @@ def general_measures(config: InductionToy, network: Network, seed: int) -> dict[
 def between(
     pattern: Float[Tensor, "row query key"], query: Int[Tensor, " row"], key: Int[Tensor, " row"]
 ) -> Float[Tensor, " row"]:
-    """Each row's attention from one place to another."""
+    """The attention from one place to another in each row."""
     return pattern[torch.arange(len(pattern)), query, key]
 
 
@@ -129,7 +129,7 @@ def accuracy(network: Network, tokens: Int[Tensor, "row position"], first: Int[T
 
 
 def two_layers(config: InductionToy, reporter: Reporter) -> list[Check]:
-    """A previous-token head, a head that matches by it, and the task solved."""
+    """The task is learned by a previous-token head and a head that matches by means of it."""
     run = train(config.model_copy(update={"n_layers": 2}), reporter)
     if config.trigger == "every":
         shortest, longest = config.periods
@@ -139,12 +139,12 @@ def two_layers(config: InductionToy, reporter: Reporter) -> list[Check]:
 
 
 def general(config: InductionToy, reporter: Reporter) -> list[Check]:
-    """Heads that match any token: positions before the maps, and sequences that recur with a period of their own.
+    """Heads that match any token, with positions before the maps, and sequences that recur with a period of their own.
 
-    With one period for all sequences a head could attend to a fixed distance, and one layer would do.
+    With one period for all sequences a head could attend to a fixed distance, and one layer would be enough.
 
     Raises:
-        InputError: fewer ordinary tokens than the longest period has.
+        InputError: there are fewer ordinary tokens than the longest period has.
     """
     config = _general(config)
     return [*two_layers(config, reporter), *one_layer(config, reporter)]
@@ -157,7 +157,7 @@ def _general(config: InductionToy) -> InductionToy:
         raise InputError(
             f"{config.vocabulary} ordinary tokens do not fill a period of {longest} different ones",
             where="vocabulary",
-            fix=f"at least {longest}, or sequences of at most {2 * config.vocabulary + 2} tokens",
+            fix=f"give at least {longest}, or a length of at most {2 * config.vocabulary + 2}",
         )
     return config
 
@@ -165,7 +165,7 @@ def _general(config: InductionToy) -> InductionToy:
 def _measured(
     lines: Mapping[str, Line], run: Run, measure: Callable[[InductionToy, Network, int], dict[str, float]], about: str
 ) -> list[Check]:
-    """Each line as a check over the networks of two layers that learned."""
+    """Each line as a check over the networks of two layers that learned the task."""
     config = run.config
     learned = run.trained.nonzero()[:, 0].tolist()
     count = f"{len(learned)} of {len(config.seeds)} networks below a loss of {config.ceiling:.2f} nats"
@@ -202,7 +202,7 @@ def draw_attention(config: InductionToy, reporter: Reporter) -> Any:
     sequences, firsts = config.sequences(Draws([0], "drawn"), 200)
     if config.trigger == "every":  # S is the last token's earlier occurrence: one period before the end
         firsts = config.length - 1 - firsts
-    # Of 200 sequences, the one whose first S is nearest a third of the way: legible, and chosen without its pattern.
+    # The sequence of 200 whose first S is nearest to a third of its length: legible, and chosen without its pattern.
     row = int((firsts[0] - config.length // 3).abs().argmin())
     tokens, first = sequences[0, row : row + 1], int(firsts[0, row])
     patterns = attention_patterns(load_network(best, example_inputs=tokens), tokens)[:, 0, 0]
@@ -227,5 +227,5 @@ def draw_attention(config: InductionToy, reporter: Reporter) -> Any:
 
 
 def draw_general(config: InductionToy, reporter: Reporter) -> Any:
-    """The same of the experiment `general`: the two heads by their stripes, one place back and one period less one."""
+    """The same for the experiment `general`: the heads attend one place back, and one period less one back."""
     return draw_attention(_general(config), reporter)

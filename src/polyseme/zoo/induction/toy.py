@@ -27,9 +27,9 @@ from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="layers.0")
 BOS = 0
-"""Its id; ordinary tokens follow, and then the special S."""
+"""Id of BOS; those of ordinary tokens follow, and then that of the special S."""
 Places = Literal["after", "before"]
-"""Whether positions are added after the maps to queries and keys, or before them."""
+"""Whether positions are added after the maps to queries and keys, or before."""
 
 
 def positions(length: int, d: int) -> Float[Tensor, "position d"]:
@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
     Args:
         d: width of the stream and of the head.
-        length: longest sequence.
+        length: length of the longest sequence.
         places: where the positions are added.
     """
 
@@ -71,11 +71,7 @@ class Attention(nn.Module):
 
 
 class AttentionOnly(nn.Module):
-    """Token embedding, attention layers on a residual stream, unembedding.
-
-    Args:
-        config: of the toy.
-    """
+    """Token embedding, attention layers on a residual stream, unembedding."""
 
     def __init__(self, config: "InductionToy"):
         super().__init__()
@@ -99,40 +95,41 @@ class AttentionOnly(nn.Module):
 
 
 class GeneralConfig(Config):
-    """What the experiment `general` trains with; vocabulary, length and seeds are the toy's."""
+    """Settings of the experiment `general`; its vocabulary, length and seeds are the toy's."""
 
     d_model: Annotated[Width, Field(ge=2, multiple_of=2)] = 64
-    """Width."""
+    """Width of the stream."""
     batch: Width = 32
-    """Sequences a step."""
+    """Sequences per step."""
     optimiser: OptimiserConfig = OptimiserConfig(steps=3_000, lr=1e-2, warmup=200, schedule="cosine")
 
 
 class InductionToy(Toy):
-    """Networks of several seeds; the experiments train them with two layers and with one."""
+    """Networks of several seeds; the experiments train them with two layers and with one layer."""
 
     title: ClassVar[str] = "induction and previous-token heads"
     paper: ClassVar[str] = "Bushnaq et al. 2025, Stochastic Parameter Decomposition (task); Olsson et al. 2022 (scores)"
 
     vocabulary: Annotated[Width, Field(ge=4)] = 128
-    """Ordinary tokens."""
+    """Number of ordinary tokens."""
     length: int = Field(default=64, ge=5, le=2**20)
-    """Tokens of a sequence, BOS and the last S included."""
+    """Number of tokens in a sequence, BOS and the last S included."""
     d_model: Annotated[Width, Field(ge=2)] = 16
-    """Width, even."""
+    """Width of the stream, an even number."""
     n_layers: Literal[1, 2] = 2
     trigger: Literal["special", "any", "every"] = "special"
-    """S: one token that stands nowhere else, as in the released code; any ordinary token, drawn for each sequence; or
-    every token of a sequence that repeats, with a period of its own, the loss being on all that its period decides."""
+    """What S is: one token that occurs nowhere else, as in the released code (`special`); an ordinary token, drawn for
+    each sequence (`any`); or every token of a sequence that repeats with a period of its own, where the loss is on all
+    that the period decides (`every`)."""
     places: Places = "after"
-    """Positions are added after the maps to queries and keys, as in the released code, or before them to what they
-    read (Elhage et al. 2021, Olsson et al. 2022), without which no head can attend to the token before."""
+    """Whether positions are added after the maps to queries and keys, as in the released code, or before them, to what
+    they read (Elhage et al. 2021, Olsson et al. 2022); only then can a head attend to the token before."""
     seeds: Seeds = (0, 1, 2)
     batch: Width = 128
-    """Sequences in a step; the released code takes 1024, for 100,000 steps at a rate of 0.001: hours on a CPU."""
+    """Sequences per step. The released code takes 1024, for 100,000 steps at a learning rate of 0.001."""
     optimiser: OptimiserConfig = OptimiserConfig(steps=4_000, lr=3e-3, warmup=500)
     record_every: Count = 100
-    """Steps between two records of loss and accuracy."""
+    """Number of steps between two records of loss and accuracy."""
     general: GeneralConfig = GeneralConfig()
 
     @model_validator(mode="after")
@@ -150,7 +147,7 @@ class InductionToy(Toy):
 
     @property
     def n_tokens(self) -> int:
-        """BOS, the ordinary tokens and the special S."""
+        """Number of tokens: BOS, the ordinary ones and the special S."""
         return self.vocabulary + 2
 
     def build(self) -> AttentionOnly:
@@ -170,9 +167,9 @@ class InductionToy(Toy):
         return math.log(self.vocabulary) / 2
 
     def sequences(self, draws: Draws, n: int) -> tuple[Int[Tensor, "instance row position"], Int[Tensor, "..."]]:
-        """BOS T* S M T* S, and the place of the first S `[instance, row]`; S stands nowhere else, M may.
+        """BOS T* S M T* S, and the place of the first S `[instance, row]`; S occurs nowhere else, M may.
 
-        With `trigger="every"` BOS and different tokens T₁ … T_p over and over, and the place p of the last of them.
+        With `trigger="every"`: BOS and then different tokens T₁ … T_p repeatedly, and the place p of T_p.
         """
         if self.trigger == "every":
             return self._repeating(draws, n)
@@ -190,7 +187,7 @@ class InductionToy(Toy):
     def _repeating(self, draws: Draws, n: int) -> tuple[Int[Tensor, "instance row position"], Int[Tensor, "..."]]:
         shortest, longest = self.periods
         period = shortest + (draws.uniform(n) * (longest - shortest + 1)).long()
-        # Were two tokens of a period alike, what follows them would not be known from the token alone.
+        # If two tokens of a period were alike, the token alone would not decide what follows.
         different = 1 + draws.uniform(n, self.vocabulary).argsort(-1)[..., :longest]
         recurring = different.gather(-1, torch.arange(self.length - 1) % period[..., None])
         return torch.cat([torch.full_like(recurring[..., :1], BOS), recurring], dim=-1), period
@@ -202,7 +199,7 @@ class InductionToy(Toy):
 
 
 def written(module: AttentionOnly) -> Float[Tensor, "token d"]:
-    """What the first layer writes to where it attends to one token alone."""
+    """What the first layer writes where it attends to one token alone."""
     first: Any = module.layers[0]
     with torch.no_grad():
         return first.o_proj(first.v_proj(module.embed.weight))
@@ -233,7 +230,7 @@ def answers(tokens: Int[Tensor, "*batch position"], first: Int[Tensor, "*batch"]
 
 
 UNKNOWN = -100
-"""Answer at a place where nothing says what follows; the cross entropy of torch leaves it out."""
+"""Answer at a place where nothing decides what follows; the cross entropy of torch leaves it out."""
 
 
 def asked(
@@ -242,9 +239,9 @@ def asked(
     """What follows each place that the loss is on: the last one, or all whose token came before; else `UNKNOWN`.
 
     Args:
-        config: of the toy.
-        tokens: sequences.
-        first: place of the first S, or of the first period's last token.
+        config: the config of the toy.
+        tokens: the sequences.
+        first: the place of the first S, or of the first period's last token.
     """
     if config.trigger != "every":
         return answers(tokens, first)[..., None]
@@ -270,7 +267,7 @@ def initial(config: InductionToy) -> dict[str, Tensor]:
 def logits(
     parameters: Parameters, tokens: Int[Tensor, "instance row position"], config: InductionToy
 ) -> Float[Tensor, "instance row query token"]:
-    """Logits of the places that `asked` is about; of the last layer, only the queries there are computed."""
+    """Logits at the places that `asked` is about; the last layer computes only the queries there."""
     embed = parameters["embed.weight"]
     length, d = tokens.shape[-1], embed.shape[-1]
     x = embed.gather(1, tokens.flatten(1)[..., None].expand(-1, -1, d)).unflatten(1, tokens.shape[1:])
@@ -293,7 +290,7 @@ def _mapped(x: Float[Tensor, "instance row position d"], weight: Float[Tensor, "
 
 
 def train(config: InductionToy, reporter: Reporter) -> Run:
-    """Train every seed at once on what is asked; the accuracy is measured on sequences of their own."""
+    """Train every seed at once; the accuracy is measured on other sequences."""
     seeds = _derived(config)
     parameters, draws = initial(config), Draws(seeds, "data")
     held = config.sequences(Draws(seeds, "held out"), 512)

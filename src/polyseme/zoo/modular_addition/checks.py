@@ -1,4 +1,4 @@
-"""Checks of a network of modular addition, and the paper's figures from our own run."""
+"""Checks of networks of modular addition, and the paper's figures drawn from them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,27 +16,27 @@ from polyseme.zoo.tools import fourier
 from polyseme.zoo.tools.checks import Check, Line, fill, mean, share
 from polyseme.zoo.tools.figures import panels
 
-GENERALISED = Line("networks with test accuracy ≥ .99", "all", at_least=1)
+GENERALISED = Line("networks with test accuracy ≥ 0.99", "all", at_least=1)
 _REPORTED = " (one run of p = 53, half the pairs): within a factor of 3"
 _RUNS: dict[str, Any] = {"source": "second-hand", "paper": "third-party runs", "unit": "steps"}
 PHASES = (
-    Line("step where training accuracy passes .99", f"93{_REPORTED}", 93 / 3, 93 * 3, **_RUNS),
-    Line("step where test accuracy passes .90", f"1637{_REPORTED}", 1637 / 3, 1637 * 3, **_RUNS),
+    Line("step where training accuracy passes 0.99", f"93{_REPORTED}", 93 / 3, 93 * 3, **_RUNS),
+    Line("step where test accuracy passes 0.90", f"1637{_REPORTED}", 1637 / 3, 1637 * 3, **_RUNS),
 )
 SOLVED = (
     Line("key frequencies", "≤ 6 (5 published)", 1, 6),
-    Line("neurons with > 85% of their variance in one frequency", "≥ .80 (.846 published)", 0.8, 1),
-    Line("W_L outside its key frequencies", "< .0055 at p = 113", 0, 0.0055, source="second-hand"),
-    Line("neurons along W_L explained by cos, sin of w(a + b)", ".93 to .98 at p = 113", 0.93, 1, source="second-hand"),
-    Line("second dimension of a key frequency's plane (σ₂/σ₁)", "> .5: two dimensions each", 0.5, 1),
+    Line("neurons with > 85% of their variance in one frequency", "≥ 0.80 (0.846 published)", 0.8, 1),
+    Line("W_L outside its key frequencies", "< 0.0055 at p = 113", 0, 0.0055, source="second-hand"),
+    Line("neurons along W_L explained by cos, sin of w(a + b)", "0.93 to 0.98 at p = 113", 0.93, 1, "second-hand"),
+    Line("second dimension of a key frequency's plane (σ₂/σ₁)", "> 0.5: two dimensions each", 0.5, 1),
     Line("steps from restricted to full test loss falling", "> 0: restricted falls first", 1, source="published"),
     Line("steps from excluded loss rising to test loss falling", "> 0: it rises first", 1, source="published"),
     Line("Gini of the embedding, end less before clean-up", "> 0: rises in clean-up", 1e-9, 1, source="published"),
 )
-"""What is measured on each network that generalised; those second-hand were found at a modulus of 113 alone."""
+"""What is measured on each network that generalised; the second-hand values are for a modulus of 113."""
 WITHOUT_DECAY = (
     Line("training accuracy without weight decay", "1.0", at_least=0.999),
-    Line("test accuracy without weight decay", "< .2", at_most=0.2),
+    Line("test accuracy without weight decay", "< 0.2", at_most=0.2),
 )
 
 
@@ -45,10 +45,10 @@ class Progress:
     """Progress measures of one network, at every record.
 
     Attributes:
-        keys: its key frequencies at the end.
+        keys: the key frequencies at the end.
         restricted: loss on the test pairs with only the waves of a + b at the keys left in the logits.
         excluded: loss on the training pairs without those waves.
-        gini: of the embedding's power over frequencies.
+        gini: Gini coefficient of the embedding's power over frequencies.
         squared_weights: sum of all squared weights.
     """
 
@@ -91,7 +91,7 @@ def progress(run: Run, instance: int) -> Progress:
 
 
 def _first(steps: Sequence[int], values: Sequence[float], passed: Callable[[float], bool]) -> float:
-    """The first recorded step whose value passes; NaN where none does."""
+    """The first recorded step whose value passes; NaN if none does."""
     return next((float(step) for step, value in zip(steps, values, strict=True) if passed(value)), math.nan)
 
 

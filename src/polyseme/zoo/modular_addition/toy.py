@@ -30,12 +30,11 @@ def stream(
     """The residual stream at `=` after the attention.
 
     The last position's query is the same for every row, and a key or value depends on one token and its position: both
-    are computed once a token instead of once a row.
+    are computed once for each token instead of once for each row.
 
     Args:
-        parameters: as `initial` makes them.
-        a: first summand.
-        b: second summand.
+        parameters: the weights, as `initial` makes them.
+        a, b: the summands of each row.
     """
     W_E, W_pos = parameters["W_E"], parameters["W_pos"]
     p, n_heads, d_head = W_E.shape[1] - 1, parameters["W_Q"].shape[1], parameters["W_Q"].shape[-1]
@@ -89,22 +88,22 @@ class Transformer(nn.Module):
 
 
 class ModularAdditionToy(Toy):
-    """Networks of one modulus, one for each seed; a seed sets the weights and the training pairs."""
+    """Networks of one modulus, one for each seed, which decides the weights and the training pairs."""
 
     title: ClassVar[str] = "modular addition"
     paper: ClassVar[str] = "Nanda et al. 2023, Progress Measures for Grokking via Mechanistic Interpretability"
 
     p: int = Field(default=53, ge=5, le=10_000)
-    """The modulus, odd; the paper's is 113."""
+    """The modulus, an odd number; the paper's is 113."""
     train_share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the p² pairs trained on; the paper's is 0.3 at p = 113."""
+    """Share of the p² pairs that are trained on; the paper's is 0.3 at p = 113."""
     d_model: Width = 128
     n_heads: Width = 4
     d_mlp: Width = 512
     seeds: Seeds = (0, 1)
     optimiser: OptimiserConfig = OptimiserConfig(steps=6_000, lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98), warmup=10)
     record_every: Count = 100
-    """Steps between two records of losses and weights."""
+    """Number of steps between two records of losses and weights."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ModularAdditionToy":
@@ -130,7 +129,7 @@ class ModularAdditionToy(Toy):
                 seed=seed,
                 setting={"p": self.p},
                 loss=float(run.test_loss[-1, i]),
-                ceiling=0.1,  # memorised pairs leave a test loss above chance's ln p; a learned sum leaves next to none
+                ceiling=0.1,  # memorised pairs leave a loss above chance's ln p, a learned sum almost none
             )
             for i, seed in enumerate(self.seeds)
         ]
@@ -143,14 +142,12 @@ class ModularAdditionToy(Toy):
 
 @dataclass(frozen=True)
 class Run:
-    """A training and what was recorded of it.
+    """A training and its records.
 
     Attributes:
-        config: of the toy.
+        config: the config of the toy.
         history: steps and training loss.
-        test_loss: at each record, `[record, instance]`.
-        train_accuracy: at each record.
-        test_accuracy: at each record.
+        test_loss, train_accuracy, test_accuracy: the measures at each record, `[record, instance]`.
         weights: the stack at each record.
         train_pairs: which of the p² pairs (a p + b) are trained on, `[instance, pair]`.
     """
@@ -187,7 +184,7 @@ def initial(config: ModularAdditionToy, seeds: tuple[int, ...]) -> dict[str, Ten
 
 
 def all_pairs(config: ModularAdditionToy) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
-    """a and b of pair a p + b."""
+    """The summands a and b of every pair a p + b."""
     pair = torch.arange(config.p**2)
     return pair // config.p, pair % config.p
 
@@ -196,9 +193,9 @@ def train(config: ModularAdditionToy, reporter: Reporter | None = None, checkpoi
     """Train every seed at once, full batch.
 
     Args:
-        config: of the toy.
-        reporter: told of the progress.
-        checkpoints: a folder of this training's own, from which it goes on after a kill; None keeps nothing.
+        config: the config of the toy.
+        reporter: receives progress updates.
+        checkpoints: a folder for this training alone, from which it resumes if it was killed; None keeps nothing.
     """
     p, n_seeds = config.p, len(config.seeds)
     a, b = all_pairs(config)
@@ -214,7 +211,7 @@ def train(config: ModularAdditionToy, reporter: Reporter | None = None, checkpoi
         """Loss and accuracy on the pairs of `index`."""
         middle = stream(of, a[index], b[index])
         logits = read_out(of, middle, neurons(of, middle))
-        # As in the released code: float32 cannot tell a confident loss from 0, and the training then has spikes.
+        # In float64, as in the released code: in float32 a confident loss rounds to 0, and the training has spikes.
         flat = cross_entropy(logits.flatten(0, 1).double(), target[index].flatten(), reduction="none")
         return flat.reshape(n_seeds, -1).mean(1), (logits.argmax(-1) == target[index]).float().mean(1)
 

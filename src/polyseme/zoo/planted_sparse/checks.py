@@ -28,22 +28,22 @@ from polyseme.zoo.tools.figures import panels
 EXACT = "the sampled distribution's own definition"
 ROWS = 100_000
 LEVEL = 1e-3
-"""Family-wise level of the comparisons with exact probabilities."""
+"""Family-wise significance level of the comparisons with exact probabilities."""
 CLOSE = 0.05
-"""What ≈ allows between two architectures, in MCC, F1 and explained variance."""
+"""Largest difference in MCC, F1 or explained variance that counts as ≈."""
 _EXACT: dict[str, Any] = {"source": "derived", "paper": EXACT}
 SAMPLED = (
     Line("features on in a row", "{target:g} ± 1%", relative=0.01, n_unit="rows", **_EXACT),
     Line(
         "frequencies of {features} features: least p-value, Bonferroni",
-        f"≥ {LEVEL:g}: as Zipf's law and the trees say",
+        f"≥ {LEVEL:g}: as Zipf's law and the trees predict",
         at_least=LEVEL,
         n_unit="rows",
         **_EXACT,
     ),
     Line(
         "co-occurrence of {pairs} pairs without parents: least p-value, Bonferroni",
-        f"≥ {LEVEL:g}: as the copula says",
+        f"≥ {LEVEL:g}: as the copula predicts",
         at_least=LEVEL,
         n_unit="rows",
         **_EXACT,
@@ -73,14 +73,14 @@ def drawn(config: PlantedSparseToy, seed: int, n: int = ROWS) -> Bool[np.ndarray
 
 
 def free_features(config: PlantedSparseToy) -> Int[np.ndarray, " free"]:
-    """Features without a parent: those that the copula draws."""
+    """Features without a parent, which the copula draws."""
     return np.flatnonzero(np.array(config.parents()) < 0)
 
 
 def joint_probabilities(config: PlantedSparseToy, seed: int) -> Float[np.ndarray, "free free"]:
     """Exact probability that two features without a parent are on together.
 
-    Φ₂(Φ⁻¹(pᵢ), Φ⁻¹(pⱼ); ±correlation) where they lean on one factor, pᵢ pⱼ where they do not.
+    Φ₂(Φ⁻¹(pᵢ), Φ⁻¹(pⱼ); ±correlation) where they depend on one factor, pᵢ pⱼ elsewhere.
     """
     from scipy import stats
 
@@ -107,7 +107,7 @@ def least_p(counts: Int[np.ndarray, " test"], n: int, p: Float[np.ndarray, " tes
 
 
 def distribution(config: PlantedSparseToy, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001  nothing is trained
-    """Frequencies, L0, correlation, hierarchy and exclusion of drawn rows against what they must be exactly."""
+    """Frequencies, L0, correlation, hierarchy and exclusion of drawn rows, compared with their exact values."""
     p, parents, free = config.frequencies(), np.array(config.parents()), free_features(config)
     pairs = np.triu_indices(len(free), 1)
     l0: list[float] = []
@@ -123,7 +123,7 @@ def distribution(config: PlantedSparseToy, reporter: Reporter) -> Sequence[Check
         joint = joint_probabilities(config, seed)
         together.append(least_p(counts[pairs], len(on), joint[pairs]))
         apart = np.outer(p[free], p[free])
-        # A pair whose sign five standard errors tell from none.
+        # Pairs whose correlation is more than five standard errors from 0.
         clear = np.abs(joint - apart)[pairs] > 5 * np.sqrt(apart[pairs] / len(on))
         signed += int(clear.sum())
         right += int((np.sign(counts / len(on) - apart) == np.sign(joint - apart))[pairs][clear].sum())
@@ -145,13 +145,13 @@ def distribution(config: PlantedSparseToy, reporter: Reporter) -> Sequence[Check
 
 
 def chance(config: PlantedSparseToy, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001  nothing is trained
-    """The level that random directions reach: no MCC means anything without it."""
+    """The MCC that random directions reach, without which no MCC can be judged."""
     sizes = [PlantedSparseToy(n_features=256, d=64, seeds=(seed,)) for seed in config.seeds]
     return [CHANCE.fill(mean([chance_mcc(of, 1024) for of in sizes]))]
 
 
 def order(config: PlantedSparseToy, reporter: Reporter, checkpoints: Path | None = None) -> Sequence[Check]:
-    """At the true L0: L1 < BatchTopK ≈ JumpReLU, and Matryoshka, which recovers more and reconstructs less."""
+    """At the true L0, L1 < BatchTopK ≈ JumpReLU, and Matryoshka recovers more and reconstructs less."""
     sweep = RecoverySweep(
         toy=config,
         architectures=("relu", "batch_topk", "jumprelu", "matryoshka"),

@@ -11,11 +11,11 @@ from polyseme.zoo.tools.figures import panels
 
 
 def recovery_figure(report: RecoveryReport, *, most: int = 6) -> Any:
-    """The fronts side by side over L0, FVU, MCC and F1, and in words where they disagree.
+    """The fronts of FVU, MCC and F1 over L0, side by side, and sentences where they disagree.
 
     Args:
-        report: of the sweep.
-        most: sentences under the panels; the others are counted.
+        report: the result of the sweep.
+        most: maximum number of sentences under the panels; the others are counted.
     """
     from matplotlib import colormaps
 

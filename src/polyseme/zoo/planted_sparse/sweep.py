@@ -1,4 +1,4 @@
-"""Reconstruction against recovery: every architecture over L0 on data whose features are known.
+"""Reconstruction and recovery of every architecture over L0, on data whose features are known.
 
 All dictionaries of a seed are trained in one pass over the same vectors, and scored on held-out ones; a seed is a data
 set of its own, so that intervals over seeds hold for other features than these.
@@ -34,21 +34,21 @@ from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
 from polyseme.zoo.tools.kept import kept
 
 RECOVERY = ("mcc", "feature_f1")
-"""The metrics of recovery that have a front, beside FVU."""
+"""The metrics of recovery that have a front, besides FVU."""
 NAMES = {name: METRICS[name].title for name in ("fvu", *RECOVERY)}
-"""How metrics with a front are called."""
+"""The titles of metrics with a front."""
 COLUMNS = {name: METRICS[name].title for name in (*NAMES, "absorption")}
-"""Columns of the table: metric and title."""
+"""The titles of the metrics in the table."""
 VERSION = 1
-"""Raised when code, or a default, changes what a seed's dictionaries score: kept scores are then made again."""
-AGREED = "Reconstruction and recovery agree wherever the seeds can tell."
+"""Raised when the code, or a default, changes a seed's scores; kept scores are then computed again."""
+AGREED = "Reconstruction and recovery agree wherever the seeds can decide."
 
 
 class RecoverySweep(Config):
-    """What to train, and on what."""
+    """Which dictionaries to train, and on which data."""
 
     toy: PlantedSparseToy = PlantedSparseToy()
-    """The data; its seeds are the sweep's."""
+    """The data; its seeds are those of the sweep."""
     architectures: Annotated[tuple[Name, ...], Field(max_length=64)] = (
         "relu",
         "batch_topk",
@@ -57,17 +57,19 @@ class RecoverySweep(Config):
         "topk",
         "gated",
     )
-    """Names of the architectures to train."""
+    """Names of architectures."""
     l0: tuple[Annotated[float, Field(gt=0, le=2**24)], ...] = Field(default=(2, 4, 6, 10), min_length=1, max_length=64)
     """Mean active latents per vector: k where the architecture has one, a target for its penalty elsewhere."""
     n_latents: Width = 256
+    """Width of the dictionaries."""
     tokens: Count = 500_000
-    """Vectors that each dictionary is trained on."""
+    """Number of vectors that each dictionary is trained on."""
     rows: Width = 250_000
-    """Distinct training vectors; where `tokens` is more, they are repeated."""
+    """Number of distinct training vectors; more tokens repeat them."""
     heldout: Width = 20_000
-    """Vectors that everything is measured on."""
+    """Number of vectors that everything is measured on."""
     batch_size: Width = 512
+    """Vectors in a training step."""
     lr: Rate | None = None
     """Learning rate; None chooses it by width and length."""
 
@@ -119,7 +121,7 @@ class RecoveryPoint(Record):
         return next(r for r in self.records if r.name == name and not {"depth", "directions"} & r.scope.keys())
 
     def value(self, name: str) -> float:
-        """Its value."""
+        """The value of the metric of a name."""
         return self.record(name).value
 
 
@@ -141,16 +143,16 @@ class RecoveryReport(Record):
         return out
 
     def disagreements(self) -> list[str]:
-        """Where reconstruction and recovery name different winners, in sentences, the true L0 first.
+        """Where reconstruction and recovery have different winners, in sentences, nearest to the true L0 first.
 
-        A pair counts only where the intervals of both paired differences over seeds leave zero out, and each
-        dictionary came within 15% of the L0 wanted of it.
+        A pair counts only if the intervals of both paired differences over seeds exclude zero, and each dictionary came
+        within 15% of the L0 wanted.
         """
         nearest = sorted(self.config.l0, key=lambda l0: abs(math.log(l0 / self.true_l0)))
         return [*(said for l0 in nearest for said in self._between(l0)), *self._within()]
 
     def _between(self, wanted: float) -> list[str]:
-        """Architectures of one L0: the better reconstructor is the worse recoverer."""
+        """Pairs of architectures of one L0 where the better reconstructor is the worse recoverer."""
         at = [p for p in self.points if p.wanted_l0 == wanted and abs(p.value("l0") / wanted - 1) <= 0.15]
         said: list[str] = []
         for better, worse in itertools.permutations(at, 2):
@@ -170,7 +172,7 @@ class RecoveryReport(Record):
         return said
 
     def _within(self) -> list[str]:
-        """One architecture over L0: it reconstructs best at another L0 than it recovers most at."""
+        """Architectures that reconstruct best at another L0 than they recover most at."""
         said: list[str] = []
         for name in self.config.architectures:
             own = [p for p in self.points if p.architecture == name]
@@ -192,7 +194,7 @@ class RecoveryReport(Record):
 
     @property
     def chance(self) -> str:
-        """MCC of random directions, as many as there are latents and four times as many as there are features."""
+        """MCC of random directions: as many as the latents, and four times as many as the features."""
         toy, n = self.config.toy, 4 * self.config.toy.n_features
         own, wide = chance_mcc(toy, self.config.n_latents), chance_mcc(toy, n)
         return f"chance level of MCC, random directions: {own:.2f} with {self.config.n_latents}, {wide:.2f} with {n:,}"
@@ -226,7 +228,7 @@ class RecoveryReport(Record):
 
 
 def chance_mcc(toy: PlantedSparseToy, n_latents: int) -> float:
-    """MCC of as many random directions with a toy's features, mean over its seeds."""
+    """MCC of `n_latents` random directions with a toy's features, averaged over its seeds."""
     of_seed: list[float] = []
     for seed in toy.seeds:
         random = torch.randn(n_latents, toy.d, generator=make_generator(seed, "random directions", "chance"))
@@ -241,9 +243,9 @@ def recovery_sweep(
 
     Args:
         config: what to train.
-        reporter: told of the progress.
-        root: a folder that keeps each seed's scores, and checkpoints of the one at work, so that the same code goes on
-            from there after a kill; None keeps nothing.
+        reporter: receives progress updates.
+        root: a folder that keeps each seed's scores, and checkpoints of the seed in progress, from which a killed run
+            resumes; None keeps nothing.
 
     Raises:
         InputError: the data and the training do not fit.
@@ -273,7 +275,7 @@ def recovery_sweep(
 
 
 def decisive(config: RecoverySweep, seed: int) -> dict[str, Any]:
-    """What decides the scores of a seed, beside `VERSION`: defaults are left out."""
+    """What decides the scores of a seed, besides `VERSION`; defaults are left out."""
     toy = identity(config.toy, exclude=("seeds",))
     return {**identity(config, exclude=("toy",)), "toy": toy, "seed": seed}
 
@@ -322,20 +324,20 @@ def score(
 
 
 def _differs(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> int:
-    """1 where a's value is the higher beyond doubt, −1 where it is the lower, 0 where seeds cannot tell."""
+    """1 if a's value is higher, −1 if it is lower, 0 if the interval over seeds includes no difference."""
     mean, interval = difference(a, b, metric)
     return int(math.copysign(1, mean)) if interval.excludes(0) else 0
 
 
 def difference(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> tuple[float, Interval]:
-    """a's value less b's, paired by seed, with its interval."""
+    """The value of a less that of b, paired by seed, with its interval."""
     pairs = zip(a.record(metric).details["seeds"], b.record(metric).details["seeds"], strict=True)
     differences = np.array([math.nan if None in pair else pair[0] - pair[1] for pair in pairs])
     return mean_interval(differences, over="networks")
 
 
 def _with_margin(point: RecoveryPoint, metric: str) -> str:
-    """`0.81 ± 0.02`; a dash where nothing was measured."""
+    """`0.81 ± 0.02`; a dash if nothing was measured."""
     record = next((r for r in point.records if r.name == metric and not {"depth", "directions"} & r.scope.keys()), None)
     if record is None or math.isnan(record.value):
         return "–"

@@ -1,8 +1,8 @@
 """Planted sparse data: more features than dimensions, as uneven, correlated and nested as real ones are thought to be.
 
-x = Σ vᵢ fᵢ over the features that are on. Frequencies follow Zipf's law; features without a parent go together by a
-Gaussian copula of a few factors; the others come in trees, a child on only where its parent is, siblings never
-together where they exclude each other. Every marginal frequency is exact and known.
+x = Σ vᵢ fᵢ over the features that are on. Frequencies follow Zipf's law; features without a parent are correlated by a
+Gaussian copula of a few factors; the others form trees, in which a child is on only where its parent is, and siblings
+may exclude each other. Every marginal frequency is exact and known.
 """
 
 import math
@@ -22,11 +22,11 @@ from polyseme.zoo.tools.exact import SITE, Mixture
 from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 MOST_FREQUENT = 0.5
-"""No feature is on more often than this, whatever Zipf's law asks for."""
+"""No feature is on more often than this, whatever Zipf's law gives."""
 
 
 class PlantedSparseToy(Toy):
-    """One data set a seed, each with directions of its own."""
+    """One data set for each seed, with directions of its own."""
 
     title: ClassVar[str] = "planted sparse data"
     paper: ClassVar[str] = "Chanin & Garriga-Alonso 2026, SynthSAEBench"
@@ -35,25 +35,25 @@ class PlantedSparseToy(Toy):
     d: Width = 64
     """Width of the vectors."""
     l0: float = Field(default=4.0, gt=0, le=2**20)
-    """Mean features on in a vector."""
+    """Mean number of features on in a vector."""
     zipf: float = Field(default=0.5, ge=0, le=10)
     """The i-th most frequent feature is on i^−zipf times as often as the first, at most half of the time."""
     correlation: float = Field(default=0.2, ge=0, lt=1)
-    """Share of the copula's variance that the factors have; 0: features without a parent are independent."""
+    """Share of the copula's variance that is the factors'; at 0, features without a parent are independent."""
     n_factors: int = Field(default=16, ge=1, le=2**16)
-    """Factors of the copula; each feature leans on one of them, to either side."""
+    """Number of factors of the copula; each feature depends on one of them, with either sign."""
     trees: int = Field(default=8, ge=0, le=2**20)
-    """The most frequent features are the roots of this many trees."""
+    """Number of trees; their roots are the most frequent features."""
     branching: int = Field(default=3, ge=1, le=1000)
-    """Children of each feature in a tree."""
+    """Number of children of each feature in a tree."""
     depth: int = Field(default=2, ge=0, le=16)
-    """Generations under each root."""
+    """Number of generations under each root."""
     exclusive: bool = True
-    """Siblings are never on together."""
+    """Whether siblings are never on together."""
     spread: float = Field(default=0.5, ge=0, lt=1)
-    """Values are uniform in 1 ± spread."""
+    """Half-width of the values of a feature that is on: uniform in 1 ± spread."""
     directions: Literal["random", "orthogonal"] = "random"
-    """Random unit vectors, or orthonormal ones where there are no more features than dimensions."""
+    """Whether directions are random unit vectors or orthonormal, which takes as many dimensions as features."""
     seeds: Seeds = (0, 1, 2)
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class PlantedSparseToy(Toy):
         return torch.nn.functional.normalize(rows, dim=1)
 
     def parents(self) -> list[int]:
-        """The parent of each feature, −1 for none: generation by generation of all trees, then the loners."""
+        """The parent of each feature, −1 for none: all trees generation by generation, then the features in no tree."""
         parents = [-1] * self.n_features
         previous, nxt = list(range(self.trees)), self.trees
         for _ in range(self.depth):
@@ -124,7 +124,7 @@ class PlantedSparseToy(Toy):
         return self._frequencies_at(high)
 
     def leanings(self, seed: int) -> tuple[Int[Tensor, " feature"], Float[Tensor, " feature"]]:
-        """The factor each feature leans on and the side, 1 or −1; it counts for those without a parent alone."""
+        """The factor that each feature depends on, and the sign, 1 or −1; used for features without a parent."""
         of_seed = make_generator(seed, "planted factors")
         factor = torch.randint(self.n_factors, (self.n_features,), generator=of_seed)
         return factor, torch.randint(2, (self.n_features,), generator=of_seed) * 2.0 - 1
@@ -134,7 +134,7 @@ class PlantedSparseToy(Toy):
         return sum(self.branching**g for g in range(self.depth + 1))
 
     def _frequencies_at(self, first: float) -> Float[np.ndarray, " feature"]:
-        """Frequencies where Zipf's law starts at `first`: a child never takes more than its share of its parent."""
+        """Frequencies if Zipf's law starts at `first`; a child has at most its share of its parent's."""
         ranks = np.arange(1, self.n_features + 1, dtype=np.float64)
         wanted = np.minimum(first * ranks**-self.zipf, MOST_FREQUENT)
         share = 0.9 / self.branching if self.exclusive else 0.9
@@ -144,7 +144,7 @@ class PlantedSparseToy(Toy):
         return wanted
 
     def _draw(self, seed: int) -> Callable[[int, torch.Generator], Sample]:
-        """Values of features; which factor each leans on is the seed's."""
+        """What draws the values of features."""
         p = torch.from_numpy(self.frequencies()).float()
         parents = torch.tensor(self.parents())
         factor, side = self.leanings(seed)
@@ -161,7 +161,7 @@ class PlantedSparseToy(Toy):
                 given = p[members] / p[of]
                 u = torch.rand(n, len(members), generator=generator)
                 if self.exclusive:
-                    # One draw a parent, cut into an interval a child (members come parent by parent).
+                    # One draw for each parent, cut into an interval for each child (members come parent by parent).
                     u = u[:, :: self.branching].repeat_interleave(self.branching, 1)
                     end = given.view(-1, self.branching).cumsum(1).flatten()
                     on[:, members] = on[:, of] & (u >= end - given) & (u < end)
@@ -175,7 +175,7 @@ class PlantedSparseToy(Toy):
 
 
 def _generations(parents: Sequence[int]) -> list[Tensor]:
-    """Features with a parent, by depth, parents before children; those of one parent stay together."""
+    """Features with a parent, by depth; those of one parent are next to each other."""
     out: list[list[int]] = []
     depth = [0] * len(parents)
     for feature, parent in enumerate(parents):

@@ -1,7 +1,6 @@
 """Checks of probe and steering directions: closed forms to 1e-6, samples to 0.01; their figure."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from polyseme.zoo.probe_steering.toy import (
     true_firings,
 )
 from polyseme.zoo.tools.checks import Check, Line, Value, fill, mean
-from polyseme.zoo.tools.exact import ShortTraining, fvu, l1_coefficient, start_without_bias
+from polyseme.zoo.tools.exact import Directions, ShortTraining, fvu, l1_coefficient, start_without_bias
 from polyseme.zoo.tools.figures import panels
 
 EXACT, SAMPLED = 1e-6, 0.01
@@ -128,7 +127,7 @@ def _polygon(config: ProbeSteeringToy) -> list[Check]:
 
 
 def _any(config: ProbeSteeringToy) -> list[Check]:
-    """Features that are nothing special: twice as many as dimensions, and orthogonal ones."""
+    """Random features, twice as many as dimensions, and orthogonal ones."""
     seed, d = config.seeds[0], 6
     crowded = torch.randn(2 * d, d, generator=make_generator(seed, "crowded"), dtype=torch.float64)
     right = torch.linalg.qr(crowded).Q.mT * torch.linspace(0.5, 2, d, dtype=torch.float64)[:, None]
@@ -141,7 +140,7 @@ def _any(config: ProbeSteeringToy) -> list[Check]:
 
 
 def sampled(config: ProbeSteeringToy, _: Reporter) -> list[Check]:
-    """The same directions from rows of data, and what steering the network does to its read-offs."""
+    """The same directions from rows of data, and the effect of steering on the network's read-offs."""
     found: dict[str, list[float]] = {}
     pair, corners = features(config, "pair"), features(config, "polygon")
     spread = torch.eye(2, dtype=torch.float64) / 2 + 0.5
@@ -165,7 +164,7 @@ def sampled(config: ProbeSteeringToy, _: Reporter) -> list[Check]:
 
 
 def _steered(config: ProbeSteeringToy, shape: Arrangement) -> Check:
-    """Add each feature and each probe to the network's site, and see every read-off change as `leaks` says."""
+    """Add each feature and each probe to the network's site, and compare the change of every read-off with `leaks`."""
     rows = features(config, shape)
     readers = optimal_probe(rows).directions
     network = load_network(ReadOff(rows, readers), example_inputs=torch.zeros(1, len(rows), dtype=torch.float64))
@@ -179,21 +178,6 @@ def _steered(config: ProbeSteeringToy, shape: Arrangement) -> Check:
             changed = (network.run(z, edits={SITE.path: add(vector / own)}).logits - clean).double()
             worst = max(worst, _apart(changed, expected[i].expand_as(changed)))
     return STEERED.fill(Value(worst), shape=shape)
-
-
-@dataclass(frozen=True)
-class Writer:
-    """A dictionary as far as causal effects go: what each latent writes."""
-
-    directions: Float[Tensor, "n_latents d"]
-
-    @property
-    def n_latents(self) -> int:
-        return len(self.directions)
-
-    def write_directions(self) -> Float[Tensor, "n_latents d"]:
-        """The given ones."""
-        return self.directions
 
 
 def effects(config: ProbeSteeringToy, reporter: Reporter) -> list[Check]:
@@ -220,7 +204,7 @@ def _effect(
         network,
         windows,
         Binding.at(SITE),
-        Writer(written),
+        Directions(written),
         firings,
         config=CausalConfig(n_samples=windows.n_tokens, n_flips=99, n_resamples=200, tokens_per_pass=2**15),
         seed=seed,
@@ -261,13 +245,13 @@ def read_and_written(
 ) -> list[Check]:
     """Cosines of a trained dictionary's directions to the closed forms.
 
-    Of all pairs of vectors whose cone holds the data, the features have the least Σ f‖w‖: L1 picks them.
+    Among all pairs of vectors whose cone holds the data, the features have the least Σ f‖w‖, so L1 selects them.
 
     Args:
-        config: of the pair and the seeds.
-        training: how long.
-        penalty: L1, in the data's own units.
-        reporter: told of the progress.
+        config: the pair and the seeds.
+        training: how the dictionaries are trained.
+        penalty: the L1 penalty, in the data's own units.
+        reporter: receives progress updates.
     """
     rows = features(config, "pair").float()
     found: list[tuple[float, float]] = []

@@ -28,15 +28,15 @@ Arrangement = Literal["pair", "polygon"]
 ARRANGEMENTS: tuple[Arrangement, ...] = ("pair", "polygon")
 SITE = Site(path="hidden")
 GAIN = 0.25
-"""Half the log-odds that a read-off of 1 gives to a bit of the next token."""
+"""Half of the log-odds that a read-off of 1 gives a bit of the next token."""
 
 
 class ReadOff(nn.Module):
     """z → a = zF → a · r_j; `hidden` is a. In float64.
 
     Args:
-        features: rows of F.
-        readers: rows r_j.
+        features: the rows of F.
+        readers: the rows r_j.
     """
 
     def __init__(self, features: Float[Tensor, "feature d"], readers: Float[Tensor, "feature d"]):
@@ -55,8 +55,8 @@ class NextState(nn.Module):
     The bits of the next token are independent given a: logit(t) = κ Σ_j ± a · r_j, + where bit j of t is on.
 
     Args:
-        features: what each bit writes to `hidden`.
-        readers: what each bit's log-odds are read with.
+        features: the vector that each bit writes to `hidden`.
+        readers: the vector that each bit's log-odds are read with.
     """
 
     def __init__(self, features: Float[Tensor, "feature d"], readers: Float[Tensor, "feature d"]):
@@ -77,15 +77,15 @@ class ProbeSteeringToy(Toy):
     paper: ClassVar[str] = "duality of probes and features: G = (F⁺)ᵀ"
 
     angle: float = Field(default=60.0, gt=0, lt=180)
-    """Between the features of the pair, in degrees."""
+    """Angle between the features of the pair, in degrees."""
     n_features: int = Field(default=5, ge=3, le=8)
-    """Corners of the polygon."""
+    """Number of corners of the polygon."""
     density: float = Field(default=0.3, gt=0, lt=1)
     """Probability that a feature is on; its value is then 1."""
     n_samples: Width = 500_000
-    """Rows the sampled directions are fitted to."""
+    """Number of rows that the sampled directions are fitted to."""
     n_windows: Annotated[Width, Field(ge=2)] = 500
-    """Windows of 65 tokens that causal effects are measured on."""
+    """Number of windows of 65 tokens that causal effects are measured on."""
     seeds: Seeds = (0, 1, 2)
     """Seeds of the samples."""
 
@@ -146,7 +146,7 @@ def states(
 
 
 def coupled(config: ProbeSteeringToy, n: int, generator: torch.Generator) -> Float[Tensor, "row 2"]:
-    """Two features that are both those of one coin in half of the rows, and independent in the others."""
+    """Two features that are equal in half of the rows and independent in the others."""
     z = states(config, 2, n, generator)
     same = torch.rand(n, generator=generator) < 0.5
     return torch.stack([z[:, 0], torch.where(same, z[:, 0], z[:, 1])], dim=1)
@@ -155,12 +155,12 @@ def coupled(config: ProbeSteeringToy, n: int, generator: torch.Generator) -> Flo
 def predicted_windows(
     config: ProbeSteeringToy, change: Float[Tensor, "feature reader"], generator: torch.Generator
 ) -> Windows:
-    """Windows in which each token is drawn from what the one before predicts; each window is its own document.
+    """Windows in which each token is drawn from the prediction at the one before; each window is a document.
 
     Args:
-        config: how many windows.
+        config: how many windows to draw.
         change: what feature i adds to read-off j.
-        generator: of the draws.
+        generator: the generator of the draws.
     """
     n, context, n_features = config.n_windows, 65, len(change)
     bits = torch.arange(n_features)
@@ -179,7 +179,7 @@ def predicted_windows(
 
 
 def true_firings(windows: Windows, n_features: int) -> Firings:
-    """The features' own values over the windows, as a dictionary that finds them would have them."""
+    """The values of the features over the windows, as the firings of a dictionary that found them."""
     from scipy.sparse import csr_array
 
     token = windows.tokens.ravel()

@@ -27,15 +27,11 @@ SITE = Site(path="read")
 BIAS_FREE = 1 / (math.pi - 2)
 """R² of c(|x + y| − |x − y|): cov² = 2/π over var = 2(1 − 2/π)."""
 HALF = 0.5
-"""The most that (x + y) alone explains, or (x − y) alone: a loss above this has not found both."""
+"""Most that (x + y) alone, or (x − y) alone, explains: a network with a larger loss has not found both."""
 
 
 class Product(nn.Module):
-    """ŷ = a · ReLU(W(x, y) + b) + c; `read` is what the neurons read, before their ReLU.
-
-    Args:
-        n_neurons: how many.
-    """
+    """ŷ = a · ReLU(W(x, y) + b) + c; `read` is what the neurons read, before their ReLU."""
 
     def __init__(self, n_neurons: int):
         super().__init__()
@@ -149,11 +145,9 @@ def explained(
     """R² = 1 − E[(xy − ŷ)²] / Var(xy) of each network, by the trapezoid rule in float64 (error below 1e-4).
 
     Args:
-        W: what the neurons read.
-        b: their biases.
-        a: what they write.
-        c: the output's bias.
-        spacing: of the grid.
+        W, b: what the neurons read, and their biases.
+        a, c: what they write, and the output's bias.
+        spacing: the spacing of the grid.
         reach: where the density is cut off.
     """
     axis = torch.linspace(-reach, reach, 2 * round(reach / spacing) + 1, dtype=torch.float64)
@@ -268,7 +262,7 @@ def networks(config: ProductToy, reporter: Reporter) -> list[Check]:
 
 
 def directions_figure(config: ProductToy, reporter: Reporter) -> Any:
-    """What the neurons of the best, the median and the worst network read, and how much of xy each explains."""
+    """What the neurons of the best, the median and the worst network read, and how much of xy they explain."""
     stack = train(config, reporter)
     order = stack.explained.argsort(descending=True)
     shown = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]

@@ -1,8 +1,8 @@
 """Positive scaling: without biases a ReLU network's answer cannot depend on an activation's length; with them it does.
 
-A bias-free ReLU network is positively homogeneous, f(αx) = αf(x) for α > 0, from its input or from
-any of its layers on, so its argmax never changes. With biases an activation's length chooses its polytope too, and a
-feature is no direction. Black et al. 2022, "Interpreting Neural Networks through the Polytope Lens".
+A bias-free ReLU network is positively homogeneous, f(αx) = αf(x) for α > 0, from its input or from any of its layers
+on, so its argmax never changes. With biases an activation's length also decides its polytope, and a feature is no
+direction. Black et al. 2022, "Interpreting Neural Networks through the Polytope Lens".
 """
 
 import math
@@ -39,8 +39,8 @@ class Classifier(nn.Module):
 
     Args:
         d: width of the input.
-        width: of both layers.
-        n_classes: of the answer.
+        width: width of both layers.
+        n_classes: number of classes.
     """
 
     def __init__(self, d: int, width: int, n_classes: int):
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
 
 
 class ScalingToy(Toy):
-    """Classifiers of clusters with and without biases, of several seeds."""
+    """Classifiers of clusters, with and without biases, of several seeds."""
 
     title: ClassVar[str] = "positive scaling of ReLU networks"
     paper: ClassVar[str] = PAPER
@@ -86,7 +86,7 @@ class ScalingToy(Toy):
 
     @property
     def ceiling(self) -> float:
-        """Half of what an answer costs that does not look at the input, in nats."""
+        """Half of the loss, in nats, of an answer that does not depend on the input."""
         return math.log(self.n_classes) / 2
 
     def _draw(self, centres: Tensor, n: int, generator: torch.Generator) -> Sample:
@@ -99,7 +99,7 @@ class Classifiers(Stack):
     """A stack after its training.
 
     Attributes:
-        centres: of each instance's classes, `[instance, class, d]`.
+        centres: the centres of each instance's classes, `[instance, class, d]`.
     """
 
     centres: Tensor
@@ -146,10 +146,10 @@ def flips(module: Classifier, x: Float[Tensor, "row d"], factor: float, site: Si
     """How many rows get another answer when the input, or a layer's activation, is multiplied by a factor.
 
     Args:
-        module: the network; computed in its own precision.
-        x: inputs.
-        factor: above 0.
-        site: what is multiplied; None for the input.
+        module: the network, which computes in its own precision.
+        x: the inputs.
+        factor: a positive number.
+        site: the layer that is multiplied; None for the input.
     """
     network = load_network(module, example_inputs=x[:1])
     edits: dict[str, Edit] = {} if site is None else {str(site): lambda vectors: factor * vectors}
@@ -174,7 +174,7 @@ def scaled(config: ScalingToy, reporter: Reporter) -> list[Check]:
             place = "the input" if site is None else f"the {site.path} layer"
             counts = np.array([0.0 if why else _changed(config, stack, i, site) for i in here])
             note = f"{counts.min():.0f} to {counts.max():.0f} of {tried} a network, factors {FACTORS}"
-            # A share above 0 on the mean does for no network that has none.
+            # Every network must have a share above 0, not only their mean.
             found = mean(counts / tried, note, holds=not biases or bool((counts > 0).all()))
             checks.append(line.fill(found, why, kind=kind, place=place))
     return checks
@@ -187,7 +187,7 @@ def _changed(config: ScalingToy, stack: Classifiers, i: int, site: Site | None) 
 
 
 def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
-    """Answers that change against the factor, with and without biases."""
+    """Share of answers that change, over the factor, with and without biases."""
     config = config.model_copy(update={"biases": (False, True)})
     stack, factors = train(config, reporter), np.geomspace(0.05, 20, 17)
     figure, axes = panels(3, width=11, height=3.4)

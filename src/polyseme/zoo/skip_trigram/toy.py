@@ -2,7 +2,7 @@
 
 One attention head reads L fillers and, sometimes, B and C, from its last token A. Hand-built, fillers score 0, B ln 10
 and C ln 1000, and B alone writes: A's attention to B is 10/(L + 10) without C and 10/(L + 1010) with it. Trained, the
-answer is Y with probability .9 after B without C and .1 otherwise. A table of skip-trigrams (B … A → Y), the reading
+answer is Y with probability 0.9 after B without C and 0.1 otherwise. A table of skip-trigrams (B … A → Y), the reading
 of Elhage et al. 2021, adds up its tokens, so the effect of B cannot depend on C.
 """
 
@@ -30,15 +30,15 @@ PAPER = "skip-trigram table of Elhage et al. 2021, A Mathematical Framework for 
 SITE, PATTERN = Site(path="mixed"), Site(path="pattern")
 TRUTH = Truth(SITE, features=("B", "C"), directions=None, computed_at="mixed", cause="non_linear")
 BLANK, A, B, C, FILLER = range(5)
-"""Tokens; the kinds of fillers follow from FILLER on. A blank is padding: nothing attends to it."""
+"""Ids of tokens; the kinds of fillers start at FILLER. A blank is padding: nothing attends to it."""
 LIKELY = 0.9
-"""Probability of Y after B without C; of the other answer everywhere else."""
+"""Probability of Y after B without C, and of the other answer everywhere else."""
 WEIGHT_B, WEIGHT_C = 10.0, 1000.0
 """Exponentials of the hand-built scores."""
 
 
 class SkipTrigram(nn.Module):
-    """One attention head, read at its last token; `pattern` is whom it attends to, `mixed` what it brings.
+    """One attention head, read at its last token; `pattern` is its attention, `mixed` what it writes.
 
     Args:
         n_tokens: vocabulary and width of the embedding.
@@ -67,9 +67,9 @@ class SkipTrigramToy(Toy):
     paper: ClassVar[str] = PAPER
 
     n_fillers: Width = 10
-    """L: tokens before A beside B and C."""
+    """Number of tokens before A besides B and C, L."""
     n_kinds: Width = 4
-    """Different fillers."""
+    """Number of kinds of fillers."""
     seeds: Seeds = tuple(range(12))
     batch: Width = 256
     optimiser: OptimiserConfig = OptimiserConfig(steps=2_000, lr=1e-2, schedule="cosine", weight_decay=0.0)
@@ -193,7 +193,7 @@ TRAINED = (
     Line("R² of the best additive table", "2/3 (± 0.1)", target=2 / 3, within=0.1, source="derived"),
     Line(
         "interaction of B and C in the logit",
-        "2 ln((1 − .9)/.9) = {target:.2f} (± 10%)",
+        "2 ln((1 − 0.9)/0.9) = {target:.2f} (± 10%)",
         target=CONTRAST,
         relative=0.1,
         source="derived",
@@ -204,7 +204,7 @@ TRAINED = (
 
 
 def cells(tokens: Int[Tensor, "row position"], absent: int | None) -> list[Int[Tensor, "row position"]]:
-    """The rows with B and C, B alone, C alone and neither; `absent` takes a token's place, by default a filler."""
+    """The rows with B and C, B alone, C alone and neither; `absent` replaces a token, by default a filler."""
     gone = FILLER if absent is None else absent
     without_b, without_c = tokens.masked_fill(tokens == B, gone), tokens.masked_fill(tokens == C, gone)
     return [tokens, without_c, without_b, without_b.masked_fill(without_b == C, gone)]
@@ -218,7 +218,7 @@ def interaction(
     Args:
         module: the head.
         rows: the four cells, as `cells` gives them.
-        pattern: `[row, position]`, put in place of the attention of every cell.
+        pattern: replaces the attention of every cell, `[row, position]`.
     """
     network = load_network(module, example_inputs=rows[0][:1])
     edits: dict[str, Edit] = {} if pattern is None else {str(PATTERN): lambda _: pattern}
@@ -227,7 +227,7 @@ def interaction(
 
 
 def additive_fit(tokens: Int[Tensor, "row position"], target: Float[Tensor, " row"], n_tokens: int) -> float:
-    """R² of the best table of tokens: the target as a sum over the row's tokens of one number each, in float64."""
+    """R² of the best table of tokens, which gives the target as a sum of one number for each token, in float64."""
     counts = torch.nn.functional.one_hot(tokens, n_tokens).sum(1).double().numpy()
     y = target.double().numpy()
     left = y - counts @ np.linalg.lstsq(counts, y, rcond=None)[0]
@@ -243,7 +243,7 @@ def _hand_rows(config: SkipTrigramToy) -> list[Tensor]:
 
 
 def exact(config: SkipTrigramToy, _: Reporter) -> list[Check]:
-    """The hand-built head: attention, interaction, an additive table's and that under frozen attention."""
+    """Attention and interaction of the hand-built head, and the interaction of a table and under frozen attention."""
     module, rows, L = hand_built(config), _hand_rows(config), config.n_fillers
     network = load_network(module, example_inputs=rows[0])
     patterns = [network.read(row, [PATTERN])[PATTERN] for row in rows]
@@ -267,7 +267,7 @@ def exact(config: SkipTrigramToy, _: Reporter) -> list[Check]:
 def trained(config: SkipTrigramToy, reporter: Reporter) -> list[Check]:
     """Trained heads: no additive table fits them, until their attention is frozen."""
     stack = train(config, reporter)
-    # A head that is no better than a table has not learnt to inhibit: it is left out, and counted in every note.
+    # A head that is no better than a table has not learnt to inhibit: it is left out, and every note counts it.
     learnt = [i for i, loss in enumerate(stack.loss.tolist()) if loss <= additive_loss()]
     note = (
         f"{len(learnt)} of {len(config.seeds)} heads are better than the best additive table; the others are left out"

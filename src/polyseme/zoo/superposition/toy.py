@@ -272,7 +272,8 @@ def train(config: SuperpositionToy, reporter: Reporter, *, name: str = "networks
 
 
 def _turn(vectors: Float[Tensor, "feature d"], to: str, seed: int) -> Float[Tensor, "d d"]:
-    """An orthogonal matrix: a Haar one, or the one that best takes the d most separate features onto axes, in any order.
+    """An orthogonal matrix: a Haar one, or the one that best takes the d most separate features onto axes, in any
+    order.
 
     The nearest orthogonal matrix is the polar factor of M, whose rows are those features (Schönemann 1966).
     """

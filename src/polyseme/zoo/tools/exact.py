@@ -1,6 +1,7 @@
 """What the exact dictionary toys share: small planted data, and many dictionaries trained on them in one pass."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -58,6 +59,21 @@ class ShortTraining(Config):
 def crowded(n_features: int, d: int) -> str:
     """Why features cannot be orthogonal; empty where they can."""
     return f"{n_features} orthogonal features do not fit into {d} dimensions" if n_features > d else ""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """All that causal effects need of a dictionary: the direction that each latent writes."""
+
+    directions: Float[Tensor, "n_latents d"]
+
+    @property
+    def n_latents(self) -> int:
+        return len(self.directions)
+
+    def write_directions(self) -> Float[Tensor, "n_latents d"]:
+        """The directions."""
+        return self.directions
 
 
 def orthonormal(n_features: int, d: int, seed: int) -> Float[Tensor, "feature d"]:

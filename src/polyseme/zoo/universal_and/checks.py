@@ -25,9 +25,9 @@ from polyseme.zoo.universal_and.toy import (
 
 FORMULAS = {"both": "1 + (s − 2)q", "one": "(s − 1)q", "none": "sq − 1 + (1 − q)^s"}
 COPIES = 16
-"""Networks of each seed: the closed forms are held to 2%, and single networks scatter by more."""
+"""Networks for each seed: the tolerance of the closed forms is 2%, and single networks vary by more."""
 ENUMERABLE = 20
-"""Up to this many active features all their sets are summed over."""
+"""Number of active features up to which all their sets are summed over."""
 ENUMERATED = Line(
     "largest difference between the closed forms and the sum over every set of active features",
     "0 (≤ 1e-12)",
@@ -52,7 +52,7 @@ DEVIATION = Line(
 def sampled_reads(
     config: UniversalAndToy,
 ) -> tuple[Float[Tensor, "instance pair"], dict[str, Bool[Tensor, "instance pair"]]]:
-    """Read-offs of every pair, fresh networks and inputs, and which pairs have both, one or none on."""
+    """Read-offs of every pair in new networks on new inputs, and which pairs have both, one or none on."""
     first, second = pairs(config.n_features)
     read: list[Tensor] = []
     on: list[Tensor] = []
@@ -71,7 +71,7 @@ def case_means(read: Float[Tensor, "instance pair"], case: Bool[Tensor, "instanc
 
 
 def reads_table(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # noqa: ARG001
-    """Sampled read-offs against the closed forms, and these against a sum over every set."""
+    """Sampled read-offs compared with the closed forms, and these with a sum over every set."""
     s, q, d = config.active, config.q, config.n_neurons
     expected = expected_reads(s, q)
     read, cases = sampled_reads(config)
@@ -83,7 +83,7 @@ def reads_table(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # 
         words: dict[str, Any] = {"case": case, "formula": FORMULAS[case], "s": s, "d": d, "q": q}
         checks.append(READ.fill(found, target=expected[case], **words))
     one = torch.where(cases["one"], read - expected["one"], math.nan)
-    # The variance is averaged over the networks, then its root taken: a mean of roots would come out low.
+    # The root of the mean variance over the networks: a mean of roots would be too low.
     variance = mean(one.square().nanmean(-1))
     assert variance.interval is not None
     low, high = (math.sqrt(max(0.0, end)) for end in (variance.interval.low, variance.interval.high))
@@ -96,7 +96,7 @@ def reads_table(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # 
 
 
 def reads_over_active(config: UniversalAndToy, reporter: Reporter) -> Any:
-    """Read-off against the number of active features: closed forms, and the sampled mean ± standard deviation."""
+    """Read-off over the number of active features: closed forms, and the sampled mean ± standard deviation."""
     counts = list(range(2, min(config.n_features - 2, 12) + 1))
     progress = reporter.task("read-offs", len(counts), "numbers of active features")
     measured: dict[str, list[tuple[float, float]]] = {case: [] for case in FORMULAS}

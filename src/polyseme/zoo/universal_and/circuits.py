@@ -48,8 +48,8 @@ class Survival:
     """Circuits run layer by layer.
 
     Attributes:
-        error: root mean square of read-off − truth over the gates of each layer, `[layer, instance]`.
-        separated: 1 while in this layer and all before every gate that is on reads above every gate that is off.
+        error: root mean square of read-off − truth over the gates of each layer.
+        separated: 1 while, in this layer and all before, every gate that is on reads above every gate that is off.
     """
 
     error: Float[Tensor, "layer instance"]
@@ -65,7 +65,7 @@ def wiring(draws: Draws, width: int, s: int) -> tuple[Int[Tensor, "instance gate
     """Two inputs of every gate: the first s take different pairs of the first s inputs, the others any other pair.
 
     With the first s inputs on, exactly the first s gates are: a circuit keeps its activity whatever its depth, and what
-    fails with depth is the noise alone. Each layer draws its masks anew: the order of the inputs says nothing.
+    fails with depth is the noise alone. Each layer draws its own masks: the order of the inputs does not matter.
     """
     on = torch.tensor(list(combinations(range(s), 2)))
     off = torch.tensor([pair for pair in combinations(range(width), 2) if pair[1] >= s])
@@ -81,8 +81,8 @@ def wiring(draws: Draws, width: int, s: int) -> tuple[Int[Tensor, "instance gate
 def run(config: UniversalAndToy, reporter: Reporter) -> dict[str, Survival]:
     """Run every seed's circuit as it is, and with a bias offset after each layer.
 
-    The offset of a layer is one number: what takes the mean read-off of its gates that are off, over all networks, to
-    0. It knows the construction's statistics, not which gates are on.
+    The offset of a layer is one number, which takes the mean read-off of the gates that are off, over all networks, to
+    0. It depends on the construction's statistics, not on which gates are on.
     """
     n, width, s = len(config.seeds), config.circuit_width, config.active
     truth = torch.zeros(width)
@@ -98,7 +98,7 @@ def run(config: UniversalAndToy, reporter: Reporter) -> dict[str, Survival]:
         read = layer_reads(config, values, first, second, layer)
         values = {"without": read["without"], "with": read["with"] - read["with"][:, s:].nanmean()}
         for kind, value in values.items():
-            # A gate that no neuron shares cannot be read: it says nothing, whichever way it should be.
+            # A gate that no neuron shares cannot be read: it reads 0, whether it is on or off.
             value = values[kind] = value.nan_to_num(0.0)
             errors[kind].append((value - truth).square().mean(-1).sqrt())
             clear = (value[:, :s].amin(-1) > value[:, s:].amax(-1)).float()
@@ -114,7 +114,7 @@ def layer_reads(
     second: Int[Tensor, "instance gate"],
     layer: int,
 ) -> dict[str, Tensor]:
-    """Read-offs of the gates of one layer, for each kind of input; the networks are the same for all kinds."""
+    """Read-offs of the gates of one layer for each kind of input, in the same networks."""
     n, width = first.shape
     summed = {kind: torch.zeros(n, width) for kind in values}
     shared = torch.zeros(n, width)
@@ -155,7 +155,7 @@ def survival_over_depth(config: UniversalAndToy, reporter: Reporter) -> Any:
             axes.plot(
                 depth, share, style, marker="o", markersize=4, color=f"C{colour}", label=f"q = {q:g}, {kind} offset"
             )
-    axes.set(xlabel="depth (layers)", ylabel="circuits with every gate told apart (share)", ylim=(-0.03, 1.03))
+    axes.set(xlabel="depth (layers)", ylabel="circuits with all gates separated (share)", ylim=(-0.03, 1.03))
     axes.set_title(f"Circuits of {config.circuit_width} ANDs a layer, {config.active} on, d = {config.n_neurons:,}")
     axes.legend(frameon=False, fontsize="small")
     return figure

@@ -1,4 +1,4 @@
-"""What is wrong with taking the noise of Universal AND for independent, and how many neurons the construction takes."""
+"""Why the noise of Universal AND is not independent, and how many neurons the construction needs."""
 
 import math
 from collections.abc import Sequence
@@ -62,8 +62,8 @@ def overlap_sums(
     Args:
         overlaps: f₀ · f_j of one draw.
         k: how many are summed, far fewer than there are.
-        subsets: sets drawn of each kind.
-        draws: random numbers, one generator an instance.
+        subsets: number of sets drawn of each kind.
+        draws: random numbers for each instance.
     """
     n = overlaps.shape[-1]
 
@@ -77,7 +77,7 @@ def overlap_sums(
 
 
 def exponent(k: Sequence[int], values: Float[Tensor, "k instance"]) -> Float[np.ndarray, " instance"]:
-    """Slope of log value over log k, one an instance."""
+    """Slope of log value over log k for each instance."""
     x = np.log(np.asarray(k, dtype=np.float64))
     y = values.double().log().numpy()
     x = x - x.mean()
@@ -85,7 +85,7 @@ def exponent(k: Sequence[int], values: Float[Tensor, "k instance"]) -> Float[np.
 
 
 def overlaps(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # noqa: ARG001
-    """A target's overlaps with k others: of random sets the sum grows as √k, of a same-sign half as k."""
+    """The sum of a target's overlaps with k others grows as √k for random sets, as k for those of one sign."""
     seeds = [derive_seed(seed, "universal and", "overlaps") for seed in config.seeds]
     draws = Draws(seeds)
     # f₀ · f_j given f₀ is the first coordinate of a random unit vector, whatever the direction of f₀.
@@ -132,7 +132,7 @@ def gate_cosines(config: UniversalAndToy) -> dict[str, Float[Tensor, " instance"
 
 
 def orthant(config: UniversalAndToy, reporter: Reporter) -> list[Check]:  # noqa: ARG001
-    """Gate vectors lie in the positive orthant: their cosines, and what a bias offset can do about it."""
+    """The cosines of gate vectors, which lie in the positive orthant, and those after a bias offset."""
     q, cosines = config.q, gate_cosines(config)
     expected = {
         "raw sharing": ("q = {:.4f}", q),
@@ -150,16 +150,16 @@ def read_errors(m: int, d: int, qs: Sequence[float], s: int, rows: int, seed: in
     """Root mean square error of random pairs' read-offs where m inputs lie in superposition in d dimensions.
 
     Feature j comes in as a random unit vector f_j, and neuron i reads Σ_{j ∈ S_i} f_j · x − 1 off x = Σ_{j on} f_j. The
-    read-offs are taken of pairs with both on and of pairs with one on, less their means. A pair that no neuron shares
-    reads 0, and so is wrong where both are on: were such pairs left out, few neurons would do for the few pairs left.
+    read-offs are of pairs with both on and of pairs with one on, less their means. A pair that no neuron shares reads
+    0, which is wrong where both are on; without such pairs, few neurons would be enough for the few pairs left.
 
     Args:
-        m: inputs.
-        d: dimensions, and neurons.
+        m: number of inputs.
+        d: number of dimensions, and of neurons.
         qs: probabilities that a feature is in a neuron's set; the networks share their random numbers.
-        s: features on.
-        rows: random inputs, with a pair of either kind each.
-        seed: of features, sets and inputs.
+        s: number of features on.
+        rows: number of random inputs, each with a pair of either kind.
+        seed: seed of features, sets and inputs.
     """
     draws = Draws([derive_seed(seed, "universal and", "scaling", m, d)])
     vectors = draws.normal(m, d)[0]
@@ -185,7 +185,7 @@ def read_errors(m: int, d: int, qs: Sequence[float], s: int, rows: int, seed: in
 
 
 def neurons_needed(m: int, seed: int, *, error: float = 0.4, s: int = 2, rows: int = 256) -> float:
-    """Neurons at which the root mean square read-off error is `error`, at the best of some q; NaN: at none up to m.
+    """Number of neurons at which the root mean square read-off error is `error`, at the best of some q; NaN above m.
 
     Bracketed by doubling and halving, bisected to a factor 2^(1/8), and interpolated in log d.
     """
@@ -216,7 +216,7 @@ def neurons_needed(m: int, seed: int, *, error: float = 0.4, s: int = 2, rows: i
 
 
 def scaling(config: UniversalAndToy, reporter: Reporter) -> list[Check]:
-    """How the neurons for all pairs grow with the inputs, where these are in superposition themselves."""
+    """How the number of neurons for all pairs grows with the inputs, if these are in superposition themselves."""
     sizes = (512, 1024, 2048, 4096, 8192)
     seeds = config.seeds[:8]
     progress = reporter.task("neurons needed", len(sizes) * len(seeds), "searches")
@@ -228,8 +228,8 @@ def scaling(config: UniversalAndToy, reporter: Reporter) -> list[Check]:
     slopes = exponent(sizes, needed)
     table = ", ".join(f"{m}: {float(row.nanmean()):.0f}" for m, row in zip(sizes, needed, strict=True))
     note = (
-        f"neurons by inputs: {table}; the root mean square over random pairs is held, and not the worst pair, "
-        "for which the bound has its logarithms"
+        f"neurons by inputs: {table}; the root mean square over random pairs is fixed, not the error of "
+        "the worst pair, for which the bound has its logarithms"
     )
     found = replace(mean(slopes, note), n=int((~np.isnan(slopes)).sum()))
     return [NEEDED.fill(found), *fill(BOUNDED, (), STATED)]

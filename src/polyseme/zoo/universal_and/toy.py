@@ -23,14 +23,14 @@ from polyseme.zoo.tools.toy import Sample, Toy, TrainedToy, Truth
 
 SITE = Site(path="hidden")
 BLOCK_ELEMENTS = 1 << 23
-"""Most mask entries drawn at once, over all networks: neurons beyond it come in further blocks."""
+"""Maximum number of mask entries drawn at once, over all networks; neurons beyond it are drawn in further blocks."""
 
 
 class UniversalAnd(nn.Module):
     """Reads of every pair from h = ReLU(Σ_{j ∈ S_i} x_j − 1); `hidden` is h.
 
     Args:
-        masks: 1 where feature j is in S_i, `[neuron, feature]`.
+        masks: 1 where feature j is in S_i, else 0.
     """
 
     masks: Tensor
@@ -43,13 +43,13 @@ class UniversalAnd(nn.Module):
     def forward(self, x: Float[Tensor, "row feature"]) -> Float[Tensor, "row pair"]:
         hidden = self.hidden(x @ self.masks.T - 1)
         first, second = pairs(self.masks.shape[1])
-        # One pair of features at a time would be 𝒪(pair · neuron): the products of masks are taken as one matmul a row.
+        # One pair at a time would be 𝒪(pair · neuron): the products of masks are one matmul for each row.
         summed = torch.stack([(self.masks * h[:, None]).T @ self.masks for h in hidden])
         return summed[:, first, second] / (self.masks.T @ self.masks)[first, second]
 
 
 class UniversalAndToy(Toy):
-    """Random networks of one size, one a seed; they are made, not trained."""
+    """Random networks of one size, one for each seed; they are made, not trained."""
 
     title: ClassVar[str] = "Universal AND: computation in superposition"
     paper: ClassVar[str] = (
@@ -61,11 +61,11 @@ class UniversalAndToy(Toy):
     q: float = Field(default=0.1, gt=0, lt=1)
     """Probability that a feature is in a neuron's set."""
     active: int = Field(default=6, ge=2, le=2**12)
-    """s: how many features are on."""
+    """Number of features that are on, s."""
     circuit_width: int = Field(default=48, ge=8, le=2**12)
-    """Gates in each layer of a chained circuit."""
+    """Number of gates in each layer of a chained circuit."""
     depth: int = Field(default=8, ge=2, le=1000)
-    """Layers of a chained circuit."""
+    """Number of layers of a chained circuit."""
     seeds: Annotated[Seeds, Field(min_length=2)] = tuple(range(32))
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class UniversalAndToy(Toy):
         return self
 
     def build(self) -> UniversalAnd:
-        """A network without any connection, to load a saved one into."""
+        """A network without connections."""
         return UniversalAnd(torch.zeros(self.n_neurons, self.n_features))
 
     def train(self, reporter: Reporter) -> list[TrainedToy]:
@@ -128,7 +128,7 @@ def pairs(n: int) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
 
 
 def active_inputs(draws: Draws, n: int, n_features: int, s: int) -> Float[Tensor, "instance row feature"]:
-    """Rows of n_features bits of which exactly s are on, all choices alike."""
+    """Rows of n_features bits of which exactly s are on, uniformly at random."""
     order = draws.uniform(n, n_features).argsort(-1)
     return torch.zeros(order.shape).scatter_(-1, order[..., :s], 1.0)
 
@@ -136,16 +136,16 @@ def active_inputs(draws: Draws, n: int, n_features: int, s: int) -> Float[Tensor
 def mask_blocks(
     config: UniversalAndToy, seeds: tuple[int, ...], *names: str, width: int | None = None
 ) -> Iterator[Bool[Tensor, "instance neuron feature"]]:
-    """The sets S_i of every network, some neurons at a time.
+    """The sets S_i of every network, in blocks of neurons.
 
     Args:
-        config: sizes and q.
-        seeds: one of each network.
-        names: of the layer, where a network has several.
-        width: features; None takes the config's.
+        config: the number of neurons, and q.
+        seeds: one for each network.
+        names: the name of the layer, if a network has several.
+        width: number of features; None takes the config's.
     """
     width = width or config.n_features
-    # A block's size may not depend on how many networks are drawn together: their numbers would.
+    # The size of a block must not depend on how many networks are drawn together, or their numbers would.
     block = max(1, BLOCK_ELEMENTS // (width * 64))
     draws = Draws([derive_seed(seed, "universal and", *names) for seed in seeds], "masks")
     for start in range(0, config.n_neurons, block):
@@ -153,7 +153,7 @@ def mask_blocks(
 
 
 def expected_reads(s: int, q: float) -> dict[str, float]:
-    """Mean read-off of a pair with both, one or none of its features on, of s that are on.
+    """Mean read-off of a pair with both, one or none of its features on, where s features are on.
 
     Both: 1 + (s − 2)q. One: (s − 1)q. None: E[(Bin(s, q) − 1)₊] = sq − 1 + (1 − q)^s.
     """
@@ -161,7 +161,7 @@ def expected_reads(s: int, q: float) -> dict[str, float]:
 
 
 def enumerated_reads(s: int, q: float) -> dict[str, float]:
-    """The same means by summing over every set of the features that are on: 2^(those beside the pair) terms each."""
+    """The same means as sums over every set of the other features that are on."""
 
     def mean(on_in_pair: int) -> float:
         others, total = s - on_in_pair, 0.0
