@@ -131,7 +131,7 @@ def test_what_cannot_be_trained_on_is_refused_in_a_sentence(arguments, said):
 def test_arguments_that_do_not_belong_are_refused_in_a_sentence(pylm):
     for more, said in [
         ({"site": SITE}, "site and text are of a network"),
-        ({"n_tokens": 0}, "a training on 0 vectors"),
+        ({"n_tokens": 0}, "n_tokens is 0"),
         ({"lrr": 1.0}, "unknown key 'lrr' .nearest: lr"),
         ({"batch_size": 10_000, "n_tokens": 100}, "a batch of 10000"),
         ({"target": vectors(3)}, "3 targets for 600 vectors"),

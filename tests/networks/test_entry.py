@@ -9,8 +9,12 @@ import torch
 from torch import nn
 
 import polyseme
+from polyseme.cli.main import run
 from polyseme.core.errors import InputError
 from polyseme.networks import NetworkConfig, load_network
+from polyseme.store import Store
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.plan import Plan
 from tests import tiny
 from tests.studies.small import small_config
 
@@ -93,15 +97,32 @@ def test_a_module_in_a_config_is_answered_with_the_way_to_name_it() -> None:
         polyseme.study({"name": "own", "network": {"source": nn.Linear(2, 2)}})
 
 
+def test_a_network_that_differs_each_time_it_is_loaded_is_no_network_for_several_processes(
+    mine: str, small_corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(Path(f"{mine}:another"), small_corpus, **FEW)
+    with pytest.raises(InputError, match=r"other weights each time it is loaded.*seed it") as refused:
+        polyseme.study(config, root=tmp_path / "runs", jobs=2)
+    assert refused.value.where == f"{mine}:another"
+    assert not list((tmp_path / "runs" / "objects").glob("dictionaries-*"))
+    # Another machine that runs a stage of a plan looks, too.
+    plan = Plan.of(StudyConfig.model_validate(config))
+    plan.save(Store(tmp_path / "runs"), network="0" * 64)
+    assert run(["stage", plan.id(plan.stages[0]), "--root", str(tmp_path / "runs")]) == 2
+    assert "other weights each time it is loaded" in capfd.readouterr().err
+
+
+FEW: dict[str, Any] = {
+    "sites": ["blocks.0.resid_post"],
+    "tokens": {"train": 1000, "heldout": 400, "splice": 100, "heldout_fraction": 0.4, "context": 16},
+    "training": {"n_tokens": 1024, "batch_size": 128},
+    "controls": [{"kind": "gaussian_reinit"}],
+}
+
+
 @pytest.mark.slow
 def test_a_study_of_a_network_of_ones_own(mine: str, small_corpus: Path, tmp_path: Path) -> None:
-    few: dict[str, Any] = {
-        "sites": ["blocks.0.resid_post"],
-        "tokens": {"train": 1000, "heldout": 400, "splice": 100, "heldout_fraction": 0.4, "context": 16},
-        "training": {"n_tokens": 1024, "batch_size": 128},
-        "controls": [{"kind": "gaussian_reinit"}],
-    }
-    config = small_config(Path(f"{mine}:both"), small_corpus, **few)
+    config = small_config(Path(f"{mine}:both"), small_corpus, **FEW)
     first = polyseme.study(config, root=tmp_path / "runs")
     assert sum(first.verdict_counts.values()) == 32
     made = len(list((tmp_path / "runs" / "objects").iterdir()))

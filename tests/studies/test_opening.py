@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,20 +85,44 @@ def test_a_run_may_be_moved_and_its_folder_may_be_read_only(finished: polyseme.S
     assert not (copied.parent / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("shown", ["tokens (heldout)", "dictionaries (trained)", "readings (gaussian_reinit)"])
-def test_an_artifact_that_is_gone_or_changed_is_named(finished: polyseme.StudyResult, copied: Path, shown: str):
+Ask = Callable[[polyseme.StudyResult], object]
+ASKED: dict[str, Ask] = {
+    "tokens (heldout)": lambda study: study.heldout,
+    "dictionaries (trained)": lambda study: study.dictionary(SITE),
+    "readings (gaussian_reinit)": lambda study: study.findings.controls["gaussian_reinit"].readings,
+}
+
+
+@pytest.mark.parametrize("shown", ASKED)
+def test_an_artifact_that_is_gone_or_changed_is_named_when_it_is_asked_for(
+    finished: polyseme.StudyResult, copied: Path, shown: str
+):
     folder = artifact(copied, finished, shown)
     file = max((p for p in folder.rglob("*.[ns]*") if p.is_file()), key=lambda p: p.stat().st_size)
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    again = polyseme.open_study("small", copied)
     with pytest.raises(DamagedArtifact) as refused:
-        polyseme.open_study("small", copied)
+        ASKED[shown](again)
     assert shown in str(refused.value)
     assert "run the study again" in str(refused.value)
     assert file.read_bytes() != whole  # nothing is put right behind one's back
     shutil.rmtree(folder)
     with pytest.raises(InputError, match=f"no artifact {folder.name}"):
-        polyseme.open_study("small", copied)
+        ASKED[shown](polyseme.open_study("small", copied))
+
+
+def test_what_is_not_asked_for_is_not_read(finished: polyseme.StudyResult, copied: Path):
+    for stage in Plan.of(finished.findings.config).stages:
+        if "reinit" in stage.shown or "shuffled" in stage.shown or stage.name in ("splice", "baselines"):
+            shutil.rmtree(artifact(copied, finished, stage.shown), ignore_errors=True)
+    again = polyseme.open_study("small", copied)
+    assert again.findings.at.records == []
+    assert again.verdict_counts == finished.verdict_counts
+    assert repr(again).splitlines()[:-1] == repr(finished).splitlines()[:-1]
+    assert len(again.metrics) == len(finished.metrics)
+    with pytest.raises(InputError, match="no artifact"):
+        _ = again.findings.controls["gaussian_reinit"].trained
 
 
 def test_a_run_that_did_not_finish_is_said_to_be_unfinished(finished: polyseme.StudyResult, copied: Path):
@@ -117,10 +142,10 @@ def test_verdicts_that_this_version_would_not_give_are_said_to_differ(
     lines[0]["status"] = "supported" if lines[0]["status"] != "supported" else "mixed"
     path.write_text("".join(json.dumps(line) + os.linesep for line in lines))
     with pytest.raises(DamagedArtifact, match=r"verdicts\.jsonl is missing, or was changed"):
-        polyseme.open_study("small", copied)
+        polyseme.open_study("small", copied).latents()
     monkeypatch.setattr(Run, "changed_files", lambda _: [])
     with pytest.warns(UserWarning, match="judges 1 of 64 latents otherwise"):
-        polyseme.open_study("small", copied)
+        polyseme.open_study("small", copied).latents()
 
 
 def test_another_version_of_a_stage_is_not_read(finished: polyseme.StudyResult, monkeypatch):
@@ -128,7 +153,7 @@ def test_another_version_of_a_stage_is_not_read(finished: polyseme.StudyResult, 
 
     monkeypatch.setattr(SpliceStage, "version", SpliceStage.version + 1)
     with pytest.raises(InputError, match=r"stage splice \(trained\) was made by version"):
-        polyseme.open_study("small", finished.run.path.parent)
+        _ = polyseme.open_study("small", finished.run.path.parent).findings.real.spliced
 
 
 def test_another_network_in_the_place_of_the_studied_one_is_refused(
@@ -138,6 +163,19 @@ def test_another_network_in_the_place_of_the_studied_one_is_refused(
     again = polyseme.open_study("small", finished.run.path.parent)
     with pytest.raises(InputError, match="no longer the one"):
         _ = again.network
+
+
+def test_a_run_says_what_computed_it(finished: polyseme.StudyResult):
+    backend = finished.run.record.backend
+    assert backend == finished.dictionary(SITE).backend
+    named = backend.loops if backend.name == "loops" else backend.name
+    assert named is not None
+    assert f"{named}" in finished.report.read_text()
+    assert not any(
+        "backend" in json.dumps(finished.findings.at.artifact(s).identity)
+        for s in Plan.of(finished.findings.config).stages
+        if finished.findings.at.is_used(s)
+    )
 
 
 def test_a_study_of_a_null_of_tokens_reads_that_nulls_tokens(small_network: Path, small_corpus: Path, tmp_path: Path):

@@ -69,10 +69,10 @@ def test_ids_name_stages_of_one_config(tmp_path: Path) -> None:
     one, other = plan(), plan(seeds=[0, 5])
     ids = [one.id(stage) for stage in one.stages]
     assert len(set(ids)) == len(ids)
-    one.save(Store(tmp_path))
-    [(kept, stages)] = planned(Store(tmp_path), [ids[3], ids[1]]).items()
-    assert kept.config == one.config
-    assert names(tuple(stages)) == [one.stages[3].shown, one.stages[1].shown]
+    one.save(Store(tmp_path), network="0123")
+    (kept,) = planned(Store(tmp_path), [ids[3], ids[1]])
+    assert (kept.plan.config, kept.network) == (one.config, "0123")
+    assert names(tuple(kept.stages)) == [one.stages[3].shown, one.stages[1].shown]
     with pytest.raises(InputError, match="no plan here"):
         planned(Store(tmp_path), [ids[3], other.id(other.stages[3])])
     assert not set(ids) & {other.id(stage) for stage in other.stages}

@@ -18,10 +18,11 @@ from polyseme.report.write import study
 from polyseme.store import Store
 from polyseme.studies import price as module
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.price import Sizes, check_price, price
+from polyseme.studies.plan import Plan
+from polyseme.studies.price import Price, Sizes, Widths, check_price, price
 from tests.studies.small import small_config
 
-SIZES = Sizes({"a": 99}, 400, 0, 1e6, 100, 10**6, 100_000, 100, 2, second_network=False)
+SIZES = Sizes({"a": Widths(99, 99, 99)}, 400, 0, 1e6, 100, 10**6, 100_000, 100, 2, second_network=False)
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -67,13 +68,41 @@ def test_every_stage_has_its_part_in_the_price() -> None:
     assert price(_study(), predicts, replace_config(causal, tokens_per_pass=8192)).passes > spliced
     assert price(_study(), SIZES, causal).tables >= base.tables
     assert price(_study(), replace(SIZES, second_network=True), CausalConfig(n_samples=0)).passes == base.passes + 1e6
-    assert price(_study(evaluation={"lookup_tokens": 10**9}), replace(SIZES, widths={"a": 9999}), causal).tables > 1e10
+    assert (
+        price(
+            _study(evaluation={"lookup_tokens": 10**9}), replace(SIZES, widths={"a": Widths(9999, 9999, 9999)}), causal
+        ).tables
+        > 1e10
+    )
     wide = _study(dictionary={"architecture": "topk", "n_latents": 4000})
     assert price(wide, SIZES, causal).tables >= 24 * 4000**2
 
 
 def replace_config(config: CausalConfig, **changes: object) -> CausalConfig:
     return CausalConfig.model_validate({**config.model_dump(), **changes})
+
+
+def test_a_transcoder_is_priced_by_both_its_widths() -> None:
+    def cost(reads: int, writes: int) -> Price:
+        widths = Widths(reads, writes, reads + writes)
+        return price(_study(harvest={"prefetch": False}), replace(SIZES, widths={"a": widths}), CausalConfig())
+
+    weights = 4 * (1000 * (30 + 70 + 2) + 70)
+    assert cost(30, 70).disk == weights * 10 + 100_000 * 4 * (80 + 13) + 13 * 1_100_000
+    assert cost(70, 30).disk < cost(70, 70).disk
+    assert cost(30, 70).training < cost(70, 70).training
+    assert cost(30, 70).stages["baselines"] - cost(30, 30).stages["baselines"] > 40 * (12 + 16) * 100_000
+    wide = _study(dictionary={"architecture": "topk", "expansion": 8})
+    assert replace(SIZES, widths={"a": Widths(30, 70, 100)}).latents(wide) == {"a": 240}
+
+
+def test_each_stage_has_a_price_of_its_own() -> None:
+    config = StudyConfig.model_validate({**_study().model_dump(), "controls": [{"kind": "gaussian_reinit"}]})
+    whole = price(config, replace(SIZES, vocabulary=5000), CausalConfig())
+    assert set(whole.stages) == {stage.name for stage in Plan.of(config).stages}
+    assert all(0 < needed <= whole.memory + whole.kept for needed in whole.stages.values())
+    assert whole.stages["dictionaries"] > whole.training
+    assert whole.stages["statistics"] < whole.stages["dictionaries"]
 
 
 def test_more_latents_than_tokens_are_refused() -> None:
@@ -84,7 +113,7 @@ def test_more_latents_than_tokens_are_refused() -> None:
     _check(_study(), replace(SIZES, n_train=1000))
 
 
-SITES = {f"site{i}": 2048 for i in range(100)}
+SITES = {f"site{i}": Widths(2048, 2048, 2048) for i in range(100)}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +127,7 @@ SITES = {f"site{i}": 2048 for i in range(100)}
         ({"harvest": {"block_tokens": 2**28}}, {"n_train": 2**28}),
         ({"training": {"batch_size": 2**24}}, {}),
         ({"harvest": {"batch_windows": 2**16}}, {"row_bytes": 2**20}),
-        ({"evaluation": {"lookup_tokens": 10**9}}, {"widths": {"a": 10**5}}),
+        ({"evaluation": {"lookup_tokens": 10**9}}, {"widths": {"a": Widths(10**5, 10**5, 10**5)}}),
         ({"seeds": list(range(100))}, {"widths": SITES}),
         ({"dictionary": {"architecture": "topk", "n_latents": 2**17}}, {"n_documents": 10**5}),
     ],

@@ -196,7 +196,8 @@ def test_a_plan_prices_the_stages_of_every_binding(result: polyseme.StudyResult)
     worker = Worker(config, Store(result.run.path.parent), Silent())
     work = {stage.shown: stage.work(worker) for stage in Plan.of(config).stages}
     assert worker.read_widths == {STREAM: 16, TRANSCODER: 16, TWO: 32, CROSS: 32}
-    assert worker.multiply_adds == (16 + 16 + 32 + 32) * 32
+    assert worker.multiply_adds == sum((worker.read_widths[s] + worker.write_widths[s]) / 2 for s in result.sites) * 32
+    assert work["stability (trained)"].matched == sum(32**2 * (worker.write_widths[s] + 32) for s in result.sites)
     assert work["dictionaries (trained)"].trained == 8192 * 2 * worker.multiply_adds
     assert work[f"causal (trained, {TWO})"].passed == 2 * 32 * 8
     assert work["splice (trained)"].passed == 400 * (1 + 3 * 5)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from polyseme.api.given import mapping_of
+from polyseme.api.given import check_network, mapping_of
 from polyseme.core import html
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
@@ -97,6 +97,7 @@ def continue_text(
     Raises:
         InputError: several texts, a network that does not predict the next token, or more tokens than its context.
     """
+    check_network(network)
     prompt = text if isinstance(text, Tokens) else network.tokens(text)
     if len(prompt) != 1:
         raise InputError(f"one text is continued at a time, not {len(prompt)}", where="text", fix="call it for each")

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from polyseme.api.given import check_dictionary
 from polyseme.core.batch import check_latent
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
+from polyseme.core.validation import check_kind
 from polyseme.dictionaries import SparseDictionary
 from polyseme.networks.edits import Change, Edit, EditFrom, add, masked
 
@@ -39,8 +41,12 @@ def ablate(
     Raises:
         InputError: no such latent; a transcoder without the site it reads.
     """
+    check_dictionary(dictionary, SparseDictionary)
+    _check_places(reads, positions)
     several: Iterable[object] = [latent] if np.ndim(latent) == 0 else latent  # pyright: ignore[reportAssignmentType]
     latents = [check_latent(one, dictionary.n_latents) for one in several]
+    if not latents:
+        raise InputError("there is no latent to ablate", where="latent", fix="give its index, or several")
     directions = dictionary.write_directions()[latents]
     if dictionary.is_transcoder and reads is None:
         raise InputError(
@@ -83,11 +89,23 @@ def steer(
     Raises:
         InputError: no such latent, or an amount that is no number.
     """
+    check_dictionary(dictionary, SparseDictionary)
+    _check_places(None, positions)
     try:
-        is_number = math.isfinite(amount)
+        is_number = math.isfinite(amount) and not isinstance(amount, bool)
     except TypeError:
         is_number = False
     if not is_number:
         raise InputError(f"an amount of {amount} is no number", where="steer", fix="give one, such as 5.0")
     direction = dictionary.write_directions()[check_latent(latent, dictionary.n_latents)]
     return add(amount * direction, positions=positions)
+
+
+def _check_places(reads: object, positions: object) -> None:
+    if reads is not None:
+        check_kind(
+            reads, Site, "site", where="reads", fix="give the site that the dictionary reads: network.site(name)"
+        )
+    if positions is not None:
+        fix = "give a boolean tensor [batch, position], True where it is edited"
+        check_kind(positions, Tensor, "mask of positions", where="positions", fix=fix)

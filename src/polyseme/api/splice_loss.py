@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from polyseme.activations import site_means
-from polyseme.api.given import mapping_of
+from polyseme.api.given import check_dictionary, check_network, mapping_of
 from polyseme.api.windows import CorpusLike, windows_of
 from polyseme.core.binding import Binding, bound
 from polyseme.core.errors import InputError
@@ -15,6 +15,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
 from polyseme.core.table import Table
+from polyseme.core.validation import check_count
 from polyseme.dictionaries import Reconstructor
 from polyseme.evaluation.metrics import of_pass
 from polyseme.evaluation.splice import splice
@@ -77,7 +78,12 @@ def splice_loss(
     Raises:
         InputError: no such site, a dictionary of another width, no text, or a network that predicts no next token.
     """
-    if not mapping_of(dictionaries, "dictionaries"):
+    check_network(network)
+    if context is not None:
+        check_count(context, "context")
+    for dictionary in mapping_of(dictionaries, "dictionaries").values():
+        check_dictionary(dictionary, Reconstructor)
+    if not dictionaries:
         raise InputError("there is no dictionary", where="dictionaries", fix="give {site: dictionary}")
     if not network.predicts_tokens:
         raise InputError(f"the network has no loss to measure: {network.no_prediction}", fix="take a language model")

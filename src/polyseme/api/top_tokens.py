@@ -6,13 +6,14 @@ from typing import ClassVar
 import numpy as np
 
 from polyseme.activations.firings import collect_firings
+from polyseme.api.given import check_dictionary, check_network
 from polyseme.api.windows import CorpusLike, windows_of
 from polyseme.core.batch import check_latent
 from polyseme.core.binding import Binding
-from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
 from polyseme.core.table import Table
+from polyseme.core.validation import check_count
 from polyseme.corpora import Windows
 from polyseme.corpora.spelling import TokenTexts
 from polyseme.dictionaries import LatentEncoder
@@ -77,9 +78,10 @@ def top_tokens(
     Raises:
         InputError: no such site or latent, an empty text, or a dictionary of another width than the site.
     """
+    check_network(network)
+    check_dictionary(dictionary)
     latent = check_latent(latent, dictionary.n_latents)
-    if n < 1:
-        raise InputError(f"{n} tokens are none", where="n", fix="ask for at least one")
+    check_count(n, "n")
     place = network.site(site)
     with reporting(reporter) as told:
         windows = windows_of(network, text, reporter=told)

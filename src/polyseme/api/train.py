@@ -16,7 +16,7 @@ from polyseme.core.config import Config
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.table import Table
-from polyseme.core.validation import validate_config
+from polyseme.core.validation import check_count, validate_config
 from polyseme.dictionaries import BatchTopKConfig, DictionaryConfig, SparseDictionary
 from polyseme.dictionaries.base import DictionaryBase
 from polyseme.kernels.shield import shielded
@@ -103,8 +103,8 @@ def train(
             training that cannot be.
         Diverged: the training went wrong.
     """
-    if n_tokens is not None and n_tokens < 1:
-        raise InputError(f"a training on {n_tokens} vectors", where="n_tokens", fix="ask for at least one")
+    if n_tokens is not None:
+        check_count(n_tokens, "n_tokens")
     chosen = _config(config)
     with reporting(reporter) as told:
         if isinstance(source, Network):

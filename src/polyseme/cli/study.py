@@ -1,6 +1,5 @@
 """`polyseme study`, `demo`, `plan` and `stage`: a study, its graph on the terminal, and stages of it alone."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
@@ -25,6 +24,7 @@ from polyseme.store import Store
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.plan import Plan, planned
 from polyseme.studies.prepare import look
+from polyseme.studies.price import price
 from polyseme.studies.rates import Rates
 from polyseme.studies.run import run_until
 from polyseme.studies.stage import Stage, Worker
@@ -91,12 +91,12 @@ def plan(line: Line) -> int:
     found = Plan.of(config)
     stages = found.until(options.until) if options.until else found.stages
     worker = Worker(config, Store(options.root), make_reporter())
-    found.save(worker.store)
-    look(found, worker)
+    sizes = look(found, worker)
+    found.save(worker.store, network=worker.base)
     seconds = Rates.measure(worker).of(stages, worker) if options.estimate else {}
     to_do = [stage for stage in stages if worker.is_used(stage) and not worker.is_done(stage)]
     console = make_console()
-    console.print(_table(found, stages, to_do, worker, seconds))
+    console.print(_table(found, stages, to_do, worker, seconds, price(config, sizes, config.causal).stages))
     console.print(_total(stages, to_do, seconds))
     return 0
 
@@ -105,9 +105,9 @@ def stage(line: Line) -> int:
     """Run stages by their ids."""
     (options,) = line.configs(Group(RootOptions))
     store, reporter, console = Store(options.root), make_reporter(), make_console()
-    for found, stages in planned(store, line.words).items():
-        worker = Worker(found.config, store, reporter)
-        for one in filter(worker.is_used, stages):
+    for found in planned(store, line.words):
+        worker = Worker(found.plan.config, store, reporter, expected=found.network)
+        for one in filter(worker.is_used, found.stages):
             console.print(f"{one.shown}: {worker.artifact(one).path}", soft_wrap=True)
     return 0
 
@@ -118,36 +118,35 @@ def _table(
     to_do: Sequence[Stage[Any]],
     worker: Worker,
     seconds: Mapping[Stage[Any], float],
+    memory: Mapping[str, float],
 ) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("id", "stage", "needs", "state"):
         table.add_column(column, overflow="fold", no_wrap=column in ("id", "state"))
-    for column in ("time", "disk"):
+    for column in ("time", "memory", "disk"):
         table.add_column(column, justify="right", no_wrap=True)
     place = {stage: i for i, stage in enumerate(stages, start=1)}
     for stage in stages:
-        state, time, disk = "done" if worker.is_used(stage) else "not needed", "", 0.0
+        state, left = "done" if worker.is_used(stage) else "not needed", ("", "", "")
         if stage in to_do:
-            state, time, disk = "to do", _time(seconds.get(stage, math.nan)), stage.work(worker).disk
+            time = _time(seconds[stage]) if seconds else ""
+            state, left = "to do", (time, _megabytes(memory[stage.name]), _megabytes(stage.work(worker).disk))
         needs = ", ".join(str(place[needed]) for needed in stage.needs())
-        size = f"{disk / 1e6:,.0f} MB" if disk >= 1e6 else ""
-        table.add_row(plan.id(stage), Text(f"{place[stage]} {stage.shown}"), needs, state, time, size)
+        table.add_row(plan.id(stage), Text(f"{place[stage]} {stage.shown}"), needs, state, *left)
     return table
 
 
 def _time(seconds: float) -> str:
-    if math.isnan(seconds):
-        return "–"
     return "< 1 s" if seconds < 1 else f"≈ {duration(seconds)}"
 
 
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else ""
+
+
 def _total(stages: Sequence[Stage[Any]], to_do: Sequence[Stage[Any]], seconds: Mapping[Stage[Any], float]) -> str:
-    known = [time for stage in to_do if not math.isnan(time := seconds.get(stage, math.nan))]
     text = f"{len(to_do)} of {len(stages)} stages to do"
-    if not known:
+    if not to_do or not seconds:
         return text
-    unknown = len(to_do) - len(known)
-    more = f", without {unknown} that are not estimated (–)" if unknown else ""
-    return (
-        f"{text}, about {_time(sum(known)).removeprefix('≈ ')}{more}; times are estimated from rates measured just now"
-    )
+    total = _time(sum(seconds[stage] for stage in to_do)).removeprefix("≈ ")
+    return f"{text}, about {total}; times are estimated from rates measured just now, memory comes on top of the network"

@@ -4,7 +4,9 @@ Whatever is given, the work is bounded: depth, size and number of keys before py
 number of problems that are put into words.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -32,6 +34,45 @@ _KINDS = {
 """What pydantic says in Python's terms, in those of a study file."""
 _MAX_SHOWN = 80
 """Characters of a value or a key in an error."""
+
+
+def check_kind(given: object, kind: type[Any] | tuple[type[Any], ...], what: str, *, where: str, fix: str) -> None:
+    """Refuse an argument of another kind.
+
+    Args:
+        given: anything.
+        kind: what it must be an instance of.
+        what: what is asked for, in a word or two: `network`.
+        where: the argument's name.
+        fix: what can be given.
+
+    Raises:
+        InputError: it is of another kind; a bool is no number.
+    """
+    if not isinstance(given, kind) or (isinstance(given, bool) and kind is int):
+        raise InputError(f"an object of type {type(given).__name__} is no {what}", where=where, fix=fix)
+
+
+def check_count(given: object, where: str) -> None:
+    """Refuse an argument that is no whole number from 1.
+
+    Raises:
+        InputError: it is something else.
+    """
+    fix = "give a whole number from 1"
+    check_kind(given, int, "whole number", where=where, fix=fix)
+    if cast(int, given) < 1:
+        raise InputError(f"{where} is {given}", where=where, fix=fix)
+
+
+def path_of(given: object, where: str = "root") -> Path:
+    """The path that a string or a path means.
+
+    Raises:
+        InputError: it is something else.
+    """
+    check_kind(given, (str, os.PathLike), "path", where=where, fix="give the path of a folder")
+    return Path(cast(str, given))
 
 
 def validate_config(value: Any, model: type[C], *, where: str, fix: str | None = None, prefix: str = "") -> C:

@@ -9,6 +9,7 @@ from polyseme.core.config import Record
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import Evidence
 from polyseme.core.site import Site
+from polyseme.core.validation import check_kind
 from polyseme.diagnosis.config import Answer, DiagnosisConfig
 from polyseme.diagnosis.decide import decide
 from polyseme.diagnosis.observations import Sampler, observe
@@ -68,6 +69,10 @@ def diagnose(
     Raises:
         InputError: there are too few rows, or the site's vectors have another shape, are constant or are not finite.
     """
+    check_kind(network, Network, "network", where="network", fix='give polyseme.load_network("pylm")')
+    if not callable(inputs):
+        fix = "give a tensor [row, …], or a function that draws one"
+        check_kind(inputs, Tensor, "tensor of inputs", where="inputs", fix=fix)
     config, reporter = config or DiagnosisConfig(), reporter or Silent()
     seen = observe(
         network, site, inputs, config, siblings=siblings, controls=controls, counted=counted, reporter=reporter

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 import torch
 from pydantic import Field, TypeAdapter
 
+from polyseme.core.validation import check_kind, path_of
 from polyseme.dictionaries import saving
 from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.batch_topk import BatchTopKConfig
@@ -45,7 +46,9 @@ def save_dictionary(folder: Path, dictionary: SparseDictionary, metadata: dict[s
     Raises:
         InputError: when its weights are not float32 or float64, or hold what none can (NaN), or the disk is full.
     """
-    saving.save(Path(folder), dictionary, metadata or {})
+    fix = "give what polyseme.train(…).dictionary is, or a config's build(…)"
+    check_kind(dictionary, SparseDictionary, "dictionary", where="dictionary", fix=fix)
+    saving.save(path_of(folder, "folder"), dictionary, metadata or {})
 
 
 def load_dictionary(folder: Path, *, device: torch.device | str = "cpu") -> SparseDictionary:
@@ -55,12 +58,12 @@ def load_dictionary(folder: Path, *, device: torch.device | str = "cpu") -> Spar
         InputError: when there is none, or one of another version.
         DamagedArtifact: when a file is damaged, or the two do not agree.
     """
-    return saving.load(Path(folder), TypeAdapter[DictionaryBase](DictionaryConfig).validate_python, device)
+    return saving.load(path_of(folder, "folder"), TypeAdapter[DictionaryBase](DictionaryConfig).validate_python, device)
 
 
 def dictionary_metadata(folder: Path) -> dict[str, Any]:
     """What `save_dictionary` was given as metadata."""
-    return dict(saving.read_record(Path(folder)).get("metadata") or {})
+    return dict(saving.read_record(path_of(folder, "folder")).get("metadata") or {})
 
 
 __all__ = [

@@ -13,6 +13,7 @@ from torch import nn
 
 from polyseme.core.config import Config, Location, Name
 from polyseme.core.errors import InputError
+from polyseme.core.validation import check_kind
 from polyseme.kernels.shield import shielded
 from polyseme.networks.building import build, first_line, read_tokenizer
 from polyseme.networks.entry import from_entry_point, is_entry_point
@@ -132,6 +133,8 @@ def load_network(
         placed = module if device is None else module.to(_device(device))
     else:
         place = _device("auto" if device is None else device)
+        fix = 'give "pylm", a folder, a name on the hub, package.module:function, or a torch module'
+        check_kind(source, (str, Path), "network", where="source", fix=fix)
         folder = _folder(source, revision, download)
         module, own_tokenizer = build(folder, _DTYPES[dtype or "float32"], str(folder))
         tokenizer = own_tokenizer if tokenizer is None else tokenizer

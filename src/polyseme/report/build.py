@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 
 from polyseme.core.memory import peak_memory
-from polyseme.core.records import MetricRecord
+from polyseme.core.records import Backend, MetricRecord
 from polyseme.core.text import visible
 from polyseme.nulls import null_of_latents
 from polyseme.report.comparisons import comparisons, record_of, why_mute
@@ -136,8 +136,20 @@ def _summary(findings: Findings, run: Run) -> StudySummary:
         started=datetime.fromtimestamp(run.record.started).astimezone().isoformat(timespec="seconds"),
         wall_seconds=run.seconds,
         peak_memory_bytes=peak_memory(),
-        device=f"{network.device} ({platform.machine()})",
+        device=f"{network.device} ({platform.machine()}{_computed_by(run.record.backend)})",
     )
+
+
+def _computed_by(backend: Backend | None) -> str:
+    """What carried out the dictionaries' operations; nothing where the run does not say."""
+    if backend is None:
+        return ""
+    names = {
+        "torch": "torch's operations",
+        "loops": f"compiled loops {backend.loops}",
+        "triton": "Triton kernels",
+    }
+    return f", {names[backend.name]}, {backend.threads} thread{'' if backend.threads == 1 else 's'}"
 
 
 def _limits(findings: Findings) -> Iterator[str]:

@@ -20,8 +20,9 @@ def massive_at(findings: Findings, site: str) -> str:
     """Sentences on a site's massive vectors; empty where they decide nothing and nothing is left out."""
     config, real = findings.config, findings.real
     wanted, factor = config.training.leave_out, config.training.leave_out.norm or FACTOR
-    spreads = [real.trained.statistics.spreads[place] for place in config.bindings[site].places]
-    massive = max((spread.massive(factor) for spread in spreads), key=lambda found: found.share)
+    spreads, places = real.trained.statistics.spreads, config.bindings[site].places
+    by_place = {place: spreads[place].massive(factor) for place in places}
+    where, massive = max(by_place.items(), key=lambda found: found[1].share)
     sums = {entry.name: entry for entry in real.readings.sums[site, config.seeds[0]]}
     fvu, ordinary = record_of(findings, sums["fvu"]), record_of(findings, sums["fvu_ordinary"])
     left_out = len(real.readings.left_out[site])
@@ -29,7 +30,7 @@ def massive_at(findings: Findings, site: str) -> str:
     trained_without = not real.trained.statistics.trained_on.keys().isdisjoint(real.subject.bindings[site].places)
     if not (massive.telling or differ or (trained_without and left_out)):
         return ""
-    parts = [massive.sentence] if massive.n_massive else []
+    parts = [f"at {where} {massive.sentence}"] if massive.n_massive else []
     if wanted.positions:
         parts.append(f"Training leaves out positions 0 to {wanted.positions - 1}")
     parts.append(

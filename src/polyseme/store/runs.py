@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from polyseme.core.config import Record, fingerprint
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter, Silent
-from polyseme.core.records import MetricRecord
+from polyseme.core.records import Backend, MetricRecord
 from polyseme.core.text import visible
 from polyseme.store import files
 from polyseme.store.artifacts import FileRecord
@@ -25,8 +25,9 @@ from polyseme.store.stages import NAME
 from polyseme.store.sweeping import LOCK
 
 RunStatus = Literal["running", "complete", "failed", "interrupted"]
-SCHEMA_VERSION = 2
-"""1 had no checksum of `run.json` itself, no checksums of the run's files, and no time of earlier processes."""
+SCHEMA_VERSION = 3
+"""2 had no backend; 1 no checksum of `run.json` itself, no checksums of the run's files, and no time of earlier
+processes."""
 
 RUN_ID = re.compile(r"[a-z0-9_-]{1,64}-[0-9a-f]{8}")
 RUN, CONFIG, ARTIFACTS = "run.json", "config.json", "artifacts"
@@ -56,6 +57,9 @@ class RunRecord(Record):
     files: dict[str, FileRecord] = Field(default_factory=dict[str, FileRecord])
     """What a complete run wrote: path inside its folder to size and checksum."""
     made_by: Provenance
+    backend: Backend | None = None
+    """What carried out the dictionaries' operations in the process that ran the study; None before the network was
+    loaded."""
 
 
 class Run:
@@ -220,6 +224,10 @@ class Run:
     def add_parent(self, stage: str, key: str) -> None:
         """Record that the run rests on the artifact `key` of `stage`."""
         self._write(self.record.model_copy(update={"parents": {**self.record.parents, stage: key}}))
+
+    def record_backend(self, backend: Backend) -> None:
+        """Record what carries out the dictionaries' operations."""
+        self._write(self.record.model_copy(update={"backend": backend}))
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append a line with the time to `events.jsonl`, durably."""

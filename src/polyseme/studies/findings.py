@@ -1,66 +1,146 @@
-"""What a study found, before it is put into words."""
+"""What a study found, part by part, before it is put into words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from polyseme.causal import CausalEffects
 from polyseme.core.records import MetricRecord
+from polyseme.core.seeds import derive_seed
 from polyseme.evaluation import Continuation, DocumentSums
 from polyseme.evaluation.specificity import Specificity
-from polyseme.evaluation.token_share import TokenShare
+from polyseme.evaluation.token_share import TokenShare, token_share
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.measured import Readings, Spliced, Trained
+from polyseme.studies.plan import Measures, Plan
+from polyseme.studies.stage import Worker
 from polyseme.studies.stages.tokens import Tokens
 from polyseme.studies.subject import Subject
-from polyseme.verdicts.judge import SiteVerdicts
+from polyseme.verdicts.judge import SiteVerdicts, judge
 from polyseme.verdicts.requirements import shortfalls
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
-    """One subject, trained and measured.
+    """One subject, trained and measured: each part is found, or made, when it is first asked for.
 
     Attributes:
-        subject: what was studied.
-        trained: its dictionaries.
-        readings: over its own held-out tokens.
-        shared: over the real study's held-out tokens, the same object where those are its own.
-        spliced: what patching costs it.
+        measures: its stages.
+        at: where they are run.
     """
 
-    subject: Subject
-    trained: Trained
-    readings: Readings
-    shared: Readings
-    spliced: Spliced
+    measures: Measures
+    at: Worker = field(repr=False)
+
+    @property
+    def subject(self) -> Subject:
+        """What was studied."""
+        return self.measures.role.subject(self.at)
+
+    @property
+    def trained(self) -> Trained:
+        """Its dictionaries."""
+        return self.at.of(self.measures.dictionaries)
+
+    @property
+    def readings(self) -> Readings:
+        """What was read over its own held-out tokens."""
+        return self.at.of(self.measures.readings)
+
+    @property
+    def shared(self) -> Readings:
+        """What was read over the real study's held-out tokens; the same object where those are its own."""
+        return self.at.of(self.measures.shared)
+
+    @property
+    def spliced(self) -> Spliced:
+        """What patching costs it."""
+        return self.at.of(self.measures.splice)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything a study found, before it is put into words.
+    """Everything a study found, before it is put into words: each part is found, or made, when it is first asked for.
 
     Attributes:
-        config: config of the study.
-        real: the study itself.
-        controls: control name to the same study on it.
-        baselines: metrics of look-up tables, by site.
-        stability: by site, between the first two seeds.
-        continuations: text by the clean and by the jointly patched network.
-        effects, specificity, shares, verdicts: by site, of the first seed's dictionaries.
+        plan: the study's stages.
+        at: where they are run.
     """
 
-    config: StudyConfig
-    real: Measured
-    controls: dict[str, Measured]
-    baselines: dict[str, list[DocumentSums]]
-    stability: dict[str, list[MetricRecord]]
-    continuations: list[Continuation]
-    effects: dict[str, CausalEffects]
-    specificity: dict[str, Specificity]
-    shares: dict[str, TokenShare]
-    verdicts: dict[str, SiteVerdicts]
+    plan: Plan
+    at: Worker = field(repr=False)
+
+    @property
+    def config(self) -> StudyConfig:
+        """Config of the study."""
+        return self.plan.config
+
+    @cached_property
+    def real(self) -> Measured:
+        """The study itself."""
+        return Measured(self.plan.real, self.at)
+
+    @cached_property
+    def controls(self) -> dict[str, Measured]:
+        """Control name to the same study on it."""
+        return {name: Measured(measures, self.at) for name, measures in self.plan.controls.items()}
+
+    @property
+    def baselines(self) -> dict[str, list[DocumentSums]]:
+        """Metrics of look-up tables, by site."""
+        return self.at.of(self.plan.baselines)
+
+    @property
+    def stability(self) -> dict[str, list[MetricRecord]]:
+        """By site, between the first two seeds."""
+        return self.at.of(self.plan.stability) if self.plan.stability else {}
+
+    @property
+    def continuations(self) -> list[Continuation]:
+        """Text by the clean and by the jointly patched network."""
+        return self.at.of(self.plan.continuations) if self.at.is_used(self.plan.continuations) else []
+
+    @cached_property
+    def effects(self) -> dict[str, CausalEffects]:
+        """By site, of the first seed's dictionaries, as everything that follows."""
+        return {site: self.at.of(stage) for site, stage in self.plan.causal.items() if self.at.is_used(stage)}
+
+    @property
+    def specificity(self) -> dict[str, Specificity]:
+        """By site; empty without a second seed and a control to judge against."""
+        return self.at.of(self.plan.specificity) if self.plan.specificity else {}
+
+    @cached_property
+    def shares(self) -> dict[str, TokenShare]:
+        """Token share of every latent, by site."""
+        seed = self.config.seeds[0]
+        progress = self.at.reporter.task("token share", len(self.config.bindings), "sites")
+        found: dict[str, TokenShare] = {}
+        for site in self.config.bindings:
+            found[site] = token_share(self.real.readings.firings[site, seed], seed=derive_seed(seed, "token", site))
+            progress.update(len(found))
+        return found
+
+    @cached_property
+    def verdicts(self) -> dict[str, SiteVerdicts]:
+        """The verdict on every latent, by site, judged from the evidence."""
+        config, seed = self.config, self.config.seeds[0]
+        progress = self.at.reporter.task("verdicts", len(config.bindings), "sites")
+        found: dict[str, SiteVerdicts] = {}
+        for site in config.bindings:
+            found[site] = judge(
+                self.real.readings.firings[site, seed],
+                self.effects.get(site),
+                self.specificity.get(site),
+                config=config.verdicts,
+                statistic=config.causal.statistic,
+                lacks=config.lacks,
+                scope={"site": site, "seed": seed, "study": self.real.subject.label},
+            )
+            progress.update(len(found))
+        return found
 
 
 def heldout_documents(tokens: Tokens) -> int:

@@ -155,37 +155,56 @@ class Plan:
         """The plan's name and 8 hex digits that name a stage of it, before anything is loaded or made."""
         return f"{self.name}-{fingerprint(stage.shown)[:8]}"
 
-    def save(self, store: Store) -> None:
-        """Keep the plan where `planned` finds it by the ids of its stages."""
-        save_record(_file(store, self.name), self.config.model_dump(mode="json"))
+    def save(self, store: Store, *, network: str) -> None:
+        """Keep the plan where `planned` finds it by the ids of its stages.
+
+        Args:
+            store: of its stages.
+            network: fingerprint of the study's network, which every process that runs a stage must load.
+        """
+        save_record(_file(store, self.name), {"config": self.config.model_dump(mode="json"), "network": network})
 
 
-def planned(store: Store, ids: Sequence[str]) -> dict[Plan, list[Stage[Any]]]:
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """Stages of a plan that was kept.
+
+    Attributes:
+        plan: the plan.
+        network: fingerprint of the network that it was made with.
+        stages: those that are to be run.
+    """
+
+    plan: Plan
+    network: str
+    stages: list[Stage[Any]]
+
+
+def planned(store: Store, ids: Sequence[str]) -> list[Planned]:
     """The stages with some ids, by the plans that they are of.
 
     Raises:
         InputError: an id is none, or no plan that was kept in this store has such a stage.
     """
-    plans: dict[str, Plan] = {}
-    found: dict[Plan, list[Stage[Any]]] = {}
+    plans: dict[str, Planned] = {}
     for one in ids:
         if not _ID.fullmatch(one):
             fix = "`polyseme plan FILE` prints ids like 0123abcd-4567cdef"
             raise InputError(f"{one[:40]!r} is not the id of a stage", fix=fix)
         path = _file(store, name := one[:8])
-        if name not in plans and path.is_file():
-            config = validate_config(load_record(path, _MAX_BYTES), StudyConfig, where=str(path))
-            plans[name] = Plan.of(config)
-        plan = plans.get(name)
-        stage = next((stage for stage in plan.stages if plan.id(stage) == one), None) if plan else None
-        if plan is None or stage is None:
+        if name not in plans and path.is_file() and "config" in (kept := load_record(path, _MAX_BYTES)):
+            config = validate_config(kept["config"], StudyConfig, where=str(path))
+            plans[name] = Planned(Plan.of(config), kept["network"], [])
+        found = plans.get(name)
+        stage = next((s for s in found.plan.stages if found.plan.id(s) == one), None) if found else None
+        if found is None or stage is None:
             raise InputError(
                 f"no plan here has the stage {one}",
                 where=str(store.root),
                 fix="polyseme plan FILE with the same --root keeps it here",
             )
-        found.setdefault(plan, []).append(stage)
-    return found
+        found.stages.append(stage)
+    return list(plans.values())
 
 
 def _file(store: Store, name: str) -> Path:

@@ -8,8 +8,10 @@ import contextlib
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -33,7 +35,7 @@ and 77 MB beyond the arrays counted here."""
 _LEAST_STEP = 8e6
 _RETAINED = 2e8
 """Most bytes of small arrays that the allocator keeps when the training that made them is over."""
-_UNKNOWN_L0 = 64
+UNKNOWN_L0 = 64
 """Active latents a vector, where neither k nor a target says how many there will be."""
 _IDS = 13
 """Bytes of a packed token: its id, its document, and whether it is special; a firing's token takes as many."""
@@ -41,12 +43,20 @@ _SPLICE_WINDOWS = 8
 _READ_TOKENS = 2048
 
 
+class Widths(NamedTuple):
+    """Of the vectors of one binding: those it reads, those it writes, and those of all its places, each once."""
+
+    reads: int
+    writes: int
+    places: int
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What a price depends on beside the config.
 
     Attributes:
-        widths: of the vectors at each site, by name; for a transcoder of what it reads or writes, whichever is wider.
+        widths: of the vectors of each binding, by name.
         row_bytes: of a position in the network's widest tensor.
         vocabulary: logits a position; 0 where the network predicts no tokens.
         network: bytes of its weights.
@@ -57,7 +67,7 @@ class Sizes:
         second_network: some control has a network of its own.
     """
 
-    widths: dict[str, int]
+    widths: Mapping[str, Widths]
     row_bytes: int
     vocabulary: int
     network: float
@@ -76,8 +86,8 @@ class Sizes:
         tokens: TokensConfig = study.tokens
         return cls(
             widths={
-                name: max(sum(map(network.width, side)) for side in (binding.reads, binding.writes))
-                for name, binding in study.bindings.items()
+                name: Widths(*(sum(map(network.width, side)) for side in (b.reads, b.writes, b.places)))
+                for name, b in study.bindings.items()
             },
             row_bytes=network.row_bytes,
             vocabulary=(network.vocabulary or 0) if network.predicts_tokens else 0,
@@ -89,6 +99,15 @@ class Sizes:
             n_controls=n_controls,
             second_network=second_network,
         )
+
+    @property
+    def width(self) -> int:
+        """Of the vectors of all sites together, as they are read."""
+        return sum(widths.places for widths in self.widths.values())
+
+    def latents(self, study: StudyConfig) -> dict[str, int]:
+        """Latents of each binding's dictionary."""
+        return {name: study.dictionary.width(widths.reads) for name, widths in self.widths.items()}
 
     def found(self, *, n_train: int, n_heldout: int, n_documents: int) -> "Sizes":
         """With the tokens that there are."""
@@ -109,6 +128,7 @@ class Price:
         tables: on the CPU while look-up tables are learned and dictionaries are compared.
         disk: of the artifacts, with one checkpoint.
         tokens: that each dictionary is trained on.
+        stages: name of a stage to what it needs in a process of its own, what it reads of other stages included.
     """
 
     kept: float
@@ -117,6 +137,7 @@ class Price:
     tables: float
     disk: float
     tokens: int
+    stages: Mapping[str, float]
 
     @property
     def memory(self) -> float:
@@ -127,37 +148,64 @@ class Price:
 
 def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
     """What a study needs, from its config and what its network and corpus turned out to be."""
-    latents = {site: study.dictionary.width(width) for site, width in sizes.widths.items()}
-    weights = sum(2.0 * latents[site] * (width + 1) + width for site, width in sizes.widths.items()) * _FLOAT
-    n_dictionaries = len(study.seeds) + sizes.n_controls
-    l0 = study.training.target_l0 or study.dictionary.active_latents or _UNKNOWN_L0
-    entries = sizes.n_heldout * float(l0) * len(sizes.widths) * n_dictionaries
-    kept = weights * n_dictionaries
+    latents, seeds = sizes.latents(study), len(study.seeds)
+    weights = float(_FLOAT * sum(n * (w.reads + w.writes + 2) + w.writes for n, w in _pairs(latents, sizes)))
+    n_dictionaries, n_latents = seeds + sizes.n_controls, max(latents.values())
+    l0 = study.training.target_l0 or study.dictionary.active_latents or UNKNOWN_L0
+    entries = sizes.n_heldout * float(l0) * len(sizes.widths)
     windows = float(_IDS * (sizes.n_train + sizes.n_heldout))
     vector = 2 if study.harvest.shard_dtype == "float16" else _FLOAT
-    cache = sizes.n_train * sum(sizes.widths.values()) * vector if study.harvest.cache == "disk" else 0
+    cache = sizes.n_train * sizes.width * vector if study.harvest.cache == "disk" else 0
     ids = _IDS * sizes.n_heldout * n_dictionaries * len(sizes.widths)
+    read = _pass(sizes, _read_at_once(study, sizes))
+    flipped = _flipped(sizes, causal, n_latents)
+    arrays = {
+        "tokens": 0.0,
+        "statistics": read,
+        "dictionaries": _training(study, sizes, weights, n_latents),
+        "readings": read,
+        "splice": max(read, _spliced(study, sizes)),
+        "continuations": max(read, _spliced(study, sizes)),
+        "baselines": _lookup(study, sizes),
+        "causal": max(read, _intervened(sizes, causal, n_latents)),
+        "specificity": max(_correlated(study, sizes, n) for n in latents.values()),
+        "stability": max(map(_matched, latents.values())) if seeds > 1 else 0.0,
+    }
+    own, fired = windows + weights * seeds, 24 * entries
+    held = {
+        "tokens": windows,
+        "statistics": windows,
+        "dictionaries": windows,
+        "baselines": windows,
+        "readings": own + fired * seeds,
+        "splice": own,
+        "continuations": own,
+        "causal": own + fired * seeds,
+        "specificity": weights * n_dictionaries + fired * n_dictionaries,
+        "stability": weights * seeds + fired * seeds,
+    }
     return Price(
-        kept=kept + 24 * entries + windows,
-        training=_training(study, sizes, weights, max(latents.values())),
-        passes=_passes(study, sizes, causal, max(latents.values())) + sizes.network * sizes.second_network,
-        tables=max(
-            _lookup(study, sizes),
-            _flipped(sizes, causal, max(latents.values())),
-            *(_compared(study, sizes, n) for n in latents.values()),
-        ),
-        disk=kept + 3 * weights * len(study.seeds) + 8 * entries + ids + windows + cache,
+        kept=weights * n_dictionaries + fired * n_dictionaries + windows,
+        training=arrays["dictionaries"],
+        passes=max(arrays[name] for name in ("readings", "splice", "causal")) + sizes.network * sizes.second_network,
+        tables=max(arrays["baselines"], flipped, arrays["specificity"], arrays["stability"]),
+        disk=weights * (n_dictionaries + 3 * seeds) + 8 * entries * n_dictionaries + ids + windows + cache,
         tokens=study.training.n_tokens or sizes.n_train,
+        stages={name: held[name] + max(needed, flipped * (name == "causal")) for name, needed in arrays.items()},
     )
+
+
+def _pairs(latents: Mapping[str, int], sizes: Sizes) -> list[tuple[int, Widths]]:
+    return [(latents[name], widths) for name, widths in sizes.widths.items()]
 
 
 def _pass(sizes: Sizes, tokens: float) -> float:
     """Activations of one pass: two tensors of the widest kind, and the vectors of the sites, as read and copied."""
-    return tokens * (2.0 * sizes.row_bytes + 2 * _FLOAT * sum(sizes.widths.values()))
+    return tokens * (2.0 * sizes.row_bytes + 2 * _FLOAT * sizes.width)
 
 
 def _training(study: StudyConfig, sizes: Sizes, weights: float, n_latents: int) -> float:
-    seeds, width, rows = len(study.seeds), float(sum(sizes.widths.values())), study.training.batch_size
+    seeds, width, rows = len(study.seeds), float(sizes.width), study.training.batch_size
     batch = rows * 8 * width * _FLOAT * seeds
     step = min(_STEP, _LEAST_STEP + 4.0 * rows * n_latents * _FLOAT)
     buffer = min(study.harvest.block_tokens, sizes.n_train) * width * _FLOAT * (2 if study.harvest.prefetches else 1)
@@ -166,29 +214,33 @@ def _training(study: StudyConfig, sizes: Sizes, weights: float, n_latents: int) 
     return 4 * weights * seeds + batch + step + buffer + _pass(sizes, read)
 
 
-def _passes(study: StudyConfig, sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
-    """The largest pass: over held-out windows, with patches (six arrays as large as the logits), with interventions."""
-    read = _pass(sizes, _read_at_once(study, sizes))
+def _spliced(study: StudyConfig, sizes: Sizes) -> float:
+    """A pass with patches: six arrays as large as the logits."""
     if not sizes.vocabulary:
-        return read
+        return 0.0
     position = float(_FLOAT * sizes.vocabulary)
     windows = max(1, min(_SPLICE_WINDOWS, LOGITS_BYTES // int(position * sizes.context)))
     spliced = min(study.tokens.splice, windows * sizes.context)
-    # Interventions on one window, two a sample, which share the clean prediction at its position.
+    return _pass(sizes, spliced) + 6 * spliced * position
+
+
+def _intervened(sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
+    """A pass with interventions on one window, two a sample, which share the clean prediction at its position."""
     n_edits = 2.0 * n_latents * causal.n_samples
+    if not sizes.vocabulary or not n_edits:
+        return 0.0
     ghosts = min(causal.max_ghosts, -(-n_edits * sizes.context // sizes.n_heldout))
     edited = min(max(causal.tokens_per_pass, ghosts + sizes.context), n_edits + sizes.context)
     read_at = edited * (ghosts + min(sizes.context, ghosts / 2)) / (sizes.context + ghosts)
     mask = 5.0 * (ghosts + sizes.context) ** 2
-    intervened = _pass(sizes, edited) + 3 * read_at * position + mask if n_edits else 0.0
-    return max(read, _pass(sizes, spliced) + 6 * spliced * position, intervened)
+    return _pass(sizes, edited) + 3 * read_at * float(_FLOAT * sizes.vocabulary) + mask
 
 
 def _lookup(study: StudyConfig, sizes: Sizes) -> float:
     """Sums and means of tokens (float64, float32) and of bigrams (float32 both), and the pass that they come from."""
     tokens = min(sizes.vocabulary or sizes.n_heldout, sizes.n_heldout)
     bigrams = min(LookupConfig().max_bigrams, sizes.n_heldout, study.evaluation.lookup_tokens)
-    width = sum(sizes.widths.values())
+    width = sum(widths.writes for widths in sizes.widths.values())
     sums = sizes.n_documents * (3 + width) * 8 * 4
     return float(width * (12 * tokens + 16 * bigrams) + sums) + _pass(sizes, _read_at_once(study, sizes))
 
@@ -206,18 +258,20 @@ def _flipped(sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
     return flips * (20 * min(LATENTS_AT_ONCE, n_latents) + 17 * n_documents)
 
 
-def _compared(study: StudyConfig, sizes: Sizes, n: int) -> float:
-    """Dictionaries of n latents matched by their directions, and by their activations."""
-    if len(study.seeds) < 2:
+def _matched(n: int) -> float:
+    """Dictionaries of n latents matched by their directions: cosines, and the assignment's copies of them in float64;
+    or a chunk of them, and each latent's nearest."""
+    return 24.0 * n**2 if n <= EXACT else 8.0 * 1024 * n + 48.0 * CANDIDATES * n
+
+
+def _correlated(study: StudyConfig, sizes: Sizes, n: int) -> float:
+    """Dictionaries of n latents matched by their activations."""
+    if len(study.seeds) < 2 or not sizes.n_controls:
         return 0.0
-    # Cosines, and the assignment's copies of them in float64; or a chunk of them, and each latent's nearest.
-    matched = 24.0 * n**2 if n <= EXACT else 8.0 * 1024 * n + 48.0 * CANDIDATES * n
-    if not sizes.n_controls:
-        return matched
     chunk, n_resamples = float(SpecificityConfig().chunk_bytes), study.evaluation.n_resamples
     of_documents = 16.0 * sizes.n_documents * n * (3 + sizes.n_controls)
     drawn = min(chunk / 8, 8.0 * n_resamples * n) * (8 + 2 * (1 + sizes.n_controls))
-    return max(matched, of_documents + max(1.5 * min(chunk, 24.0 * n**2), drawn))
+    return of_documents + max(1.5 * min(chunk, 24.0 * n**2), drawn)
 
 
 def check_price(
@@ -229,13 +283,13 @@ def check_price(
         study, sizes, causal: as for `price`.
         device: of the network.
         root: folder that the study writes to.
-        reporter: told.
+        reporter: receives what is needed and what is free.
 
     Raises:
         InputError: the memory or the disk is too small, or there are fewer tokens than latents.
     """
     cost = price(study, sizes, causal)
-    most = max(study.dictionary.width(width) for width in sizes.widths.values())
+    most = max(sizes.latents(study).values())
     if cost.tokens < most:
         raise InputError(
             f"{most:,} latents cannot be learned from {cost.tokens:,} tokens: that is less than one token a latent",

@@ -3,17 +3,48 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 
+from polyseme.activations.firings import Firings
 from polyseme.core.batch import Batch
+from polyseme.evaluation import stability
+from polyseme.evaluation.specificity import SpecificityConfig, specificity
+from polyseme.evaluation.stability import EXACT
+from polyseme.studies.price import UNKNOWN_L0
 from polyseme.studies.stage import Stage, Work, Worker
 
 _LEAST_SECONDS = 0.2
 _TOKENS = 2048
 _LATENTS = 4096
+_MATCHED = 1024
+"""Latents that are matched to measure how fast that is: the assignment takes seconds for more."""
+
+
+def matching_work(n: int, width: int) -> float:
+    """Of matching n directions of a width with as many: the cosines, and where it is exact the assignment."""
+    return float(n) ** 2 * (width + (n if n <= EXACT else 0))
+
+
+def correlating_work(at: Worker, n: int, *, n_tokens: float, n_documents: float, n_others: int) -> float:
+    """Of matching n latents by their activations with those of other dictionaries, and of the resamples."""
+    products = n_tokens * active_latents(at) ** 2 * (1 + n_others)  # one more: the level of luck
+    return products + 5.0 * SpecificityConfig().n_resamples * n_documents * n * n_others
+
+
+def active_latents(at: Worker) -> float:
+    """Latents that fire at a token, as far as the config says."""
+    return float(at.config.training.target_l0 or at.config.dictionary.active_latents or UNKNOWN_L0)
+
+
+def heldout_documents_at_least(at: Worker) -> int:
+    """The fewest documents that the held-out tokens can be of."""
+    tokens = at.config.tokens
+    return -(-tokens.heldout // min(tokens.heldout, tokens.heldout_document_tokens or tokens.heldout))
 
 
 @dataclass(frozen=True)
@@ -24,6 +55,8 @@ class Rates:
     read: float
     passed: float
     trained: float
+    correlated: float
+    matched: float
 
     @classmethod
     def measure(cls, at: Worker) -> "Rates":
@@ -42,6 +75,12 @@ class Rates:
         def step() -> object:
             return dictionary.accumulate(batch, progress=0.5, dead=None, coefficient=coefficient)
 
+        n = min(_MATCHED, dictionary.n_latents)
+        directions = [torch.randn(n, width, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+        tokens_of_a_document = at.config.tokens.heldout / heldout_documents_at_least(at)
+        n_documents = max(2, round(_TOKENS / tokens_of_a_document))
+        firings = [_firings(n, active_latents(at), n_documents, seed) for seed in range(3)]
+        correlating = correlating_work(at, n, n_tokens=_TOKENS, n_documents=n_documents, n_others=2)
         text = "The price of a study is measured on text like this one, word by word. " * 200
         ids = len(_encode(at, text))
         return cls(
@@ -49,18 +88,25 @@ class Rates:
             read=tokens.numel() / _seconds(lambda: network.read(tokens, sites)),
             passed=tokens.numel() / _seconds(lambda: network.logits(tokens)),
             trained=len(vectors) * width * dictionary.n_latents / _seconds(step),
+            correlated=correlating / _seconds(lambda: specificity(firings[0], firings[1], {"": firings[2]})),
+            matched=matching_work(n, width) / _seconds(lambda: stability(directions[0], directions[1])),
         )
 
     def seconds(self, work: Work) -> float:
-        """How long the work takes; NaN where some of it has no rate."""
-        if not work.known:
-            return math.nan
-        names = ("tokenised", "read", "passed", "trained")
-        return sum(getattr(work, name) / getattr(self, name) for name in names)
+        """How long the work takes."""
+        return sum(getattr(work, rate.name) / getattr(self, rate.name) for rate in fields(self))
 
     def of(self, stages: tuple[Stage[Any], ...], at: Worker) -> dict[Stage[Any], float]:
         """Seconds of each stage."""
         return {stage: self.seconds(stage.work(at)) for stage in stages}
+
+
+def _firings(n_latents: int, l0: float, n_documents: int, seed: int) -> Firings:
+    """Random firings over `_TOKENS` tokens."""
+    rng, rows = np.random.default_rng(seed), np.arange(_TOKENS, dtype=np.int32)
+    fires = rng.random((_TOKENS, n_latents), dtype=np.float32)
+    matrix = csr_array(np.where(fires < l0 / n_latents, fires, 0))
+    return Firings(matrix, rows, rows * n_documents // _TOKENS, rows, rows)
 
 
 def _encode(at: Worker, text: str) -> Any:

@@ -1,13 +1,14 @@
 """A finished study."""
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from polyseme.activations.firings import Firings
 from polyseme.core import html
-from polyseme.core.errors import InputError, known_name
+from polyseme.core.errors import DamagedArtifact, InputError, known_name
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.records import STATUSES, Status
 from polyseme.core.text import visible
@@ -16,7 +17,7 @@ from polyseme.dictionaries import Dictionary
 from polyseme.evaluation.metrics import METRICS
 from polyseme.interpret.records import LatentReport
 from polyseme.networks import Network
-from polyseme.store import Run
+from polyseme.store import Run, load_lines
 from polyseme.studies.findings import Findings
 from polyseme.studies.latent_table import LatentTable, latent_table
 from polyseme.studies.latents import describe, latent_reports
@@ -40,19 +41,23 @@ class StudyResult:
     Attributes:
         run: its run directory.
         findings: everything it found, for what the tables here do not show.
-        stages: every stage that it rests on.
         reporter: receives the progress of what is computed when it is first asked for.
     """
 
     run: Run
     findings: Findings = field(repr=False, compare=False)
-    stages: tuple[StageRecord, ...] = field(default=(), repr=False, compare=False)
     reporter: Reporter = field(default_factory=Silent, repr=False, compare=False)
 
     @property
     def report(self) -> Path:
         """The self-contained page."""
         return self.run.artifacts / "report.html"
+
+    @cached_property
+    def stages(self) -> tuple[StageRecord, ...]:
+        """Every stage that it rests on, in the order in which they were run."""
+        at = self.findings.at
+        return tuple(at.record(stage) for stage in self.findings.plan.stages if at.is_used(stage))
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -126,7 +131,29 @@ class StudyResult:
 
     @cached_property
     def _table(self) -> LatentTable:
-        return latent_table(self.findings)
+        table = latent_table(self.findings)
+        if self.findings.at.recorded is not None:
+            self._check_verdicts(table)
+        return table
+
+    def _check_verdicts(self, table: LatentTable) -> None:
+        """The evidence of a finished run is judged again: a polyseme that judges otherwise says so."""
+        path = self.run.artifacts / "verdicts.jsonl"
+        if f"{path.parent.name}/{path.name}" in self.run.changed_files():
+            raise DamagedArtifact(
+                "verdicts.jsonl is missing, or was changed after the run wrote it",
+                where=str(path),
+                fix="run the study again: it is written again",
+            )
+        recorded = [line.get("status") if isinstance(line, dict) else None for line in load_lines(path)]
+        now = table["status"].tolist()
+        n = sum(a != b for a, b in zip(recorded, now, strict=False)) + abs(len(recorded) - len(now))
+        if n:
+            warnings.warn(
+                f"this polyseme judges {n:,} of {len(now):,} latents otherwise than the one that ran {self.run.id}; "
+                "the run's own verdicts are in verdicts.jsonl and in its report",
+                stacklevel=4,
+            )
 
     def latents(self, site: str | None = None, *, status: Status | None = None) -> LatentTable:
         """Every latent of the judged dictionaries, of one site or with one verdict where asked.

@@ -7,20 +7,18 @@ from typing import Any
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
-from polyseme.core.seeds import derive_seed
-from polyseme.core.validation import validate_config
-from polyseme.evaluation.token_share import TokenShare, token_share
+from polyseme.core.validation import check_count, path_of, validate_config
+from polyseme.kernels.backend import backend_in_use
+from polyseme.networks.entry import is_entry_point
 from polyseme.store import Artifact, Run, Store
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.findings import Findings, Measured
+from polyseme.studies.findings import Findings
 from polyseme.studies.launchers.local import run_units
-from polyseme.studies.measured import Readings
-from polyseme.studies.plan import Measures, Plan
+from polyseme.studies.plan import Plan
 from polyseme.studies.prepare import prepare
 from polyseme.studies.result import StudyResult
 from polyseme.studies.stage import Worker
 from polyseme.studies.toml import load_config
-from polyseme.verdicts.judge import SiteVerdicts, judge
 
 
 @contextmanager
@@ -45,6 +43,8 @@ def running(
         InputError: anything wrong with config, network, corpus or disk, before long work where possible.
         Diverged: a training that went wrong.
     """
+    check_count(jobs, "jobs")
+    root = path_of(root)
     if jobs > 1 and not resume:
         raise InputError(
             "a study that computes every stage again runs in one process, for several find each other's stages",
@@ -53,11 +53,11 @@ def running(
         )
     config = as_config(config)
     reporter = reporter or Silent()
-    store = Store(Path(root))
+    store = Store(root)
     run = Run.open(store.runs, config.name, config.model_dump(mode="json"))
     with run.working(reporter):
         worker = Worker(config, store, reporter, run, fresh=not resume)
-        yield StudyResult(run, find(worker, jobs), tuple(worker.records), reporter)
+        yield StudyResult(run, find(worker, jobs), reporter)
 
 
 def run_until(config: StudyConfig, stage: str, *, root: Path, resume: bool, reporter: Reporter) -> tuple[Artifact, ...]:
@@ -83,61 +83,23 @@ def as_config(config: StudyConfig | Mapping[str, Any] | str | Path) -> StudyConf
 
 
 def find(worker: Worker, jobs: int = 1) -> Findings:
-    """Every stage of a study, found or made, by `jobs` processes side by side, and what they say together."""
-    config, plan = worker.config, Plan.of(worker.config)
-    if worker.recorded is None:
-        prepare(plan, worker)
-        if jobs > 1:
-            plan.save(worker.store)
-            run_units(plan, worker.store.root, jobs, worker.reporter)
-    else:
-        for stage in filter(worker.is_used, plan.stages):
-            worker.of(stage)
-    real = _measure(plan.real, worker)
-    baselines = worker.of(plan.baselines)
-    continuations = worker.of(plan.continuations) if worker.is_used(plan.continuations) else []
-    effects = {site: worker.of(stage) for site, stage in plan.causal.items() if worker.is_used(stage)}
-    controls: dict[str, Measured] = {}
-    for name, measures in plan.controls.items():
-        controls[name] = _measure(measures, worker)
-        controls[name].subject.forget_network()
-    specific = worker.of(plan.specificity) if plan.specificity else {}
-    seed = config.seeds[0]
-    shares = _token_shares(real.readings, tuple(config.bindings), seed, worker.reporter)
-    judging = worker.reporter.task("verdicts", len(config.bindings), "sites")
-    verdicts: dict[str, SiteVerdicts] = {}
-    for site in config.bindings:
-        verdicts[site] = judge(
-            real.readings.firings[site, seed],
-            effects.get(site),
-            specific.get(site),
-            config=config.verdicts,
-            statistic=config.causal.statistic,
-            lacks=config.lacks,
-            scope={"site": site, "seed": seed, "study": real.subject.label},
-        )
-        judging.update(len(verdicts))
-    stable = worker.of(plan.stability) if plan.stability else {}
-    return Findings(config, real, controls, baselines, stable, continuations, effects, specific, shares, verdicts)
-
-
-def _measure(measures: Measures, worker: Worker) -> Measured:
-    for stage in measures.stages:
+    """Every stage of a study, found or made, by `jobs` processes side by side, and the verdicts."""
+    findings = Findings(Plan.of(worker.config), worker)
+    plan = findings.plan
+    prepare(plan, worker)
+    if worker.run is not None:
+        worker.run.record_backend(backend_in_use(worker.network.device))
+    if jobs > 1:
+        if is_entry_point(worker.config.network.source):  # every process loads it
+            again = worker.config.network.build()
+            null = worker.config.null
+            worker.check_same(again if null is None else null.network(again, worker.reporter), worker.base)
+        plan.save(worker.store, network=worker.base)
+        run_units(plan, worker.store.root, jobs, worker.reporter)
+    for stage in filter(worker.is_used, plan.stages):
         worker.of(stage)
-    return Measured(
-        measures.role.subject(worker),
-        worker.of(measures.dictionaries),
-        worker.of(measures.readings),
-        worker.of(measures.shared),
-        worker.of(measures.splice),
-    )
-
-
-def _token_shares(readings: Readings, sites: tuple[str, ...], seed: int, reporter: Reporter) -> dict[str, TokenShare]:
-    """Token share of every latent of one seed's dictionaries."""
-    progress = reporter.task("token share", len(sites), "sites")
-    found: dict[str, TokenShare] = {}
-    for site in sites:
-        found[site] = token_share(readings.firings[site, seed], seed=derive_seed(seed, "token", site))
-        progress.update(len(found))
-    return found
+        for control in plan.controls.values():
+            if stage is control.splice:  # its last stage
+                control.role.subject(worker).forget_network()
+    _ = findings.shares, findings.verdicts
+    return findings

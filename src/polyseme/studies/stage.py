@@ -32,17 +32,19 @@ class Work:
         tokenised: tokens of text that are encoded.
         read: tokens that the network reads up to the last site.
         passed: tokens that go through the whole network.
-        trained: multiply-adds of a dictionary's encoder in training steps, tokens × latents × inputs.
+        trained: multiply-adds of a dictionary in training steps, tokens × latents × the mean of its inputs and outputs.
+        correlated: multiply-adds of activations over documents and of their resamples, for matches of latents.
+        matched: multiply-adds of the cosines between directions, and steps of the assignment.
         disk: bytes of the artifact.
-        known: False where there is no rate for some of it.
     """
 
     tokenised: float = 0.0
     read: float = 0.0
     passed: float = 0.0
     trained: float = 0.0
+    correlated: float = 0.0
+    matched: float = 0.0
     disk: float = 0.0
-    known: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +142,7 @@ class Worker:
         reporter: receives progress updates.
         run: where the run is recorded; None in tests of single stages.
         fresh: make every stage again, whatever is there.
+        expected: fingerprint of the network that the plan was made with, where another process made it.
         recorded: of a finished run that is opened again, stage to the key of its artifact: these are found as they
             are, nothing is made, and the network is loaded only for what reads it.
         records: every stage so far.
@@ -150,6 +153,7 @@ class Worker:
     reporter: Reporter
     run: Run | None = None
     fresh: bool = False
+    expected: str | None = None
     recorded: Mapping[str, str] | None = None
     records: list[StageRecord] = field(default_factory=list[StageRecord])
     _results: dict[Stage[Any], tuple[Artifact, Any]] = field(default_factory=dict[Stage[Any], Any], repr=False)
@@ -168,7 +172,23 @@ class Worker:
                 where=self.config.network.source,
                 fix="put the network of that time in its place, or run the study again",
             )
+        if self.expected is not None:
+            self.check_same(network, self.expected)
         return network
+
+    def check_same(self, network: Network, expected: str) -> None:
+        """Refuse a network that is loaded in the place of another.
+
+        Raises:
+            InputError: its fingerprint is another.
+        """
+        if network.hash_weights(self.reporter) != expected:
+            raise InputError(
+                "the network has other weights each time it is loaded, or was changed after the plan was made",
+                where=self.config.network.source,
+                fix="an entry point must return the same weights at every call: seed it, or let it load saved ones; "
+                "where the network was changed on purpose, run polyseme plan again",
+            )
 
     @cached_property
     def base(self) -> str:
@@ -203,9 +223,19 @@ class Worker:
         return {name: sum(map(self.network.width, binding.reads)) for name, binding in self.bindings.items()}
 
     @cached_property
+    def write_widths(self) -> dict[str, int]:
+        """The same of what they write."""
+        return {name: sum(map(self.network.width, binding.writes)) for name, binding in self.bindings.items()}
+
+    @cached_property
+    def latents(self) -> dict[str, int]:
+        """What dictionaries are called to the number of their latents."""
+        return {name: self.config.dictionary.width(width) for name, width in self.read_widths.items()}
+
+    @cached_property
     def multiply_adds(self) -> float:
-        """Latents × inputs of the dictionaries of one seed together."""
-        return float(sum(width * self.config.dictionary.width(width) for width in self.read_widths.values()))
+        """Latents × the mean of inputs and outputs, over the dictionaries of one seed."""
+        return sum(n * (self.read_widths[name] + self.write_widths[name]) / 2 for name, n in self.latents.items())
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gives, kept under `key`: for what several stages read and no artifact holds."""
@@ -233,6 +263,16 @@ class Worker:
     def key(self, stage: Stage[Any]) -> str:
         """The key of a stage's artifact; what it needs is found or made for that."""
         return self.store.key(stage.name, *self._rests_on(stage), version=stage.version)
+
+    def record(self, stage: Stage[Any]) -> StageRecord:
+        """Where a stage's artifact is and what it took; of a run that is opened again, without what it holds."""
+        known = next((record for record in self.records if record.stage == stage.shown), None)
+        if known is not None:
+            return known
+        if self.recorded is None:
+            self.of(stage)
+            return self.record(stage)
+        return _record(stage, self._recorded_artifact(stage.name, stage.shown), reused=True)
 
     def is_done(self, stage: Stage[Any]) -> bool:
         """Whether the stage's artifact is there, whole, and what this version of the code makes; nothing is made."""
@@ -272,7 +312,7 @@ class Worker:
     def _open(self, stage: Stage[T]) -> tuple[Artifact, T]:
         """The artifact of a stage as the finished run left it."""
         artifact = self._recorded_artifact(stage.name, stage.shown)
-        version, inputs = artifact.identity["version"], artifact.identity["inputs"]
+        version = artifact.identity["version"]
         if version != stage.version:
             raise InputError(
                 f"stage {stage.shown} was made by version {version} of its code, and this polyseme has {stage.version}",
@@ -280,7 +320,7 @@ class Worker:
                 fix="run the study again, or open it with the polyseme that made it",
             )
         loaded = stage.load(artifact, self)
-        self.records.append(StageRecord(stage.shown, artifact.key, tuple(inputs), artifact.seconds, reused=True))
+        self.records.append(_record(stage, artifact, reused=True))
         return artifact, loaded
 
     def _rests_on(self, stage: Stage[Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
@@ -313,7 +353,7 @@ class Worker:
             fresh=self.fresh and key not in known,
             reporter=self.reporter,
         )
-        record = StageRecord(stage.shown, artifact.key, tuple(inputs), artifact.seconds, not made)
+        record = _record(stage, artifact, reused=not made)
         self.records.append(record)
         if self.run is not None:
             self.run.add_parent(stage.shown, artifact.key)
@@ -322,6 +362,10 @@ class Worker:
             for text in stage.remarks(artifact):
                 self.reporter.message(text)
         return artifact, loaded
+
+
+def _record(stage: Stage[Any], artifact: Artifact, *, reused: bool) -> StageRecord:
+    return StageRecord(stage.shown, artifact.key, tuple(artifact.identity["inputs"]), artifact.seconds, reused)
 
 
 def binding_identity(binding: Binding[Site]) -> Any:

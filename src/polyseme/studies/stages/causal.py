@@ -55,9 +55,8 @@ class CausalStage(Stage[CausalEffects]):
         }
 
     def work(self, at: Worker) -> Work:
-        n_latents = at.config.dictionary.width(at.read_widths[self.site])
         # At most: each latent and its null at every sampled token.
-        return Work(passed=2.0 * n_latents * at.config.causal.n_samples)
+        return Work(passed=2.0 * at.latents[self.site] * at.config.causal.n_samples)
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, seed = self.role.subject(at), self.role.seeds[0]

@@ -13,6 +13,7 @@ from polyseme.core.seeds import derive_seed
 from polyseme.evaluation.specificity import Margin, Specificity, SpecificityConfig, specificity
 from polyseme.store import Artifact, save_array, save_json
 from polyseme.studies.measured import Readings
+from polyseme.studies.rates import correlating_work, heldout_documents_at_least
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.subject import Role, dictionary_name
@@ -52,7 +53,12 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
         }
 
     def work(self, at: Worker) -> Work:
-        return Work(known=False)
+        n_tokens, n_documents = at.config.tokens.heldout, heldout_documents_at_least(at)
+        each = (
+            correlating_work(at, n, n_tokens=n_tokens, n_documents=n_documents, n_others=1 + len(self.controls))
+            for n in at.latents.values()
+        )
+        return Work(correlated=sum(each))
 
     def make(self, folder: Path, at: Worker) -> None:
         real, (first, second) = at.of(self.readings), self.role.seeds[:2]

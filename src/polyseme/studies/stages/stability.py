@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from polyseme.core.records import MetricRecord
 from polyseme.evaluation import stability
 from polyseme.store import Artifact, save_json
+from polyseme.studies.rates import matching_work
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.readings import ReadingsStage
@@ -44,7 +45,7 @@ class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
         return {"sites": list(at.bindings), "seeds": self.role.seeds[:2]}
 
     def work(self, at: Worker) -> Work:
-        return Work(known=False)
+        return Work(matched=sum(matching_work(n, at.write_widths[name]) for name, n in at.latents.items()))
 
     def make(self, folder: Path, at: Worker) -> None:
         trained, read = at.of(self.dictionaries), at.of(self.readings)
