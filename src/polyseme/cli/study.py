@@ -149,4 +149,6 @@ def _total(stages: Sequence[Stage[Any]], to_do: Sequence[Stage[Any]], seconds: M
     if not to_do or not seconds:
         return text
     total = _time(sum(seconds[stage] for stage in to_do)).removeprefix("≈ ")
-    return f"{text}, about {total}; times are estimated from rates measured just now, memory comes on top of the network"
+    return (
+        f"{text}, about {total}; times are estimated from rates measured just now, memory comes on top of the network"
+    )
