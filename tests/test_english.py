@@ -18,7 +18,18 @@ from polyseme.zoo import TOYS
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/polyseme"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
-ROOMS = ("*.py", "cli/*.py", "heads/*.py", "interpret/*.py", "nulls/*.py", "screen/*.py")
+ROOMS = (
+    "*.py",
+    "activations/*.py",
+    "causal/*.py",
+    "cli/*.py",
+    "corpora/*.py",
+    "evaluation/**/*.py",
+    "heads/*.py",
+    "interpret/*.py",
+    "nulls/*.py",
+    "screen/*.py",
+)
 
 PHRASES = {
     r"so many": "the number, or `as many as`",

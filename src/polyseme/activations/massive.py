@@ -53,7 +53,7 @@ class Ordinary:
     """Tells the ordinary vectors of a site from the massive ones and from those at positions that are left out.
 
     Attributes:
-        centre: of the site's vectors.
+        centre: the centre of the site's vectors.
         limit: a vector farther from it is massive; infinite where none is.
         positions: number of positions at the start of a window that are not ordinary.
     """
@@ -75,7 +75,7 @@ class Ordinary:
         return "all" if self.keeps_all else digest.hexdigest()
 
     def mask(self, x: Float[Tensor, "row d"], position: Int[Tensor, " row"]) -> Bool[Tensor, " row"]:
-        """Which rows are ordinary; one that is not finite is, so that whoever looks at it next says so."""
+        """Which rows are ordinary; a row that is not finite counts as ordinary, so that the next check reports it."""
         kept = (position >= self.positions).to(x.device)
         if not math.isinf(self.limit):
             far = distances(x, self.centre)
@@ -92,9 +92,9 @@ def ordinary_rows(
     """Which rows are ordinary at every one of some places; None where no place has a rule for it.
 
     Args:
-        places: of one dictionary, say.
+        places: those of one dictionary, for example.
         vectors: at each place.
-        position: of each row in its window.
+        position: each row's position in its window.
         ordinary: the rule for ordinary vectors at some places; at the others all are ordinary.
     """
     kept = None
@@ -106,7 +106,7 @@ def ordinary_rows(
 
 
 class Massive(Record):
-    """What a sample of a site's train vectors says of massive ones."""
+    """The massive vectors in a sample of a site's train vectors."""
 
     factor: Number
     """Medians of the distance beyond which a vector counts as massive."""
@@ -151,8 +151,8 @@ class Spread:
 
     Attributes:
         centre: coordinate-wise median of the first `CENTRE_ROWS` vectors.
-        distances: of each vector, float64.
-        positions: of each vector in its window.
+        distances: each vector's distance from the centre, float64.
+        positions: each vector's position in its window.
     """
 
     centre: Float[Tensor, " d"]

@@ -24,7 +24,7 @@ class TensorSource:
         token: token of each row; 0 by default.
         document: document of each row; by default each row is its own.
         position: position of each row; 0 by default.
-        seed: of the order.
+        seed: seed of the order.
 
     Raises:
         InputError: no rows, or tensors that differ in length.

@@ -42,7 +42,7 @@ class Schedule:
     Attributes:
         group_rows: tokens that count, of each group; their sum is at least 1.
         groups_per_block: most groups a block.
-        seed: of the permutations.
+        seed: seed of the permutations.
     """
 
     group_rows: Int[np.ndarray, " group"]

@@ -71,7 +71,7 @@ def splice_loss(
     Args:
         network: a language model that predicts the next token.
         text: a text, texts, a corpus, its config, or windows.
-        dictionaries: site to what reconstructs it; for a transcoder its `Binding`, of names or sites.
+        dictionaries: site to what reconstructs it; for a transcoder or a crosscoder its `Binding`, of names or sites.
         context: tokens a window.
         reporter: told how much is done; by default a bar in a notebook and on a terminal.
 

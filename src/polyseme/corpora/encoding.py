@@ -1,4 +1,4 @@
-"""Documents to token ids, with the places of control tokens known, and what there is to say about them."""
+"""Documents to token ids, with the places of control tokens known, and notes about how they were read."""
 
 import json
 import re
@@ -29,7 +29,7 @@ class Encoded:
     """A document as token ids.
 
     Attributes:
-        name: of the document.
+        name: the document's name.
         ids: token ids, without anything that packing puts around them.
         special: which of them are control tokens that the document spells out.
         n_bytes: UTF-8 bytes of the text, control tokens left out.
@@ -76,7 +76,7 @@ class Encoder:
     """Encodes documents for one network.
 
     Args:
-        tokenizer: of the network.
+        tokenizer: the network's tokenizer.
         special_tokens: whether control tokens that a text spells out are read as such or as plain text.
     """
 

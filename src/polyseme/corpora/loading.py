@@ -49,15 +49,15 @@ def load_windows(
 
     Args:
         corpus: the documents.
-        tokenizer: of the network that will read them.
+        tokenizer: the tokenizer of the network that will read them.
         split: which side of the split.
         context: tokens a window.
         max_tokens: counted tokens wanted; the last window is filled up beyond them. None for all there are.
         document_tokens: largest number of tokens of each document, one stretch of it at a place drawn by `seed`: more
             documents in the same number of tokens, so that intervals over documents rest on many.
         heldout_fraction: share of documents on the held-out side.
-        seed: of the order under `max_tokens` and of the stretches.
-        allow_fewer: take what there is where it is less than `max_tokens`, and say so.
+        seed: seed of the order under `max_tokens` and of the stretches.
+        allow_fewer: where there is less than `max_tokens`, take that and report it.
         special_tokens: what becomes of the tokenizer's control tokens (`<|im_start|>`) where a text spells them out:
             `parse` reads them as such, and they are special; `text` reads them as the plain text they are.
         reporter: receives what was left out, and what is particular about how the text is read.

@@ -178,7 +178,7 @@ def not_utf8(where: str, offset: int, around: bytes, at: int) -> InputError:
 
     Args:
         where: the file or line.
-        offset: of the byte, from the start of what `where` names.
+        offset: the byte's place, counted from the start of what `where` names.
         around: bytes around it.
         at: its index in them.
     """

@@ -63,7 +63,7 @@ def check_column(file: io.BufferedIOBase, column: str, path: str, *, lists: bool
     Args:
         file: a Parquet file.
         column: dotted path of the column, or of what holds its parts.
-        path: of the file, for errors.
+        path: the file's path, for errors.
         lists: whether one row holds many values.
 
     Returns:

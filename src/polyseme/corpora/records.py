@@ -35,7 +35,7 @@ class LeftOut:
             self.reasons.append(f"{error.where}: {error.what}")
 
     def report(self, reporter: Reporter) -> None:
-        """Say it, where there is something to say."""
+        """Report what was left out, if anything was."""
         if self.count:
             more = f" and {self.count - len(self.reasons)} more" if self.count > len(self.reasons) else ""
             reporter.message(f"left out {self.count} from the corpus: {'; '.join(self.reasons)}{more}")

@@ -18,9 +18,9 @@ def compute_equivalent(
     """The parameters of the plain model whose cross-entropy equals the patched one.
 
     Between rungs log N is linear in CE. Where a larger rung has the higher CE, both are pooled to their mean
-    (isotonic regression) and `details.isotonic` says so; of several sizes with one CE the smallest is taken. Beyond
-    the ladder's ends the value is NaN and `details.bound` says on which side; so it is where the tokens are harder (or
-    easier) than the ladder's by more than the whole ladder spans. The interval is that of the CE, mapped.
+    (isotonic regression) and `details.isotonic` is true; the smallest of several sizes with one CE is taken. Beyond the
+    ladder's ends the value is NaN and `details.bound` names the side. It is also NaN where the tokens are harder or
+    easier than the ladder's by more than the whole ladder spans. The interval is that of the CE, mapped.
 
     Args:
         ladder: at least two measured models.

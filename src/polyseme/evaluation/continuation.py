@@ -92,8 +92,8 @@ def continue_text(
         reporter: receives how many tokens are written.
 
     Raises:
-        InputError: the network is not causal or has no tokenizer, a width is not that of the sites, a site is read
-            after it is needed, the context is too short, or no window holds a whole prompt.
+        InputError: the network is not causal or has no tokenizer, a width is not that of the sites, a site is read,
+            and not written, after one that depends on it, the context is too short, or no window holds a whole prompt.
     """
     config = config or ContinuationConfig()
     dictionaries = located_keys(dictionaries, network)

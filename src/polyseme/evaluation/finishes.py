@@ -184,7 +184,7 @@ def _nothing_to_recover(entry: Sums, seed: int, n_resamples: int) -> str:
 
 
 def predicts_nothing(entry: Sums, *, seed: int = 0, n_resamples: int = 1000) -> str:
-    """Why losses of this network say nothing: it predicts no better than a uniform guess; empty where it does.
+    """Why losses of this network are not informative: it predicts no better than a uniform guess. Empty where it does.
 
     The upper end of its loss's interval must lie below ln V; with too few documents for an interval, the loss itself
     must, by more than `NEGLIGIBLE` times ln V.

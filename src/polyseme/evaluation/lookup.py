@@ -66,7 +66,7 @@ class Lookup:
         keys: for each kind, the held-out keys that may have a row, ascending (`lookup_keys`).
         counts: by binding and kind, how many ordinary training vectors had each key.
         tables: by binding and kind, the mean vector of each key; rows with count 0 hold the fall-back.
-        means: of each binding over the training windows.
+        means: each binding's mean vector over the training windows.
         ordinary: by site, what selects its ordinary vectors; a binding's tables are of the tokens that are ordinary at
             all its sites.
     """

@@ -64,12 +64,12 @@ def patch_edits(
     """Edits that put each dictionary's reconstruction in the place of what it writes.
 
     Args:
-        network: says how wide the sites are, and in which order a pass comes to them.
+        network: knows how wide the sites are, and in which order a pass comes to them.
         dictionaries: by binding; no two write one site.
-        positions: of each binding, where vectors are replaced.
+        positions: where each binding's vectors are replaced.
         trained_on: what selects the vectors of a site that training left in, among those that are read or, at a site
             that is only written, that the edit meets; a token with others at any of them keeps its vector there.
-        clean: of the sites of `clean_reads`, what a pass over the same inputs without edits holds.
+        clean: at the sites of `clean_reads`, the vectors of a pass over the same inputs without edits.
 
     Raises:
         InputError: a site is read after one that depends on it is written, and is not written itself; or `clean` lacks

@@ -1,4 +1,4 @@
-"""How much of a latent is said by the token alone?"""
+"""Token share: how much of a latent's variance the token alone explains."""
 
 from dataclasses import dataclass
 from typing import Any

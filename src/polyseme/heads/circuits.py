@@ -21,7 +21,7 @@ class Maps:
     Attributes:
         W_V: residual stream to value, `[head, d_model, d_head]`.
         W_O: value to residual stream, `[head, d_head, d_model]`.
-        gain: of the norm the attention reads through, `[d_model]`; ones where there is none.
+        gain: gain of the norm that the attention reads through, `[d_model]`; ones where there is no norm.
     """
 
     W_V: Float[Tensor, "head d_model d_head"]

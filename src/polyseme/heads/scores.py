@@ -64,7 +64,7 @@ def prefix_matching(patterns: Float[Tensor, "*batch query key"], length: int) ->
 
     Args:
         patterns: attention on `repeated_sequences`.
-        length: of the part that is repeated.
+        length: length of the part that is repeated.
     """
     # The query at t saw its token at t − length; what followed stands at t − length + 1.
     return patterns.diagonal(offset=1 - length, dim1=-2, dim2=-1)[..., -length:].mean(-1)
@@ -79,7 +79,7 @@ def head_scores(network: Network, config: HeadScoresConfig | None = None) -> lis
 
     Args:
         network: a transformer on tokens.
-        config: of the sequences.
+        config: settings of the sequences.
 
     Raises:
         InputError: no attention, a sequence longer than the network's context, or ids outside its vocabulary.

@@ -23,7 +23,7 @@ class FeatureTruth:
         parents: the feature without which each cannot be on, −1 for none; None where there is no hierarchy.
 
     Raises:
-        InputError: parents that are not features, or that go round in a circle.
+        InputError: parents that are not features, or that form a cycle.
     """
 
     directions: Float[Tensor, "feature d"]
