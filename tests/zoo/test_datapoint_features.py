@@ -34,7 +34,7 @@ def test_a_network_does_not_depend_on_its_stack():
     (one,) = train(SMALL.model_copy(update={"n_examples": (5,), "seeds": (1,)}), Silent())
     same = many[5, 1]
     torch.testing.assert_close(one.X, same.X)
-    torch.testing.assert_close(one.vectors, same.vectors, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(one.weights, same.weights, atol=1e-5, rtol=1e-4)
     assert one.test_loss == pytest.approx(same.test_loss, rel=1e-4)
 
 

@@ -55,7 +55,6 @@ from polyseme.zoo.tools.exact import (
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
-ABSORPTION = "Chanin et al. 2024, A is for absorption, arXiv 2409.14507"
 CEILING = 0.1
 """A dictionary with as many latents as features and an FVU above this did not train, or lost a latent."""
 
@@ -64,7 +63,7 @@ class AbsorptionToy(Toy):
     """A tree of orthogonal features, each on at 1; siblings exclude each other."""
 
     title: ClassVar[str] = "absorption: children that speak for their parent"
-    paper: ClassVar[str] = ABSORPTION
+    paper: ClassVar[str] = "Chanin et al. 2024, A is for absorption, arXiv 2409.14507"
 
     d: Width = 50
     p: float = Field(default=0.25, gt=0, lt=1)

@@ -30,7 +30,6 @@ from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, fill, shar
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
-PAPER = "bit extraction of Bartlett et al. 2019, Nearly-tight VC-dimension bounds"
 PADS = 2
 """Random digits before a row's labels: as many tents as the last layer does at once."""
 ONE = "1"
@@ -59,7 +58,7 @@ class BitExtractionToy(Toy):
     """Look-up tables of 2^(row_bits + column_bits) labels, one a seed."""
 
     title: ClassVar[str] = "bit extraction"
-    paper: ClassVar[str] = PAPER
+    paper: ClassVar[str] = "bit extraction of Bartlett et al. 2019, Nearly-tight VC-dimension bounds"
 
     row_bits: int = Field(default=5, ge=1, le=8)
     """Number of input bits that choose a code, in 2^row_bits layers."""

@@ -140,13 +140,8 @@ def in_top_eigenspace(
 
 @dataclass(frozen=True)
 class Trained(Stack):
-    """A stack after its training: L/p a feature on fresh data (exact where trained on single features).
-
-    Its ceiling is the loss of the output 0.
-
-    Attributes:
-        M: `[instance, feature, feature]`.
-    """
+    """A stack after its training, with its mixing M: its loss is L/p a feature on fresh data (exact where trained on
+    single features), its ceiling that of the output 0."""
 
     M: Float[Tensor, "instance feature feature"]
 

@@ -30,7 +30,6 @@ from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Cause, Entry, Sample, Toy, TrainedToy, Truth
 
-PAPER = "Elhage et al. 2022, Toy Models of Superposition"
 SITE = Site(path="hidden")
 ALONG = 0.9
 """Two features share a direction where the cosine of their vectors is above this."""
@@ -40,7 +39,7 @@ class CorrelatedPairsToy(Toy):
     """Networks of several correlations and seeds."""
 
     title: ClassVar[str] = "correlated features that share a neuron"
-    paper: ClassVar[str] = PAPER
+    paper: ClassVar[str] = "Elhage et al. 2022, Toy Models of Superposition"
 
     n_pairs: Width = 3
     n_hidden: Width = 3

@@ -27,7 +27,6 @@ from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_
 from polyseme.zoo.tools.tied import tied_loss
 from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
-PAPER = "Henighan et al. 2023, Superposition, Memorization, and Double Descent"
 SITE = Site(path="hidden")
 CPU_SWEEP = (3, 5, 8, 15, 30, 60, 100, 200, 350, 500, 700, 1000, 1400, 2000)
 """Numbers of examples T of the CPU version."""
@@ -39,7 +38,7 @@ class DatapointFeaturesToy(Toy):
     """A network for every number of examples and every seed."""
 
     title: ClassVar[str] = "datapoint against generalising features"
-    paper: ClassVar[str] = PAPER
+    paper: ClassVar[str] = "Henighan et al. 2023, Superposition, Memorization, and Double Descent"
 
     n_features: Width = 1000
     n_hidden: Width = 2
@@ -100,15 +99,14 @@ class Run:
         return len(self.X)
 
     @property
-    def vectors(self) -> Float[Tensor, "feature hidden"]:
-        """Hidden vectors of the features."""
-        assert self.toy.truth.directions is not None
-        return self.toy.truth.directions
+    def weights(self) -> Float[Tensor, "hidden feature"]:
+        """W, whose columns are the hidden vectors of the features."""
+        return self.toy.module.get_parameter("W").detach()
 
     @property
     def hidden(self) -> Float[Tensor, "example hidden"]:
         """Hidden vectors of the examples."""
-        return self.X @ self.vectors
+        return self.X @ self.weights.T
 
 
 def examples(config: DatapointFeaturesToy, draws: Draws, n: int) -> Float[Tensor, "instance example feature"]:
@@ -198,7 +196,9 @@ def few_wide(config: DatapointFeaturesToy, reporter: Reporter) -> list[Check]:
             f"{float(total.min()):.3f} to {float(total.max()):.3f}; train loss {min(losses):.3f} to {max(losses):.3f}",
         ),
         mean((angles - 72).abs().mean(-1), f"gaps {float(angles.min()):.1f}° to {float(angles.max()):.1f}°"),
-        mean([float(dimensionality(run.vectors.double()).max()) for run in runs], "mean over networks of the largest"),
+        mean(
+            [float(dimensionality(run.weights.T.double()).max()) for run in runs], "mean over networks of the largest"
+        ),
     )
     return fill(FEW, found, where=where)
 
@@ -253,7 +253,7 @@ def hidden_figure(config: DatapointFeaturesToy, reporter: Reporter) -> Any:
     figure, axes = panels(2 * columns, width=1.9 * columns + 1, height=2, columns=columns)
     for row, colour in enumerate(("tab:blue", "tab:red")):
         for axis, run in zip(axes[row * columns :], picked, strict=False):
-            vectors = run.hidden if row == 0 else run.vectors
+            vectors = run.hidden if row == 0 else run.weights.T
             reach = 1.1 * float(vectors.abs().max())
             axis.axhline(0, color="0.9", linewidth=0.8, zorder=0)
             axis.axvline(0, color="0.9", linewidth=0.8, zorder=0)
@@ -274,7 +274,7 @@ def loss_figure(config: DatapointFeaturesToy, reporter: Reporter) -> Any:
         ([run.toy.loss for run in runs], "train", left, "tab:blue"),
         ([run.test_loss for run in runs], "test", left, "tab:red"),
         ([float(dimensionality(run.hidden).median()) for run in runs], "examples, median", right, "tab:blue"),
-        ([float(dimensionality(run.vectors).max()) for run in runs], "features, largest", right, "tab:red"),
+        ([float(dimensionality(run.weights.T).max()) for run in runs], "features, largest", right, "tab:red"),
     ):
         of_seed = torch.tensor(values).reshape(len(counts), -1)
         axis.plot(counts, of_seed.mean(1), color=colour, marker="o", markersize=3, label=label)

@@ -45,7 +45,6 @@ from polyseme.zoo.tools.exact import (
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
-PAPER = "Chanin et al. 2025, Feature hedging, arXiv 2505.11756"
 ALGEBRA = "E[x | on] − E[x | off]"
 PCA = "first eigenvector of the covariance"
 
@@ -54,7 +53,7 @@ class HedgingToy(Toy):
     """A parent and a child in one latent."""
 
     title: ClassVar[str] = "hedging: one latent for two features"
-    paper: ClassVar[str] = PAPER
+    paper: ClassVar[str] = "Chanin et al. 2025, Feature hedging, arXiv 2505.11756"
 
     d: Annotated[Width, Field(ge=2)] = 50
     p: float = Field(default=0.25, gt=0, lt=1)

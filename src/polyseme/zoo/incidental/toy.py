@@ -24,7 +24,6 @@ from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
-PAPER = "Lecomte et al. 2023, Incidental Polysemanticity"
 SITE = Site(path="hidden")
 PRESENT = 0.5
 """A neuron answers to a feature where |W| is above this: at the end of the training weights are near 0 or near ±1."""
@@ -52,7 +51,7 @@ class IncidentalToy(Toy):
     """Networks of several seeds."""
 
     title: ClassVar[str] = "incidental polysemanticity"
-    paper: ClassVar[str] = PAPER
+    paper: ClassVar[str] = "Lecomte et al. 2023, Incidental Polysemanticity"
 
     n_features: Width = 32
     n_neurons: Width = 128
@@ -165,6 +164,8 @@ def occupied(n_features: int, n_neurons: int) -> float:
     return m * (1 - 2 * (1 - 1 / (2 * m)) ** n + (1 - 1 / m) ** n)
 
 
+FACTORS = (1, 2, 4, 8, 16)
+"""Numbers of neurons a feature that are compared."""
 _NAME = "polysemantic neurons at n = {n}, m = {m}, against "
 PAIRS = Line(_NAME + "pairs", "n(n − 1)/4m = {target:.3g} (± 2 s.e.)", source="published")
 NEURONS = Line(
@@ -174,26 +175,8 @@ NEURONS = Line(
 )
 
 
-def count(config: IncidentalToy, reporter: Reporter) -> list[Check]:
+def count(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     """The number of polysemantic neurons, beside n(n − 1)/4m."""
-    return _counted(config, reporter)
-
-
-def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
-    """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and persists where there is room to spare."""
-    lines: list[Check] = []
-    for factor in (1, 2, 4, 8, 16):
-        size = config.model_copy(update={"n_neurons": factor * config.n_features})
-        lines += _counted(size, reporter, checkpoints and checkpoints / str(size.n_neurons))
-    return lines
-
-
-def published(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
-    """The sizes of the paper: n = 256, m = 256 to 4096."""
-    return room(config.model_copy(update={"n_features": 256}), reporter, checkpoints)
-
-
-def _counted(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
     n, m = config.n_features, config.n_neurons
     stack = train(config, reporter, checkpoints)
     W = stack.parameters["W"]
@@ -209,10 +192,24 @@ def _counted(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None
     ]
 
 
+def room(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
+    """The same for n, 2n, 4n, 8n and 16n neurons: sharing falls as 1/m and persists where there is room to spare."""
+    lines: list[Check] = []
+    for factor in FACTORS:
+        size = config.model_copy(update={"n_neurons": factor * config.n_features})
+        lines += count(size, reporter, checkpoints and checkpoints / str(size.n_neurons))
+    return lines
+
+
+def published(config: IncidentalToy, reporter: Reporter, checkpoints: Path | None = None) -> list[Check]:
+    """The sizes of the paper: n = 256, m = 256 to 4096."""
+    return room(config.model_copy(update={"n_features": 256}), reporter, checkpoints)
+
+
 def count_figure(config: IncidentalToy, reporter: Reporter) -> Any:
     """Polysemantic neurons against m, beside n(n − 1)/4m; hollow where networks did not come down to their neurons."""
     n = config.n_features
-    sizes = [factor * n for factor in (1, 2, 4, 8, 16)]
+    sizes = [factor * n for factor in FACTORS]
     trained = [train(config.model_copy(update={"n_neurons": m}), reporter).parameters["W"] for m in sizes]
     figure, (ax,) = panels(1, width=5.5, height=4)
     ax.plot(sizes, [expected(n, m) for m in sizes], color="0.6", label="n(n − 1)/4m")

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
-from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, share
+from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, share, table
 from polyseme.zoo.tools.neurons import MONOSEMANTIC, largest_share
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
-PAPER = "exact solutions ReLU(x_i + x_j − 1) and ReLU(±x_i)"
 SITE = Site(path="neurons")
 SOLVED = 1e-3
 """Normalised loss below which a network has found a solution."""
@@ -48,7 +47,7 @@ class MissedSolutionToy(Toy):
     """Networks of several seeds."""
 
     title: ClassVar[str] = "an exact solution missed"
-    paper: ClassVar[str] = PAPER
+    paper: ClassVar[str] = "exact solutions ReLU(x_i + x_j − 1) and ReLU(±x_i)"
 
     task: Literal["and", "abs"] = "and"
     n: int = Field(default=5, ge=2, le=1000)
@@ -147,23 +146,18 @@ def train(config: MissedSolutionToy, reporter: Reporter) -> Stack:
         return Stack(parameters, error(Draws(seeds, "test"), ROWS), grid, UNTRAINED)
 
 
-SOLVED_10 = Line(
-    f"AND, n = 5, H = 10: networks with normalised loss < {SOLVED:g}", "0 of 16", at_most=0, source="computed"
-)
-SOLVED_40 = Line(
-    f"AND, n = 5, H = 40: networks with normalised loss < {SOLVED:g}", "16 of 16", at_least=1, source="computed"
-)
-SINGLE_40 = Line("AND, n = 5, H = 40: neurons of one AND", "0%", at_most=0, source="computed", n_unit="neurons")
-ABS = Line(
-    "|x|, n = 6, H = 12, p = {p:g}: networks that solve it, each neuron of one feature",
-    "75% to 100%",
-    at_least=0.75,
+_LOSS = f"networks with normalised loss < {SOLVED:g}"
+_SPARSE = "|x|, n = 20, H = 40, p = 0.02: "
+SOLVED_10, SOLVED_40, SINGLE_40, ABS, MISSED, FEW_SINGLE, MEDIAN = table(
+    Line("AND, n = 5, H = 10: " + _LOSS, "0 of 16", at_most=0),
+    Line("AND, n = 5, H = 40: " + _LOSS, "16 of 16", at_least=1),
+    Line("AND, n = 5, H = 40: neurons of one AND", "0%", at_most=0, n_unit="neurons"),
+    Line("|x|, n = 6, H = 12, p = {p:g}: networks that solve it, each neuron of one feature", "75% to 100%", 0.75),
+    Line(_SPARSE + "networks that miss it (normalised loss ≥ 1e-3)", "all", at_least=1),
+    Line(_SPARSE + "neurons of one feature", "≤ 23%", at_most=0.23, n_unit="neurons"),
+    Line(_SPARSE + "median normalised loss", "near 1e-2 (3e-3 to 3e-2)", 3e-3, 3e-2),
     source="computed",
 )
-_SPARSE = "|x|, n = 20, H = 40, p = 0.02: "
-MISSED = Line(_SPARSE + "networks that miss it (normalised loss ≥ 1e-3)", "all", at_least=1, source="computed")
-FEW_SINGLE = Line(_SPARSE + "neurons of one feature", "≤ 23%", at_most=0.23, source="computed", n_unit="neurons")
-MEDIAN = Line(_SPARSE + "median normalised loss", "near 1e-2 (3e-3 to 3e-2)", 3e-3, 3e-2, source="computed")
 
 
 def _shares(stack: Stack, found: Sequence[tuple[Line, Tensor]], **words: float) -> list[Check]:

@@ -54,7 +54,6 @@ from polyseme.zoo.tools.exact import (
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.toy import Entry, Toy, TrainedToy
 
-PAPER = "Chanin & Garriga-Alonso 2025, Sparse but wrong, arXiv 2508.16560"
 CEILING = 0.5
 """A dictionary with an FVU above this did not train; one latent a vector of its own leaves less."""
 RECOVERED = 0.99
@@ -67,7 +66,7 @@ class WrongL0Toy(Toy):
     """Orthogonal features, all equally often on."""
 
     title: ClassVar[str] = "dictionaries of the wrong L0"
-    paper: ClassVar[str] = PAPER
+    paper: ClassVar[str] = "Chanin & Garriga-Alonso 2025, Sparse but wrong, arXiv 2508.16560"
 
     n_features: Annotated[Width, Field(ge=3)] = 5
     d: Width = 20
