@@ -8,7 +8,7 @@ Every other id that comes out of a text is text, whatever else the tokenizer use
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -153,17 +153,15 @@ def spelling_of(tokenizer: Any) -> Literal["bytes", "sentencepiece", "pieces"] |
 def _from_plain_text(tokenizer: Tokenizer, token: int, spelt: str) -> bool:
     """Whether the id comes out of text in which nothing counts as special."""
     texts = (spelt, f"a{spelt}", str(tokenizer.decode([token])))
-    return any(token in ids for ids in map(_attempt(tokenizer), texts) if ids is not None)
+    return any(token in _plain_ids(tokenizer, text) for text in texts)
 
 
-def _attempt(tokenizer: Tokenizer) -> Callable[[str], list[int] | None]:
-    def encode(text: str) -> list[int] | None:
-        try:
-            return encode_plainly(tokenizer, [text], "text")[0]
-        except Exception:  # noqa: BLE001 - a tokenizer may refuse a text in any way; another one is tried
-            return None
-
-    return encode
+def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a text in which nothing counts as special; none where the tokenizer refuses it."""
+    try:
+        return encode_plainly(tokenizer, [text], "text")[0]
+    except Exception:  # noqa: BLE001 - a tokenizer may refuse a text in any way; another one is tried
+        return []
 
 
 def frame(tokenizer: Tokenizer) -> Frame:
