@@ -21,6 +21,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 ROOMS = (
     "*.py",
     "activations/*.py",
+    "api/*.py",
     "causal/*.py",
     "cli/*.py",
     "corpora/*.py",
@@ -28,7 +29,9 @@ ROOMS = (
     "heads/*.py",
     "interpret/*.py",
     "nulls/*.py",
+    "report/**/*.py",
     "screen/*.py",
+    "studies/**/*.py",
 )
 
 PHRASES = {

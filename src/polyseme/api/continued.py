@@ -92,7 +92,7 @@ def continue_text(
         n_tokens: how many are written.
         temperature: 0 takes the likeliest token; above, tokens are drawn.
         seed: of the noise.
-        reporter: told how many tokens are written; by default a bar in a notebook and on a terminal.
+        reporter: receives the number of tokens written; by default a bar in a notebook and on a terminal.
 
     Raises:
         InputError: several texts, a network that does not predict the next token, or more tokens than its context.

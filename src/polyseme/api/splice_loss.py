@@ -73,7 +73,7 @@ def splice_loss(
         text: a text, texts, a corpus, its config, or windows.
         dictionaries: site to what reconstructs it; for a transcoder or a crosscoder its `Binding`, of names or sites.
         context: tokens a window.
-        reporter: told how much is done; by default a bar in a notebook and on a terminal.
+        reporter: receives the progress; by default a bar in a notebook and on a terminal.
 
     Raises:
         InputError: no such site, a dictionary of another width, no text, or a network that predicts no next token.

@@ -73,7 +73,7 @@ def top_tokens(
         dictionary: whose latent it is.
         latent: its index.
         n: how many tokens at most.
-        reporter: told how many tokens are read; by default a bar in a notebook and on a terminal.
+        reporter: receives the number of tokens read; by default a bar in a notebook and on a terminal.
 
     Raises:
         InputError: no such site or latent, an empty text, or a dictionary of another width than the site.

@@ -25,7 +25,7 @@ class _Given(Config):
 
 @dataclass(frozen=True)
 class TextsCorpus:
-    """A corpus of texts that are at hand, each a document."""
+    """A corpus made of given texts, each a document."""
 
     texts: Sequence[str]
 
@@ -52,7 +52,7 @@ def windows_of(
         source: texts are documents, packed one after the other.
         n_tokens: at most that many of a corpus's tokens.
         context: tokens a window; by default the network's context, at most `CONTEXT`.
-        reporter: told what is particular about the texts.
+        reporter: receives messages about the texts.
 
     Raises:
         InputError: no text, an empty one, or a network without a tokenizer.

@@ -187,7 +187,7 @@ class Continuation(Record):
     clean: str
     patched: str
     true: str = ""
-    """How the document really goes on."""
+    """The text that follows in the document."""
     note: str = ""
 
 

@@ -121,8 +121,8 @@ class Plan:
                 )
                 for site in config.bindings
             },
-            specificity=SpecificityStage("", study, real.readings, compared) if compared and several else None,
-            stability=StabilityStage(label, study, real.dictionaries, real.readings) if several else None,
+            specificity=SpecificityStage("", config.seeds, real.readings, compared) if compared and several else None,
+            stability=StabilityStage(label, config.seeds, real.dictionaries, real.readings) if several else None,
         )
 
     @property

@@ -1,7 +1,7 @@
 """What a study needs, before anything is trained: memory, disk and tokens, and a refusal where it cannot fit.
 
 The figures are upper bounds of what arrays take at once, stage by stage; the factors in them count arrays of that size
-(`tests/studies/test_price.py` holds one study against what its process took).
+(`tests/studies/test_price.py` compares the estimate of one study with the memory that its process took).
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _READ_TOKENS = 2048
 
 
 class Widths(NamedTuple):
-    """Of the vectors of one binding: those it reads, those it writes, and those of all its places, each once."""
+    """Widths of the vectors that a binding reads, of those that it writes, and of all its places, each counted once."""
 
     reads: int
     writes: int
@@ -102,7 +102,7 @@ class Sizes:
 
     @property
     def width(self) -> int:
-        """Of the vectors of all sites together, as they are read."""
+        """Width of the vectors of all sites together, as they are read."""
         return sum(widths.places for widths in self.widths.values())
 
     def latents(self, study: StudyConfig) -> dict[str, int]:
@@ -309,7 +309,7 @@ def check_price(
     _check(needed, free, "memory")
     if not on_cpu:
         _check(on_device, float(torch.cuda.mem_get_info(device)[0]), f"memory of {device}")
-    if cost.disk > free_disk and cost.disk > free_disk + _written(root):  # a study that goes on wrote some before
+    if cost.disk > free_disk and cost.disk > free_disk + _written(root):  # a resumed study wrote some of it before
         raise InputError(
             f"the study writes about {_size(cost.disk)}, and the disk has {_size(free_disk)} free",
             where=str(root),

@@ -26,12 +26,12 @@ _MATCHED = 1024
 
 
 def matching_work(n: int, width: int) -> float:
-    """Of matching n directions of a width with as many: the cosines, and where it is exact the assignment."""
+    """Work of matching n directions with n others: the cosines, and the assignment where it is exact."""
     return float(n) ** 2 * (width + (n if n <= EXACT else 0))
 
 
 def correlating_work(at: Worker, n: int, *, n_tokens: float, n_documents: float, n_others: int) -> float:
-    """Of matching n latents by their activations with those of other dictionaries, and of the resamples."""
+    """Work of matching n latents with those of other dictionaries by their activations, and of the resamples."""
     products = n_tokens * active_latents(at) ** 2 * (1 + n_others)  # one more: the level of luck
     return products + 5.0 * SpecificityConfig().n_resamples * n_documents * n * n_others
 

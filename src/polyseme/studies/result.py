@@ -171,9 +171,10 @@ class StudyResult:
         return self._table.where(site, status=status)
 
     def shown(self, site: str | None = None, *, status: Status | None = None) -> tuple[LatentReport, ...]:
-        """The latents that the report shows, with their contexts: the most telling of each verdict, first ones first.
+        """The latents that the report shows, with their contexts: the most informative ones of each verdict first.
 
-        A selection that flatters: at most `shown` of each verdict. `latents()` has all of them, `latent()` any one.
+        The selection flatters the study: it has at most `shown` latents of each verdict. `latents()` has all of them,
+        `latent()` any one.
 
         Raises:
             InputError: the study has no such site, or there is no such verdict.

@@ -5,8 +5,8 @@ runs stages, each after those that it needs; an artifact is made once, under the
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
@@ -70,9 +70,9 @@ class Stage(ABC, Generic[T]):
         """Name and label, unique in a study."""
         return f"{self.name} ({self.label})" if self.label else self.name
 
-    @abstractmethod
     def needs(self) -> tuple["Stage[Any]", ...]:
-        """The stages whose results it reads; a plan is their closure."""
+        """The stages whose results it reads, which are those that its fields hold; a plan is their closure."""
+        return tuple(dict.fromkeys(_stages_in([getattr(self, each.name) for each in fields(self)])))
 
     @abstractmethod
     def inputs(self, at: "Worker") -> Mapping[str, str]:
@@ -101,6 +101,16 @@ class Conditional(Protocol):
 
     def why_not(self, at: "Worker") -> str:
         """Why it is left out; empty where it is not."""
+        ...
+
+
+@runtime_checkable
+class Holder(Protocol):
+    """A field of a stage that holds further stages."""
+
+    @property
+    def stages(self) -> tuple[Stage[Any], ...]:
+        """Those stages."""
         ...
 
 
@@ -362,6 +372,16 @@ class Worker:
             for text in stage.remarks(artifact):
                 self.reporter.message(text)
         return artifact, loaded
+
+
+def _stages_in(parts: Iterable[Any]) -> Iterator[Stage[Any]]:
+    for part in parts:
+        if isinstance(part, Stage):
+            yield part
+        elif isinstance(part, Mapping):
+            yield from _stages_in(part.values())
+        elif isinstance(part, Holder):
+            yield from part.stages
 
 
 def _record(stage: Stage[Any], artifact: Artifact, *, reused: bool) -> StageRecord:

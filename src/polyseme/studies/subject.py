@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
 from polyseme.core.binding import Binding
 from polyseme.core.config import identity
 from polyseme.core.site import Site
+from polyseme.corpora import Windows
 from polyseme.dictionaries import Dictionary
 from polyseme.networks import Network
 from polyseme.nulls import Null
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.stage import Worker, binding_identity
-from polyseme.studies.stages.tokens import Tokens, TokensStage, under
+from polyseme.studies.stages.tokens import Tokens, TokensStage, first_windows, under
 
 K = TypeVar("K")
 
@@ -35,6 +36,11 @@ class Role:
     seeds: tuple[int, ...]
     train: TokensStage
     heldout: TokensStage
+
+    @property
+    def stages(self) -> tuple[TokensStage, ...]:
+        """The stages of its tokens."""
+        return (self.train, self.heldout)
 
     def subject(self, at: Worker) -> "Subject":
         """The subject in this role, the same one each time."""
@@ -88,6 +94,11 @@ class Subject:
             return under(at.config.null, Tokens.of(at.of(role.train), at.of(role.heldout)), at)
 
         return under(role.null, at.once("tokens", of_study), at)
+
+    def first(self, side: Literal["train", "heldout"], n_tokens: int) -> Windows:
+        """The first windows of a side, those that hold this many tokens, the same object each time."""
+        of_side = self.tokens.train if side == "train" else self.tokens.heldout
+        return self.at.once((self.label, side, n_tokens), lambda: first_windows(of_side, n_tokens))
 
     @cached_property
     def network(self) -> Network:

@@ -78,7 +78,7 @@ class Scale:
         return _log_ticks(self.low, self.high, n) if self.log else nice_ticks(self.low, self.high, n)
 
     def labels(self, n: int, pixels: float) -> list[tuple[float, str]]:
-        """About `n` ticks with their labels: fewer where those would touch along so many pixels."""
+        """About `n` ticks with their labels: fewer where those would touch along that many pixels."""
         for wanted in range(n, 0, -1):
             ticks = self.ticks(wanted)
             texts = tick_labels(ticks, log=self.log)
@@ -329,7 +329,7 @@ SHAPES = ("square", "diamond", "triangle", "cross", "ring")
 
 
 def _marker(shape: str, r: float) -> Markup:
-    """A mark around the origin that is told apart by its form as well as by its colour."""
+    """A mark around the origin, recognisable by its form as well as by its colour."""
     h = round(r * 1.2, 1)
     match shape:
         case "square":

@@ -42,7 +42,7 @@ def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
             while waiting and len(running) < jobs:
                 unit = waiting.pop(0)
                 ids, label = [plan.id(stage) for stage in unit], unit[0].label
-                reporter.message(f"a process of its own runs {label}")
+                reporter.message(f"starting a process for {label}")
                 running[label] = ids[0], _start(ids, root, jobs)
             for label, (first, process) in list(running.items()):
                 status = process.poll()
@@ -53,7 +53,7 @@ def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
                     raise InputError(
                         f"the process that ran {label} ended with status {status}",
                         where=f"polyseme stage {first}",
-                        fix="what it said stands above; the same command goes on from what is finished",
+                        fix="its message stands above; to resume, run the same command again",
                     )
                 done += 1
                 progress.update(done)

@@ -12,7 +12,6 @@ from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, load_sum
 from polyseme.store import Artifact
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.statistics import StatisticsStage
-from polyseme.studies.stages.tokens import first_windows
 from polyseme.studies.subject import Role
 
 
@@ -31,9 +30,6 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
     role: Role
     statistics: StatisticsStage
 
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.role.train, self.role.heldout, self.statistics)
-
     def inputs(self, at: Worker) -> Mapping[str, str]:
         return {
             "network": at.base,
@@ -50,11 +46,8 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, statistics = self.role.subject(at), at.of(self.statistics)
-        network, heldout, bindings = (
-            subject.network,
-            subject.tokens.heldout,
-            [Binding(b.reads, b.writes) for b in subject.bindings.values()],
-        )
+        network, heldout = subject.network, subject.tokens.heldout
+        bindings = [Binding(b.reads, b.writes) for b in subject.bindings.values()]
         settings = LookupConfig(batch_windows=at.config.evaluation.batch_windows)
         ordinary = statistics.ordinary
         tables = settings.build(network, self._train(at), heldout, bindings, ordinary=ordinary, reporter=at.reporter)
@@ -70,7 +63,4 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
         }
 
     def _train(self, at: Worker) -> Windows:
-        def first() -> Windows:
-            return first_windows(self.role.subject(at).tokens.train, at.config.evaluation.lookup_tokens)
-
-        return at.once((self.role.label, "lookup"), first)
+        return self.role.subject(at).first("train", at.config.evaluation.lookup_tokens)

@@ -35,9 +35,6 @@ class CausalStage(Stage[CausalEffects]):
     readings: ReadingsStage
     site: str
 
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.role.train, self.role.heldout, self.dictionaries, self.readings)
-
     def why_not(self, at: Worker) -> str:
         """Why there are no effects; empty where there are."""
         return "" if at.network.predicts_tokens else "the network does not predict the next token"

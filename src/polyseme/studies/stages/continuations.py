@@ -33,13 +33,10 @@ class ContinuationsStage(Stage[list[Continuation]]):
     role: Role
     dictionaries: DictionariesStage
 
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.role.train, self.role.heldout, self.dictionaries)
-
     def why_not(self, at: Worker) -> str:
         """Why no text is continued; empty where it is."""
         if at.config.evaluation.n_continuations == 0:
-            return "none was asked for"
+            return "`evaluation.n_continuations` is 0"
         if not at.network.predicts_tokens or at.network.tokenizer is None:
             return "the network does not predict the next token"
         short = at.context < PROMPT_TOKENS + NEW_TOKENS

@@ -45,10 +45,6 @@ class DictionariesStage(Stage[Trained]):
     statistics: StatisticsStage
     matched: Stage[Readings] | None
 
-    def needs(self) -> tuple[Stage[Any], ...]:
-        own = (self.role.train, self.role.heldout, self.statistics)
-        return own if self.matched is None else (*own, self.matched)
-
     def inputs(self, at: Worker) -> Mapping[str, str]:
         trained_on = at.of(self.statistics).trained_on_key
         found = {"network": at.base, "tokens": self.role.subject(at).tokens.train_key}

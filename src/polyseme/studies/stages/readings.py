@@ -40,9 +40,6 @@ class ReadingsStage(Stage[Readings]):
     dictionaries: DictionariesStage
     text: Role
 
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.role.train, self.role.heldout, self.statistics, self.dictionaries)
-
     def inputs(self, at: Worker) -> Mapping[str, str]:
         return {
             "network": at.base,
@@ -116,7 +113,9 @@ def _against_target(entry: DocumentSums, target: float, name: str, label: str, a
     value = float(entry.values(entry.sums.sum(0)))
     details: dict[str, object] = {**entry.details, "target": target}
     if abs(value / target - 1) > L0_TOLERANCE:
-        note = f"L0 is {value:.3g} on held-out tokens where {target:.3g} was asked for: train longer, or set another"
+        note = (
+            f"L0 is {value:.3g} on held-out tokens, and the target is {target:.3g}: train longer, or set another target"
+        )
         at.reporter.message(f"{name} ({label}): {note}")
         details["note"] = note
     return replace(entry, details=details)

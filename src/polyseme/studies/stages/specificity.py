@@ -16,7 +16,7 @@ from polyseme.studies.measured import Readings
 from polyseme.studies.rates import correlating_work, heldout_documents_at_least
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.readings import ReadingsStage
-from polyseme.studies.subject import Role, dictionary_name
+from polyseme.studies.subject import dictionary_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
     """Model-specificity of every latent of the first seed's dictionaries, by site.
 
     Attributes:
-        role: the study itself, whose first seed is judged against its second.
+        seeds: of the study itself: the first is judged against the second.
         readings: of the study itself.
         controls: control name to its readings over the same held-out tokens.
     """
@@ -33,12 +33,9 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
     version = 2
     """1 was keyed with its defaults."""
 
-    role: Role
+    seeds: tuple[int, ...]
     readings: ReadingsStage
     controls: Mapping[str, ReadingsStage]
-
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.readings, *self.controls.values())
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
         others = {name: at.artifact(stage).key for name, stage in self.controls.items()}
@@ -47,7 +44,7 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
     def identity(self, at: Worker) -> dict[str, Any]:
         return {
             "sites": list(at.bindings),
-            "seeds": self.role.seeds[:2],
+            "seeds": self.seeds[:2],
             "controls": list(self.controls),
             "specificity": identity(SpecificityConfig(), exclude={"chunk_bytes"}),
         }
@@ -61,7 +58,7 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
         return Work(correlated=sum(each))
 
     def make(self, folder: Path, at: Worker) -> None:
-        real, (first, second) = at.of(self.readings), self.role.seeds[:2]
+        real, (first, second) = at.of(self.readings), self.seeds[:2]
         others = {name: at.of(stage) for name, stage in self.controls.items()}
         for site in at.bindings:
             own = real.firings[site, first]
@@ -85,7 +82,7 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
             save_json(to / "controls.json", list(others))
 
     def load(self, artifact: Artifact, at: Worker) -> dict[str, Specificity]:
-        return {site: _load(artifact, dictionary_name(site, self.role.seeds[0])) for site in at.bindings}
+        return {site: _load(artifact, dictionary_name(site, self.seeds[0])) for site in at.bindings}
 
 
 def _any_seed(readings: Readings, site: str) -> Firings:

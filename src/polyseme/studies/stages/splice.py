@@ -12,7 +12,6 @@ from polyseme.studies.measured import Spliced
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.statistics import StatisticsStage
-from polyseme.studies.stages.tokens import first_windows
 from polyseme.studies.subject import Role, on
 
 
@@ -31,9 +30,6 @@ class SpliceStage(Stage[Spliced]):
     role: Role
     statistics: StatisticsStage
     dictionaries: DictionariesStage
-
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.role.train, self.role.heldout, self.statistics, self.dictionaries)
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
         return {
@@ -74,10 +70,7 @@ class SpliceStage(Stage[Spliced]):
         return Spliced(load_sums(artifact.path, stem="splice", of="splice"), artifact)
 
     def _windows(self, at: Worker) -> Windows:
-        def first() -> Windows:
-            return first_windows(self.role.subject(at).tokens.heldout, at.config.tokens.splice)
-
-        return at.once((self.role.label, "splice"), first)
+        return self.role.subject(at).first("heldout", at.config.tokens.splice)
 
 
 def _of_seed(entry: DocumentSums, seed: int) -> DocumentSums:

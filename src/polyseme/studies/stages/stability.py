@@ -14,7 +14,6 @@ from polyseme.studies.rates import matching_work
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.readings import ReadingsStage
-from polyseme.studies.subject import Role
 
 _RECORDS = TypeAdapter(dict[str, list[MetricRecord]])
 
@@ -24,25 +23,22 @@ class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
     """Matched cosines between the first two seeds' dictionaries at every site.
 
     Attributes:
-        role: the study itself.
+        seeds: of the study itself.
     """
 
     name = "stability"
     version = 3
     """1 had chance levels without dead latents; 2 was keyed with its defaults."""
 
-    role: Role
+    seeds: tuple[int, ...]
     dictionaries: DictionariesStage
     readings: ReadingsStage
-
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.dictionaries, self.readings)
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
         return {"readings": at.artifact(self.readings).key}
 
     def identity(self, at: Worker) -> dict[str, Any]:
-        return {"sites": list(at.bindings), "seeds": self.role.seeds[:2]}
+        return {"sites": list(at.bindings), "seeds": self.seeds[:2]}
 
     def work(self, at: Worker) -> Work:
         return Work(matched=sum(matching_work(n, at.write_widths[name]) for name, n in at.latents.items()))
@@ -52,7 +48,7 @@ class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
         progress = at.reporter.task("seed stability", len(at.bindings), "sites")
         found: dict[str, list[MetricRecord]] = {}
         for done, site in enumerate(at.bindings, start=1):
-            seeds = self.role.seeds[:2]
+            seeds = self.seeds[:2]
             one, other = ((trained.dictionaries[site, s].write_directions(), read.alive(site, s)) for s in seeds)
             scope = {"site": site, "seeds": f"{seeds[0]}, {seeds[1]}"}
             found[site] = stability(one[0], other[0], alive_a=one[1], alive_b=other[1], scope=scope)

@@ -13,7 +13,6 @@ from polyseme.corpora import Windows
 from polyseme.store import Artifact, save_tensors
 from polyseme.studies.measured import Statistics
 from polyseme.studies.stage import Stage, Work, Worker
-from polyseme.studies.stages.tokens import first_windows
 from polyseme.studies.subject import Role
 from polyseme.training.leaving_out import told
 
@@ -29,9 +28,6 @@ class StatisticsStage(Stage[Statistics]):
     name = "statistics"
 
     role: Role
-
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return (self.role.train, self.role.heldout)
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
         return {"network": at.base, "train": sample(self.role, at).fingerprint}
@@ -77,4 +73,4 @@ class StatisticsStage(Stage[Statistics]):
 
 def sample(role: Role, at: Worker) -> Windows:
     """The train windows that statistics are of."""
-    return at.once((role.label, "sample"), lambda: first_windows(role.subject(at).tokens.train, SAMPLE))
+    return role.subject(at).first("train", SAMPLE)

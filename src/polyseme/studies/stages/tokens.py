@@ -62,9 +62,6 @@ class TokensStage(Stage[Windows]):
 
     split: Split
 
-    def needs(self) -> tuple[Stage[Any], ...]:
-        return ()
-
     def inputs(self, at: Worker) -> Mapping[str, str]:
         def hashed() -> str:
             corpus = _corpus(at)
