@@ -25,6 +25,7 @@ ROOMS = (
     "causal/*.py",
     "cli/*.py",
     "corpora/*.py",
+    "diagnosis/**/*.py",
     "evaluation/**/*.py",
     "heads/*.py",
     "interpret/*.py",
@@ -32,6 +33,8 @@ ROOMS = (
     "report/**/*.py",
     "screen/*.py",
     "studies/**/*.py",
+    "trials/*.py",
+    "zoo/**/*.py",
 )
 
 PHRASES = {

@@ -10,7 +10,6 @@ from polyseme.core.progress import Silent
 from polyseme.zoo.product.toy import (
     BIAS_FREE,
     ProductToy,
-    Stack,
     bias_free,
     explained,
     n_lines,
@@ -19,37 +18,40 @@ from polyseme.zoo.product.toy import (
     optimum,
     train,
 )
-from polyseme.zoo.tools.stack import OptimiserConfig
+from polyseme.zoo.tools.stack import OptimiserConfig, Parameters
 
 SHORT = OptimiserConfig(steps=3, lr=1e-2)
 
 
+def scaled(parameters: Parameters, factor: torch.Tensor | float) -> Parameters:
+    """The network with its output weights times a factor."""
+    return {**parameters, "write.weight": factor * parameters["write.weight"]}
+
+
 def test_bias_free_network_explains_one_over_pi_minus_two():
-    assert float(bias_free().explained) == pytest.approx(BIAS_FREE, abs=2e-4)
+    assert float(explained(bias_free())) == pytest.approx(BIAS_FREE, abs=2e-4)
 
 
 def test_a_network_of_nothing_explains_nothing_and_another_scale_explains_less():
     made = bias_free()
-    zero = Stack(made.W, made.b, torch.zeros_like(made.a), made.c)
-    assert float(zero.explained) == pytest.approx(0, abs=1e-6)
+    assert float(explained(scaled(made, 0.0))) == pytest.approx(0, abs=1e-6)
     for factor in (0.9, 1.1):
-        assert float(explained(made.W, made.b, factor * made.a, made.c)) < float(made.explained) - 1e-3
+        assert float(explained(scaled(made, factor))) < float(explained(made)) - 1e-3
 
 
 def test_one_direction_alone_explains_less_than_half():
     made = bias_free()
-    half = made.a * torch.tensor([1.0, 1, 0, 0])
-    centred = made.c - half.sum() / 2 * math.sqrt(2 / math.pi)
-    assert 0.3 < float(explained(made.W, made.b, half, centred)) < 0.5
+    half = scaled(made, torch.tensor([1.0, 1, 0, 0]))
+    centred = made["write.bias"] - half["write.weight"].sum() / 2 * math.sqrt(2 / math.pi)
+    assert 0.3 < float(explained({**half, "write.bias": centred})) < 0.5
 
 
 def test_optimum_is_that_of_the_network_it_describes():
     best, s = optimum()
     made = bias_free()
-    b, r2 = torch.full_like(made.b, -s), 0.0
+    moved, r2 = {**made, "read.bias": torch.full_like(made["read.bias"], -s)}, 0.0
     for scale in torch.linspace(1, 3, 201, dtype=torch.float64):
-        a = scale / made.a.abs().max() * made.a
-        r2 = max(r2, float(explained(made.W, b, a, made.c, spacing=0.1)))
+        r2 = max(r2, float(explained(scaled(moved, scale / made["write.weight"].abs().max()), spacing=0.1)))
     assert r2 == pytest.approx(best, abs=2e-3)
 
 
@@ -68,14 +70,15 @@ def test_module_computes_what_the_stack_does():
     made = bias_free()
     xy = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     u, v = xy.sum(-1).abs() / math.sqrt(2), (xy[:, 0] - xy[:, 1]).abs() / math.sqrt(2)
-    out = made.module(0)(xy)[:, 0]
-    torch.testing.assert_close(out, float(made.a.max()) * (u - v))
+    module = ProductToy().build()
+    module.load_state_dict({name: tensor[0] for name, tensor in made.items()})
+    torch.testing.assert_close(module(xy)[:, 0], float(made["write.weight"].max()) * (u - v))
 
 
 def test_an_instance_does_not_depend_on_its_stack():
     config = ProductToy(seeds=(0, 5), batch=16, optimiser=SHORT)
     alone = train(config.model_copy(update={"seeds": (5,)}), Silent())
-    torch.testing.assert_close(train(config, Silent()).W[1], alone.W[0])
+    torch.testing.assert_close(train(config, Silent()).parameters["read.weight"][1], alone.parameters["read.weight"][0])
 
 
 def test_untrained_networks_are_not_measured():

@@ -121,17 +121,12 @@ class ModularAdditionToy(Toy):
         """Every seed, as one stack."""
         run = train(self, reporter)
         # p ↦ (cos, sin) planes of the embedding are the features the network has; which frequencies, its seed decides.
+        truth = Truth(SITE, tuple(f"a + b = {c}" for c in range(self.p)), None, computed_at="mlp", cause=None)
+        ceiling = 0.1  # memorised pairs leave a test loss above chance's ln p, a learned sum almost none
+        modules = (Transformer({name: tensor[i] for name, tensor in run.last.items()}) for i in range(len(self.seeds)))
         return [
-            TrainedToy(
-                module=Transformer({name: tensor[i] for name, tensor in run.last.items()}),
-                truth=Truth(SITE, tuple(f"a + b = {c}" for c in range(self.p)), None, computed_at="mlp", cause=None),
-                draw=self._draw,
-                seed=seed,
-                setting={"p": self.p},
-                loss=float(run.test_loss[-1, i]),
-                ceiling=0.1,  # memorised pairs leave a loss above chance's ln p, a learned sum almost none
-            )
-            for i, seed in enumerate(self.seeds)
+            TrainedToy(module, truth, self._draw, seed, {"p": self.p}, loss, ceiling)
+            for module, seed, loss in zip(modules, self.seeds, run.test_loss[-1].tolist(), strict=True)
         ]
 
     def _draw(self, n: int, generator: torch.Generator) -> Sample:

@@ -82,15 +82,8 @@ class PlantedSparseToy(Toy):
         F = self.planted_directions(seed)
         names = tuple(f"f{i}" for i in range(self.n_features))
         cause = "superposition" if self.n_features > self.d else None
-        return TrainedToy(
-            module=Mixture(F),
-            truth=Truth(site=SITE, features=names, directions=F, cause=cause),
-            draw=self._draw(seed),
-            seed=seed,
-            setting={"l0": self.l0},
-            loss=0.0,
-            ceiling=0.0,
-        )
+        truth = Truth(SITE, names, F, cause=cause)
+        return TrainedToy(Mixture(F), truth, self._draw(seed), seed, {"l0": self.l0}, loss=0.0, ceiling=0.0)
 
     def planted_directions(self, seed: int) -> Float[Tensor, "feature d"]:
         """Unit vectors."""

@@ -100,24 +100,13 @@ class ProbeSteeringToy(Toy):
         for shape in ARRANGEMENTS:
             rows = features(self, shape)
             probe = optimal_probe(rows)
-            for seed in self.seeds:
-                truth = Truth(
-                    site=SITE,
-                    features=tuple(f"z{i}" for i in range(len(rows))),
-                    directions=rows.float(),
-                    cause="superposition" if len(rows) > rows.shape[1] else None,
-                )
-                toys.append(
-                    TrainedToy(
-                        module=ReadOff(rows, probe.directions),
-                        truth=truth,
-                        draw=partial(self._draw, len(rows)),
-                        seed=seed,
-                        setting={"arrangement": shape},
-                        loss=float((1 - probe.r2).mean()),
-                        ceiling=1.0,
-                    )
-                )
+            cause = "superposition" if len(rows) > rows.shape[1] else None
+            truth = Truth(SITE, tuple(f"z{i}" for i in range(len(rows))), rows.float(), cause=cause)
+            module, draw = ReadOff(rows, probe.directions), partial(self._draw, len(rows))
+            loss = float((1 - probe.r2).mean())
+            toys += [
+                TrainedToy(module, truth, draw, seed, {"arrangement": shape}, loss, ceiling=1.0) for seed in self.seeds
+            ]
         return toys
 
     def _draw(self, n_features: int, n: int, generator: torch.Generator) -> Sample:

@@ -5,7 +5,7 @@ xy = ((x + y)² − (x − y)²) / 4, the network needs two directions, orthogon
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
-from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, fill, share
 from polyseme.zoo.tools.figures import panels
-from polyseme.zoo.tools.stack import Draws, OptimiserConfig, train_stack
+from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Parameters, Stack, train_stack
 from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
 
 PAPER = "x·y by ReLU neurons: E[·] over N(0, 1)²"
 SITE = Site(path="read")
+_NAMES: tuple[str, ...] = ("read.weight", "read.bias", "write.weight", "write.bias")
 BIAS_FREE = 1 / (math.pi - 2)
 """R² of c(|x + y| − |x − y|): cov² = 2/π over var = 2(1 − 2/π)."""
 HALF = 0.5
@@ -61,19 +61,12 @@ class ProductToy(Toy):
     def train(self, reporter: Reporter) -> list[TrainedToy]:
         """Every seed, as one stack."""
         stack = train(self, reporter)
-        return [
-            TrainedToy(
-                module=stack.module(i),
-                # x and y write W's columns; the loss asks them to be orthogonal, and no neuron to read one alone.
-                truth=Truth(site=SITE, features=("x", "y"), directions=stack.W[i], cause="rotated"),
-                draw=draw,
-                seed=seed,
-                setting={},
-                loss=1 - float(stack.explained[i]),
-                ceiling=HALF,
-            )
-            for i, seed in enumerate(self.seeds)
-        ]
+
+        def truth(i: int) -> Truth:
+            # x and y write W's columns; the loss asks for orthogonal ones, and for no neuron that reads one alone.
+            return Truth(SITE, features=("x", "y"), directions=stack.parameters["read.weight"][i].T, cause="rotated")
+
+        return stack.toys(self.build, truth, lambda _: draw)
 
 
 def draw(n: int, generator: torch.Generator) -> Sample:
@@ -82,44 +75,9 @@ def draw(n: int, generator: torch.Generator) -> Sample:
     return Sample(inputs=xy, features=xy)
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A stack after its training.
-
-    Attributes:
-        W: `[instance, 2, neuron]`.
-        b: `[instance, neuron]`.
-        a: `[instance, neuron]`.
-        c: `[instance]`.
-    """
-
-    W: Tensor
-    b: Tensor
-    a: Tensor
-    c: Tensor
-
-    @property
-    def explained(self) -> Float[Tensor, " instance"]:
-        """R² of each network over N(0, 1)²."""
-        return explained(self.W, self.b, self.a, self.c)
-
-    def module(self, i: int) -> Product:
-        """One network of it."""
-        module = Product(self.b.shape[-1])
-        module.load_state_dict(
-            {
-                "read.weight": self.W[i].T,
-                "read.bias": self.b[i],
-                "write.weight": self.a[i, None],
-                "write.bias": self.c[i, None],
-            }
-        )
-        return module
-
-
 def train(config: ProductToy, reporter: Reporter) -> Stack:
     """Train every seed at once."""
-    seeds = [derive_seed(seed, "product") for seed in config.seeds]
+    seeds = Grid(config.seeds).derived("product")
     initial, draws = Draws(seeds, "initial"), Draws(seeds, "data")
     W, a = initial.normal(2, config.n_neurons), initial.normal(config.n_neurons) / math.sqrt(config.n_neurons)
     b, c = torch.zeros_like(a), torch.zeros(len(seeds))
@@ -130,23 +88,15 @@ def train(config: ProductToy, reporter: Reporter) -> Stack:
         return (out - xy.prod(-1)).square().mean(-1)
 
     train_stack({"W": W, "b": b, "a": a, "c": c}, loss, config.optimiser, reporter=reporter)
-    return Stack(W, b, a, c)
+    parameters: Parameters = dict(zip(_NAMES, (W.mT, b, a[:, None], c[:, None]), strict=True))
+    return Stack(parameters, 1 - explained(parameters), Grid(config.seeds), HALF)
 
 
-def explained(
-    W: Float[Tensor, "instance 2 neuron"],
-    b: Float[Tensor, "instance neuron"],
-    a: Float[Tensor, "instance neuron"],
-    c: Float[Tensor, " instance"],
-    *,
-    spacing: float = 0.04,
-    reach: float = 7.0,
-) -> Float[Tensor, " instance"]:
+def explained(parameters: Parameters, *, spacing: float = 0.04, reach: float = 7.0) -> Float[Tensor, " instance"]:
     """R² = 1 − E[(xy − ŷ)²] / Var(xy) of each network, by the trapezoid rule in float64 (error below 1e-4).
 
     Args:
-        W, b: what the neurons read, and their biases.
-        a, c: what they write, and the output's bias.
+        parameters: those of a `Product`, with a leading axis of instances.
         spacing: the spacing of the grid.
         reach: where the density is cut off.
     """
@@ -156,8 +106,8 @@ def explained(
     weight = torch.outer(density, density).flatten()
     xy = torch.cartesian_prod(axis, axis)
     out: list[Tensor] = []
-    for Wi, bi, ai, ci in zip(W.double(), b.double(), a.double(), c.double(), strict=True):
-        error = xy.prod(-1) - torch.relu(xy @ Wi + bi) @ ai - ci
+    for W, b, a, c in zip(*(parameters[name].double() for name in _NAMES), strict=True):
+        error = xy.prod(-1) - torch.relu(xy @ W.T + b) @ a[0] - c
         out.append(1 - weight @ error.square())
     return torch.stack(out)
 
@@ -194,13 +144,13 @@ def n_lines(W: Float[Tensor, "2 neuron"], tolerance: float = 10.0) -> int:
     return max(1, int((steps > tolerance).sum()))
 
 
-def bias_free() -> Stack:
+def bias_free() -> Parameters:
     """The network |x + y| − |x − y|, at its best scale."""
-    W = torch.tensor([[[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, 1.0]]], dtype=torch.float64) / math.sqrt(2)
+    W = torch.tensor([[[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]], dtype=torch.float64) / math.sqrt(2)
     # c = Cov(xy, f) / Var(f) with Cov = √(2/π) and Var = 2(1 − 2/π).
     scale = math.sqrt(2 / math.pi) / (2 * (1 - 2 / math.pi))
-    a = scale * torch.tensor([[1.0, 1.0, -1.0, -1.0]], dtype=torch.float64)
-    return Stack(W, torch.zeros_like(a), a, torch.zeros(1, dtype=torch.float64))
+    a = scale * torch.tensor([[[1.0, 1.0, -1.0, -1.0]]], dtype=torch.float64)
+    return dict(zip(_NAMES, (W, torch.zeros_like(a[0]), a, torch.zeros(1, 1, dtype=torch.float64)), strict=True))
 
 
 ALGEBRA = (
@@ -232,13 +182,13 @@ NETWORKS = (
 
 def algebra(_: ProductToy, __: Reporter) -> list[Check]:
     """R² of the hand-built networks."""
-    return fill(ALGEBRA, (Value(float(bias_free().explained)), Value(optimum()[0])))
+    return fill(ALGEBRA, (Value(float(explained(bias_free()))), Value(optimum()[0])))
 
 
 def networks(config: ProductToy, reporter: Reporter) -> list[Check]:
     """What the trained networks reach, and what their neurons read."""
-    stack = train(config, reporter)
-    r2 = stack.explained.numpy()
+    parameters = train(config, reporter).parameters
+    r2, W = explained(parameters).numpy(), parameters["read.weight"].mT
     found = r2 >= 1 - HALF
     spread = f"R² {np.sort(r2).round(3).tolist()}"
     stuck = share(~found, note=spread)
@@ -248,7 +198,7 @@ def networks(config: ProductToy, reporter: Reporter) -> list[Check]:
         return checks + fill(NETWORKS, (), f"the reference is for 4 neurons, not {config.n_neurons}")
     if not found.any():
         return checks + fill(NETWORKS, (), "no network found both directions")
-    best, angles = int(np.nanargmax(r2)), off_diagonal(stack.W)
+    best, angles = int(np.nanargmax(r2)), off_diagonal(W)
     within = float((angles[torch.as_tensor(found)] <= 5).double().mean())
     values = (
         Value(float(r2[best]), note=spread),
@@ -256,28 +206,29 @@ def networks(config: ProductToy, reporter: Reporter) -> list[Check]:
         Value(
             float(angles[best].max()), note=f"over all {found.sum()} that found both: {within:.0%} of neurons within 5°"
         ),
-        Value(float(n_lines(stack.W[best]))),
+        Value(float(n_lines(W[best]))),
     )
     return checks + fill(NETWORKS, values)
 
 
 def directions_figure(config: ProductToy, reporter: Reporter) -> Any:
     """What the neurons of the best, the median and the worst network read, and how much of xy they explain."""
-    stack = train(config, reporter)
-    order = stack.explained.argsort(descending=True)
+    parameters = train(config, reporter).parameters
+    r2, W, a = explained(parameters), parameters["read.weight"], parameters["write.weight"][:, 0]
+    order = r2.argsort(descending=True)
     shown = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
     figure, axes = panels(3, width=10, height=4.5)
-    reach = 1.15 * max(float(stack.W[i].norm(dim=0).max()) for i in shown)
+    reach = 1.15 * max(float(W[i].norm(dim=1).max()) for i in shown)
     for ax, i, title in zip(axes, shown, ("best", "median", "worst"), strict=True):
         for sign in (1, -1):
             ax.axline((0, 0), slope=sign, color="0.85", linewidth=1, zorder=0)
-        for (x, y), out in zip(stack.W[i].T.tolist(), stack.a[i].tolist(), strict=True):
+        for (x, y), out in zip(W[i].tolist(), a[i].tolist(), strict=True):
             colour = "tab:blue" if out > 0 else "tab:red"
             ax.annotate(
                 "", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 0}
             )
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="weight on x")
-        ax.set_title(f"{title}: R² = {float(stack.explained[i]):.3f}")
+        ax.set_title(f"{title}: R² = {float(r2[i]):.3f}")
     axes[0].set_ylabel("weight on y")
     figure.suptitle("What the neurons of x·y read (blue adds to the output, red takes away; lines at ±45°)")
     return figure

@@ -92,31 +92,15 @@ class UniversalAndToy(Toy):
         toys: list[TrainedToy] = []
         for i, seed in enumerate(self.seeds):
             masks = torch.cat([block[0] for block in mask_blocks(self, (seed,))]).float()
-            truth = Truth(
-                site=SITE,
-                features=names,
-                directions=masks.T[first] * masks.T[second],
-                computed_at="hidden",
-                cause="computation_in_superposition",
-            )
-            toys.append(
-                TrainedToy(
-                    module=UniversalAnd(masks),
-                    truth=truth,
-                    draw=self.draw,
-                    seed=seed,
-                    setting={},
-                    loss=0.0,
-                    ceiling=0.0,
-                )
-            )
+            directions = masks.T[first] * masks.T[second]
+            truth = Truth(SITE, names, directions, computed_at="hidden", cause="computation_in_superposition")
+            toys.append(TrainedToy(UniversalAnd(masks), truth, self.draw, seed, {}, loss=0.0, ceiling=0.0))
             progress.update(i + 1)
         return toys
 
     def draw(self, n: int, generator: torch.Generator) -> Sample:
         """Rows with `active` features on, and the AND of every pair."""
-        draws = Draws([int(torch.randint(2**62, (), generator=generator))])
-        x = active_inputs(draws, n, self.n_features, self.active)[0]
+        x = active_inputs(Draws.one(generator), n, self.n_features, self.active)[0]
         first, second = pairs(self.n_features)
         return Sample(inputs=x, features=x[:, first] * x[:, second])
 
