@@ -1,6 +1,7 @@
 """Every null of the table gives back the kind of thing that it takes, changed in its target alone."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -53,6 +54,7 @@ THINGS: dict[Target, tuple[Callable[[], Any], Callable[[Null, Any], Any], Callab
         lambda null, it: null.dictionary(it, "site-seed0"),
         of_dictionary,
     ),
+    "labels": (lambda: torch.arange(24).reshape(12, 2) // 3, lambda null, it: null.labels(it), torch.clone),
     "latents": (
         lambda: WRITTEN.directions[LATENT] * 3,
         lambda null, it: null.latents(it, LATENT, WRITTEN, 7),
@@ -66,6 +68,7 @@ THINGS: dict[Target, tuple[Callable[[], Any], Callable[[Null, Any], Any], Callab
 @pytest.mark.parametrize("target", THINGS)
 def test_a_null_changes_its_target_alone_and_says_what_it_keeps(null: type[Null], target: Target) -> None:
     assert null.targets in THINGS
+    assert set(THINGS) == set(get_args(Target))
     assert null().preserves
     assert null().destroys
     example, under, numbers = THINGS[target]
@@ -96,6 +99,12 @@ def test_every_null_of_a_network_a_text_or_a_dictionary_can_be_said_in_a_study()
     assert set(said) == {null for null in NULLS.values() if null.targets in ("weights", "tokens", "dictionary")}
     for null in said:
         assert TypeAdapter(NullConfig).validate_python(null(seed=2).model_dump()) == null(seed=2)
+
+
+def test_the_guide_says_what_each_null_keeps_and_destroys() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "study.md").read_text()
+    for kind, null in NULLS.items():
+        assert f"| `{kind}` | {null.targets} | {null.kept} | {null.lost} |" in guide
 
 
 def test_an_unknown_null_is_refused() -> None:

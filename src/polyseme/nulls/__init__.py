@@ -1,6 +1,6 @@
 """Nulls: things made random, one null a file, with what each keeps and destroys.
 
-To add one: a file with a `Null` of one of the families (weights, tokens, dictionaries, latents), and its line here.
+To add one: a file with a null of the weights, tokens, dictionary, latents or labels, and its line here.
 """
 
 from typing import Annotated, Literal, get_args
@@ -18,6 +18,7 @@ from polyseme.nulls.latents import LatentNull
 from polyseme.nulls.other_latent import OtherLatent
 from polyseme.nulls.permuted import PermutedWeights
 from polyseme.nulls.protocol import Null, Written, kind_of
+from polyseme.nulls.shuffled_labels import ShuffledLabels
 from polyseme.nulls.shuffled_tokens import ShuffledTokens
 from polyseme.nulls.spectrum import SpectrumReinit
 from polyseme.nulls.uniform_tokens import UniformTokens
@@ -44,7 +45,7 @@ _OF_LATENTS: dict[OfLatents, type[LatentNull]] = {
     "other_latent": OtherLatent,
 }
 NULLS: dict[str, type[Null]] = {
-    kind_of(null): null for null in (*get_args(get_args(NullConfig)[0]), *_OF_LATENTS.values())
+    kind_of(null): null for null in (*get_args(get_args(NullConfig)[0]), *_OF_LATENTS.values(), ShuffledLabels)
 }
 """Every null by its kind."""
 

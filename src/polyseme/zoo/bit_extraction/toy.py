@@ -26,6 +26,7 @@ from polyseme.core.progress import Reporter
 from polyseme.core.seeds import derive_seed, make_generator
 from polyseme.core.site import Site
 from polyseme.diagnosis import DiagnosisConfig, diagnose
+from polyseme.nulls.shuffled_labels import ShuffledLabels
 from polyseme.zoo.tools.checks import Check, Experiment, Line, Value, fill, share
 from polyseme.zoo.tools.figures import panels
 from polyseme.zoo.tools.toy import Entry, Sample, Toy, TrainedToy, Truth
@@ -214,7 +215,7 @@ def probed(config: BitExtractionToy) -> tuple[Float[np.ndarray, " layer"], Float
     for seed in config.seeds:
         generator = make_generator(seed, "probe")
         table = labels(config, seed)
-        shuffled = [table[torch.randperm(n, generator=generator)] for _ in range(N_SHUFFLES)]
+        shuffled = [ShuffledLabels(seed=derive_seed(seed, "probe", i)).labels(table) for i in range(N_SHUFFLES)]
         targets = torch.stack([table, *shuffled], dim=1)
         fit, held = torch.randperm(n, generator=generator).chunk(2)
         for layer, x in enumerate(hidden(wired(config, seed), inputs(config))):
@@ -302,7 +303,7 @@ ENTRY = Entry(
     BitExtractionToy,
     (
         Experiment("look-up", "fast", "every label right, six units wide", look_up),
-        Experiment("probes", "fast", "no linear probe reads the label before the last layer", probes),
+        Experiment("probes", "fast", "no linear probe reads the label before the last layer", probes, version=2),
         Experiment("verdict", "slow", "the diagnosis says compositional, or abstains", verdict),
     ),
     {"probes": probes_figure},
