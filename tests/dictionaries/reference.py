@@ -56,7 +56,7 @@ def chosen_in_training(dictionary: SparseDictionary, batch: Batch) -> Tensor:
     """
     chosen = torch.zeros(len(batch.x), dictionary.n_latents, dtype=torch.bool, device=batch.x.device)
     if not dictionary.config.has_coefficient:
-        encoder = dictionary._encoder(dictionary._normalised(batch.x, "in"))
+        encoder = dictionary._encoder(dictionary._normalisation.apply(batch.x, "in"))
         found = dictionary._activation.select(encoder, training=True)
         chosen[found.bags.long(), found.indices.long()] = True
     return chosen

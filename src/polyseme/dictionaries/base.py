@@ -44,3 +44,26 @@ class RevivedBase(DictionaryBase):
     """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
     aux_coefficient: Strength = 1 / 32
     """Weight of AuxK's squared error in the loss."""
+
+
+class CountedBase(RevivedBase):
+    """A dictionary with a k: the subclass says it."""
+
+    @property
+    def penalty(self) -> None:
+        return None
+
+
+class PenalisedBase(DictionaryBase):
+    """A dictionary whose sparsity is bought with a penalty."""
+
+    coefficient: Strength = 1.0
+    """Coefficient of the sparsity penalty; adjusted where a target L0 is set."""
+
+    @property
+    def active_latents(self) -> None:
+        return None
+
+    @property
+    def penalty(self) -> float:
+        return self.coefficient

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from polyseme.core.config import Width
 from polyseme.core.precision import wide
-from polyseme.dictionaries.base import RevivedBase
+from polyseme.dictionaries.base import CountedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_above, exact_top_k
 from polyseme.dictionaries.engine.selection import Encoder, select_batch_top_k
 
 
-class BatchTopKConfig(RevivedBase):
+class BatchTopKConfig(CountedBase):
     """On average k latents per vector, shared out over the batch; a learned threshold outside training."""
 
     architecture: Literal["batch_topk"] = "batch_topk"
@@ -61,7 +61,6 @@ class BatchTopK(Activation):
         # values depends on it, and so do their last bits.
         self._guess = torch.zeros_like(threshold)
         self._smallest: Tensor | None = None  # of a step that may still be taken
-        self.parameters: dict[str, Tensor] = {}
         self.buffers = {"threshold": threshold}
         self.carried = {"guess": self._guess}
 

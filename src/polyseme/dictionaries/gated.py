@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polyseme.core.config import Strength
 from polyseme.core.precision import wide
-from polyseme.dictionaries.base import DictionaryBase
+from polyseme.dictionaries.base import PenalisedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_above
@@ -16,17 +15,11 @@ from polyseme.dictionaries.engine.selection import Encoder, select_if_sparse
 from polyseme.kernels.tiles import where_positive
 
 
-class GatedConfig(DictionaryBase):
+class GatedConfig(PenalisedBase):
     """A gate and a magnitude that share their weights, an L1 penalty on the gate; decoder rows kept at norm 1."""
 
     architecture: Literal["gated"] = "gated"
     """Which dictionary."""
-    coefficient: Strength = 1.0
-    """Coefficient of the L1 penalty on the gate; adjusted where a target L0 is set."""
-
-    @property
-    def penalty(self) -> float:
-        return self.coefficient
 
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "Gated":
         return Gated(torch.zeros_like(zeros), torch.zeros_like(zeros))
@@ -50,13 +43,10 @@ class Gated(Activation):
 
     unit_norm = True
     by_threshold = True
-    k_aux: int | None = 0
-    aux_coefficient = 0.0
 
     def __init__(self, r_mag: Float[Tensor, " n_latents"], b_mag: Float[Tensor, " n_latents"]):
         self._r_mag, self._b_mag = r_mag, b_mag
         self.parameters = {"r_mag": r_mag, "b_mag": b_mag}
-        self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         return select_if_sparse(encoder, 0.0) if training else exact_above(encoder, 0.0)

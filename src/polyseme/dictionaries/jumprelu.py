@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyseme.core.config import Strength
 from polyseme.core.precision import wide
-from polyseme.dictionaries.base import RevivedBase
+from polyseme.dictionaries.base import PenalisedBase, RevivedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_above
@@ -18,7 +18,7 @@ from polyseme.dictionaries.engine.selection import Encoder, select_if_sparse
 from polyseme.kernels.tiles import where_positive
 
 
-class JumpReLUConfig(RevivedBase):
+class JumpReLUConfig(PenalisedBase, RevivedBase):
     """Latents above their own learned threshold, with a penalty on their number; decoder rows kept at norm 1."""
 
     architecture: Literal["jumprelu"] = "jumprelu"
@@ -31,10 +31,6 @@ class JumpReLUConfig(RevivedBase):
     bandwidth: float = Field(default=0.5, ge=1e-6, le=1e6)
     """Width of the kernel that estimates the thresholds' gradients, in standard deviations of the data along a
     direction."""
-
-    @property
-    def penalty(self) -> float:
-        return self.coefficient
 
     def activation(self, zeros: Float[Tensor, " n_latents"], spread: float, /) -> "JumpReLU":
         return JumpReLU(self, torch.full_like(zeros, math.log(self.threshold * spread)))
@@ -62,7 +58,6 @@ class JumpReLU(Activation):
         self.k_aux, self.aux_coefficient, self._bandwidth = config.k_aux, config.aux_coefficient, config.bandwidth
         self._log_threshold = log_threshold
         self.parameters = {"log_threshold": log_threshold}
-        self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         if training:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from polyseme.core.config import Share, Width
-from polyseme.dictionaries.base import RevivedBase
+from polyseme.dictionaries.base import CountedBase
 from polyseme.dictionaries.batch_topk import BatchTopK
 
 
@@ -18,7 +18,7 @@ def _ascending(shares: tuple[float, ...]) -> tuple[float, ...]:
     return shares
 
 
-class MatryoshkaConfig(RevivedBase):
+class MatryoshkaConfig(CountedBase):
     """BatchTopK whose first latents are dictionaries of their own, so that general features are not split away."""
 
     architecture: Literal["matryoshka"] = "matryoshka"

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from polyseme.core.config import Strength
-from polyseme.dictionaries.base import DictionaryBase
+from polyseme.dictionaries.base import PenalisedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_above
@@ -15,19 +14,13 @@ from polyseme.dictionaries.engine.selection import Encoder, select_if_sparse
 from polyseme.kernels.tiles import where_positive
 
 
-class ReLUConfig(DictionaryBase):
+class ReLUConfig(PenalisedBase):
     """Every positive latent, with an L1 penalty weighted by decoder norm; tied: one matrix of unit rows."""
 
     architecture: Literal["relu"] = "relu"
     """Which dictionary."""
-    coefficient: Strength = 1.0
-    """Coefficient of the L1 penalty; adjusted where a target L0 is set."""
     tie_weights: bool = False
     """The encoder is the decoder transposed, with unit rows; not for transcoders."""
-
-    @property
-    def penalty(self) -> float:
-        return self.coefficient
 
     def activation(self, _zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "ReLU":
         return ReLU(tied=self.tie_weights)
@@ -48,13 +41,9 @@ class ReLU(Activation):
     """
 
     by_threshold = True
-    k_aux: int | None = 0
-    aux_coefficient = 0.0
 
     def __init__(self, *, tied: bool):
         self.tied = self.unit_norm = tied
-        self.parameters: dict[str, Tensor] = {}
-        self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         return select_if_sparse(encoder, 0.0) if training else exact_above(encoder, 0.0)

@@ -6,14 +6,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.core.config import Width
-from polyseme.dictionaries.base import RevivedBase
+from polyseme.dictionaries.base import CountedBase
 from polyseme.dictionaries.engine.activation import Activation, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_top_k
 from polyseme.dictionaries.engine.selection import Encoder, select_top_k
 
 
-class TopKConfig(RevivedBase):
+class TopKConfig(CountedBase):
     """The k largest positive latents of each vector; decoder rows kept at norm 1."""
 
     architecture: Literal["topk"] = "topk"
@@ -41,8 +41,6 @@ class TopK(Activation):
 
     def __init__(self, config: TopKConfig):
         self._k, self.k_aux, self.aux_coefficient = config.k, config.k_aux, config.aux_coefficient
-        self.parameters: dict[str, Tensor] = {}
-        self.buffers: dict[str, Tensor] = {}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         return select_top_k(encoder, self._k, ascending=False) if training else exact_top_k(encoder, self._k)

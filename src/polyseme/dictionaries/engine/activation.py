@@ -66,17 +66,17 @@ class Activation(ABC):
     """Decoder rows have norm 1: their gradients are projected, the rows renormalised after a step."""
     by_threshold: bool
     """An entry is chosen by its own value alone, so that a batch's rows may be asked about some at a time."""
-    k_aux: int | None
+    k_aux: int | None = 0
     """AuxK's latents per vector (None: half of d_out); 0 where a dead latent has no positive pre-activation to use."""
-    aux_coefficient: float
+    aux_coefficient: float = 0.0
     """AuxK's weight."""
     tied: bool = False
     """The encoder is the decoder's transpose."""
     prefixes: Tensor | None = None
     """Ends of the nested dictionaries (Matryoshka), int32; None for one dictionary."""
-    parameters: dict[str, Tensor]
+    parameters: Mapping[str, Tensor] = MappingProxyType({})
     """Trained tensors beyond weights and biases."""
-    buffers: dict[str, Tensor]
+    buffers: Mapping[str, Tensor] = MappingProxyType({})
     """Other state."""
     carried: Mapping[str, Tensor] = MappingProxyType({})
     """State that only training needs: what a step's bits depend on beside weights, buffers and the batch."""
@@ -146,14 +146,14 @@ class Architecture(Config):
     everything in float32."""
 
     @property
+    @abstractmethod
     def active_latents(self) -> float | None:
         """k, where it sets how many latents of a vector are active; None where a penalty does."""
-        return None
 
     @property
+    @abstractmethod
     def penalty(self) -> float | None:
         """The coefficient at the start, where sparsity is bought with a penalty; None where it is set by k."""
-        return None
 
     @property
     def has_coefficient(self) -> bool:

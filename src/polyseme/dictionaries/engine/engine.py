@@ -33,6 +33,7 @@ from polyseme.dictionaries.engine.activation import Activation, Architecture, Fi
 from polyseme.dictionaries.engine.auxk import auxk
 from polyseme.dictionaries.engine.entries import Gradients
 from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
+from polyseme.dictionaries.engine.normalisation import Normalisation
 from polyseme.dictionaries.engine.pieces import pieces
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.dictionaries.protocol import Direction, StepStats
@@ -110,12 +111,7 @@ class SparseDictionary:
         }
         if not self._activation.tied:
             self._parameters["W_enc"] = (unit_rows("W_enc", d_in) if self.is_transcoder else W_dec) * spread
-        self._buffers = {
-            "centre_in": W_dec.new_zeros(d_in),
-            "centre_out": W_dec.new_zeros(self.d_out),
-            "scale_in": W_dec.new_ones(()),
-            "scale_out": W_dec.new_ones(()),
-        }
+        self._normalisation = Normalisation(d_in, self.d_out, W_dec, tuning)
         self._gradients: dict[str, Tensor] = {}
 
     def __repr__(self) -> str:
@@ -172,7 +168,7 @@ class SparseDictionary:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter and buffer, live; copy into them in place to restore."""
-        return {**self.weights(), **self._activation.carried, **self._buffers}
+        return {**self.weights(), **self._activation.carried, **self._normalisation.tensors}
 
     @shielded
     @torch.no_grad()
@@ -186,7 +182,7 @@ class SparseDictionary:
         """
         x = self._tensor(x)
         leading, x = tuple(x.shape[:-1]), x.reshape(-1, self.d_in) if x.shape[-1:] == (self.d_in,) else x
-        u = self._normalised(x, "in")
+        u = self._normalisation.apply(x, "in")
         # A sum is finite only where all its terms are; finite terms whose sum overflows are looked at one by one.
         if not bool(torch.isfinite(u.sum())):
             bad = (~torch.isfinite(u)).any(dim=1).nonzero().view(-1)
@@ -236,7 +232,8 @@ class SparseDictionary:
         values = z.values.to(W_dec.dtype).contiguous()
         if not self._activation.unit_norm:
             values = values / self._norms()[indices]
-        bias = self._buffers["scale_out"] * self._parameters["b_dec"] + self._buffers["centre_out"]
+        units = self._normalisation.tensors
+        bias = units["scale_out"] * self._parameters["b_dec"] + units["centre_out"]
         return bag_sum(W_dec, indices, z.offsets, values, tuning=self.tuning).add_(bias).view(*z.shape[:-1], self.d_out)
 
     def reconstruct(
@@ -247,7 +244,7 @@ class SparseDictionary:
 
     def read_directions(self) -> Float[Tensor, "n_latents d_in"]:
         """The encoder's rows for raw activations."""
-        gain = self._gain() / self._buffers["scale_in"]
+        gain = self._gain() / self._normalisation.tensors["scale_in"]
         return self._parameters[self._encoder_name] * gain[:, None]
 
     def write_directions(self) -> Float[Tensor, "n_latents d_out"]:
@@ -257,44 +254,17 @@ class SparseDictionary:
     @property
     def is_initialised(self) -> bool:
         """True once it has taken a centre and scale; a folded dictionary has none of its own."""
-        return any(bool((t != (1 if name.startswith("scale") else 0)).any()) for name, t in self._buffers.items())
+        return self._normalisation.is_taken
 
     @shielded
     @torch.no_grad()
     def initialise(self, batch: Batch) -> None:
-        """Take centre and scale of inputs and targets from the first batch.
-
-        Centring first makes training blind to a shift of the data, and the scale (mean squared norm about the mean =
-        width) to a rescaling. It is also what starts b_dec at the data's mean.
+        """Take centre and scale of inputs and targets from the first batch (`Normalisation`).
 
         Raises:
             InputError: when the vectors are not finite, all alike, or not as wide as the dictionary.
         """
-        found = [
-            (port, *self._centre_and_scale(vectors, port)) for port, vectors in (("in", batch.x), ("out", batch.y))
-        ]
-        for port, centre, scale in found:  # all or nothing
-            self._buffers[f"centre_{port}"].copy_(centre)
-            self._buffers[f"scale_{port}"].copy_(scale)
-
-    def _centre_and_scale(
-        self, vectors: Float[Tensor, "batch d"], port: str
-    ) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
-        self._check_width(vectors, port)
-        rows = self.tuning.tiles(len(vectors), 32 * vectors.shape[1])  # few in float64 at a time
-        parts = [vectors[some] for some in rows]
-        centre = torch.stack([wide(part).sum(0) for part in parts]).sum(0) / len(vectors)
-        squares = torch.stack([(wide(part) - centre).square().sum() for part in parts]).sum()
-        scale = (squares / vectors.numel()).sqrt()
-        if not bool(torch.isfinite(scale)) or float(scale) <= 1e-12 * float(centre.abs().max()):
-            raise InputError(
-                "the activations are not finite"
-                if not bool(torch.isfinite(scale))
-                else "the activations are all equal",
-                where=f"first training batch, port {port}",
-                fix="look at the site and at the network's outputs there",
-            )
-        return centre, scale
+        self._normalisation.take(batch)
 
     @shielded
     @torch.no_grad()
@@ -317,9 +287,9 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
-        encoder = self._encoder(self._normalised(batch.x, "in"))
+        encoder = self._encoder(self._normalisation.apply(batch.x, "in"))
         if self.is_transcoder or batch.y is not batch.x:
-            goal = self._normalised(batch.y, "out").sub_(self._parameters["b_dec"])
+            goal = self._normalisation.apply(batch.y, "out").sub_(self._parameters["b_dec"])
         else:
             goal = encoder.x
         grads = Gradients(self._attached_gradients())
@@ -412,7 +382,7 @@ class SparseDictionary:
 
     def _gain(self) -> Float[Tensor, " n_latents"]:
         """Raw units per unit of a normalised activation."""
-        return self._norms() * self._buffers["scale_out"]
+        return self._norms() * self._normalisation.tensors["scale_out"]
 
     def _encoder(self, x: Float[Tensor, "batch d_in"]) -> Encoder:
         """The encoder over normalised vectors, which an autoencoder's bias is taken from in place."""
@@ -426,12 +396,6 @@ class SparseDictionary:
             tuning=self.tuning,
         )
 
-    def _normalised(self, vectors: Tensor, port: str) -> Tensor:
-        """(vectors − centre) / scale, in the dictionary's dtype."""
-        self._check_width(vectors, port)
-        centre, scale = self._buffers[f"centre_{port}"], self._buffers[f"scale_{port}"]
-        return torch.sub(vectors.to(centre), centre, out=room(port, vectors, centre.dtype)).div_(scale)
-
     def _tensor(self, x: object) -> Tensor:
         """What is to be encoded, as a tensor."""
         if isinstance(x, np.ndarray):
@@ -440,15 +404,6 @@ class SparseDictionary:
             fix = "give the tensor of one site's vectors"
             raise InputError(f"expected vectors [..., {self.d_in}], got a {type(x).__name__}", where="encode", fix=fix)
         return x
-
-    def _check_width(self, vectors: Tensor, port: str) -> None:
-        width = self.d_in if port == "in" else self.d_out
-        if vectors.dim() != 2 or vectors.shape[1] != width or len(vectors) == 0:
-            raise InputError(
-                f"expected vectors [..., {width}], got {list(vectors.shape)}",
-                where=f"dictionary, port {port}",
-                fix=f"give it a non-empty batch of a site of width {width}, or build a dictionary of another width",
-            )
 
     def _attached_gradients(self) -> dict[str, Tensor]:
         """Every parameter's `.grad`, to be overwritten; where there is none (an optimiser's zero_grad may have dropped
