@@ -6,16 +6,11 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyseme.networks import measure
-from polyseme.networks.inputs import (
-    Inputs,
-    accepted_inputs,
-    declared_context,
-    declared_vocabulary,
-    special_ids,
-)
+from polyseme.networks.inputs import Inputs, accepted_inputs, declared_context, declared_vocabulary, special_ids
+from polyseme.networks.loaded import Loaded
 from polyseme.networks.offline import passing
 from polyseme.networks.passes import exclusive
 
@@ -27,25 +22,12 @@ FEW = 2
 class Facts:
     """What passes over random tokens show of a network.
 
-    Args:
-        module: the network; passes leave it as it is.
-        run: runs it; None for a Hugging Face model.
-        tokenizer: whose special ids are left out of the tokens it is measured on.
-        example: inputs it is known to run on.
+    What `load_network` was given takes the place of what would be measured, but for `causal_by_passes`.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        run: Callable[[nn.Module, Any], Any] | None,
-        tokenizer: Any | None,
-        example: Inputs | None,
-    ):
-        self._module = module
-        self._run = run
-        self._tokenizer = tokenizer
-        self._example = example
-        self._config = getattr(module, "config", None)
+    def __init__(self, loaded: Loaded):
+        self._loaded, self._module = loaded, loaded.module
+        self._config = getattr(loaded.module, "config", None)
         self._longest: dict[int, int] = {}
 
     @property
@@ -58,18 +40,24 @@ class Facts:
         """Whether its main input is token ids, and a pass needs nothing else."""
         if self.is_encoder_decoder or getattr(self._module, "main_input_name", "input_ids") != "input_ids":
             return False
-        if self._example is not None and not _is_tokens(self._example):
+        example = self._loaded.example_inputs
+        if example is not None and not _is_tokens(example):
             return False
         draw = self.drawing(FEW)
         # Some pool neighbouring positions, and need more than two.
         return any(measure.runs(self.forward, draw(1, positions)) for positions in (2, 16))
 
+    @property
+    def causal(self) -> bool:
+        """Whether position t sees only positions up to t; False for a network that reads no tokens."""
+        return bool(self.causal_by_passes) if self._loaded.causal is None else self._loaded.causal
+
     @cached_property
-    def causal(self) -> bool | None:
-        """Whether position t sees only positions up to t; None where no pass can tell."""
+    def causal_by_passes(self) -> bool | None:
+        """Whether passes show that position t sees only positions up to t; None where they cannot show it."""
         if not self.reads_tokens:
             return None
-        most = self.longest_window(min(self.context or measure.LONG, measure.LONG))
+        most = self.longest_window(min(self._measured_context or measure.LONG, measure.LONG))
         with exclusive(self._module):  # which is hooked
             ahead = measure.looks_ahead(self._module, self.forward, self.drawing(), most)
         return None if ahead is None else not ahead
@@ -84,15 +72,27 @@ class Facts:
             return measure.predicts(self._module, self.forward, self.drawing()(1, positions), self.vocabulary)
 
     @property
+    def predicts_tokens(self) -> bool:
+        """Whether it predicts the next token: it is causal, and gives logits over the tokens it reads at each."""
+        given = self._loaded.predicts_tokens
+        return self.causal and self.gives_logits if given is None else given
+
+    @property
     def no_prediction(self) -> str | None:
         """Why it predicts no next token; None where it does."""
+        if self.predicts_tokens:
+            return None
+        if self._loaded.predicts_tokens is not None:
+            return "it was loaded with predicts_tokens=False"
+        if self._loaded.causal is False and self.causal_by_passes:
+            return "it was loaded with causal=False"
         if not self.reads_tokens:
             return "it does not read token ids alone"
         if not self.gives_logits:
             return "its output is not logits over its vocabulary at every token"
-        if self.causal is None:
+        if self.causal_by_passes is None:
             return "its outputs differ between equal rows of tokens, so nothing shows what they depend on"
-        return None if self.causal else "it sees later tokens"
+        return None if self.causal_by_passes else "it sees later tokens"
 
     @property
     def vocabulary(self) -> int | None:
@@ -101,7 +101,15 @@ class Facts:
 
     @property
     def context(self) -> int | None:
-        """Most positions a window may have, by the config and the tables of positions; None where neither says."""
+        """Most positions a window may have; None where there is no limit.
+
+        What `load_network` was given, else what the config says, or less where a table of positions is shorter: one
+        whose first rows belong to padding (RoBERTa), say.
+        """
+        return self._measured_context if self._loaded.context is None else self._loaded.context
+
+    @property
+    def _measured_context(self) -> int | None:
         limits = [x for x in (declared_context(self._config), self._tables.context) if x is not None]
         return min(limits, default=None)
 
@@ -121,8 +129,8 @@ class Facts:
     def forward(self, tokens: Tensor) -> Any:
         """A plain pass over token ids, which are not checked."""
         with exclusive(self._module), passing(self._module):
-            if self._run is not None:
-                return self._run(self._module, tokens)
+            if self._loaded.run is not None:
+                return self._loaded.run(self._module, tokens)
             accepted = accepted_inputs(self._module)
             return self._module(input_ids=tokens, **({"use_cache": False} if "use_cache" in accepted else {}))
 
@@ -133,9 +141,8 @@ class Facts:
             vocabulary: ids are below it where a Hugging Face model does not say; by default the measured one.
         """
         known = self.vocabulary if vocabulary is None else declared_vocabulary(self._module)
-        tensor = next(self._module.parameters(), None)
-        device = torch.device("cpu") if tensor is None else tensor.device
-        return measure.drawing(known or vocabulary or FEW, special_ids(self._config, self._tokenizer), device)
+        special = special_ids(self._config, self._loaded.tokenizer)
+        return measure.drawing(known or vocabulary or FEW, special, self._loaded.device)
 
     @cached_property
     def _tables(self) -> measure.Tables:

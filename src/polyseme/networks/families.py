@@ -21,7 +21,7 @@ TransformerLens's `hook_resid_mid` and `hook_resid_post` are the sums before the
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -193,21 +193,16 @@ LLAMA = Family(
 )
 
 # Norms before and after each part: what is added to the stream is what the second norm returns.
-GEMMA2 = Family(
+GEMMA2 = replace(
+    LLAMA,
     name="gemma2",
     model_types=("gemma2", "gemma3_text"),
-    blocks="layers",
     sites={
         **LLAMA.sites,
         "blocks.{n}.attn_out": "layers.{n}.post_attention_layernorm.out",
         "blocks.{n}.resid_mid": "layers.{n}.pre_feedforward_layernorm.stream",
         "blocks.{n}.mlp_out": "layers.{n}.post_feedforward_layernorm.out",
     },
-    readout=LLAMA.readout,
-    activated=LLAMA.activated,
-    mask_4d=True,
-    attention_norm=LLAMA.attention_norm,
-    head_maps=llama_maps,
 )
 
 _NO_ATTENTION = "a state-space block has no attention; its one part is `mixer_out`"

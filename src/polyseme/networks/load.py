@@ -23,6 +23,7 @@ from polyseme.networks.fusion import fuse
 from polyseme.networks.hooks import Repeated
 from polyseme.networks.inputs import Inputs
 from polyseme.networks.ladders import LADDER, Rung, read_ladder
+from polyseme.networks.loaded import Loaded
 from polyseme.networks.network import Network
 from polyseme.networks.offline import keep_offline
 
@@ -150,7 +151,7 @@ def load_network(
         run = _call
     if linear == "fused":
         fuse(placed, *_fusible(placed, base, family))
-    network = Network(
+    loaded = Loaded(
         placed,
         run=run,
         family=family,
@@ -163,8 +164,10 @@ def load_network(
         repeated=repeated,
         ladder=ladder,
     )
-    if causal is not None and network.facts.causal not in (None, causal):
-        measured = "does not depend" if network.facts.causal else "depends"
+    network = Network(loaded)
+    shown = network.facts.causal_by_passes if causal is not None else None
+    if shown is not None and shown != causal:
+        measured = "does not depend" if shown else "depends"
         warnings.warn(
             f"causal={causal} was given, but what {type(placed).__name__} computes at a position {measured} on later "
             f"tokens; {causal} is taken",

@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, final
 
@@ -11,40 +12,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from polyseme.core.config import fingerprint
-from polyseme.core.errors import InputError
-from polyseme.core.progress import Reporter
+from polyseme.core.progress import Reporter, Silent
 from polyseme.core.site import Site
-from polyseme.networks import measure
-from polyseme.networks.building import loading
+from polyseme.networks.calls import Calls
 from polyseme.networks.edits import Edit, EditFrom
 from polyseme.networks.facts import Facts
-from polyseme.networks.families import Family
-from polyseme.networks.hooks import Pass, Repeated, logits_of, needed, needs_of, rows_at
-from polyseme.networks.inputs import Inputs, declared_context, example_inputs, keyword_inputs, moved
-from polyseme.networks.ladders import Rung
-from polyseme.networks.offline import passing
+from polyseme.networks.hooks import Pass, logits_of, needed, needs_of, rows_at
+from polyseme.networks.inputs import Inputs
+from polyseme.networks.loaded import Loaded
 from polyseme.networks.passes import exclusive, one_pass
 from polyseme.networks.places import Places
 from polyseme.networks.prefix import Prefix, trunk_of
 from polyseme.networks.readout import ReadOut
 from polyseme.networks.sites import SiteTable
-from polyseme.networks.survey import Seen, place_of, width_of
-from polyseme.networks.texts import Ids, Reads, Text, Texts, Tokens, reads_of
+from polyseme.networks.survey import Seen, place_of
+from polyseme.networks.texts import Ids, Output, Reads, Text, Texts, Tokens, reads_of
 from polyseme.networks.weights import weights_fingerprint
-
-
-@dataclass(frozen=True)
-class Output:
-    """What one forward pass gives.
-
-    Attributes:
-        logits: `[batch, position, vocab]`; `[selected, vocab]` under `logits_at`; for a network without a head, its
-            first output.
-        reads: each site's vectors before its own edits, as ordinary tensors the caller owns.
-    """
-
-    logits: Tensor
-    reads: Reads
 
 
 @final
@@ -62,58 +45,34 @@ class Network:
         origin: what made it from another network, which has the fingerprint `weights`; empty for one that was loaded.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        run: Callable[[nn.Module, Any], Any] | None,
-        family: Family | None,
-        base: str,
-        tokenizer: Any | None,
-        causal: bool | None,
-        predicts_tokens: bool | None,
-        context: int | None,
-        example_inputs: Inputs | None,
-        repeated: Repeated,
-        ladder: tuple[Rung, ...] = (),
-    ):
-        self.module = module
-        self.tokenizer = tokenizer
-        self.family = family.name if family else "unknown"
-        self.ladder = ladder
+    def __init__(self, loaded: Loaded):
+        self.module = loaded.module
+        self.tokenizer = loaded.tokenizer
+        self.family = loaded.family.name if loaded.family else "unknown"
+        self.ladder = loaded.ladder
         self.origin: Mapping[str, Any] = {}
-        self._causal = causal
-        self._predicts_tokens = predicts_tokens
-        self._context = context
-        self._facts = Facts(module, run, tokenizer, example_inputs)
-        self._texts = Texts(tokenizer, type(module).__name__)
-        self._run = run
-        self._family = family
-        self._base = base
-        # A network that reads pictures too has a config of its own around the language model's.
-        self._config = getattr(module.get_submodule(base.removesuffix(".")), "config", None)
-        self._is_inside = self._config is not getattr(module, "config", None)
-        self._example_inputs = example_inputs
-        self._repeated: Repeated = repeated
-        self._table = SiteTable(module, base=base, family=family, config=self._config)
-        self._trunk = trunk_of(module, base, None if run is not None else family)
-        self._widths: dict[Site, int] = {}
-        self._readout = ReadOut(module, base, family, self._config)
-        self._places = Places(module, self._facts, self._readout, self._table.named.values())
+        self._loaded = loaded
+        self._facts = Facts(loaded)
+        self._calls = Calls(loaded, self._facts)
+        self._texts = Texts(loaded.tokenizer, loaded.where)
+        self._table = SiteTable(loaded)
+        self._trunk = trunk_of(loaded)
+        self._readout = ReadOut(loaded)
+        self._places = Places(loaded, self._facts, self._calls, self._readout, self._table)
+        self._fingerprint: str | None = None
 
     def __repr__(self) -> str:
-        return f"Network({type(self.module).__name__}, family={self.family!r}, {self.n_blocks} blocks)"
+        return f"Network({self._loaded.where}, family={self.family!r}, {self.n_blocks} blocks)"
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        tensor = next(self.module.parameters(), None)
-        return torch.device("cpu") if tensor is None else tensor.device
+        return self._loaded.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        return self._loaded.dtype
 
     @property
     def n_blocks(self) -> int:
@@ -137,17 +96,14 @@ class Network:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over class, config, weights, re-initialisation and fusion; 64 hex digits, computed once."""
-        return self._fingerprint
+        return self.hash_weights(Silent())
 
     def hash_weights(self, reporter: Reporter) -> str:
         """`fingerprint`, with its progress where it is computed first: large weights take a while."""
-        if not self.origin and "_fingerprint" not in self.__dict__:
-            self.__dict__["_fingerprint"] = weights_fingerprint(self.module, reporter)
+        if self._fingerprint is None:
+            made = self.origin
+            self._fingerprint = fingerprint(made) if made else weights_fingerprint(self.module, reporter)
         return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return fingerprint(self.origin) if self.origin else weights_fingerprint(self.module)
 
     def changed(self, change: Callable[[nn.Module, Collection[str]], None], made: Mapping[str, Any]) -> "Network":
         """The network on a copy of its module, with other weights; its fingerprint says what they were made from.
@@ -158,21 +114,10 @@ class Network:
         """
         with exclusive(self.module):  # no hooks of a pass are copied with it
             module = copy.deepcopy(self.module)
-        known = self._family.embeddings if self._family else ()
-        change(module, [f"{self._base}{name}" for name in known])
+        family, base = self._loaded.family, self._loaded.base
+        change(module, [f"{base}{name}" for name in (family.embeddings if family else ())])
         module.requires_grad_(False)
-        network = Network(
-            module,
-            run=self._run,
-            family=self._family,
-            base=self._base,
-            tokenizer=self.tokenizer,
-            causal=self._causal,
-            predicts_tokens=self._predicts_tokens,
-            context=self._context,
-            example_inputs=self._example_inputs,
-            repeated=self._repeated,
-        )
+        network = Network(replace(self._loaded, module=module, ladder=()))
         network.origin = {"weights": self.fingerprint, **made}
         return network
 
@@ -180,7 +125,7 @@ class Network:
 
     @property
     def facts(self) -> Facts:
-        """What was measured, whatever `load_network` was given."""
+        """What passes show of it, and what follows from that."""
         return self._facts
 
     @property
@@ -191,24 +136,16 @@ class Network:
     @property
     def causal(self) -> bool:
         """Whether position t sees only positions up to t; False for a network that reads no tokens."""
-        return bool(self._facts.causal) if self._causal is None else self._causal
+        return self._facts.causal
 
     @property
     def predicts_tokens(self) -> bool:
         """Whether it predicts the next token: it is causal, and gives logits over the tokens it reads at each."""
-        if self._predicts_tokens is not None:
-            return self._predicts_tokens
-        return self.causal and self._facts.gives_logits
+        return self._facts.predicts_tokens
 
     @property
     def no_prediction(self) -> str | None:
         """Why it predicts no next token; None where it does."""
-        if self.predicts_tokens:
-            return None
-        if self._predicts_tokens is not None:
-            return "it was loaded with predicts_tokens=False"
-        if self._causal is False and self._facts.causal:
-            return "it was loaded with causal=False"
         return self._facts.no_prediction
 
     @property
@@ -218,12 +155,8 @@ class Network:
 
     @property
     def context(self) -> int | None:
-        """Most positions a window may have; None where there is no limit.
-
-        What `load_network` was given, else what the config says, or less where a table of positions is shorter: one
-        whose first rows belong to padding (RoBERTa), say.
-        """
-        return self._context if self._context is not None else self._facts.context
+        """Most positions a window may have; None where there is no limit (`Facts.context`)."""
+        return self._facts.context
 
     # Sites
 
@@ -247,21 +180,16 @@ class Network:
         """
         return self.widths([site])[self.site(site)]
 
+    @one_pass
     def widths(self, sites: Sequence[str | Site]) -> dict[Site, int]:
         """Length of each site's vectors, all from one pass at most.
 
         Raises:
             InputError: as `width`, or a site that holds no vectors.
         """
-        wanted = [self.site(site) for site in sites]
-        for site, seen in self.survey([site for site in wanted if site not in self._widths]).items():
-            problem = seen.problem(None)
-            if problem is not None:
-                raise InputError(f"The site {site} has no width: {problem}", fix="name another site")
-            assert seen.shape is not None
-            self._widths[site] = width_of(seen.shape[-1], site)
-        return {site: self._widths[site] for site in wanted}
+        return self._places.widths(list(map(self.site, sites)))
 
+    @one_pass
     def module_widths(self) -> dict[str, int]:
         """Path and width of every module that gives vectors, one for each token where the network reads tokens.
 
@@ -270,16 +198,7 @@ class Network:
         Raises:
             InputError: inputs that run are not known, and the network came without `example_inputs`.
         """
-        sites = {name: Site(path=name) for name in self.site_names(modules=True) if name not in self._table.named}
-        tokens = self._facts.few_tokens if self.reads_tokens else None
-        found = self.survey(list(sites.values()))
-        widths: dict[str, int] = {}
-        for name, site in sites.items():
-            seen = found[site]
-            usable = seen.problem(None if tokens is None else tokens.shape) is None and not seen.is_output
-            if usable and (width := seen.width(site)) is not None:
-                widths[name] = width
-        return widths
+        return self._places.module_widths()
 
     @one_pass
     def survey(
@@ -294,35 +213,25 @@ class Network:
         Raises:
             InputError: an unknown site; inputs that run are not known, and the network came without `example_inputs`.
         """
-        wanted = {site: place_of(site) for site in map(self.site, sites)}
-        if not wanted:
-            return {}
-        if tokens is not None:
-            seen = self._places.look(set(wanted.values()), self._forward(tokens, None, None), tokens.shape)
-        elif self.reads_tokens:
-            seen = self._places.look_at_tokens(set(wanted.values()))
-        else:
-            forward = self._forward(self._example(), None, None)
-            fix = "pass example_inputs= that run to load_network"
-            with loading("The network does not run on its example inputs", type(self.module).__name__, fix):
-                seen = self._places.look(set(wanted.values()), forward)
-        return {site: seen[place] for site, place in wanted.items()}
+        return self._places.survey(list(map(self.site, sites)), tokens)
 
+    @one_pass
     def check_order(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> None:
         """Refuse reads that a forward pass comes to later than to a write that depends on them.
 
         Raises:
             InputError: names the two sites; or it takes a pass to know, and the network came without `example_inputs`.
         """
-        self._places.check_order(self._pairs(reads, writes), lambda: self._forward(self._example(), None, None))
+        self._places.check_order(self._pairs(reads, writes))
 
+    @one_pass
     def in_order(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> bool:
         """Whether a forward pass comes to none of `reads` later than to any of `writes`.
 
         Raises:
             InputError: it takes a pass to know, and the network came without `example_inputs`.
         """
-        return not self._places.late(self._pairs(reads, writes), lambda: self._forward(self._example(), None, None))
+        return not self._places.late(self._pairs(reads, writes))
 
     def _pairs(self, reads: Sequence[str | Site], writes: Sequence[str | Site]) -> list[tuple[Site, Site]]:
         return [(self.site(read), self.site(write)) for read in reads for write in writes]
@@ -366,13 +275,13 @@ class Network:
         sites = [sites] if isinstance(sites, str | Site) else sites
         reads = [self.site(site) for site in sites]
         resolved, given = self._resolved(edits), self._given(inputs)
-        forward = self._forward(given, attention_mask, position_ids)
+        forward = self._calls.of(given, attention_mask, position_ids)
         passing = self._pass(reads, resolved, forward)
         # Whether a module is called again shows only in a pass that runs to its end.
         places = [place_of(site) for site in (*reads, *resolved, *needed(resolved))]
         once = all(at.calls == 1 for at in self._places.know(places, forward).values())
         with torch.inference_mode():
-            passing.run(forward, stop=once or self._repeated == "first")
+            passing.run(forward, stop=once or self._loaded.repeated == "first")
         return reads_of(sites, passing.values, self.site, given, self._texts)
 
     @one_pass
@@ -409,21 +318,17 @@ class Network:
         """
         resolved, given = self._resolved(edits), self._given(inputs)
         asked = [self.site(site) for site in reads]
-        forward = self._forward(given, attention_mask, position_ids)
+        forward = self._calls.of(given, attention_mask, position_ids)
         passing = self._pass(asked, resolved, forward)
         sites = [*asked, *resolved, *needed(resolved)]
-        head = self._readout.head if logits_at is not None and not self._readout.sees_any(sites) else None
-        with torch.inference_mode(), self._trunk.skipped(prefix, sites):
-            if logits_at is None:
-                logits = logits_of(passing.run(forward, stop=False))
-            elif head is None:
-                logits = logits_of(passing.run(forward, stop=False))[logits_at.to(self.device)]
-            else:
-                handle = head.register_forward_pre_hook(rows_at(logits_at.to(self.device)))
-                try:
-                    logits = logits_of(passing.run(forward, stop=False))
-                finally:
-                    handle.remove()
+        chosen = None if logits_at is None else logits_at.to(self.device)
+        head = self._readout.head if chosen is not None and not self._readout.sees_any(sites) else None
+        with torch.inference_mode(), self._trunk.skipped(prefix, sites), ExitStack() as stack:
+            if head is not None and chosen is not None:
+                stack.callback(head.register_forward_pre_hook(rows_at(chosen)).remove)
+            logits = logits_of(passing.run(forward, stop=False))
+            if head is None and chosen is not None:
+                logits = logits[chosen]
         return Output(logits, reads_of(reads, passing.values, self.site, given, self._texts))
 
     @one_pass
@@ -452,7 +357,7 @@ class Network:
         numbers = {self._trunk.below([self.site(site)]) for site in sites} - {0}
         if not numbers:
             return Prefix(self.module, {})
-        forward = self._forward(inputs, attention_mask, position_ids)
+        forward = self._calls.of(inputs, attention_mask, position_ids)
         last = self.site(f"blocks.{max(numbers) - 1}.resid_post")
         with torch.inference_mode(), self._trunk.recorded(numbers) as outputs:
             self._pass([last], {}, forward).run(forward, stop=True)
@@ -462,17 +367,10 @@ class Network:
         """The logits of an unedited pass, `[batch, position, vocab]`."""
         return self.run(inputs).logits
 
-    @cached_property
+    @property
     def supports_4d_mask(self) -> bool:
         """Whether `attention_mask` may be an additive `[batch, 1, query, key]` that alone says who sees whom."""
-        if self._run is not None or self._is_inside or self._family is None or not self._family.mask_4d:
-            return False
-        if getattr(self._config, "_attn_implementation", None) not in ("sdpa", "eager"):
-            return False
-        window: int | None = getattr(self._config, "sliding_window", None)
-        if window is None or not getattr(self._config, "use_sliding_window", True):
-            return True
-        return self.context is not None and window >= self.context
+        return self._calls.supports_4d_mask
 
     # Read-out
 
@@ -499,61 +397,15 @@ class Network:
 
     # How
 
-    def _context_for(self, positions: int) -> int | None:
-        """The context that a window of so many positions is checked against; measured where it may be too long."""
-        declared = self._context if self._context is not None else declared_context(self._config)
-        is_short = positions <= measure.SHORT if declared is None else 2 * positions <= declared
-        return declared if is_short else self.context
-
     def _pass(self, reads: Sequence[Site], edits: Mapping[Site, Edit], forward: Callable[[], Any]) -> Pass:
         """A pass that reads and edits these sites, which are looked at first where nothing is known of them."""
         places = [place_of(site) for site in (*reads, *edits, *needed(edits))]
         layouts = self._places.layouts(places, forward)
-        self._places.check_order(
-            [(need, site) for site, edit in edits.items() for need in needs_of(edit)], lambda: forward
-        )
-        return Pass(self.module, reads, edits, self._repeated, layouts)
-
-    def _example(self) -> Inputs:
-        if self._example_inputs is None:
-            self._example_inputs = example_inputs(self.module)
-        return self._example_inputs
+        self._places.check_order([(need, site) for site, edit in edits.items() for need in needs_of(edit)], forward)
+        return Pass(self.module, reads, edits, self._loaded.repeated, layouts)
 
     def _given(self, inputs: Inputs | Text | Ids | Tokens) -> Inputs | Tokens:
         return inputs if isinstance(inputs, Tensor | Mapping | Tokens) else self.tokens(inputs)
-
-    def _forward(
-        self, inputs: Inputs | Tokens, attention_mask: Tensor | None, position_ids: Tensor | None
-    ) -> Callable[[], Any]:
-        """Check the inputs, move them to the device and return what runs the network on them."""
-        if isinstance(inputs, Tokens):
-            if attention_mask is None and not bool(inputs.present.all()) and not self.causal:
-                attention_mask = inputs.present.long()
-            inputs = inputs.ids
-        if self._run is not None:
-            if attention_mask is not None or position_ids is not None:
-                raise InputError(
-                    "A network with a run callable takes no attention_mask or position_ids",
-                    fix="put them into the inputs its run callable gets",
-                )
-            run, there = self._run, moved(inputs, self.device)
-            return lambda: run(self.module, there)
-        if attention_mask is not None and attention_mask.dim() == 4:
-            if not self.supports_4d_mask:
-                raise InputError(
-                    "This network does not take a [batch, 1, query, key] attention mask",
-                    where=type(self.module).__name__,
-                    fix="check network.supports_4d_mask, and run the sequences apart where it is False",
-                )
-            if attention_mask.is_floating_point():
-                attention_mask = attention_mask.to(self.dtype)
-        given = {"attention_mask": attention_mask, "position_ids": position_ids}
-        kwargs = moved(keyword_inputs(self.module, inputs, given, self._context_for), self.device)
-        return lambda: self._call(kwargs)
-
-    def _call(self, kwargs: Mapping[str, Any]) -> Any:
-        with passing(self.module):
-            return self.module(**kwargs)
 
     def _resolved(self, edits: Mapping[Site, Edit] | Mapping[str, Edit] | None) -> dict[Site, Edit]:
         return {

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
-from polyseme.networks.families import Family
 from polyseme.networks.hooks import first_tensor, with_first_tensor
+from polyseme.networks.loaded import Loaded
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,9 @@ def _restore(module: nn.Module, own: Callable[..., Any] | None) -> None:
         module.forward = own
 
 
-def trunk_of(module: nn.Module, base: str, family: Family | None) -> Trunk:
-    """The blocks of a network of this family, whose paths start at `base`; none where it is not known."""
-    if family is None:
-        return Trunk(module, None, ())
-    return Trunk(module, f"{base}{family.blocks}", [path.format(base=base) for path in family.readout])
+def trunk_of(loaded: Loaded) -> Trunk:
+    """The blocks of a network; none where it is not known how they follow each other."""
+    family, base = loaded.family, loaded.base
+    if family is None or loaded.run is not None:
+        return Trunk(loaded.module, None, ())
+    return Trunk(loaded.module, f"{base}{family.blocks}", [path.format(base=base) for path in family.readout])

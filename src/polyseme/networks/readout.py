@@ -1,7 +1,7 @@
 """From the last residual stream to logits: the final norm, the head, and the soft cap where there is one."""
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -9,24 +9,17 @@ from torch import Tensor, nn
 
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
-from polyseme.networks.families import Family
+from polyseme.networks.loaded import Loaded
 
 
 @final
 class ReadOut:
-    """The read-out of a network.
+    """The read-out of a network."""
 
-    Args:
-        module: the network.
-        base: path of its base model, with a final dot or empty.
-        family: of the network; None where it is of no known one.
-        config: of the base model.
-    """
-
-    def __init__(self, module: nn.Module, base: str, family: Family | None, config: Any):
-        self._module = module
-        self._paths = [path.format(base=base) for path in family.readout] if family else []
-        self._cap: float | None = getattr(config, "final_logit_softcapping", None)
+    def __init__(self, loaded: Loaded):
+        self._module = loaded.module
+        self._paths = [path.format(base=loaded.base) for path in loaded.family.readout] if loaded.family else []
+        self._cap: float | None = getattr(loaded.config, "final_logit_softcapping", None)
 
     @property
     def head(self) -> nn.Linear | None:

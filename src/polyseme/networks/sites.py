@@ -2,29 +2,24 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.site import Port, Site
-from polyseme.networks.families import TRANSFORMER_LENS, Family
+from polyseme.networks.families import TRANSFORMER_LENS
+from polyseme.networks.loaded import Loaded
 
 _PATH = re.compile(r"(?P<path>.*?)(?:\.(?P<port>in|out|stream))?(?:\[head (?P<head>\d+)\])?$", re.DOTALL)
 
 
 class SiteTable:
-    """Every name a network's places have.
+    """Every name that the places of a network have."""
 
-    Args:
-        module: the network.
-        base: path of its base model with a final dot, or empty; the family's paths start there.
-        family: None where only module paths are known.
-        config: the Hugging Face config, where there is one.
-    """
-
-    def __init__(self, module: nn.Module, *, base: str, family: Family | None, config: Any):
-        self._module = module
+    def __init__(self, loaded: Loaded):
+        module, base, family, config = loaded.module, loaded.base, loaded.family, loaded.config
+        self._where = loaded.where
         self._paths = {name for name, _ in module.named_modules() if name}
         self._sites: dict[str, Site] = {}
         self._absent: dict[str, str] = {}
@@ -82,10 +77,6 @@ class SiteTable:
     def named(self) -> Mapping[str, Site]:
         """The sites that have a short name or a hook name."""
         return self._sites
-
-    @property
-    def _where(self) -> str:
-        return type(self._module).__name__
 
     def _checked(self, site: Site) -> Site:
         if site.path and site.path not in self._paths:

@@ -127,6 +127,20 @@ class Reads(Mapping[Any, Tensor]):
         return frame
 
 
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gives.
+
+    Attributes:
+        logits: `[batch, position, vocab]`; `[selected, vocab]` under `logits_at`; for a network without a head, its
+            first output.
+        reads: each site's vectors before its own edits, as ordinary tensors the caller owns.
+    """
+
+    logits: Tensor
+    reads: Reads
+
+
 def known_tokenizer(tokenizer: Any | None, where: str) -> Tokenizer:
     """The tokenizer, where text can be read with it; `where` names the network in the error.
 
