@@ -120,7 +120,7 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bits(name: str, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit([job_of(name)], Interrupting(every=101, empty=12), settings, checkpoints=tmp_path, reporter=listener)
     resumed = fit([job_of(name)], Spiked(every=101, empty=12), settings, checkpoints=tmp_path, reporter=listener)[0]
-    assert any("goes on from step 17" in text for text in listener.messages)
+    assert any("resumes from step 17" in text for text in listener.messages)
     assert "training leaves them out" in listener.messages[0]
     assert same_weights(clean.dictionary, resumed.dictionary)
     assert clean.history == resumed.history

@@ -118,7 +118,7 @@ def test_ctrl_c_writes_a_checkpoint_and_goes_up(tmp_path):
     assert latest_checkpoint(tmp_path).step == 7
     assert "stopped after step 7" in listener.messages[0]
     resumed = fit(build_jobs(), Planted(), config, checkpoints=tmp_path, reporter=listener)
-    assert "goes on from step 7 of 30" in listener.messages[1]
+    assert "resumes from step 7 of 30" in listener.messages[1]
     for one, clean in zip(resumed, fit(build_jobs(), Planted(), config), strict=True):
         assert same_weights(one.dictionary, clean.dictionary)
         assert one.history == clean.history

@@ -62,7 +62,7 @@ FilePath = Annotated[
     AfterValidator(_sayable),
     WithJsonSchema({"type": "string", "format": "path", "maxLength": MAX_PATH}),
 ]
-"""A path that an operating system can be asked for."""
+"""A path that an operating system can open."""
 FilePaths = Annotated[tuple[FilePath, ...], Field(max_length=100_000)]
 """Files and folders."""
 

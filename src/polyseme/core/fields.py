@@ -101,7 +101,7 @@ def models_at(model: Model, value: Any, place: tuple[int | str, ...]) -> list[Mo
 
 
 def _tag(models: list[Model]) -> str:
-    """The field that tells some configs apart: the one that is a single word in each of them."""
+    """The field that distinguishes some configs: the one that is a single word in each of them."""
     return next(
         name
         for name, info in models[0].model_fields.items()

@@ -74,18 +74,20 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:0 16px">{"".join(shown)}</div>'
 
 
-def line(value: str, told: str, note: str) -> str:
+def line(value: str, figure: str, note: str) -> str:
     """A line of marked tokens between a figure and a note, all HTML."""
-    figure = f'<span style="flex:0 0 4.5em;text-align:right;opacity:.7;font-variant-numeric:tabular-nums">{told}</span>'
+    aside = (
+        f'<span style="flex:0 0 4.5em;text-align:right;opacity:.7;font-variant-numeric:tabular-nums">{figure}</span>'
+    )
     tokens = (
         f'<bdi style="font-family:ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere">{value}</bdi>'
     )
-    return f'<div style="display:flex;gap:10px;align-items:baseline;margin:1px 0">{figure}{tokens} {small(note)}</div>'
+    return f'<div style="display:flex;gap:10px;align-items:baseline;margin:1px 0">{aside}{tokens} {small(note)}</div>'
 
 
 def marked(value: str, share: float, title: str, *, focus: bool = False) -> str:
     """A token on a ground as strong as its `share` of the greatest activation, outlined where it is the focus."""
     style = f"background:rgba(255,140,0,{0.1 + 0.5 * share:.2f});" if share > 0 else ""
     style += "outline:1px solid rgba(128,128,128,.8);" if focus else ""
-    told = f' title="{escape(visible(title))}"' if title else ""
-    return f'<span style="border-radius:2px;{style}"{told}>{escape(visible(value))}</span>'
+    tip = f' title="{escape(visible(title))}"' if title else ""
+    return f'<span style="border-radius:2px;{style}"{tip}>{escape(visible(value))}</span>'

@@ -30,10 +30,10 @@ def _resource() -> Any:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, numpy or torch, on whichever device, found no room for what it was asked for."""
+    """Whether Python, numpy or torch, on whichever device, could not allocate memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    # torch's allocator on the CPU raises a RuntimeError that only its words tell from others.
+    # torch's allocator on the CPU raises a RuntimeError that only its message distinguishes from others.
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""How long work tells where it stands; the rendering lives in `polyseme.screen.progress`."""
+"""How long-running work reports its progress; the rendering lives in `polyseme.screen.progress`."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ class Progress(Protocol):
     """One task's progress."""
 
     def update(self, done: float, total: float | None = None, note: str = "") -> None:
-        """`done` of `total` units are finished; `note` is a short figure beside the bar (`loss .12, L0 32`)."""
+        """`done` of `total` units are finished; `note` is a short figure beside the bar (`loss 0.12, L0 32`)."""
         ...
 
 

@@ -59,7 +59,7 @@ class Table(ABC):
     def rows_where(
         self, wanted: Mapping[str, object], known: Mapping[str, Sequence[object]] | None = None
     ) -> Bool[np.ndarray, " row"]:
-        """Which rows have these values; a value of None asks for nothing.
+        """Which rows have these values; a value of None allows any.
 
         Args:
             wanted: column to value.

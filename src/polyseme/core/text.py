@@ -13,7 +13,7 @@ def visible(text: str, *, limit: int | None = None) -> str:
 
     Newline becomes ↵, tab ⇥; other hidden characters ⟨U+200B⟩; bytes that are not UTF-8 (surrogate escapes) ⟨e2⟩; a
     combining mark at the start gets ◌ to sit on. The ordinary space stays a space. A sign in the text that looks like
-    one of these markers is not told apart from it.
+    one of these markers cannot be distinguished from it.
 
     Args:
         text: any string, lone surrogates allowed.

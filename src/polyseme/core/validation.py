@@ -18,7 +18,7 @@ C = TypeVar("C", bound=BaseModel)
 MAX_DEPTH = 16
 """Tables and arrays inside one another; a study has five."""
 MAX_VALUES = 250_000
-"""Values in a config, all told."""
+"""Values in a config, in total."""
 MAX_TEXT = 100_000
 """Characters of one string."""
 MAX_PROBLEMS = 6

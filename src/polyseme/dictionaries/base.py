@@ -27,9 +27,9 @@ class DictionaryBase(Architecture):
         Args:
             d_in: width of what it reads.
             d_out: width of what it writes, for a transcoder; None for an autoencoder.
-            seed: of the initial weights; None leaves them zero, to be filled.
+            seed: seed of the initial weights; None leaves them zero, to be filled.
             device, dtype: of every tensor.
-            tuning: of its operations.
+            tuning: what decides how its operations are carried out.
 
         Raises:
             InputError: for a tied transcoder, or a k above the number of latents.
@@ -41,7 +41,7 @@ class RevivedBase(DictionaryBase):
     """The options of AuxK, for architectures whose dead latents it can reach."""
 
     k_aux: int | None = Field(default=None, ge=0, le=2**24)
-    """Dead latents that predict the residual of each vector (AuxK); None: half of d_out; 0: none."""
+    """Number of dead latents that predict the residual of each vector (AuxK). None: half of d_out; 0: no AuxK."""
     aux_coefficient: Strength = 1 / 32
     """Weight of AuxK's squared error in the loss."""
 

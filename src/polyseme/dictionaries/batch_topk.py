@@ -20,7 +20,7 @@ class BatchTopKConfig(CountedBase):
     """On average k latents per vector, shared out over the batch; a learned threshold outside training."""
 
     architecture: Literal["batch_topk"] = "batch_topk"
-    """Which dictionary."""
+    """Architecture of the dictionary."""
     k: Width | Annotated[float, Field(gt=0, le=2**24)] = 32
     """Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
 
@@ -37,7 +37,7 @@ class BatchTopK(Activation):
     """f = ReLU(pre) on the batch's k × rows largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
 
     Outside training a vector's code must not depend on its neighbours: f = pre where pre > t, with t the running mean
-    of the smallest value each batch kept (decay .95: some twenty batches, to keep up with moving weights). While t is
+    of the smallest value each batch kept (decay 0.95: some twenty batches, to keep up with moving weights). While t is
     unset (−1, before the first step) the batch's own top k × rows are taken. Bussmann, Leask & Nanda 2024, BatchTopK
     sparse autoencoders.
 

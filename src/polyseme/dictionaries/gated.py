@@ -19,7 +19,7 @@ class GatedConfig(PenalisedBase):
     """A gate and a magnitude that share their weights, an L1 penalty on the gate; decoder rows kept at norm 1."""
 
     architecture: Literal["gated"] = "gated"
-    """Which dictionary."""
+    """Architecture of the dictionary."""
 
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "Gated":
         return Gated(torch.zeros_like(zeros), torch.zeros_like(zeros))

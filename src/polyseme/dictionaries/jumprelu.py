@@ -22,12 +22,12 @@ class JumpReLUConfig(PenalisedBase, RevivedBase):
     """Latents above their own learned threshold, with a penalty on their number; decoder rows kept at norm 1."""
 
     architecture: Literal["jumprelu"] = "jumprelu"
-    """Which dictionary."""
+    """Architecture of the dictionary."""
     coefficient: Strength = 1.0
     """Coefficient of the L0 penalty; adjusted where a target L0 is set. It is about the squared size of the smallest
     activation worth its cost."""
     threshold: float = Field(default=2.0, ge=1e-6, le=1e6)
-    """Where thresholds start, in standard deviations of a pre-activation at the start."""
+    """Initial threshold, in standard deviations of an initial pre-activation."""
     bandwidth: float = Field(default=0.5, ge=1e-6, le=1e6)
     """Width of the kernel that estimates the thresholds' gradients, in standard deviations of the data along a
     direction."""

@@ -22,7 +22,7 @@ class MatryoshkaConfig(CountedBase):
     """BatchTopK whose first latents are dictionaries of their own, so that general features are not split away."""
 
     architecture: Literal["matryoshka"] = "matryoshka"
-    """Which dictionary."""
+    """Architecture of the dictionary."""
     k: Width = 32
     """Active latents per vector, on average, over all latents."""
     prefixes: Annotated[tuple[Share, ...], Field(max_length=64), AfterValidator(_ascending)] = (
@@ -32,7 +32,7 @@ class MatryoshkaConfig(CountedBase):
         0.5,
         1.0,
     )
-    """Shares of the latents that make up each nested dictionary, ascending, the last 1."""
+    """Share of the latents that each nested dictionary has; the shares ascend, and the last is 1."""
 
     @property
     def active_latents(self) -> float:

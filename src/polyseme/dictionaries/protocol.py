@@ -1,4 +1,4 @@
-"""What a dictionary is, what training needs of it, and what a training step tells."""
+"""What a dictionary is, what training needs of it, and what a training step returns."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable

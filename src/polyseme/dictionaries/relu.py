@@ -18,7 +18,7 @@ class ReLUConfig(PenalisedBase):
     """Every positive latent, with an L1 penalty weighted by decoder norm; tied: one matrix of unit rows."""
 
     architecture: Literal["relu"] = "relu"
-    """Which dictionary."""
+    """Architecture of the dictionary."""
     tie_weights: bool = False
     """The encoder is the decoder transposed, with unit rows; not for transcoders."""
 

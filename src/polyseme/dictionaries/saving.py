@@ -20,7 +20,7 @@ from polyseme.store.failures import refusals
 
 SCHEMA = 1
 LARGEST = 1e15
-"""Of a weight: beyond it products overflow."""
+"""Largest weight: products of larger ones overflow."""
 _KIND = "polyseme dictionary"
 _DIGEST = "record_sha256"
 """Key of the record's checksum of itself: another k in it is still a dictionary, and gives other latents."""

@@ -17,7 +17,7 @@ class TopKConfig(CountedBase):
     """The k largest positive latents of each vector; decoder rows kept at norm 1."""
 
     architecture: Literal["topk"] = "topk"
-    """Which dictionary."""
+    """Architecture of the dictionary."""
     k: Width = 32
     """Active latents per vector (fewer where fewer are positive)."""
 

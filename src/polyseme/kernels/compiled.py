@@ -1,4 +1,4 @@
-"""The inner loops of a training step in C (`kernels.c`), where they were built and a CPU in float32 asks for them.
+"""The inner loops of a training step in C (`kernels.c`), for float32 on a CPU where they were built.
 
 They do what takes longest beside the encoder's product: the k largest of each row, or all above a bound, while the
 product comes block by block (torch's operations look at every number some four times, these once or twice, in cache); a

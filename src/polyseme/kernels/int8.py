@@ -6,10 +6,10 @@ them (AVX-512 VNNI). With both factors rounded to whole steps, x̂ and ŵ,
     x w + b ≤ x̂ ŵ + b + ‖x‖ ‖w − ŵ‖ + ‖x − x̂‖ (‖w‖ + ‖w − ŵ‖)
 
 by Cauchy and Schwarz, and all norms on the right are computed, not estimated. So an entry whose upper bound does not
-exceed what is asked for need not be looked at, and the few others are scored in float32: what is returned are float32's
-own values, and the only difference from a float32 product is the order of its sums. For normal vectors the two errors
-together are .33 standard deviations of a pre-activation at d = 512, and some 90 of 8,192 latents are scored to find 32;
-in a trained dictionary, whose largest stand out, 50.
+exceed the bound need not be looked at, and the few others are scored in float32: what is returned are float32's own
+values, and the only difference from a float32 product is the order of its sums. For normal vectors the two errors
+together are 0.33 standard deviations of a pre-activation at d = 512, and some 90 of 8,192 latents are scored to find
+32; in a trained dictionary, whose largest stand out, 50.
 
 A column that is large throughout (a residual stream's outlier) would cost every other column its precision, so columns
 are scaled by powers of two first, which changes no product. A row with more candidates than it has places for is not
@@ -34,16 +34,16 @@ _TALL, _UNIT = 12, 384
 """Rows that are multiplied at once, and that are worked on together at most (`int8.c`)."""
 
 _CACHED_BYTES = 2**19
-"""Of a unit's rows: half of a second-level cache."""
+"""Bytes of a unit's rows: half of a second-level cache."""
 
 MOST_COLUMNS = 2**16
-"""Of a product, whose sums of bytes then fit 32 bits."""
+"""Largest number of columns of a product, whose sums of bytes then fit 32 bits."""
 
 _MOST_ROOM = 2**23
 """Places of a row (`int8.c`)."""
 
 LARGEST = 1e15
-"""Of a vector's length: beyond it products might overflow (`int8.c`)."""
+"""Largest length of a vector: products of longer ones might overflow (`int8.c`)."""
 
 
 _PACK = Loop(
@@ -78,9 +78,9 @@ class Found(NamedTuple):
 
 
 def candidates(n: int, d: int, k: int) -> float:
-    """Latents that are scored to find the k largest of n normal pre-activations: n Q(Q⁻¹(k / n) − .0145 √d).
+    """Latents that are scored to find the k largest of n normal pre-activations: n Q(Q⁻¹(k / n) − 0.0145 √d).
 
-    .0145 √d are the two errors together, in standard deviations: a normal vector's rounding is .0073 of its length.
+    0.0145 √d are the two errors together, in standard deviations: a normal vector's rounding is 0.0073 of its length.
     """
     if k >= n:
         return n
@@ -121,8 +121,8 @@ class Int8:
         """Whether this processor multiplies bytes, and shapes are such that it is of use (with compiled loops there).
 
         Packing takes as long as the products of some tens of rows. Scores take what the products save where a twentieth
-        of the latents are candidates: measured gains are up to a share of .034 (512 × 2,048, k = 32), ties and losses
-        from .041 (64 × 512, k = 16; 4,096 × 8,192 and 224 × 1,024, k = 32).
+        of the latents are candidates: measured gains are up to a share of 0.034 (512 × 2,048, k = 32), ties and losses
+        from 0.041 (64 × 512, k = 16; 4,096 × 8,192 and 224 × 1,024, k = 32).
 
         Args:
             rows, n, d: of the product.

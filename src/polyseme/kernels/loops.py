@@ -152,6 +152,6 @@ def _field(word: str) -> _Field:
 
 
 def _size(expression: str, sizes: dict[str, int]) -> int:
-    """Of an axis: a sum of products of whole numbers and names."""
+    """The size of an axis, which is written as a sum of products of whole numbers and names."""
     of: Callable[[str], int] = lambda factor: int(factor) if factor.isdigit() else sizes[factor]  # noqa: E731
     return sum(prod(of(factor) for factor in term.split("*")) for term in expression.split("+"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from polyseme.kernels.shield import shielded
 
 LEAST_ROWS, MOST_ROWS = 16, 2**16
-"""Of a product: fewer are padded with zeros, more are cut."""
+"""Rows of a product: fewer are padded with zeros, more are cut."""
 
 _Linear = Callable[..., Tensor]
 

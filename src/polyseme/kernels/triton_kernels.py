@@ -2,16 +2,16 @@
 
 torch already does the rest well there: `mm` and `topk`, and, in one pass each and without atomics, `embedding_bag` and
 its per-sample-weights backward. What it cannot do is keep a result where the next operation wants it. Counted from the
-shapes (bytes asked for, many of which a cache gives; no times), float32, B = 4,096, d = 512, k = 32, 8,192 latents:
+shapes (bytes requested, many of which come from a cache; no times), float32, B = 4,096, d = 512, k = 32, 8,192 latents:
 - `residual_and_dot`: three calls read and write 800 MiB, 512 of them for the dots, which read the residual's row again
   for every entry. With that row in registers, and Σ f W never written, it is 528 MiB.
 - `sum_by_latent`: `embedding_bag` makes a tensor of its own, and copying that into the gradient moves 32 MiB more, for
   each of two gradients a step; cutting it in tiles makes the processor wait; torch's sums in place are atomic.
 
 One program has one row or latent (and a block of columns) to itself, without atomics: the same bits on every run and
-whatever else is in the batch. (Triton compiles anew for tensors that do not begin at 16 bytes, as a slice may not, and
-may then add in another order.) Indices and offsets are not looked into, which would mean waiting for the device:
-entries out of range are undefined behaviour.
+whatever else is in the batch. (Triton compiles a kernel again for tensors that do not begin at 16 bytes, as a slice may
+not, and may then add in another order.) Indices and offsets are not looked into, which would mean waiting for the
+device: entries out of range are undefined behaviour.
 """
 
 import importlib
@@ -189,7 +189,7 @@ def sum_by_latent(
 
 
 def _launch(columns: int) -> dict[str, int]:
-    """How a program of so many columns is made: four of them a thread, and entries to fill 32 registers a thread.
+    """How a program of this many columns is made: four of them a thread, and entries to fill 32 registers a thread.
 
     Several entries at once, since each is a read that waits for the read of its index. Whether a product is rounded
     before it is added is said here, since Triton's default is not the same in every version.

@@ -16,7 +16,7 @@ def spans(n: int, length: int, start: int = 0) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Sizes and shares, measured on CPUs and GPUs; a dictionary is built with one, and everything it asks for has it.
+    """Sizes and shares, measured on CPUs and GPUs; a dictionary is built with one, and all its operations use it.
 
     Attributes:
         tile_bytes: the largest temporary: glibc hands blocks under 32 MiB out again without page faults, and a tile

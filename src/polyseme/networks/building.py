@@ -190,7 +190,7 @@ def _model_class(transformers: Any, config: Any, cleaned: Mapping[str, Any], whe
 def _check_size(make: Any, config: Any, weights: Mapping[str, Tensor], where: str) -> None:
     """Refuse a config of a far larger network than the weights are of: building it could take all time and memory."""
     here, parts, numbers = threading.get_ident(), 0, 0
-    # A block has a few modules to a tensor; so many parts no network of these weights has.
+    # A block has a few modules to a tensor; no network of these weights has more parts than this.
     most_parts = 8 * len(weights) + 500
     most_numbers = 3 * folders.n_numbers(weights) + 10**7
 

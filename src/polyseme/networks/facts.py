@@ -1,4 +1,4 @@
-"""What a network is: measured where it is asked for, once, by `networks.measure`."""
+"""What a network is: each fact is measured once, on first use, by `networks.measure`."""
 
 from collections.abc import Callable
 from functools import cached_property

@@ -5,9 +5,9 @@ fingerprint changes with it. On an AMD processor oneDNN's fp32 product is twice 
 the epilogue saves a pass over the widest tensor of a block, and for GPT-2's own GELU the eight that its formula takes.
 
 Nothing but the `forward` of single modules is replaced: modules, names, shapes, values and hooks stay (a weight kept
-`[in, out]` is laid out anew in memory: read as it was, the product took up to a fifth longer). Where somebody
-looks or writes between a linear map and its non-linearity (a site there, a hook), where gradients are wanted, and where
-oneDNN does not take the tensors (another device, another dtype), modules compute as they did before.
+`[in, out]` is copied into the other order in memory: without the copy, the product took up to a fifth longer). Where
+somebody looks or writes between a linear map and its non-linearity (a site there, a hook), where gradients are wanted,
+and where oneDNN does not take the tensors (another device, another dtype), modules compute as they did before.
 """
 
 import inspect

@@ -45,12 +45,12 @@ class Layout:
 
 
 def channels_first(n_axes: int) -> Layout:
-    """Of `[batch, channel, …]`."""
+    """The layout of `[batch, channel, …]`."""
     return Layout((0, *range(2, n_axes), 1))
 
 
 def channels_last(n_axes: int) -> Layout:
-    """Of `[batch, …, channel]`."""
+    """The layout of `[batch, …, channel]`."""
     return Layout(tuple(range(n_axes)))
 
 
@@ -68,7 +68,7 @@ def own_layout(module: nn.Module, n_axes: int) -> Layout | None:
 
 
 class Neighbours:
-    """What modules whose kind decides their layout return in a pass, to tell the layout of others by.
+    """What modules whose kind decides their layout return in a pass, from which the layout of others is inferred.
 
     A block of a convolutional network ends in a sum or a non-linearity: its tensor has the shape, and the layout, of
     what a convolution in it returned.

@@ -1,4 +1,4 @@
-"""Loading networks: safetensors only, no code from the folder, offline unless a download is asked for."""
+"""Loading networks: safetensors only, no code from the folder, offline unless a download is requested."""
 
 import copy
 import warnings
@@ -107,7 +107,7 @@ def load_network(
         linear: `fused` computes linear maps through oneDNN where that can be had on the CPU, and attention by a loop
             in C (`networks.fusion`).
         example_inputs: inputs that run, for a module of an unknown kind; site widths are measured on them.
-        causal: whether position t sees only positions up to t; by default this is measured where it is asked for, and
+        causal: whether position t sees only positions up to t; by default this is measured on first use, and
             False for a network that reads no tokens.
         predicts_tokens: whether it predicts the next token; by default it does where it is causal and gives logits
             over the tokens it reads.
@@ -232,7 +232,7 @@ def _given_tokenizer(folder: Path) -> Any:
 
 
 def _folder(source: str | Path, revision: str | None, download: bool) -> Path:
-    """The folder to load from; that of a hub name is its copy on this machine, made where that is asked for.
+    """The folder to load from; that of a hub name is its copy on this machine, made where a download is requested.
 
     Raises:
         InputError: there is no such folder or name, or it may not be read.
@@ -274,7 +274,8 @@ _VOCABULARIES = ("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sente
 
 
 def _hub_folder(name: str, revision: str | None, download: bool) -> Path:
-    """Where a hub name's files lie on this machine; fetched first, these files alone, where that is asked for."""
+    """Where a hub name's files lie on this machine; these files alone are fetched first where a download is
+    requested."""
     from huggingface_hub import snapshot_download
 
     options: dict[str, Any] = {"revision": revision or "main", "local_files_only": not download}

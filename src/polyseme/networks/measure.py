@@ -29,7 +29,7 @@ RANDOM = 0.01
 
 
 class _OutsideTableError(IndexError):
-    """A table was asked for a row it does not have."""
+    """A look-up of a row that its table does not have."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Lookup:
 
     Attributes:
         rows: of the table.
-        most: the highest row asked for.
-        of_tokens: the rows asked for are the token ids.
+        most: the highest row that was looked up.
+        of_tokens: whether the rows are the token ids.
     """
 
     rows: int
@@ -164,7 +164,7 @@ class _Compared:
 def looks_ahead(
     module: nn.Module, forward: Forward, draw: Callable[[int, int], Tensor], context: int | None
 ) -> bool | None:
-    """Whether what the network computes at a position depends on later tokens; None where no pass can tell.
+    """Whether what the network computes at a position depends on later tokens; None where no pass can show it.
 
     Rows of one batch share their first tokens and differ in all that follow, from every position of a short window and
     from a few of a longer one. Outputs of every module at positions before the difference are compared with those of

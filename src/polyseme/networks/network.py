@@ -121,7 +121,7 @@ class Network:
         network.origin = {"weights": self.fingerprint, **made}
         return network
 
-    # What it is, measured once where it is asked for (`networks.facts`)
+    # What it is, each fact measured once, on first use (`networks.facts`)
 
     @property
     def facts(self) -> Facts:

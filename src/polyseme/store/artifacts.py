@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
-"""1 had no checksum of the manifest itself."""
+"""Version 1 had no checksum of the manifest itself."""
 
 # Hashing more than this is announced: it takes seconds.
 _SLOW_BYTES = 2**29

@@ -323,7 +323,7 @@ class Run:
         return min(max(times), time.time())
 
     def _seconds_of_events(self, held: Held) -> float:
-        """What the events tell of the time worked: of each process, from its start to its last event."""
+        """The time worked as the events show it: of each process, from its start to its last event."""
         spans: list[list[float]] = []
         with suppress(DamagedArtifact):
             for event in self.events:

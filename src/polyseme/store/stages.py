@@ -140,7 +140,7 @@ def _identity(name: str, config: Any, inputs: Mapping[str, str], version: int) -
 
 
 def check_root(root: Path) -> None:
-    """Refuse a folder of runs that no system could be asked for, before anything is looked for in it.
+    """Refuse a path that no system could open as a folder of runs, before anything is looked for in it.
 
     Raises:
         InputError: its path is empty, holds a NUL or is too long, or a file stands there.

@@ -13,9 +13,9 @@ class LeaveOutConfig(Config):
 
     norm: float | None = Field(default=None, gt=1, le=1e6)
     """Leave out massive vectors: those farther from the site's centre, its coordinate-wise median, than this factor
-    times the median distance (10 is a good value). None: none."""
+    times the median distance (10 is a good value). None: no vector is left out by norm."""
     positions: int = Field(default=0, ge=0, le=2**24)
-    """Leave out this many positions at the start of each window, those of special tokens included."""
+    """Number of positions to leave out at the start of each window, those of special tokens included."""
 
 
 class TrainingConfig(Config):
@@ -28,22 +28,25 @@ class TrainingConfig(Config):
     lr: Rate | None = None
     """Adam's learning rate at its plateau. None chooses it by width and length: 4e-3 for 1024 latents and 400 steps."""
     warmup: Share = 0.05
-    """Share of the steps in which the learning rate rises."""
+    """Share of the steps, at the start, over which the learning rate rises."""
     decay: Share = 0.2
-    """Share of the steps, the last, in which the learning rate falls to zero."""
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
-    """Adam's memory of the gradient."""
+    """Decay rate of Adam's running mean of the gradient."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
-    """Adam's memory of the squared gradient."""
+    """Decay rate of Adam's running mean of the squared gradient."""
     clip: float | None = Field(default=1.0, gt=0, le=1e6)
     """Largest norm of a dictionary's whole gradient; larger ones are scaled down. None: no clipping."""
     target_l0: float | None = Field(default=None, gt=0, le=2**24)
-    """Mean active latents per vector: steers the coefficient of relu, jumprelu and gated; elsewhere it must be k."""
+    """Target for the mean number of active latents per vector: the coefficient of relu, jumprelu and gated is adjusted
+    to reach it; for other architectures it must equal k."""
     sparsity_warmup: Share = 0.1
-    """Share of the steps in which the sparsity coefficient rises from zero; a target L0 is approached in twice that."""
+    """Share of the steps over which the sparsity coefficient rises from zero; a target L0 is approached over twice as
+    many."""
     dead_after: Count | None = None
-    """Tokens without firing after which a latent counts as dead. None: a twentieth of all, at most 10 million."""
+    """Number of tokens without firing after which a latent counts as dead. None: a twentieth of the training's tokens,
+    at most 10 million."""
     leave_out: LeaveOutConfig = LeaveOutConfig()
     """Vectors that are not trained on."""
     checkpoint_seconds: float = Field(default=60.0, ge=0, le=1e9)
-    """Seconds between checkpoints; changes nothing in the result. 0: every step."""
+    """Seconds between checkpoints, which change nothing in the result. 0: a checkpoint after every step."""

@@ -16,7 +16,7 @@ class L0Controller:
         log c_{t+1} = log c_t + gain × (e_t − e_{t−1} + e_t / horizon)          at most ±`max_change`
 
     The weights follow a coefficient slowly, and by Adam no faster than the learning rate lets them. So the controller
-    heeds where L0 is heading, and is asked for no more than a steady approach: a plain integral of the distance to the
+    heeds where L0 is heading, and aims at no more than a steady approach: a plain integral of the distance to the
     target would wind up to a coefficient that silences the dictionary. Between a coefficient and the L0 it leads to lie
     ten batches of Adam's momentum: where the rate is high, a large gain makes the two chase each other round the
     target, so `gain` = min(`most_gain`, `gain_times_lr` / lr), which rises again while the rate decays. `horizon` ∝

@@ -29,7 +29,7 @@ from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller
 from polyseme.training.interrupts import Signals
 from polyseme.training.jobs import Job, NotFinite, Plan, TrainedJob, Trainee
-from polyseme.training.leaving_out import LeavingOut, leaving_out, measured_spreads, told
+from polyseme.training.leaving_out import LeavingOut, leaving_out, massive_message, measured_spreads
 from polyseme.training.preflight import plan_of, target_of
 from polyseme.training.schedules import auto_learning_rate
 
@@ -57,8 +57,8 @@ def fit(
         checkpoints: folder to save to and to resume from; None: neither. The last state is left there; what belongs to
             a finished training may be deleted.
         spreads: of each site's vectors, which say what `config.leave_out` leaves out. None: measured first, on the
-            first vectors of the training, and massive ones are told (as a warning where there is no reporter).
-        reporter: shown progress and told about resumption.
+            first vectors of the training, and massive ones are reported (as a warning where there is no reporter).
+        reporter: receives progress, and a message when training resumes.
 
     Returns:
         The jobs in their order, with their histories.
@@ -72,7 +72,7 @@ def fit(
     plan = plan_of(jobs, source, config)
     if spreads is None:
         spreads = measured_spreads(jobs, source, plan, reporter or Silent())
-        for text in filter(None, (told(site, spread, config.leave_out) for site, spread in spreads.items())):
+        for text in filter(None, (massive_message(site, spread, config.leave_out) for site, spread in spreads.items())):
             if reporter is None:
                 warnings.warn(text, stacklevel=2)
             else:
@@ -95,7 +95,7 @@ def _check_untrained(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.dictionary.is_initialised:
             raise InputError(
-                "the dictionary was trained before, and there is no checkpoint to go on from",
+                "the dictionary was trained before, and there is no checkpoint to resume from",
                 where=f"job {job.name}",
                 fix="build a new one, train a `folded()` copy, or give the folder of its checkpoints",
             )
@@ -157,7 +157,7 @@ class _Fit:
         self.saved: Path | None = None
 
     def resume(self, reporter: Reporter) -> int:
-        """The step to go on from: 0, or that of the last whole checkpoint, whose state is restored."""
+        """The step to start from: 0, or that of the last whole checkpoint, whose state is restored."""
         checkpoint = latest_checkpoint(self.checkpoints, reporter=reporter) if self.checkpoints else None
         if checkpoint is None:
             return 0
@@ -188,12 +188,12 @@ class _Fit:
         for restore in restored:
             restore()
         self.done, self.saved = checkpoint.step, checkpoint.path
-        reporter.message(f"training goes on from step {checkpoint.step} of {self.plan.n_steps}")
+        reporter.message(f"training resumes from step {checkpoint.step} of {self.plan.n_steps}")
         return checkpoint.step
 
     def save(self) -> None:
         """Write a checkpoint of the state after `done` steps, unless it is there already."""
-        assert self.done is not None, "a half-taken step is no state to go on from"
+        assert self.done is not None, "a half-taken step is no state to resume from"
         if self.checkpoints is None or (self.saved is not None and self.saved.name == f"{self.done:010d}"):
             return
         tensors: dict[str, Tensor] = {}
@@ -255,7 +255,7 @@ class _Fit:
             return
         if wanted:
             reporter.message(
-                f"stopped after step {self.done} of {self.plan.n_steps}; the same command goes on from there"
+                f"stopped after step {self.done} of {self.plan.n_steps}; run the same command again to resume"
             )
 
     def _step(self, batch: SiteBatch) -> int:

@@ -30,7 +30,7 @@ class Signals:
         self._holding = self._leaving = False
         self._held: dict[int, FrameType | None] = {}
         self._at: dict[int, float] = {}
-        self._mine = self._arrived  # one object: a bound method is a new one each time it is asked for
+        self._mine = self._arrived  # one object: each access makes a new bound method
 
     def __enter__(self) -> "Signals":
         if threading.current_thread() is not threading.main_thread():

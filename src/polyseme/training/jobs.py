@@ -73,7 +73,7 @@ class TrainedJob:
     """A trained dictionary and how it went; the figures are running ones over training batches.
 
     Attributes:
-        job: what was asked for, its dictionary trained.
+        job: the job, its dictionary trained.
         history: about a hundred points, the last step's among them.
         n_tokens: trained on.
     """

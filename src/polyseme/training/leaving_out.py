@@ -1,4 +1,4 @@
-"""What a fit leaves out of its batches, and what it says of massive vectors before it begins.
+"""What a fit leaves out of its batches, and what it reports about massive vectors before it begins.
 
 Rows are dropped from a batch, and only from that of the job whose vectors they are: batches stay a pure function of
 the step, and a job trained among others sees what it would see alone.
@@ -24,7 +24,7 @@ class LeavingOut:
     """Which rows of a batch each job trains on.
 
     Attributes:
-        sites: of the sites where something is left out, what tells their ordinary vectors.
+        sites: for each site where something is left out, what recognises its ordinary vectors.
     """
 
     sites: dict[str, Ordinary]
@@ -100,7 +100,7 @@ def leaving_out(jobs: Sequence[Job], config: TrainingConfig, spreads: Mapping[st
     return LeavingOut(sites)
 
 
-def told(site: str, spread: Spread, config: LeaveOutConfig) -> str:
+def massive_message(site: str, spread: Spread, config: LeaveOutConfig) -> str:
     """The message about a site's massive vectors; empty where there is nothing to say."""
     factor = FACTOR if config.norm is None else config.norm
     if config.norm is not None and spread.limit(factor) == float("inf"):

@@ -1,4 +1,4 @@
-"""What cannot work is told before any work is done."""
+"""Whatever cannot work is refused before any work is done."""
 
 from collections.abc import Sequence
 

@@ -32,7 +32,7 @@ def auto_learning_rate(n_latents: int, n_steps: int) -> float:
 
     The law in the width, and its constant, are those of Gao et al. 2024, Scaling and evaluating sparse autoencoders,
     section 2.3, found on billions of tokens. The factor for shorter trainings was measured: with 1024 latents of a
-    224-wide residual stream, 4e-3 after 390 steps of 2048 tokens had a held-out FVU of .098, 1e-3 one of .120, and
-    8e-3 bought .089 with three times as many dead latents.
+    224-wide residual stream, 4e-3 after 390 steps of 2048 tokens had a held-out FVU of 0.098, 1e-3 one of 0.120, and
+    8e-3 gave 0.089 with three times as many dead latents.
     """
     return min(5e-3, 2e-4 * math.sqrt(2**14 / n_latents) * max(1.0, math.sqrt(1e4 / n_steps)))

@@ -55,7 +55,7 @@ class Step:
 
     @functools.cached_property
     def norms(self) -> Float[Tensor, " n_latents"]:
-        """Of the decoder's rows."""
+        """Norms of the decoder's rows."""
         return torch.linalg.vector_norm(self.W_dec, dim=1)
 
 
@@ -165,7 +165,7 @@ class Architecture(Config):
         """The architecture itself, with its own parameters at their start.
 
         Args:
-            zeros: tells size, device and dtype.
+            zeros: of the size, device and dtype that it is to have.
             spread: standard deviation of a pre-activation at the start.
         """
 

@@ -262,7 +262,7 @@ class SparseEntries:
         return self.dot(residual, weight)
 
     def _block(self, weight: Float[Tensor, "n_latents d"]) -> int | None:
-        """How many latents' rows stay in cache, where `dot` is worth doing block by block of so many."""
+        """How many latents' rows stay in cache, where `dot` is worth doing block by block; else None."""
         block = max(1, self.tuning.cached_bytes // (weight.shape[1] * weight.element_size()))
         blocks, rows = -(-self.n_latents // block), len(self.offsets) - 1
         # Every row of g is read once for each block: less than a row of the weight for every entry?
@@ -377,6 +377,6 @@ class DenseTile:
                 affine_into(left, rows.t(), None, fresh[part])
 
     def _parts(self, vectors: Float[Tensor, "n d"]) -> Iterator[slice]:
-        """Of these latents: some after the other, so that products take little room, and are of few shapes whatever
-        the width of the whole (`onednn`)."""
+        """Slices of these latents, so that products take little room, and are of few shapes whatever the width of
+        the whole (`onednn`)."""
         return self._tuning.tiles(self.pre.shape[1], 16 * vectors.shape[1] * vectors.element_size())

@@ -110,7 +110,7 @@ def _decoder_learns(codes: Codes, values: Tensor, residual: Float[Tensor, "rows 
 
 
 def _encoder_learns(codes: Codes, values: Tensor, d_pre: Tensor, u: Float[Tensor, "rows d_in"], step: Step) -> None:
-    """From ∂pre; and which latents were active is counted."""
+    """Add the gradients from ∂pre, and count which latents were active."""
     active, at = codes.active(d_pre)
     d_pre = d_pre[at]
     active.outer(step.encoder, d_pre, u, step.grads)

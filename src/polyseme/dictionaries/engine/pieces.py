@@ -13,9 +13,9 @@ def pieces(encoder: Encoder, activation: Activation) -> Iterator[tuple[slice, Sp
     """Some rows after the other and their entries, about `most_entries` at a time; the encoder of those rows where
     entries are too many to be gathered one by one.
 
-    What chooses by the batch, or a fixed number a row, is asked once; thresholds so many rows at a time that their
-    entries are about one piece, by those found in the rows before. On a GPU, where launches cost more than memory, all
-    entries are one piece.
+    A selection by the batch, or of a fixed number a row, is made once; one by thresholds is made for as many rows at a
+    time as have about one piece of entries, estimated from the rows before. On a GPU, where launches cost more than
+    memory, all entries are one piece.
     """
     n_rows, of_a_block = len(encoder.x), encoder.tuning.block[0]
     most, least, of_a_tile = encoder.tuning.most_entries, max(1, of_a_block // 4), max(1, of_a_block // 2)

@@ -54,7 +54,7 @@ class Encoder:
         return len(self.bias)
 
     def weights(self, some: slice = slice(None)) -> Float[Tensor, "some d_in"]:
-        """Of some latents."""
+        """The weights of some latents."""
         return self.weight[some] if self.latents is None else self.weight[self.latents[some]]
 
     def tiles(
@@ -211,8 +211,8 @@ def _by_int8(
         in_float32: the selection without bytes.
 
     Returns:
-        None where bytes are of no use: the processor, the shapes, or a sample of rows of which many cannot be proven or
-        have so many candidates that their scores would take as long as all products of floats.
+        None where bytes are of no use: the processor, the shapes, or a sample in which many rows cannot be proven, or
+        have more candidates than can be scored in the time of all products of floats.
     """
     rows, latents = len(encoder.x), encoder.n_latents
     if encoder.selection != "auto" or not Int8.pays(rows, latents, encoder.x.shape[1], k):

@@ -14,7 +14,7 @@ from polyseme.store import Artifact, save_tensors
 from polyseme.studies.measured import Statistics
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.subject import Role
-from polyseme.training.leaving_out import told
+from polyseme.training.leaving_out import massive_message
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class StatisticsStage(Stage[Statistics]):
             own = {key.removeprefix(f"{i}."): tensor for key, tensor in tensors.items() if key.startswith(f"{i}.")}
             means[name], spreads[name] = own["mean"], Spread.of_tensors(own)
             called = name if subject.label == "trained" else f"{name} ({subject.label})"
-            if text := told(called, spreads[name], leave_out):
+            if text := massive_message(called, spreads[name], leave_out):
                 at.reporter.message(text)
         by_site = {subject.sites[name]: spread for name, spread in spreads.items()}
         trained_on = {site: s.ordinary(leave_out.norm, leave_out.positions) for site, s in by_site.items()}
