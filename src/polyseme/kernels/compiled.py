@@ -75,12 +75,13 @@ class TopK:
     """
 
     def __init__(self, rows: int, k: int):
-        self._k = k
-        self._room = self.places(k)
-        self._values = torch.empty(rows, self._room, dtype=torch.float32, device="cpu")
-        self._latents = torch.empty(rows, self._room, dtype=torch.int32, device="cpu")
-        self._counts = torch.zeros(rows, dtype=torch.int32, device="cpu")
-        self._bounds = torch.zeros(rows, dtype=torch.float32, device="cpu")
+        self._k, self._room = k, self.places(k)
+        self._held = {
+            "values": torch.empty(rows, self._room, dtype=torch.float32, device="cpu"),
+            "latents": torch.empty(rows, self._room, dtype=torch.int32, device="cpu"),
+            "counts": torch.zeros(rows, dtype=torch.int32, device="cpu"),
+            "bounds": torch.zeros(rows, dtype=torch.float32, device="cpu"),
+        }
 
     @staticmethod
     def places(k: int) -> int:
@@ -90,17 +91,14 @@ class TopK:
     def take(self, rows: slice, tile: Float[Tensor, "rows block"], bias: Float[Tensor, " block"], first: int) -> None:
         """The products of `rows` with a block of latents, the first of which is `first`; blocks come in order."""
         n, width = tile.shape
-        _TAKE(n, tile=tile, bias=bias, n=width, first=first, **self._state(rows))
-
-    def _state(self, rows: slice) -> dict[str, Tensor | float | None]:
-        values, latents, counts, bounds = (t[rows] for t in (self._values, self._latents, self._counts, self._bounds))
-        state: dict[str, Tensor | float | None] = {"values": values, "latents": latents, "counts": counts}
-        return {"bounds": bounds, "k": self._k, "room": self._room, **state}
+        held = {name: tensor[rows] for name, tensor in self._held.items()}
+        _TAKE(n, tile=tile, bias=bias, n=width, first=first, k=self._k, room=self._room, **held)
 
     def finish(self) -> tuple[Float[Tensor, " entry"], Int[Tensor, " entry"], Int[Tensor, " rows"]]:
         """Values, latents (ascending in a row, the first of equals) and entries a row, when all blocks were taken."""
-        _FINISH(len(self._counts), n=0, first=0, **self._state(slice(None)))
-        return packed(self._values, self._latents, self._counts.to(torch.int64))
+        values, latents, counts, _ = self._held.values()
+        _FINISH(len(counts), n=0, first=0, k=self._k, room=self._room, **self._held)
+        return packed(values, latents, counts.to(torch.int64))
 
 
 class Above:
@@ -186,10 +184,8 @@ def gathered(
     n_found = int(ends[-1]) if rows else 0
     found = torch.empty(n_found, dtype=torch.float32, device="cpu")
     where = torch.empty(n_found, dtype=torch.int32, device="cpu")
-    pieces: dict[str, Tensor | float | None] = {"values": values, "latents": latents, "starts": starts}
-    offsets = ends - a_row
-    out: dict[str, Tensor | float | None] = {"offsets": offsets, "out_values": found, "out_latents": where}
-    _GATHER(rows, **pieces, counts=counts, blocks=blocks, rows=rows, **out)
+    pieces: dict[str, Tensor] = {"values": values, "latents": latents, "starts": starts, "counts": counts}
+    _GATHER(rows, **pieces, blocks=blocks, rows=rows, offsets=ends - a_row, out_values=found, out_latents=where)
     return found, where
 
 
@@ -231,20 +227,12 @@ def sum_bags(
     out: Float[Tensor, "bag d"],
     order: Int[Tensor, " entry"] | None = None,
 ) -> None:
-    """Into `out`, for each bag of entries Σ values × weight[indices]; what is not a value is int32.
-
-    Args:
-        weight, indices, values: as in the sum.
-        offsets: where each bag begins, and the end.
-        out: overwritten.
-        order: the entries as the bags have them, where that is not their own order.
-    """
+    """`tiles.bag_sum` into `out`; `order` has the entries as the bags have them, where that is not their own order."""
     n, d = out.shape
-    entries: dict[str, Tensor | float | None] = {"weight": weight, "indices": indices, "order": order, "values": values}
     _check_entries("sum_bags", indices, offsets, len(weight), len(indices) if order is None else len(order))
     if order is not None:
         check_places("sum_bags", order, len(indices))
-    _SUM(n, **entries, offsets=offsets, out=out, d=d)
+    _SUM(n, weight=weight, indices=indices, order=order, values=values, offsets=offsets, out=out, d=d)
 
 
 def residual_and_dot(
@@ -258,9 +246,9 @@ def residual_and_dot(
     """r = Σ values × weight[indices] − goal of each bag into `residual`, and ⟨r, weight[index]⟩ of each entry."""
     dots = torch.empty(len(values), dtype=torch.float32, device="cpu")
     n, d = goal.shape
-    entries: dict[str, Tensor | float | None] = {"weight": weight, "indices": indices, "offsets": offsets}
+    entries = {"weight": weight, "indices": indices, "offsets": offsets, "values": values}
     _check_entries("residual_and_dot", indices, offsets, len(weight), len(indices))
-    _RESIDUAL(n, **entries, values=values, goal=goal, out=residual, dots=dots, d=d)
+    _RESIDUAL(n, **entries, goal=goal, out=residual, dots=dots, d=d)
     return dots
 
 

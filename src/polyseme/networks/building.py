@@ -112,18 +112,14 @@ def loading(what: str, where: str, fix: str) -> Generator[None]:
     """
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
-    except MemoryError:
-        raise
-    except Exception as error:
-        if isinstance(error, ImportError):
-            fix = "install the library it needs, or save the network in a form that does without"
-        raise InputError(f"{what}: {first_line(error)}", where=where, fix=fix) from error
     except BaseException as error:
         # A panic in a library written in Rust is no Exception.
-        if type(error).__name__ != "PanicException":
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        if isinstance(error, ImportError):
+            fix = "install the library it needs, or save the network in a form that does without"
         raise InputError(f"{what}: {first_line(error)}", where=where, fix=fix) from error
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from polyseme.core.errors import InputError
 from polyseme.networks.config_values import check_value
+from polyseme.store.files import is_deeper
 
 _MEGABYTE = 2**20
 _CONFIG_BYTES, _FILE_BYTES = 4 * _MEGABYTE, 64 * _MEGABYTE
@@ -48,20 +49,25 @@ def read_bytes(path: Path, most: int) -> bytes:
     Raises:
         InputError: it is missing, may not be read, is no regular file, or is larger than `most` bytes.
     """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path.name} is not a regular file", where=str(path), fix=_COPY)
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except FileNotFoundError as error:
-        raise InputError(f"The folder has no {path.name}", where=str(path.parent), fix=_COPY) from error
-    except OSError as error:
-        raise InputError(f"{path.name} may not be read: {error.strerror}", where=str(path), fix=_fix(error)) from error
+    data = _beginning(path, most + 1)
     if len(data) > most:
         raise InputError(
             f"{path.name} is larger than {most // _MEGABYTE} MiB, which none is", where=str(path), fix=_COPY
         )
     return data
+
+
+def _beginning(path: Path, most: int) -> bytes:
+    """The first bytes of a regular file; raises `InputError` where it is none, or may not be read."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path.name} is not a regular file", where=str(path), fix=_COPY)
+        with path.open("rb") as file:
+            return file.read(most)
+    except FileNotFoundError as error:
+        raise InputError(f"The folder has no {path.name}", where=str(path.parent), fix=_COPY) from error
+    except OSError as error:
+        raise InputError(f"{path.name} may not be read: {error.strerror}", where=str(path), fix=_fix(error)) from error
 
 
 def _fix(error: OSError) -> str:
@@ -77,7 +83,7 @@ def read_object(path: Path, most: int = _FILE_BYTES) -> dict[str, Any]:
     data = read_bytes(path, most)
     try:
         value = json.loads(data)
-        deep = _is_deep(value)
+        deep = is_deeper(value, _DEPTH)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
         raise InputError(f"{path.name} is damaged: {why}", where=str(path), fix=_COPY) from None
@@ -85,20 +91,6 @@ def read_object(path: Path, most: int = _FILE_BYTES) -> dict[str, Any]:
         what = "is nested too deep" if deep else f"holds a {type(value).__name__} where an object belongs"
         raise InputError(f"{path.name} {what}", where=str(path), fix=_COPY)
     return cast(dict[str, Any], value)
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEPTH):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: Any) -> list[Any]:
-    found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [child for child in found if isinstance(child, (dict, list))]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -273,7 +265,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
     weights: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        check_readable(path)
+        _beginning(path, 1)
         try:
             with safe_open(str(path), framework="pt", device="cpu") as file:
                 for name in file.keys():  # noqa: SIM118 - the file is no mapping
@@ -284,17 +276,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 f"The network cannot be loaded: {path.name} is damaged: {line}", where=str(path), fix=_COPY
             ) from error
     return weights
-
-
-def check_readable(path: Path) -> None:
-    """Refuse a file that may not be read, or is none."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path.name} is not a regular file", where=str(path), fix=_COPY)
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        raise InputError(f"{path.name} may not be read: {error.strerror}", where=str(path), fix=_fix(error)) from error
 
 
 # Tokenizers

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -262,21 +262,20 @@ def to_json(value: Any) -> Any:
 
 def save_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically; what `to_json` accepts is accepted."""
-    data = (json.dumps(to_json(value), indent=1, allow_nan=False) + "\n").encode()
-    with atomic_file(path, len(data)) as file:
-        file.write(data)
+    _save(path, (json.dumps(to_json(value), indent=1, allow_nan=False) + "\n").encode())
 
 
 def save_lines(path: Path, values: "list[Any] | tuple[Any, ...]") -> None:
     """Write JSON Lines, atomically: the whole file is replaced."""
-    data = "".join(json.dumps(to_json(value), allow_nan=False) + "\n" for value in values).encode()
-    with atomic_file(path, len(data)) as file:
-        file.write(data)
+    _save(path, "".join(json.dumps(to_json(value), allow_nan=False) + "\n" for value in values).encode())
 
 
 def save_text(path: Path, text: str) -> None:
     """Write text in UTF-8, atomically."""
-    data = text.encode("utf-8", "backslashreplace")
+    _save(path, text.encode("utf-8", "backslashreplace"))
+
+
+def _save(path: Path, data: bytes) -> None:
     with atomic_file(path, len(data)) as file:
         file.write(data)
 
@@ -373,20 +372,24 @@ def _parse(data: bytes) -> Any:
         value = json.loads(data.decode("utf-8"), parse_constant=refuse)
     except RecursionError:
         raise ValueError("nested too deep") from None
-    level: list[Any] = [value]
-    for _ in range(MAX_JSON_DEPTH):
-        level = [child for parent in level for child in _children(parent)]
+    if is_deeper(value, MAX_JSON_DEPTH):
+        raise ValueError(f"nested deeper than {MAX_JSON_DEPTH}")
+    return value
+
+
+def is_deeper(value: Any, depth: int) -> bool:
+    """Whether JSON has more than `depth` levels of objects and arrays inside one another."""
+    level: list[Any] = [[value]]
+    for _ in range(depth + 1):
+        inside = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [child for children in inside for child in cast(Iterable[Any], children) if _is_container(child)]
         if not level:
-            return value
-    raise ValueError(f"nested deeper than {MAX_JSON_DEPTH}")
+            return False
+    return True
 
 
-def _children(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [item for item in cast(dict[str, Any], value).values() if isinstance(item, dict | list)]
-    if isinstance(value, list):
-        return [item for item in cast(list[Any], value) if isinstance(item, dict | list)]
-    return []
+def _is_container(value: Any) -> bool:
+    return isinstance(value, dict | list)
 
 
 def sha256(path: Path) -> str:

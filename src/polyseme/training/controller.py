@@ -1,7 +1,7 @@
 """Holding L0 at a target by the penalty's coefficient."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 
@@ -77,16 +77,10 @@ class L0Controller:
         """What a checkpoint keeps."""
         return {name: getattr(self, name) for name in _STATE}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        for name, kind in _STATE.items():
-            setattr(self, name, math.nan if state[name] is None else kind(state[name]))
+    def restored(self, state: dict[str, Any]) -> "L0Controller":
+        """The controller with the state of a checkpoint, in which NaN is None."""
+        found = {name: math.nan if state[name] is None else float(state[name]) for name in _STATE}
+        return replace(self, **{**found, "acted": int(state["acted"])})
 
 
-_STATE: dict[str, type[float] | type[int]] = {
-    "coefficient": float,
-    "l0": float,
-    "first": float,
-    "error": float,
-    "acted": int,
-}
+_STATE = ("coefficient", "l0", "first", "error", "acted")

@@ -1,6 +1,5 @@
 """One dictionary in training: what to train, what is remembered between steps, and what comes out."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -279,8 +278,7 @@ class Trainee:
                 )
             if not bool(torch.isfinite(saved).all()):
                 raise ValueError(f"tensor {name} holds NaN or infinities")
-        controller = dataclasses.replace(self.controller)
-        controller.restore(state["controller"])
+        controller = self.controller.restored(state["controller"])
         history = [HistoryPoint.model_validate(point) for point in state["history"]]
         sse, total, worst = (float(state[name]) for name in ("sse", "total", "worst"))
 

@@ -7,12 +7,14 @@ gradient of the loss in the reconstruction and b, j the row and latent of an ent
     by_latent   s_j = Σ_b t_bj                outer     ∂W_j  = Σ_b t_bj g_b
     take        p_j at every entry            residual_and_dot   r = ŷ − y and ⟨r_b, W_j⟩, together
 
+`pre` holds the pre-activations; `active` gives the codes without entries of value 0 where that saves work, and which of
+the entries those are; `outer` adds to the gradient of that name, whose row `first` is latent 0's.
+
 Sparse entries are used when few latents are active, dense tiles (a few rows, a block of latents or all) otherwise.
 """
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -98,52 +100,6 @@ class GradientsAt:
         """Add `value` to the rows of `name` from `start` on."""
         indices = self._indices[start : start + len(value)]
         self._all.add_at(name, indices, value[: len(indices)])
-
-
-@runtime_checkable
-class Codes(Protocol):
-    """Pre-activations of the latents that matter to a step, in one of two layouts."""
-
-    @property
-    def pre(self) -> Tensor:
-        """Pre-activations, one per entry."""
-        ...
-
-    def take(self, per_latent: Float[Tensor, " n_latents"]) -> Tensor:
-        """A per-latent vector, broadcastable against `pre`."""
-        ...
-
-    def active(self, values: Tensor) -> "tuple[Codes, Tensor | slice]":
-        """The codes without entries of value 0 where that saves work, and which of the entries those are."""
-        ...
-
-    def decode(self, values: Tensor, weight: Float[Tensor, "n_latents d"]) -> Float[Tensor, "bag d"]:
-        """Σ over each row's entries of value × weight[latent]."""
-        ...
-
-    def dot(self, g: Float[Tensor, "bag d"], weight: Float[Tensor, "n_latents d"]) -> Tensor:
-        """⟨g[row], weight[latent]⟩ at every entry."""
-        ...
-
-    def residual_and_dot(
-        self,
-        values: Tensor,
-        goal: Float[Tensor, "bag d"],
-        weight: Float[Tensor, "n_latents d"],
-        residual: Float[Tensor, "bag d"],
-    ) -> Tensor:
-        """r = decode(values) − goal into `residual`, and its `dot`."""
-        ...
-
-    def by_latent(self, t: Tensor) -> Float[Tensor, " n_latents"]:
-        """Sum over each latent's entries."""
-        ...
-
-    def outer(
-        self, name: str, t: Tensor, rows: Float[Tensor, "bag d"], grads: Gradients | GradientsAt, first: int = 0
-    ) -> None:
-        """Add Σ over each latent's entries of t × rows[row] to the gradient `name`, whose row `first` is latent 0's."""
-        ...
 
 
 class SparseEntries:
@@ -380,3 +336,7 @@ class DenseTile:
         """Slices of these latents, so that products take little room, and are of few shapes whatever the width of
         the whole (`onednn`)."""
         return self._tuning.tiles(self.pre.shape[1], 16 * vectors.shape[1] * vectors.element_size())
+
+
+Codes = SparseEntries | DenseTile
+"""Pre-activations of the latents that matter to a step, in either layout."""
