@@ -11,7 +11,7 @@ from polyseme.dictionaries.engine.entries import DenseTile, Gradients, SparseEnt
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.kernels import compiled
 from polyseme.kernels.tuning import Tuning
-from polyseme.kernels.workspace import keeping, room
+from polyseme.kernels.workspace import reuse_buffers, scratch
 from tests.dictionaries.reference import SMALL, make_batch, scramble
 
 
@@ -54,7 +54,7 @@ def test_entries_of_some_latents_or_under_other_names(case, data):
     assert torch.equal(dense_of(some), dense[:, first:end])
     assert torch.equal(entries.pre[kept.long()], some.pre)
     names = torch.arange(3, 3 + 2 * entries.n_latents, 2, dtype=torch.int32)
-    renamed = entries.called(names, 2 * entries.n_latents + 3)
+    renamed = entries.renumbered(names, 2 * entries.n_latents + 3)
     assert torch.equal(dense_of(renamed)[:, names.long()], dense)
     assert renamed.pre.sum() == entries.pre.sum()
 
@@ -168,19 +168,19 @@ def test_elsewhere_than_on_a_cpu_a_piece_is_the_batch_and_a_block_is_large():
 
 def test_room_is_the_same_memory_only_while_it_is_kept():
     like, wide = torch.zeros(6, 4), torch.zeros(9, 5)
-    assert room("a", like, torch.float32).data_ptr() != like.data_ptr()
-    with keeping():
-        first = room("a", like, torch.float32)
-        assert room("a", like, torch.float32).data_ptr() == first.data_ptr()
-        assert room("b", like, torch.float32).data_ptr() != first.data_ptr()
-        large = room("a", wide, torch.float64)
+    assert scratch("a", like, torch.float32).data_ptr() != like.data_ptr()
+    with reuse_buffers():
+        first = scratch("a", like, torch.float32)
+        assert scratch("a", like, torch.float32).data_ptr() == first.data_ptr()
+        assert scratch("b", like, torch.float32).data_ptr() != first.data_ptr()
+        large = scratch("a", wide, torch.float64)
         assert large.shape == wide.shape
         assert large.dtype == torch.float64
-        assert room("a", like, torch.float32).data_ptr() == large.data_ptr()
-        with keeping():
-            assert room("a", like, torch.float32).data_ptr() != large.data_ptr()
-    held = room("a", like, torch.float32)
-    assert room("a", like, torch.float32).data_ptr() != held.data_ptr()
+        assert scratch("a", like, torch.float32).data_ptr() == large.data_ptr()
+        with reuse_buffers():
+            assert scratch("a", like, torch.float32).data_ptr() != large.data_ptr()
+    held = scratch("a", like, torch.float32)
+    assert scratch("a", like, torch.float32).data_ptr() != held.data_ptr()
 
 
 def test_steps_whose_room_is_kept_are_bit_for_bit_those_without():
@@ -200,7 +200,7 @@ def test_steps_whose_room_is_kept_are_bit_for_bit_those_without():
                     stats.append((found.loss.clone(), found.sse.clone(), found.fired.clone()))
 
             if kept:
-                with keeping():
+                with reuse_buffers():
                     steps()
             else:
                 steps()

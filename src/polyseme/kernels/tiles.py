@@ -16,7 +16,7 @@ from polyseme.kernels import compiled, onednn
 from polyseme.kernels.tuning import DEFAULT, Tuning
 
 
-def squares(t: Tensor) -> Float[Tensor, ""]:
+def sum_of_squares(t: Tensor) -> Float[Tensor, ""]:
     """Their sum; a dot product reads a contiguous tensor once."""
     return torch.dot(t.view(-1), t.view(-1))
 

@@ -15,8 +15,8 @@ _kept: ContextVar[dict[tuple[str, torch.device], Tensor] | None] = ContextVar("k
 
 
 @contextmanager
-def keeping() -> Generator[None]:
-    """Within it `room` hands out the same memory again."""
+def reuse_buffers() -> Generator[None]:
+    """Within it `scratch` hands out the same memory again."""
     token = _kept.set({})
     try:
         yield
@@ -24,8 +24,8 @@ def keeping() -> Generator[None]:
         _kept.reset(token)
 
 
-def room(name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """An uninitialised, contiguous tensor of that shape; `keeping`, it overwrites the last one of that name."""
+def scratch(name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A contiguous, uninitialised tensor of that shape; within `reuse_buffers` it overwrites the last of that name."""
     buffers = _kept.get()
     if buffers is None:
         return torch.empty(like.shape, dtype=dtype, device=like.device)

@@ -23,7 +23,7 @@ from polyseme.core.config import fingerprint
 from polyseme.core.errors import DamagedArtifact, Diverged, InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.kernels.shield import shielded
-from polyseme.kernels.workspace import keeping
+from polyseme.kernels.workspace import reuse_buffers
 from polyseme.store.checkpoints import latest_checkpoint, save_checkpoint
 from polyseme.training.config import TrainingConfig
 from polyseme.training.controller import L0Controller
@@ -85,7 +85,7 @@ def fit(
     if start == 0:
         _check_untrained(jobs)
     if start < plan.n_steps:
-        with keeping():
+        with reuse_buffers():
             run.train(source, start, config.checkpoint_seconds, reporter)
     return [TrainedJob(t.job, tuple(t.history), plan.n_steps * plan.batch_size) for t in run.trainees]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from polyseme.dictionaries.engine.activation import Step
 from polyseme.dictionaries.engine.entries import Codes, DenseTile, GradientsAt, SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_top_k
-from polyseme.kernels.tiles import squares, top_k, where_positive
+from polyseme.kernels.tiles import sum_of_squares, top_k, where_positive
 
 
 def auxk(
@@ -70,11 +70,11 @@ def _learn(
     # −(ê − e) = −ê − (v̂ − v), and its products: so no e is made.
     error = torch.empty_like(residual)
     if isinstance(codes, SparseEntries):  # where they are, for the dead may be nearly all
-        among_all = codes.called(encoder.latents.to(torch.int32), len(step.W_dec))
+        among_all = codes.renumbered(encoder.latents.to(torch.int32), len(step.W_dec))
         d_z = among_all.residual_and_dot(-codes.pre, residual, step.W_dec, error)
     else:
         d_z = codes.residual_and_dot(-codes.pre, residual, step.W_dec[encoder.latents], error)
-    loss = squares(error) * weight
+    loss = sum_of_squares(error) * weight
     d_pre = where_positive(d_z.mul_(-2 * weight), codes.pre, out=d_z)
     codes.outer(step.encoder, d_pre, encoder.x[rows], grads)
     codes.outer("W_dec", codes.pre, error.mul_(-2 * weight), grads)

@@ -40,9 +40,9 @@ from polyseme.dictionaries.protocol import Direction, StepStats
 from polyseme.kernels.backend import backend_in_use
 from polyseme.kernels.loops import check_offsets, check_places
 from polyseme.kernels.shield import shielded
-from polyseme.kernels.tiles import bag_sum, squares
+from polyseme.kernels.tiles import bag_sum, sum_of_squares
 from polyseme.kernels.tuning import DEFAULT, Tuning
-from polyseme.kernels.workspace import room
+from polyseme.kernels.workspace import scratch
 
 
 @final
@@ -306,7 +306,7 @@ class SparseDictionary:
             fired=fired,
             tuning=self.tuning,
         )
-        residual = room("residual", goal, goal.dtype)
+        residual = scratch("residual", goal, goal.dtype)
         for rows, codes in pieces(encoder, self._activation):
             step.goal = goal[rows]
             if isinstance(codes, Encoder):
@@ -329,8 +329,8 @@ class SparseDictionary:
 
         # About centred, so float32 is exact enough for a mean; a sum in float64 converts all of it first.
         mean = wide(torch.mv(goal.t(), goal.new_ones(len(goal)))) / len(goal)
-        total = wide(squares(goal)) - len(goal) * mean.square().sum()
-        sse = wide(squares(residual))
+        total = wide(sum_of_squares(goal)) - len(goal) * mean.square().sum()
+        sse = wide(sum_of_squares(residual))
         mse, sparsity, aux = (goal.new_zeros(()) + part for part in (step.mse, step.sparsity, step.aux))
         l0 = fired.sum().to(goal.dtype) / len(goal)
         return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))

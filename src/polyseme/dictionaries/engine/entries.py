@@ -176,7 +176,7 @@ class SparseEntries:
         torch.cumsum(kept, 0, out=before[1:])
         return self.like(pre[kept], self.indices[kept], before[self.offsets.long()])
 
-    def called(self, names: Int[Tensor, " n_latents"], n_latents: int) -> "SparseEntries":
+    def renumbered(self, names: Int[Tensor, " n_latents"], n_latents: int) -> "SparseEntries":
         """The same entries; latent j is latent names[j] of `n_latents`, ascending (int32)."""
         return self.like(self.pre, names[self.indices], self.offsets, n_latents)
 

@@ -11,7 +11,7 @@ from polyseme.dictionaries.engine.activation import Activation, HasGate, Step
 from polyseme.dictionaries.engine.entries import Codes, DenseTile, SparseEntries
 from polyseme.dictionaries.engine.nested import nested
 from polyseme.dictionaries.engine.selection import Encoder
-from polyseme.kernels.tiles import squares
+from polyseme.kernels.tiles import sum_of_squares
 
 
 def from_entries(
@@ -49,7 +49,7 @@ def _from_gate(codes: SparseEntries, gate: Float[Tensor, " entry"], activation: 
         some, at = codes.rows(rows)
         error = torch.empty_like(goal[rows])
         d_gate[at] = some.residual_and_dot(gate[at], goal[rows], step.W_dec, error)
-        step.aux = step.aux + step.per_row * squares(error)
+        step.aux = step.aux + step.per_row * sum_of_squares(error)
     return activation.pull_back_gate(codes, gate, d_gate.mul_(2 * step.per_row), step)
 
 
@@ -71,7 +71,7 @@ def from_blocks(encoder: Encoder, activation: Activation, step: Step, residual: 
             error += tile.decode(activation.gate(tile), step.W_dec)
     _add_error(residual, step)
     if error is not None:
-        step.aux = step.aux + step.per_row * squares(error)
+        step.aux = step.aux + step.per_row * sum_of_squares(error)
     for tile in _tiles(encoder):
         _back(tile, encoder.x, activation, step, residual, error)
 
@@ -100,7 +100,7 @@ def _tiles(encoder: Encoder) -> Iterator[DenseTile]:
 
 
 def _add_error(residual: Float[Tensor, "rows d_out"], step: Step) -> None:
-    step.mse = step.mse + step.per_row * squares(residual)
+    step.mse = step.mse + step.per_row * sum_of_squares(residual)
     step.grads.add("b_dec", residual.sum(0) * (2 * step.per_row))
 
 

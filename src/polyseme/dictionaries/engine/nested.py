@@ -8,8 +8,8 @@ from torch import Tensor
 
 from polyseme.dictionaries.engine.activation import Step
 from polyseme.dictionaries.engine.entries import SparseEntries
-from polyseme.kernels.tiles import squares
-from polyseme.kernels.workspace import room
+from polyseme.kernels.tiles import sum_of_squares
+from polyseme.kernels.workspace import scratch
 
 
 def nested(
@@ -53,12 +53,12 @@ def _of_rows(
 ) -> Float[Tensor, " entry"]:
     weight = step.per_row / len(groups)
     entries = [codes.between(group.start, group.stop) for group in groups]
-    total = room("total", residual, residual.dtype).zero_()
+    total = scratch("total", residual, residual.dtype).zero_()
     torch.neg(goal, out=residual)
     for group, (own, at) in zip(groups, entries, strict=True):
         _add_decoded(residual, own, values[at], step.W_dec[group])
         total += residual
-        step.mse = step.mse + weight * squares(residual)
+        step.mse = step.mse + weight * sum_of_squares(residual)
     step.grads.add("b_dec", total.sum(0) * (2 * weight))
     d_values = torch.empty_like(values)
     torch.neg(goal, out=residual)

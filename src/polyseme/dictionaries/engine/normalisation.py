@@ -10,7 +10,7 @@ from polyseme.core.batch import Batch
 from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
 from polyseme.kernels.tuning import Tuning
-from polyseme.kernels.workspace import room
+from polyseme.kernels.workspace import scratch
 
 
 @final
@@ -58,7 +58,7 @@ class Normalisation:
         """
         self._check_width(vectors, port)
         centre, scale = self.tensors[f"centre_{port}"], self.tensors[f"scale_{port}"]
-        return torch.sub(vectors.to(centre), centre, out=room(port, vectors, centre.dtype)).div_(scale)
+        return torch.sub(vectors.to(centre), centre, out=scratch(port, vectors, centre.dtype)).div_(scale)
 
     def _measured(self, vectors: Tensor, port: str) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
         self._check_width(vectors, port)

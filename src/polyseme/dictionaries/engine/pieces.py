@@ -31,7 +31,7 @@ def pieces(encoder: Encoder, activation: Activation) -> Iterator[tuple[slice, Sp
         if entries is None:  # the rest of a block is not asked about
             end = min(n_rows, start + of_a_block)
         if end == n_rows:
-            encoder.forget()
+            encoder.clear_cache()
         if waiting and (entries is None or sum(len(e.pre) for e in (*waiting, entries)) > most):
             yield slice(begun, start), _drained(waiting)
         if entries is None:

@@ -44,7 +44,7 @@ class Encoder:
         object.__setattr__(part, "in_bytes", self.in_bytes)
         return part
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Let go of what was kept to look for entries."""
         self.in_bytes.clear()
 
