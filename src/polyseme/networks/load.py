@@ -41,16 +41,16 @@ class NetworkConfig(Config):
     `package.module:function`, imported as `import package.module` would be; called with no arguments, the function
     returns a module, or a module and its tokenizer."""
     revision: Name | None = None
-    """Branch, tag or commit of a hub name; pin a commit for a study that is to be repeated."""
+    """Branch, tag or commit of a hub name; give a commit for a study that is to be repeated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the weights are converted to and the network computes in."""
+    """Precision that the weights are converted to and the network computes in."""
     device: Annotated[str, Field(max_length=16, pattern=r"^(auto|cpu|(cuda|mps|xpu)(:\d{1,3})?)$")] = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
+    """Device of the network: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, …"""
     download: bool = False
-    """Fetch a hub name that is not on this machine yet; without it nothing touches the network."""
+    """Download a hub name that is not on this machine yet; without it nothing is downloaded."""
     linear: Literal["plain", "fused"] = "plain"
-    """`fused` computes linear maps on the CPU through oneDNN, with a GELU after one in the same pass, and attention by
-    a loop in C: faster, and equal to about 1e-6 instead of bit for bit."""
+    """How linear maps are computed on the CPU: `fused` uses oneDNN, with a GELU after a map in the same pass, and a
+    loop in C for attention, which is faster and equal to about 1e-6 instead of bit for bit."""
 
     @field_validator("source", mode="before")
     @classmethod

@@ -42,6 +42,7 @@ class Network:
         tokenizer: of a text model, where its folder has one.
         family: name of its family of `networks.families`; `unknown` where only module paths name sites.
         ladder: networks trained like it, of several sizes, where its folder has a `ladder.json`.
+        facts: what passes show of it, and what follows from that.
         origin: what made it from another network, which has the fingerprint `weights`; empty for one that was loaded.
     """
 
@@ -52,13 +53,13 @@ class Network:
         self.ladder = loaded.ladder
         self.origin: Mapping[str, Any] = {}
         self._loaded = loaded
-        self._facts = Facts(loaded)
-        self._calls = Calls(loaded, self._facts)
+        self.facts = Facts(loaded)
+        self._calls = Calls(loaded, self.facts)
         self._texts = Texts(loaded.tokenizer, loaded.where)
         self._table = SiteTable(loaded)
         self._trunk = trunk_of(loaded)
         self._readout = ReadOut(loaded)
-        self._places = Places(loaded, self._facts, self._calls, self._readout, self._table)
+        self._places = Places(loaded, self.facts, self._calls, self._readout, self._table)
         self._fingerprint: str | None = None
 
     def __repr__(self) -> str:
@@ -124,39 +125,34 @@ class Network:
     # What it is, each fact measured once, on first use (`networks.facts`)
 
     @property
-    def facts(self) -> Facts:
-        """What passes show of it, and what follows from that."""
-        return self._facts
-
-    @property
     def reads_tokens(self) -> bool:
         """Whether its main input is token ids, and a pass needs nothing else."""
-        return self._facts.reads_tokens
+        return self.facts.reads_tokens
 
     @property
     def causal(self) -> bool:
         """Whether position t sees only positions up to t; False for a network that reads no tokens."""
-        return self._facts.causal
+        return self.facts.causal
 
     @property
     def predicts_tokens(self) -> bool:
         """Whether it predicts the next token: it is causal, and gives logits over the tokens it reads at each."""
-        return self._facts.predicts_tokens
+        return self.facts.predicts_tokens
 
     @property
     def no_prediction(self) -> str | None:
         """Why it predicts no next token; None where it does."""
-        return self._facts.no_prediction
+        return self.facts.no_prediction
 
     @property
     def vocabulary(self) -> int | None:
         """Token ids are below this; None where that is not known."""
-        return self._facts.vocabulary
+        return self.facts.vocabulary
 
     @property
     def context(self) -> int | None:
         """Most positions a window may have; None where there is no limit (`Facts.context`)."""
-        return self._facts.context
+        return self.facts.context
 
     # Sites
 
