@@ -77,7 +77,7 @@ def _check_frozen(config: StudyConfig, worker: Worker) -> None:
     """A dictionary of which one direction cannot be frozen alone is refused before the others are trained."""
     nulls = [null for null in (config.null, *config.controls) if isinstance(null, DictionaryNull)]
     n_latents = config.dictionary.width(min(worker.read_widths.values()))
-    if nulls and config.dictionary.activation(torch.zeros(n_latents), 1.0).tied:
+    if nulls and config.dictionary.activation(torch.zeros(n_latents, dtype=torch.float32), 1.0).tied:
         for null in nulls:
             check_tied(null.frozen)
 
