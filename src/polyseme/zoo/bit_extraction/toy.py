@@ -290,7 +290,7 @@ def probes_figure(config: BitExtractionToy, _: Reporter) -> Any:
     seed, start = config.seeds[0], config.n_rows + 1
     table, seen = labels(config, seed), hidden(wired(config, seed), inputs(config))
     unrolled = torch.stack([x[: config.n_columns, 0] for x in seen[start:-1]], dim=1)
-    image = right.imshow(unrolled, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    image = right.imshow(unrolled.numpy(), aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
     on = table[: config.n_columns].nonzero()[:, 0]
     right.scatter(torch.full_like(on, unrolled.shape[1]), on, s=10, color="tab:red", clip_on=False)
     right.set(xlabel="tent maps", ylabel="column")
