@@ -29,13 +29,7 @@ def shipped_report() -> CalibrationReport:
 def shipped_calibration(
     causal: CausalConfig, verdicts: VerdictConfig, controls: Sequence[Null]
 ) -> tuple[Calibration | None, str]:
-    """The error rates measured with this procedure; if there are none, None and why.
-
-    Args:
-        causal: the study's causal settings.
-        verdicts: the study's thresholds.
-        controls: the study's controls.
-    """
+    """The error rates measured with a study's procedure; if there are none, None and why."""
     report = shipped_report()
     others = [*_differing("causal", causal, report.config.causal, _DECISIVE)]
     others += _differing("verdicts", verdicts, report.config.verdicts, tuple(VerdictConfig.model_fields))

@@ -178,10 +178,6 @@ def calibrate(config: CalibrationConfig | None = None, reporter: Reporter | None
     same code, and a planted one that shares only its `input` variables. Dictionaries, two seeds on the network and one
     on each control, are judged by the functions that a study uses; then the verdicts are compared with what was
     planted.
-
-    Args:
-        config: what is planted.
-        reporter: receives progress updates.
     """
     config = config or CalibrationConfig()
     progress = (reporter or Silent()).task("calibration", config.n_networks * len(config.modes), "dictionaries")

@@ -39,13 +39,7 @@ def positions(length: int, d: int) -> Float[Tensor, "position d"]:
 
 
 class Attention(nn.Module):
-    """One causal head without biases; positions are added to its queries and keys, after their maps or before.
-
-    Args:
-        d: width of the stream and of the head.
-        length: length of the longest sequence.
-        places: where the positions are added.
-    """
+    """One causal head without biases, as wide as the stream; positions are added to its queries and keys."""
 
     positions: Tensor
 
@@ -238,10 +232,7 @@ def asked(
 ) -> Int[Tensor, "*batch query"]:
     """What follows each place that the loss is on: the last one, or all whose token came before; else `UNKNOWN`.
 
-    Args:
-        config: the config of the toy.
-        tokens: the sequences.
-        first: the place of the first S, or of the first period's last token.
+    `first` is the place of the first S, or of the first period's last token.
     """
     if config.trigger != "every":
         return answers(tokens, first)[..., None]

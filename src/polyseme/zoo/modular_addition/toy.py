@@ -31,10 +31,6 @@ def stream(
 
     The last position's query is the same for every row, and a key or value depends on one token and its position: both
     are computed once for each token instead of once for each row.
-
-    Args:
-        parameters: the weights, as `initial` makes them.
-        a, b: the summands of each row.
     """
     W_E, W_pos = parameters["W_E"], parameters["W_pos"]
     p, n_heads, d_head = W_E.shape[1] - 1, parameters["W_Q"].shape[1], parameters["W_Q"].shape[-1]

@@ -6,7 +6,7 @@ may exclude each other. Every marginal frequency is exact and known.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -94,17 +94,13 @@ class PlantedSparseToy(Toy):
 
     def parents(self) -> list[int]:
         """The parent of each feature, −1 for none: all trees generation by generation, then the features in no tree."""
-        parents = [-1] * self.n_features
-        previous, nxt = list(range(self.trees)), self.trees
-        for _ in range(self.depth):
-            generation: list[int] = []
-            for parent in previous:
-                for _ in range(self.branching):
-                    parents[nxt] = parent
-                    generation.append(nxt)
-                    nxt += 1
-            previous = generation
-        return parents
+        in_trees = [(i - self.trees) // self.branching for i in range(self.trees, self.trees * self._tree_size)]
+        return [-1] * self.trees + in_trees + [-1] * (self.n_features - self.trees * self._tree_size)
+
+    def generations(self) -> list[Int[Tensor, " member"]]:
+        """Features with a parent, by depth; those of one parent are next to each other."""
+        sizes = [self.trees * self.branching**g for g in range(self.depth + 1)]
+        return list(torch.arange(sum(sizes)).split(sizes)[1:]) if self.trees else []
 
     def frequencies(self) -> Float[np.ndarray, " feature"]:
         """How often each feature is on; they add up to `l0`."""
@@ -142,7 +138,7 @@ class PlantedSparseToy(Toy):
         parents = torch.tensor(self.parents())
         factor, side = self.leanings(seed)
         bound = torch.special.ndtri(p.double()).float()
-        generations = _generations(self.parents())
+        generations = self.generations()
         shared, own = math.sqrt(self.correlation), math.sqrt(1 - self.correlation)
 
         def draw(n: int, generator: torch.Generator) -> Sample:
@@ -165,16 +161,3 @@ class PlantedSparseToy(Toy):
             return Sample(inputs=values, features=values)
 
         return draw
-
-
-def _generations(parents: Sequence[int]) -> list[Tensor]:
-    """Features with a parent, by depth; those of one parent are next to each other."""
-    out: list[list[int]] = []
-    depth = [0] * len(parents)
-    for feature, parent in enumerate(parents):
-        if parent >= 0:
-            depth[feature] = depth[parent] + 1
-            if depth[feature] > len(out):
-                out.append([])
-            out[depth[feature] - 1].append(feature)
-    return [torch.tensor(members) for members in out]

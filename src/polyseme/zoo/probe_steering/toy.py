@@ -32,12 +32,7 @@ GAIN = 0.25
 
 
 class ReadOff(nn.Module):
-    """z → a = zF → a · r_j; `hidden` is a. In float64.
-
-    Args:
-        features: the rows of F.
-        readers: the rows r_j.
-    """
+    """z → a = zF → a · r_j, with the rows of F the features and r_j the readers; `hidden` is a. In float64."""
 
     def __init__(self, features: Float[Tensor, "feature d"], readers: Float[Tensor, "feature d"]):
         super().__init__()

@@ -35,13 +35,7 @@ ROWS = 2_000
 
 
 class Classifier(nn.Module):
-    """Two ReLU layers and a read-out; `first` and `second` are the layers after their ReLU.
-
-    Args:
-        d: width of the input.
-        width: width of both layers.
-        n_classes: number of classes.
-    """
+    """Two ReLU layers of one width and a read-out; `first` and `second` are the layers after their ReLU."""
 
     def __init__(self, d: int, width: int, n_classes: int):
         super().__init__()
@@ -143,14 +137,7 @@ def train(config: ScalingToy, reporter: Reporter) -> Classifiers:
 
 
 def flips(module: Classifier, x: Float[Tensor, "row d"], factor: float, site: Site | None) -> int:
-    """How many rows get another answer when the input, or a layer's activation, is multiplied by a factor.
-
-    Args:
-        module: the network, which computes in its own precision.
-        x: the inputs.
-        factor: a positive number.
-        site: the layer that is multiplied; None for the input.
-    """
+    """How many rows get another answer when a layer's activation (for None, the input) is multiplied by a factor."""
     network = load_network(module, example_inputs=x[:1])
     edits: dict[str, Edit] = {} if site is None else {str(site): lambda vectors: factor * vectors}
     before = network.run(x).logits.argmax(-1)
@@ -172,7 +159,9 @@ def scaled(config: ScalingToy, reporter: Reporter) -> list[Check]:
         here = stack.where(biases=biases)
         for site in (None, *SITES):
             place = "the input" if site is None else f"the {site.path} layer"
-            counts = np.array([0.0 if why else _changed(config, stack, i, site) for i in here])
+            counts = np.array(
+                [0.0 if why else sum(flips(*_tested(config, stack, i), f, site) for f in FACTORS) for i in here]
+            )
             note = f"{counts.min():.0f} to {counts.max():.0f} of {tried} a network, factors {FACTORS}"
             # Every network must have a share above 0, not only their mean.
             found = mean(counts / tried, note, holds=not biases or bool((counts > 0).all()))
@@ -180,10 +169,11 @@ def scaled(config: ScalingToy, reporter: Reporter) -> list[Check]:
     return checks
 
 
-def _changed(config: ScalingToy, stack: Classifiers, i: int, site: Site | None) -> int:
+def _tested(config: ScalingToy, stack: Classifiers, i: int) -> tuple[Classifier, Tensor]:
+    """A network and its test rows, in float64."""
     draws = Draws([derive_seed(stack.grid.seeds[i], "scaling", "test")])
     x = clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0].double()
-    return sum(flips(stack.into(config.build(), i).double(), x, factor, site) for factor in FACTORS)
+    return stack.into(config.build(), i).double(), x
 
 
 def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
@@ -193,14 +183,8 @@ def flips_figure(config: ScalingToy, reporter: Reporter) -> Any:
     figure, axes = panels(3, width=11, height=3.4)
     for ax, site in zip(axes, (None, *SITES), strict=True):
         for biases, colour in ((True, "tab:red"), (False, "tab:blue")):
-            shares: list[list[float]] = []
-            for i in stack.where(biases=biases):
-                draws = Draws([derive_seed(stack.grid.seeds[i], "scaling", "test")])
-                x, module = (
-                    clusters(config, stack.centres[i : i + 1], draws, ROWS)[0][0],
-                    stack.into(config.build(), i).double(),
-                )
-                shares.append([flips(module, x.double(), float(f), site) / ROWS for f in factors])
+            tested = [_tested(config, stack, i) for i in stack.where(biases=biases)]
+            shares = [[flips(module, x, float(f), site) / ROWS for f in factors] for module, x in tested]
             ax.plot(factors, np.mean(shares, 0), color=colour, label="with biases" if biases else "bias-free")
         ax.set(xscale="log", xlabel="factor", title="input" if site is None else f"{site.path} layer")
     axes[0].set_ylabel("share of answers that change")

@@ -35,13 +35,7 @@ MOST_STRATA = 64
 
 
 class ReluOutput(nn.Module):
-    """x' = ReLU(Wᵀh + b), where `hidden` gives h = Wx, or ReLU(Wx) in a privileged basis.
-
-    Args:
-        W: the weights.
-        b: the biases.
-        privileged: whether to apply a ReLU to the hidden layer.
-    """
+    """x' = ReLU(Wᵀh + b), where `hidden` gives h = Wx, or h = ReLU(Wx) in a privileged basis."""
 
     def __init__(self, W: Float[Tensor, "d feature"], b: Float[Tensor, " feature"], *, privileged: bool = False):
         super().__init__()
