@@ -286,7 +286,7 @@ def mirror_threshold(margins: Float[np.ndarray, " latent"], *, q: float) -> floa
 
     It is needed: on planted truth (six networks, 154 latents of trained dictionaries that stand for a statistic of the
     input, which the control has too) the interval alone lay above 0 for 54%, and 36% would have been called supported;
-    with the threshold at q = .02, none.
+    with the threshold at q = 0.02, none.
 
     Args:
         margins: one a latent; NaN is left out.
