@@ -331,10 +331,10 @@ def test_effects_at_the_outlined_token_stand_in_columns_where_any_was_measured()
     active = cells[3]
     assert cells == ["active", "ΔCE", "KL", active, "−0.12", "0.020", active, "", ""]
     assert "ΔCE and KL in nats, blank where not measured" in text
-    assert "the change to expect" in text
+    assert "the change expected" in text
     text, cells = columns(both.model_copy(update={"kl_effects": ()}))
     assert cells == ["active", "ΔCE", active, "−0.12"]
-    assert "the change to expect" not in text
+    assert "the change expected" not in text
     assert columns(other)[1] == [active]
 
 

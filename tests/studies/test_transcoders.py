@@ -197,6 +197,11 @@ def test_a_plan_prices_the_stages_of_every_binding(result: polyseme.StudyResult)
     work = {stage.shown: stage.work(worker) for stage in Plan.of(config).stages}
     assert worker.read_widths == {STREAM: 16, TRANSCODER: 16, TWO: 32, CROSS: 32}
     assert worker.multiply_adds == sum((worker.read_widths[s] + worker.write_widths[s]) / 2 for s in result.sites) * 32
+    fewest = -(-worker.config.tokens.heldout // (worker.config.tokens.heldout_document_tokens or 10**9))
+    products, resampled = worker.config.tokens.heldout * 4**2, 1000 * (5 * fewest + 100) * 32
+    if config.controls:
+        n = len(config.controls)
+        assert work["specificity"].correlated == 4 * ((2 + n) * products + (1 + n) * resampled)
     assert work["stability (trained)"].matched == sum(32**2 * (worker.write_widths[s] + 32) for s in result.sites)
     assert work["dictionaries (trained)"].trained == 8192 * 2 * worker.multiply_adds
     assert work[f"causal (trained, {TWO})"].passed == 2 * 32 * 8

@@ -124,7 +124,7 @@ def _calibration(report: StudyReport) -> str:
     text += f" calls {_share(found.false_positive_rate)} of {count(found.false_positive_rate.n)} non-features supported"
     worst = max(found.by_kind, key=lambda kind: kind[1].value, default=None)
     if worst is not None and worst[1].value > found.false_positive_rate.value:
-        text += f"; of {worst[0]} {_share(worst[1])} of {count(worst[1].n)}"
+        text += f"; among {worst[0]}, {_share(worst[1])} of {count(worst[1].n)}"
     return f"{text}. It misses {_share(found.miss_rate)} of {count(found.miss_rate.n)} features."
 
 

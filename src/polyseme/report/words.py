@@ -43,7 +43,7 @@ STATUS_MEANINGS: dict[Status, str] = {
     "insufficient_data": (
         "Not judged: a test that a verdict needs could not be made, or no result could have passed it. It fired or "
         "was sampled in too few held-out documents, or the FDR filter found no threshold, or the study lacks what the "
-        "test is made of. This is no evidence against it."
+        "test needs. This is no evidence against it."
     ),
 }
 
@@ -118,8 +118,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Judged",
-        "A latent with one of the three verdicts. Latents with insufficient data are counted apart: nothing was found "
-        "about them, for them or against them.",
+        "A latent with one of the three verdicts. Latents with insufficient data are counted separately: nothing was "
+        "found about them, for them or against them.",
     ),
     (
         "Density",

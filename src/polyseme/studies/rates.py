@@ -1,9 +1,11 @@
 """How long the stages of a plan will take on this machine, from rates measured within seconds."""
 
+import argparse
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,10 @@ _MATCHED = 1024
 """Latents that are matched to measure how fast that is: the assignment takes seconds for more."""
 
 
+_A_RESAMPLE = 100
+"""Operations on one resample of a latent's correlation, its place in an interval included, in multiply-adds."""
+
+
 def matching_work(n: int, width: int) -> float:
     """Work of matching n directions with n others: the cosines, and the assignment where it is exact."""
     return float(n) ** 2 * (width + (n if n <= EXACT else 0))
@@ -33,7 +39,7 @@ def matching_work(n: int, width: int) -> float:
 def correlating_work(at: Worker, n: int, *, n_tokens: float, n_documents: float, n_others: int) -> float:
     """Work of matching n latents with those of other dictionaries by their activations, and of the resamples."""
     products = n_tokens * active_latents(at) ** 2 * (1 + n_others)  # one more: the level of luck
-    return products + 5.0 * SpecificityConfig().n_resamples * n_documents * n * n_others
+    return products + SpecificityConfig().n_resamples * (5.0 * n_documents + _A_RESAMPLE) * n * n_others
 
 
 def active_latents(at: Worker) -> float:
@@ -81,7 +87,7 @@ class Rates:
         n_documents = max(2, round(_TOKENS / tokens_of_a_document))
         firings = [_firings(n, active_latents(at), n_documents, seed) for seed in range(3)]
         correlating = correlating_work(at, n, n_tokens=_TOKENS, n_documents=n_documents, n_others=2)
-        text = "The price of a study is measured on text like this one, word by word. " * 200
+        text = Path(argparse.__file__).read_text(encoding="utf-8")
         ids = len(_encode(at, text))
         return cls(
             tokenised=ids / _seconds(lambda: _encode(at, text)),

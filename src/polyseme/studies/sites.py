@@ -70,7 +70,7 @@ def _check_names(bindings: Mapping[str, Binding[Site]]) -> None:
                 raise InputError(
                     f"`sites` names one place twice: {first!r} and {name!r} are both {site}"
                     if alone and bindings[first] == binding
-                    else f"{first!r} and {name!r} both write {site}, and all that is studied is patched at once",
+                    else f"{first!r} and {name!r} both write {site}, and all sites of a study are patched in one pass",
                     where="sites",
                     fix="leave one of them out" if alone else "study one of them in a study of its own",
                 )
