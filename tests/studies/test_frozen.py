@@ -14,6 +14,7 @@ from polyseme.core.errors import InputError
 from polyseme.dictionaries import dictionary_metadata
 from polyseme.studies.plan import Plan
 from polyseme.studies.run import as_config
+from polyseme.studies.stages.specificity import SpecificityStage
 from tests.studies.conftest import REACHED
 from tests.studies.small import shown, small_config
 
@@ -115,7 +116,7 @@ def test_they_alone_are_no_control_that_a_verdict_could_rest_on(
 ) -> None:
     config = small_config(small_network, small_corpus, controls=CONTROLS[1:2], **REACHED)
     plan = Plan.of(as_config(config))
-    assert plan.specificity is None
+    assert not plan.kind(SpecificityStage)
     assert plan.config.lacks == ("control of the weights or tokens",)
     alone = polyseme.study(config, root=root)
     assert set(alone.latents()["missing"]) == {

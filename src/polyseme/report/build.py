@@ -70,10 +70,8 @@ def all_records(findings: Findings) -> Iterator[MetricRecord]:
     for measured in (findings.real, *findings.controls.values()):
         for entries in (*measured.readings.sums.values(), measured.spliced.sums):
             yield from (record_of(findings, entry) for entry in entries)
-    for entries in findings.baselines.values():
-        yield from (record_of(findings, entry) for entry in entries)
-    for records in findings.stability.values():
-        yield from records
+    for found in findings.recorded:
+        yield found if isinstance(found, MetricRecord) else record_of(findings, found)
     for comparison in comparisons(findings):
         for value in comparison.controls:
             yield value.record.model_copy(

@@ -1,7 +1,9 @@
 """What a study found, part by part, before it is put into words."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,12 +16,20 @@ from polyseme.evaluation.token_share import TokenShare, token_share
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.measured import Readings, Spliced, Trained
-from polyseme.studies.plan import Measures, Plan
-from polyseme.studies.stage import Worker
+from polyseme.studies.measures import Measures, Recording
+from polyseme.studies.plan import Plan
+from polyseme.studies.stage import Stage, Worker
+from polyseme.studies.stages.baselines import BaselinesStage
+from polyseme.studies.stages.causal import CausalStage
+from polyseme.studies.stages.continuations import ContinuationsStage
+from polyseme.studies.stages.specificity import SpecificityStage
+from polyseme.studies.stages.stability import StabilityStage
 from polyseme.studies.stages.tokens import Tokens
 from polyseme.studies.subject import Subject
 from polyseme.verdicts.judge import SiteVerdicts, judge
 from polyseme.verdicts.requirements import shortfalls
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,29 +98,36 @@ class Findings:
         return {name: Measured(measures, self.at) for name, measures in self.plan.controls.items()}
 
     @property
+    def recorded(self) -> Iterator[MetricRecord | DocumentSums]:
+        """The metrics of every stage beside those that the controls go through too."""
+        for stage in self.plan.findings:
+            if isinstance(stage, Recording) and self.at.is_used(stage):
+                yield from stage.records(self.at.of(stage))
+
+    @property
     def baselines(self) -> dict[str, list[DocumentSums]]:
         """Metrics of look-up tables, by site."""
-        return self.at.of(self.plan.baselines)
+        return self._one(BaselinesStage) or {}
 
     @property
     def stability(self) -> dict[str, list[MetricRecord]]:
         """By site, between the first two seeds."""
-        return self.at.of(self.plan.stability) if self.plan.stability else {}
+        return self._one(StabilityStage) or {}
 
     @property
     def continuations(self) -> list[Continuation]:
         """Text by the clean and by the jointly patched network."""
-        return self.at.of(self.plan.continuations) if self.at.is_used(self.plan.continuations) else []
+        return self._one(ContinuationsStage) or []
 
     @cached_property
     def effects(self) -> dict[str, CausalEffects]:
         """By site, of the first seed's dictionaries, as everything that follows."""
-        return {site: self.at.of(stage) for site, stage in self.plan.causal.items() if self.at.is_used(stage)}
+        return {s.site: self.at.of(s) for s in self.plan.kind(CausalStage) if self.at.is_used(s)}
 
     @property
     def specificity(self) -> dict[str, Specificity]:
         """By site; empty without a second seed and a control to judge against."""
-        return self.at.of(self.plan.specificity) if self.plan.specificity else {}
+        return self._one(SpecificityStage) or {}
 
     @cached_property
     def shares(self) -> dict[str, TokenShare]:
@@ -141,6 +158,10 @@ class Findings:
             )
             progress.update(len(found))
         return found
+
+    def _one(self, kind: type[Stage[T]]) -> T | None:
+        """The result of the only stage of a kind; None where the study has none, or the network no use for it."""
+        return next((self.at.of(stage) for stage in self.plan.kind(kind) if self.at.is_used(stage)), None)
 
 
 def heldout_documents(tokens: Tokens) -> int:

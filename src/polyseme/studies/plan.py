@@ -5,25 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.validation import validate_config
 from polyseme.store import Store, load_record, save_record
 from polyseme.studies.config import StudyConfig
+from polyseme.studies.measures import Finding, Measures, Outline
 from polyseme.studies.stage import Stage
 from polyseme.studies.stages.baselines import BaselinesStage
 from polyseme.studies.stages.causal import CausalStage
 from polyseme.studies.stages.continuations import ContinuationsStage
-from polyseme.studies.stages.dictionaries import DictionariesStage
-from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.stages.specificity import SpecificityStage
-from polyseme.studies.stages.splice import SpliceStage
 from polyseme.studies.stages.stability import StabilityStage
-from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.stages.tokens import TokensStage
 from polyseme.studies.subject import Role
+
+S = TypeVar("S", bound=Stage[Any])
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}")
 _MAX_BYTES = 2**24
@@ -31,43 +30,14 @@ _MAX_BYTES = 2**24
 TRAINED = "trained"
 """The label of the study itself, beside its controls."""
 
-
-@dataclass(frozen=True)
-class Measures:
-    """The stages that the study itself and each control go through.
-
-    Attributes:
-        role: whose they are.
-        statistics, dictionaries, splice: on its own tokens.
-        readings: on its own held-out tokens.
-        shared: on the study's held-out tokens; the same stage where those are its own.
-    """
-
-    role: Role
-    statistics: StatisticsStage
-    dictionaries: DictionariesStage
-    readings: ReadingsStage
-    shared: ReadingsStage
-    splice: SpliceStage
-
-    @classmethod
-    def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Measures":
-        """The stages of `role`, in a study whose own role is `study`."""
-        statistics = StatisticsStage(role.label, role)
-        dictionaries = DictionariesStage(role.label, role, statistics, matched)
-        readings = ReadingsStage(role.label, role, statistics, dictionaries, role)
-        shared = readings
-        if role.null is not None and role.null.targets == "tokens":
-            label = f"{role.label}, on the study's own held-out tokens"
-            shared = ReadingsStage(label, role, statistics, dictionaries, study)
-        return cls(
-            role, statistics, dictionaries, readings, shared, SpliceStage(role.label, role, statistics, dictionaries)
-        )
-
-    @property
-    def stages(self) -> tuple[Stage[Any], ...]:
-        """In the order in which they are run."""
-        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice)
+FINDINGS: tuple[type[Finding[Any]], ...] = (
+    BaselinesStage,
+    ContinuationsStage,
+    CausalStage,
+    SpecificityStage,
+    StabilityStage,
+)
+"""The kinds of stage that a study has beside what its controls go through too, in the order in which they are run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,19 +48,13 @@ class Plan:
         config: of the study.
         real: the study itself.
         controls: by name.
-        baselines, continuations: of the study itself.
-        causal: by site.
-        specificity, stability: None where the config has nothing to compare.
+        findings: the other stages of the study itself, of the kinds in `FINDINGS`.
     """
 
     config: StudyConfig
     real: Measures
     controls: Mapping[str, Measures]
-    baselines: BaselinesStage
-    continuations: ContinuationsStage
-    causal: Mapping[str, CausalStage]
-    specificity: SpecificityStage | None
-    stability: StabilityStage | None
+    findings: tuple[Stage[Any], ...]
 
     @classmethod
     def of(cls, config: StudyConfig) -> "Plan":
@@ -103,34 +67,24 @@ class Plan:
             null.name: Measures.of(Role(null.name, null, config.seeds[:1], train, heldout), study, matched)
             for null in config.controls
         }
-        compared = {null.name: controls[null.name].shared for null in config.judging}
-        several, label = len(config.seeds) > 1, study.label
-        return cls(
-            config=config,
-            real=real,
-            controls=controls,
-            baselines=BaselinesStage(label, study, real.statistics),
-            continuations=ContinuationsStage(label, study, real.dictionaries),
-            causal={
-                site: CausalStage(
-                    f"{label}, {site}" if len(config.bindings) > 1 else label,
-                    study,
-                    real.dictionaries,
-                    real.readings,
-                    site,
-                )
-                for site in config.bindings
-            },
-            specificity=SpecificityStage("", config.seeds, real.readings, compared) if compared and several else None,
-            stability=StabilityStage(label, config.seeds, real.dictionaries, real.readings) if several else None,
-        )
+        outline = Outline(config, real, controls)
+        return cls(config, real, controls, tuple(stage for kind in FINDINGS for stage in kind.among(outline)))
+
+    @cached_property
+    def alone(self) -> tuple[Stage[Any], ...]:
+        """The stages of the study itself that no control is needed for."""
+        of_controls = {stage for control in self.controls.values() for stage in control.stages}
+        return (*self.real.stages, *(one for one in self.findings if not of_controls & {*_closed([one])}))
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
         """Every stage once, each after those that it needs, in the order in which they are run."""
-        last = [stage for stage in (self.specificity, self.stability) if stage is not None]
-        ends = (*self.real.stages, self.baselines, self.continuations, *self.causal.values())
-        return _closed([*ends, *(s for control in self.controls.values() for s in control.stages), *last])
+        of_controls = (stage for control in self.controls.values() for stage in control.stages)
+        return _closed([*self.alone, *of_controls, *self.findings])
+
+    def kind(self, kind: type[S]) -> list[S]:
+        """The stages of a kind among the findings."""
+        return [stage for stage in self.findings if isinstance(stage, kind)]
 
     def until(self, name: str) -> tuple[Stage[Any], ...]:
         """The stages of a name (`splice`, or `splice (trained)` for one alone) and all that they need.

@@ -21,8 +21,7 @@ def units(plan: Plan) -> list[tuple[Stage[Any], ...]]:
 
     What compares them is left to the process that reads all of them.
     """
-    real = (*plan.real.stages, plan.baselines, plan.continuations, *plan.causal.values())
-    return [real, *(control.stages for control in plan.controls.values())]
+    return [plan.alone, *(control.stages for control in plan.controls.values())]
 
 
 def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:

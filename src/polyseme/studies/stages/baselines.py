@@ -1,7 +1,8 @@
 """The baselines stage: what tokens alone explain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from polyseme.core.config import identity
 from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, LookupConfig, LookupSums, load_sums, save_sums, sweep
 from polyseme.store import Artifact
-from polyseme.studies.stage import Stage, Work, Worker
+from polyseme.studies.measures import Finding, Outline
+from polyseme.studies.stage import Work, Worker
 from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.subject import Role
 
 
 @dataclass(frozen=True, eq=False)
-class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
+class BaselinesStage(Finding[dict[str, list[DocumentSums]]]):
     """FVU of the look-up tables, learned on train tokens: site name to `fvu_token` and `fvu_bigram`.
 
     Attributes:
@@ -29,6 +31,10 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
 
     role: Role
     statistics: StatisticsStage
+
+    @classmethod
+    def among(cls, study: Outline) -> Iterable["BaselinesStage"]:
+        return (cls(study.real.role.label, study.real.role, study.real.statistics),)
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
         return {
@@ -61,6 +67,9 @@ class BaselinesStage(Stage[dict[str, list[DocumentSums]]]):
             name: [entry for entry in sums if entry.scope["site"] == unnamed(binding)]
             for name, binding in at.bindings.items()
         }
+
+    def records(self, found: dict[str, list[DocumentSums]], /) -> Iterable[DocumentSums]:
+        return chain.from_iterable(found.values())
 
     def _train(self, at: Worker) -> Windows:
         return self.role.subject(at).first("train", at.config.evaluation.lookup_tokens)

@@ -1,6 +1,6 @@
 """The causal stage: what every latent of one site's judged dictionary does to the network's predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from polyseme.causal import CausalEffects, causal_effects
 from polyseme.core.config import identity
 from polyseme.core.seeds import derive_seed
 from polyseme.store import Artifact, save_array
-from polyseme.studies.stage import Stage, Work, Worker
+from polyseme.studies.measures import Finding, Outline
+from polyseme.studies.stage import Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.subject import Role, on
@@ -18,7 +19,7 @@ _BOUNDS_MEMORY = {"max_ghosts", "tokens_per_pass", "logit_bytes"}
 
 
 @dataclass(frozen=True, eq=False)
-class CausalStage(Stage[CausalEffects]):
+class CausalStage(Finding[CausalEffects]):
     """One site's effects, an artifact of its own: a study that is killed keeps the sites it has finished.
 
     Attributes:
@@ -34,6 +35,13 @@ class CausalStage(Stage[CausalEffects]):
     dictionaries: DictionariesStage
     readings: ReadingsStage
     site: str
+
+    @classmethod
+    def among(cls, study: Outline) -> Iterable["CausalStage"]:
+        several = len(study.config.bindings) > 1
+        for site in study.config.bindings:
+            label = f"{study.real.role.label}, {site}" if several else study.real.role.label
+            yield cls(label, study.real.role, study.real.dictionaries, study.real.readings, site)
 
     def why_not(self, at: Worker) -> str:
         """Why there are no effects; empty where there are."""

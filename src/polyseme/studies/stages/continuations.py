@@ -1,6 +1,6 @@
 """The continuations stage: text written by the clean and by the jointly patched network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from polyseme.core.config import identity
 from polyseme.evaluation import Continuation, ContinuationConfig, continue_text
 from polyseme.store import Artifact, save_json
 from polyseme.studies.config import NEW_TOKENS, PROMPT_TOKENS
-from polyseme.studies.stage import Stage, Work, Worker
+from polyseme.studies.measures import Finding, Outline
+from polyseme.studies.stage import Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.subject import Role, on
 
@@ -19,7 +20,7 @@ _LIST = TypeAdapter(list[Continuation])
 
 
 @dataclass(frozen=True, eq=False)
-class ContinuationsStage(Stage[list[Continuation]]):
+class ContinuationsStage(Finding[list[Continuation]]):
     """Held-out prompts continued greedily, clean and with every site of the first seed patched.
 
     Attributes:
@@ -32,6 +33,10 @@ class ContinuationsStage(Stage[list[Continuation]]):
 
     role: Role
     dictionaries: DictionariesStage
+
+    @classmethod
+    def among(cls, study: Outline) -> Iterable["ContinuationsStage"]:
+        return (cls(study.real.role.label, study.real.role, study.real.dictionaries),)
 
     def why_not(self, at: Worker) -> str:
         """Why no text is continued; empty where it is."""

@@ -1,6 +1,6 @@
 """The specificity stage: whether latents recur on the same network and not on its nulls."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from polyseme.core.seeds import derive_seed
 from polyseme.evaluation.specificity import Margin, Specificity, SpecificityConfig, specificity
 from polyseme.store import Artifact, save_array, save_json
 from polyseme.studies.measured import Readings
+from polyseme.studies.measures import Finding, Outline
 from polyseme.studies.rates import correlating_work, heldout_documents_at_least
-from polyseme.studies.stage import Stage, Work, Worker
+from polyseme.studies.stage import Work, Worker
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.subject import dictionary_name
 
 
 @dataclass(frozen=True, eq=False)
-class SpecificityStage(Stage[dict[str, Specificity]]):
+class SpecificityStage(Finding[dict[str, Specificity]]):
     """Model-specificity of every latent of the first seed's dictionaries, by site.
 
     Attributes:
@@ -36,6 +37,12 @@ class SpecificityStage(Stage[dict[str, Specificity]]):
     seeds: tuple[int, ...]
     readings: ReadingsStage
     controls: Mapping[str, ReadingsStage]
+
+    @classmethod
+    def among(cls, study: Outline) -> Iterable["SpecificityStage"]:
+        compared = {null.name: study.controls[null.name].shared for null in study.config.judging}
+        if compared and len(study.config.seeds) > 1:
+            yield cls("", study.config.seeds, study.real.readings, compared)
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
         others = {name: at.artifact(stage).key for name, stage in self.controls.items()}

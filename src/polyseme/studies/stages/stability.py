@@ -1,7 +1,8 @@
 """The stability stage: how alike the dictionaries of two seeds are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from pydantic import TypeAdapter
 from polyseme.core.records import MetricRecord
 from polyseme.evaluation import stability
 from polyseme.store import Artifact, save_json
+from polyseme.studies.measures import Finding, Outline
 from polyseme.studies.rates import matching_work
-from polyseme.studies.stage import Stage, Work, Worker
+from polyseme.studies.stage import Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.readings import ReadingsStage
 
@@ -19,7 +21,7 @@ _RECORDS = TypeAdapter(dict[str, list[MetricRecord]])
 
 
 @dataclass(frozen=True, eq=False)
-class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
+class StabilityStage(Finding[dict[str, list[MetricRecord]]]):
     """Matched cosines between the first two seeds' dictionaries at every site.
 
     Attributes:
@@ -33,6 +35,11 @@ class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
     seeds: tuple[int, ...]
     dictionaries: DictionariesStage
     readings: ReadingsStage
+
+    @classmethod
+    def among(cls, study: Outline) -> Iterable["StabilityStage"]:
+        if len(study.config.seeds) > 1:
+            yield cls(study.real.role.label, study.config.seeds, study.real.dictionaries, study.real.readings)
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
         return {"readings": at.artifact(self.readings).key}
@@ -57,3 +64,6 @@ class StabilityStage(Stage[dict[str, list[MetricRecord]]]):
 
     def load(self, artifact: Artifact, at: Worker) -> dict[str, list[MetricRecord]]:
         return artifact.parsed("stability.json", _RECORDS.validate_python)
+
+    def records(self, found: dict[str, list[MetricRecord]], /) -> Iterable[MetricRecord]:
+        return chain.from_iterable(found.values())
