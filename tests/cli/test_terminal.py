@@ -182,6 +182,22 @@ def test_a_task_from_before_the_bars_were_taken_away_moves_no_bar_of_a_later_one
     assert "✓ early" in file.getvalue()
 
 
+def test_a_long_name_is_cut_and_its_figures_are_not() -> None:
+    reporter = BarReporter(Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None))
+    task = reporter.task("training " + "x" * 100, 10_000_000, "tokens")
+    task.clock = lambda: task.start + 4.0
+    task.update(0)
+    task.update(2_000_000)
+    assert reporter._live is not None
+    plain = Console(file=io.StringIO(), width=80)
+    with plain.capture() as shown:
+        plain.print(reporter._live.get_renderable())
+    reporter.close()
+    (line,) = shown.get().splitlines()
+    assert re.match(r"training x+… ━.* 2\.00M of 10\.0M tokens 500k/s 16 s left", line)
+    assert len(line) <= 80
+
+
 def test_printable_keeps_lines_and_tabs_and_what_the_encoding_has_no_sign_for() -> None:
     assert printable("a\tb\r\nc\rd\n") == "a\tb\nc\nd\n"
     assert printable("é\x1b", "ascii") == "\\xe9\\u241b"

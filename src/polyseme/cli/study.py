@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,8 @@ def study(line: Line) -> int:
 def demo(line: Line) -> int:
     """Run the study in `demo.toml`, offline."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with as_file(files("polyseme.cli").joinpath("demo.toml")) as path:
-        return _run(line, Group(StudyConfig, given=read_toml(path), source=str(path), title="study"))
+    path = Path(__file__).with_name("demo.toml")
+    return _run(line, Group(StudyConfig, given=read_toml(path), source=str(path), title="study"))
 
 
 def _of_file(line: Line) -> Group:
@@ -129,15 +128,11 @@ def _table(
     for stage in stages:
         state, left = "done" if worker.is_used(stage) else "not needed", ("", "", "")
         if stage in to_do:
-            time = _time(seconds[stage]) if seconds else ""
+            time = f"≈ {duration(seconds[stage])}" if seconds else ""
             state, left = "to do", (time, _megabytes(memory[stage.name]), _megabytes(stage.work(worker).disk))
         needs = ", ".join(str(place[needed]) for needed in stage.needs())
         table.add_row(plan.id(stage), Text(f"{place[stage]} {stage.shown}"), needs, state, *left)
     return table
-
-
-def _time(seconds: float) -> str:
-    return "< 1 s" if seconds < 1 else f"≈ {duration(seconds)}"
 
 
 def _megabytes(size: float) -> str:
@@ -148,7 +143,5 @@ def _total(stages: Sequence[Stage[Any]], to_do: Sequence[Stage[Any]], seconds: M
     text = f"{len(to_do)} of {len(stages)} stages to do"
     if not to_do or not seconds:
         return text
-    total = _time(sum(seconds[stage] for stage in to_do)).removeprefix("≈ ")
-    return (
-        f"{text}, about {total}; times are estimated from rates measured just now, memory comes on top of the network"
-    )
+    total = duration(sum(seconds[stage] for stage in to_do))
+    return f"{text}, about {total}. Times are estimated from rates measured just now; memory is besides the network's."

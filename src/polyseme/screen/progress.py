@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, TaskID
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
-from rich.progress import Task as RichTask
+from rich.table import Column
 from rich.text import Text
 
-from polyseme.core.numbers import duration, short
+from polyseme.core.numbers import short
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.text import visible
 from polyseme.screen.console import make_console
@@ -140,11 +140,19 @@ class BarReporter:
     def task(self, name: str, total: float, unit: str = "") -> Task:
         task = Task(self._move, self._finish, name, total, unit, time.monotonic)
         if self._live is None:
-            columns = [_Name(), BarColumn(18 if self._wide else 12), _Amount(), _Left()]
-            self._live = RichProgress(*columns, console=self._console, transient=True, refresh_per_second=5)
+            rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)  # of the width, beside figures that are not cut
+            columns = [
+                TextColumn("{task.description}", markup=False, table_column=rest),
+                BarColumn(18 if self._wide else 12),
+                TextColumn("{task.fields[amount]}", style="dim", markup=False),
+                TextColumn("{task.fields[pace]}", markup=False),
+            ]
+            self._live = RichProgress(
+                *columns, console=self._console, transient=True, refresh_per_second=5, expand=True
+            )
             self._live.start()
             wrap_streams()  # the live display put its own in their place, which would pass escapes on
-        self._bars[task] = self._live.add_task(task.name, total=total or None, unit=task.unit, note="")
+        self._bars[task] = self._live.add_task(task.name, total=total or None, amount=task.amount, pace="")
         return task
 
     def message(self, text: str) -> None:
@@ -158,8 +166,14 @@ class BarReporter:
 
     def _move(self, task: Task) -> None:
         if self._live is not None and task in self._bars:
-            note = task.note if self._wide else ""
-            self._live.update(self._bars[task], completed=task.done, total=task.total or None, note=note)
+            self._live.update(
+                self._bars[task],
+                completed=task.done,
+                total=task.total or None,
+                description="  ".join(filter(None, (task.name, task.note if self._wide else ""))),
+                amount=task.amount,
+                pace=" ".join(task.pace()),
+            )
 
     def _finish(self, task: Task) -> None:
         """Take the task's bar away and leave a line; the last one takes the live display with it."""
@@ -168,24 +182,3 @@ class BarReporter:
             if not self._bars:
                 self.close()
         self.message(task.noted(f"✓ {task.name} in {task.took}"))
-
-
-class _Name(ProgressColumn):
-    def render(self, task: RichTask) -> Text:
-        note = task.fields["note"]
-        return Text(f"{task.description}  {note}" if note else task.description, overflow="ellipsis", no_wrap=True)
-
-
-class _Amount(ProgressColumn):
-    def render(self, task: RichTask) -> Text:
-        if task.total is None:
-            return Text(short(task.completed))
-        return Text(f"{short(task.completed)}/{short(task.total)} {task.fields['unit']}".rstrip(), style="dim")
-
-
-class _Left(ProgressColumn):
-    def render(self, task: RichTask) -> Text:
-        speed = task.finished_speed or task.speed
-        if not speed or task.total is None:
-            return Text("")
-        return Text(f"{short(speed, 2)}/s {duration((task.total - task.completed) / speed)} left")
