@@ -13,16 +13,14 @@ def impossible(causal: CausalConfig, verdicts: VerdictConfig, n_latents: int) ->
 
     Few samples, documents or latents are not refused: a small study may be run for its other figures (`shortfalls`).
     """
-    if math.isinf(least_selected(verdicts.margin_fdr)):
-        return "no latent can be supported with `verdicts.margin_fdr` = 0: set it above 0 (1 turns the filter off)"
     smallest = 1 / (causal.flips(n_latents) + 1)
-    if causal.n_samples > 0 and smallest > verdicts.alpha:
-        text = f"no latent can be supported with `verdicts.alpha` = {verdicts.alpha:g}: with "
-        text += f"{causal.flips(n_latents):,} sign flips a p-value is at least {smallest:.2g}"
-        if verdicts.alpha <= 0:
-            return f"{text}; set it above 0"
-        return f"{text}; set `causal.n_flips` to {math.ceil(1 / verdicts.alpha):,} or more, or raise `verdicts.alpha`"
-    return ""
+    if causal.n_samples <= 0 or smallest <= verdicts.alpha:
+        return ""
+    return (
+        f"no latent can be supported with `verdicts.alpha` = {verdicts.alpha:g}: with {causal.flips(n_latents):,} sign "
+        f"flips a p-value is at least {smallest:.2g}; set `causal.n_flips` to {math.ceil(1 / verdicts.alpha):,} or "
+        "more, or raise `verdicts.alpha`"
+    )
 
 
 def shortfalls(
@@ -41,13 +39,14 @@ def shortfalls(
         widths: latents of each dictionary that is judged.
         n_documents: on the held-out side.
         predicts: whether the network predicts the next token.
-        lacks: which of a control and a second seed the study does not have.
+        lacks: which of a control to judge against and a second seed the study does not have.
     """
     found: list[str] = []
     if not predicts:
         found.append(
             "The network does not predict the next token, so no causal effect can be measured and no latent gets a "
-            "verdict; model-specificity is measured where the study has a control and a second seed."
+            "verdict; model-specificity is measured where the study has a control of the weights or tokens and a "
+            "second seed."
         )
     elif causal.n_samples <= 0:
         found.append("With causal.n_samples = 0 no causal effect is measured, so no latent gets a verdict.")
@@ -66,8 +65,8 @@ def shortfalls(
             )
     if lacks:
         found.append(
-            f"Model-specificity needs a control and a second seed, and the study has no {' and no '.join(lacks)}: no "
-            "latent gets a verdict."
+            "Model-specificity needs a control of the weights or tokens and a second seed, and the study has no "
+            f"{' and no '.join(lacks)}: no latent gets a verdict."
         )
     elif min(widths) < least_selected(verdicts.margin_fdr):
         found.append(
@@ -84,8 +83,8 @@ def shortfalls(
 
 
 def samples_alone(n_latents: int, alpha: float) -> int:
-    """Samples in documents of their own that let one latent of a dictionary pass alone; 0 where no number does."""
-    return math.ceil(math.log2(n_latents / alpha)) if alpha > 0 else 0
+    """Samples in documents of their own that let one latent of a dictionary pass alone."""
+    return math.ceil(math.log2(n_latents / alpha))
 
 
 def _together(together: int, n_latents: int) -> str:
