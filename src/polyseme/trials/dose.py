@@ -31,6 +31,7 @@ from polyseme.zoo.superposition.toy import ReluOutput, SuperpositionToy, cause
 from polyseme.zoo.tools.checks import share_interval
 from polyseme.zoo.tools.exact import features_of
 from polyseme.zoo.tools.figures import panels
+from polyseme.zoo.tools.geometry import haar
 from polyseme.zoo.tools.kept import kept
 from polyseme.zoo.tools.stack import OptimiserConfig
 from polyseme.zoo.tools.toy import Toy, TrainedToy
@@ -127,8 +128,7 @@ def turned(toy: TrainedToy, angle: float) -> TrainedToy:
 def _quarter_turn(d: int, seed: int) -> Float[Tensor, "d d"]:
     """A random orthogonal matrix whose square is −I."""
     assert d % 2 == 0
-    basis, R = torch.linalg.qr(torch.randn(d, d, generator=make_generator(seed, "dose", "turn"), dtype=torch.float64))
-    Q = basis * R.diagonal().sign()
+    Q = haar(d, make_generator(seed, "dose", "turn"))
     J = torch.block_diag(*[torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)] * (d // 2))
     return (Q @ J @ Q.T).float()
 

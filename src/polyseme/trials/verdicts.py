@@ -182,12 +182,10 @@ def calibrate(config: CalibrationConfig | None = None, reporter: Reporter | None
     config = config or CalibrationConfig()
     progress = (reporter or Silent()).task("calibration", config.n_networks * len(config.modes), "dictionaries")
     seen: list[_Seen] = []
-    done = 0
     for i in range(config.n_networks):
         planted = _plant(config, i)
-        for mode in config.modes:
+        for done, mode in enumerate(config.modes, start=1 + i * len(config.modes)):
             seen += _judge(config, planted, mode, i)
-            done += 1
             progress.update(done)
     procedures = (
         _procedure(mode, controls, [one for one in seen if (one.mode, one.controls) == (mode, controls)])

@@ -84,17 +84,15 @@ def at_least(
 
 def at_most(name: str, found: Estimate, threshold: float, n: int, n_unit: str = "rows", *, note: str) -> Evidence:
     """A line that passes where the interval is at the threshold or below; its null is 0."""
-    effect, interval = found
-    passed = interval.high <= threshold
     return Evidence(
         name=name,
-        effect=effect,
-        interval=interval,
+        effect=found.effect,
+        interval=found.interval,
         null=0.0,
         n=n,
         n_unit=n_unit,
         threshold=threshold,
-        passed=passed,
+        passed=found.interval.high <= threshold,
         note=note,
     )
 

@@ -18,6 +18,7 @@ from polyseme.core.config import Seeds, Width
 from polyseme.core.progress import Reporter
 from polyseme.core.seeds import make_generator
 from polyseme.core.site import Site
+from polyseme.zoo.tools.geometry import haar
 from polyseme.zoo.tools.neurons import MONOSEMANTIC
 from polyseme.zoo.tools.stack import Draws, Grid, OptimiserConfig, Stack, train_stack
 from polyseme.zoo.tools.tied import tied_loss
@@ -274,8 +275,7 @@ def _turn(vectors: Float[Tensor, "feature d"], to: str, seed: int) -> Float[Tens
     generator = make_generator(seed, "basis")
     d = vectors.shape[1]
     if to == "rotated":
-        Q, R = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
-        return (Q * R.diagonal().sign()).float()
+        return haar(d, generator).float()
     left = vectors.double().clone()
     chosen: list[int] = []
     for _ in range(d):

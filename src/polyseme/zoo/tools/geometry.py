@@ -24,6 +24,12 @@ def gaps(vectors: Float[Tensor, "*batch feature 2"]) -> Float[Tensor, "*batch fe
     return torch.cat([angle.diff(dim=-1), angle[..., :1] + 360 - angle[..., -1:]], dim=-1)
 
 
+def haar(d: int, generator: torch.Generator) -> Float[Tensor, "d d"]:
+    """A Haar-distributed orthogonal matrix, in float64: QR of a Gaussian one, with the signs of R's diagonal."""
+    Q, R = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
+    return Q * R.diagonal().sign()
+
+
 def polygon(k: int, length: float = 1.0) -> Float[np.ndarray, "k 2"]:
     """A regular k-gon's corners, the first at (length, 0)."""
     angle = 2 * np.pi * np.arange(k) / k
