@@ -16,8 +16,9 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -382,14 +383,10 @@ def is_deeper(value: Any, depth: int) -> bool:
     level: list[Any] = [[value]]
     for _ in range(depth + 1):
         inside = (part.values() if isinstance(part, dict) else part for part in level)
-        level = [child for children in inside for child in cast(Iterable[Any], children) if _is_container(child)]
+        level = [child for child in chain.from_iterable(inside) if isinstance(child, dict | list)]
         if not level:
             return False
     return True
-
-
-def _is_container(value: Any) -> bool:
-    return isinstance(value, dict | list)
 
 
 def sha256(path: Path) -> str:
