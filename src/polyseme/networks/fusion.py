@@ -42,7 +42,7 @@ _APPLIED = "_polyseme_applied"
 
 
 def fuse(module: nn.Module, pairs: Iterable[tuple[str, str]], attention: Iterable[str] = ()) -> int:
-    """Let oneDNN compute every linear map in `module`, and `networks.attention` what it can of attention, in place.
+    """Let oneDNN compute every linear map in `module`, and `kernels.attention` what it can of attention, in place.
 
     Args:
         module: the network.
