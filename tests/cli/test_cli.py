@@ -65,6 +65,8 @@ def test_a_study_runs_and_is_listed_and_shown(study_file: Path, capsys: pytest.C
         (["help", "stduy"], "study"),
         (["runs", "--rot", "x"], "--root"),
         (["sites", "pylm", "--module"], "--modules"),
+        (["calibrate", "extra"], "'extra' belongs to no flag"),
+        (["demo", "study.toml"], "'study.toml' belongs to no flag"),
         (["calibrate", "--verdicts.alpha", "2"], "verdicts.alpha"),
         (["calibrate", "--n-networks", "0"], "n_networks"),
         (["zoo", "train", "hedging", "--seeds", "1", "-5"], "seeds.1"),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from polyseme.cli.flags import Group, fields_below, parse
 from polyseme.cli.help import rendered, sections_of, show_help
+from polyseme.cli.line import Line
 from polyseme.cli.main import run
 from polyseme.cli.runs import RootOptions
 from polyseme.cli.table import COMMANDS
@@ -269,6 +270,23 @@ def test_help_fits_the_terminal(
 
 def test_the_help_of_every_command_is_tried() -> None:
     assert {" ".join(command) for command in HELPED} > set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.run])
+def test_a_command_takes_the_words_that_its_usage_names(name: str) -> None:
+    needed = {"stage": "ID", "show": "RUN", "sites": "NETWORK", "diagnose": "NETWORK"}
+    needed |= {"zoo train": "NAME", "zoo figures": "NAME"}
+    optional = {"study": "FILE", "plan": "FILE", "zoo check": "NAME"}
+    word = needed.get(name) or optional.get(name, "")
+    assert COMMANDS[name].word == word
+    if word:
+        with pytest.raises(InputError, match=f"{word} is missing"):
+            Line.of(name, [])
+    else:
+        assert Line.of(name, []) == Line(name, (), ())  # what it does without any flag
+    found = Line.of(name, ["a", "b", "--root", "c"])
+    words = 2 if name == "stage" else 1 if word else 0
+    assert found == Line(name, ("a", "b")[:words], ("a", "b", "--root", "c")[words:])
 
 
 def test_the_help_of_a_study_shows_every_choice_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ class Command:
     def word(self) -> str:
         """The word in capitals; "" where there is none."""
         first = self.usage.split()[0].strip("[]")
-        return first if first.isupper() else ""
+        return first if first.isalpha() and first.isupper() else ""
 
     @property
     def about(self) -> str:
