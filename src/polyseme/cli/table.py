@@ -115,7 +115,7 @@ COMMANDS: dict[str, Command] = {
         "zoo.check",
         "compare a toy, or with --all every toy, with what is known of it",
         _SETTINGS.format("check"),
-        **_TOY | {"usage": "[NAME] [--FIELD VALUE …]", "meaning": f"{_TOY['meaning']}, or --all"},
+        **_TOY | {"usage": "[NAME] [--FIELD VALUE …]"},
     ),
     "zoo figures": Command(
         "zoo.figures", "draw a paper's figures from our own networks", _SETTINGS.format("figures"), **_TOY
