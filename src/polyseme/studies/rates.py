@@ -82,7 +82,9 @@ class Rates:
             return dictionary.accumulate(batch, progress=0.5, dead=None, coefficient=coefficient)
 
         n = min(_MATCHED, dictionary.n_latents)
-        directions = [torch.randn(n, width, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+        directions = [
+            torch.randn(n, width, dtype=torch.float32, generator=torch.Generator().manual_seed(i)) for i in range(2)
+        ]
         tokens_of_a_document = at.config.tokens.heldout / heldout_documents_at_least(at)
         n_documents = max(2, round(_TOKENS / tokens_of_a_document))
         firings = [_firings(n, active_latents(at), n_documents, seed) for seed in range(3)]
