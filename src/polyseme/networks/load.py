@@ -247,7 +247,7 @@ def _folder(source: str | Path, revision: str | None, download: bool) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"The network folder may not be read: {reason}",
+            f"the network folder may not be read: {reason}",
             where=str(source)[:200],
             fix="give a folder that you have the right to read",
         ) from error
@@ -258,7 +258,7 @@ def _folder(source: str | Path, revision: str | None, download: bool) -> Path:
     is_path = isinstance(source, Path) or source.startswith((".", "/", "~")) or source.count("/") > 1
     if is_path or exists:
         what = "is a file, not a folder" if exists else "does not exist"
-        raise InputError(f"The network folder {what}", where=str(folder), fix="give a Hugging Face model folder")
+        raise InputError(f"the network folder {what}", where=str(folder), fix="give a Hugging Face model folder")
     return _hub_folder(str(source), revision, download)
 
 
