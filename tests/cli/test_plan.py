@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +11,7 @@ import pytest
 
 import polyseme
 from polyseme.cli.main import run
+from polyseme.core.errors import InputError
 from polyseme.evaluation.metric import Metric
 from polyseme.evaluation.metrics import METRICS
 from tests.studies.small import small_config
@@ -108,6 +111,9 @@ def test_times_are_estimated_where_they_can_be(
         (["study", "--until", "slice"], "no stage 'slice'"),
         (["study", "--until", "splice", "--jobs", "2"], "--until runs its stages in one process"),
         (["demo", "--no-resume", "--jobs", "2"], "computes every stage again runs in one process"),
+        (["demo", "--launch", "no-such-program -c 4"], "there is no program 'no-such-program'"),
+        (["demo", "--launch", "srun 'open"], "the command line cannot be read"),
+        (["study", "--until", "splice", "--launch", "true"], "--until runs its stages in one process"),
     ],
 )
 def test_what_is_no_stage_is_refused_in_one_sentence(
@@ -128,4 +134,34 @@ def test_processes_side_by_side_find_what_one_process_finds(
     ]
     assert {stage.key for stage in one.stages} == {stage.key for stage in two.stages}
     alone = {stage.stage for stage in two.stages if not stage.reused}
-    assert alone == {"tokens (train)", "tokens (heldout)", "specificity", "stability (trained)"}
+    assert alone == {"tokens (train)", "tokens (heldout)", "specificity"}
+
+
+def test_a_command_starts_the_processes_elsewhere(
+    small_network: Path, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "started elsewhere"
+    starter = tmp_path / "starter.py"
+    starter.write_text(
+        "import os, subprocess, sys\n"
+        "open(sys.argv[1], 'a').write(repr(sys.argv[2:]) + chr(10))\n"
+        "os.chdir('/')\n"
+        "sys.exit(subprocess.run(sys.argv[2:]).returncode)\n"
+    )
+    changes: dict[str, Any] = {"sites": ["blocks.1.resid_post"], "training": {"n_tokens": 2048, "batch_size": 256}}
+    config = small_config(small_network, small_corpus, **changes)
+    launch = shlex.join([sys.executable, str(starter), str(log)])
+    result = polyseme.study(config, root="here", launch=launch)
+    started = log.read_text().splitlines()
+    assert len(started) == 1 + len(result.findings.plan.controls)
+    assert all("'-m', 'polyseme', 'stage'" in line for line in started)
+    assert {s.stage for s in result.stages if not s.reused} == {"tokens (train)", "tokens (heldout)", "specificity"}
+
+
+def test_a_command_that_fails_says_which_stage_and_what_next(
+    small_network: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    config = small_config(small_network, small_corpus)
+    with pytest.raises(InputError, match="ended with status 1"):
+        polyseme.study(config, root=tmp_path, launch="false")

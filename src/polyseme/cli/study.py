@@ -37,6 +37,9 @@ class StudyOptions(RootOptions):
     """Take finished stages as they are; --no-resume makes every one again."""
     jobs: int = Field(default=1, ge=1, le=256)
     """Processes that run the study and its controls side by side, with the machine's threads divided among them."""
+    launch: str = Field(default="", max_length=4096)
+    """Command that starts each of these processes elsewhere and waits for it, for example "srun -c 4"; without it they
+    run on this machine."""
     until: str = Field(default="", max_length=512)
     """Stop after this stage: `splice`, or `splice (trained)` for one alone; `polyseme plan` lists them."""
 
@@ -72,13 +75,14 @@ def _run(line: Line, group: Group) -> int:
     options, config = line.configs(Group(StudyOptions), group)
     reporter, console = make_reporter(), make_console()
     if options.until:
-        if options.jobs > 1:
+        if options.jobs > 1 or options.launch:
             fix = "leave one of the two out; `polyseme stage ID` runs stages in processes of their own"
-            raise InputError("--until runs its stages in one process", where="--until and --jobs", fix=fix)
+            raise InputError("--until runs its stages in one process", where="--until and --jobs or --launch", fix=fix)
         for made in run_until(config, options.until, root=options.root, resume=options.resume, reporter=reporter):
             console.print(f"{made.stage}: {made.path}", soft_wrap=True)
         return 0
-    result = run_study(config, root=options.root, resume=options.resume, jobs=options.jobs, reporter=reporter)
+    apart = {"jobs": options.jobs, "launch": options.launch}
+    result = run_study(config, root=options.root, resume=options.resume, **apart, reporter=reporter)
     report = StudyReport.load(result.run.artifacts / "report.json")
     print_summary(report, report_path=result.report, console=console)
     return 0

@@ -23,6 +23,7 @@ def study(
     root: str | Path = "runs",
     resume: bool = True,
     jobs: int = 1,
+    launch: str = "",
     reporter: Reporter | None = None,
 ) -> StudyResult:
     """Run a study with its controls and write its report, or resume one that was stopped.
@@ -32,6 +33,7 @@ def study(
         root: folder of runs and of the artifacts they share.
         resume: take finished stages as they are; False computes every one again.
         jobs: processes that run the study and its controls side by side, with the machine's threads divided.
+        launch: command line that starts each of these processes elsewhere and waits for it: `srun -c 4`.
         reporter: receives the progress; by default bars in a notebook or on a terminal, and nothing elsewhere.
 
     Raises:
@@ -40,7 +42,7 @@ def study(
     """
     with (
         reporting(reporter) as told,
-        running(config, root=root, resume=resume, jobs=jobs, reporter=told) as result,
+        running(config, root=root, resume=resume, jobs=jobs, launch=launch, reporter=told) as result,
     ):
         write(result)
     return result

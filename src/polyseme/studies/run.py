@@ -13,7 +13,7 @@ from polyseme.networks.entry import is_entry_point
 from polyseme.store import Artifact, Run, Store
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.findings import Findings
-from polyseme.studies.launchers.local import run_units
+from polyseme.studies.launchers.local import check_launch, run_units
 from polyseme.studies.plan import Plan
 from polyseme.studies.prepare import prepare
 from polyseme.studies.result import StudyResult
@@ -28,6 +28,7 @@ def running(
     root: str | Path = "runs",
     resume: bool = True,
     jobs: int = 1,
+    launch: str = "",
     reporter: Reporter | None = None,
 ) -> Generator[StudyResult, None, None]:
     """Run a study with its controls, or resume one that was stopped; what the block does is part of the run.
@@ -37,6 +38,7 @@ def running(
         root: folder of runs and of the artifacts they share.
         resume: take finished stages as they are; False computes every one again, in this process alone.
         jobs: processes that run the study and its controls side by side, with the machine's threads divided.
+        launch: command line that starts each of these processes elsewhere and waits for it: `srun -c 4`.
         reporter: receives the progress; silent by default.
 
     Raises:
@@ -44,11 +46,12 @@ def running(
         Diverged: a training that went wrong.
     """
     check_count(jobs, "jobs")
+    check_launch(launch)
     root = path_of(root)
-    if jobs > 1 and not resume:
+    if (jobs > 1 or launch) and not resume:
         raise InputError(
             "a study that computes every stage again runs in one process, for several find each other's stages",
-            where="resume and jobs",
+            where="resume and jobs or launch",
             fix="leave one of the two out, or name an empty folder as the root: nothing is finished there",
         )
     config = as_config(config)
@@ -57,7 +60,7 @@ def running(
     run = Run.open(store.runs, config.name, config.model_dump(mode="json"))
     with run.working(reporter):
         worker = Worker(config, store, reporter, run, fresh=not resume)
-        yield StudyResult(run, find(worker, jobs), reporter)
+        yield StudyResult(run, find(worker, jobs, launch), reporter)
 
 
 def run_until(config: StudyConfig, stage: str, *, root: Path, resume: bool, reporter: Reporter) -> tuple[Artifact, ...]:
@@ -82,20 +85,20 @@ def as_config(config: StudyConfig | Mapping[str, Any] | str | Path) -> StudyConf
     return validate_config(config, StudyConfig, where="the study's config")
 
 
-def find(worker: Worker, jobs: int = 1) -> Findings:
+def find(worker: Worker, jobs: int = 1, launch: str = "") -> Findings:
     """Every stage of a study, found or made, by `jobs` processes side by side, and the verdicts."""
     findings = Findings(Plan.of(worker.config), worker)
     plan = findings.plan
     prepare(plan, worker)
     if worker.run is not None:
         worker.run.record_backend(backend_in_use(worker.network.device))
-    if jobs > 1:
+    if jobs > 1 or launch:
         if is_entry_point(worker.config.network.source):  # every process loads it
             again = worker.config.network.build()
             null = worker.config.null
             worker.check_same(again if null is None else null.network(again, worker.reporter), worker.base)
         plan.save(worker.store, network=worker.base)
-        run_units(plan, worker.store.root, jobs, worker.reporter)
+        run_units(plan, worker.store.root, jobs, launch, worker.reporter)
     for stage in filter(worker.is_used, plan.stages):
         worker.of(stage)
         for control in plan.controls.values():

@@ -1,6 +1,8 @@
-"""Stages in processes side by side on this machine, with its threads divided among them."""
+"""Stages in processes side by side: on this machine, with its threads divided, or wherever a command starts them."""
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -24,10 +26,18 @@ def units(plan: Plan) -> list[tuple[Stage[Any], ...]]:
     return [plan.alone, *(control.stages for control in plan.controls.values())]
 
 
-def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
+def run_units(plan: Plan, root: Path, jobs: int, launch: str, reporter: Reporter) -> None:
     """Run the units of a plan, at most `jobs` at a time, each in a process of its own.
 
     A stage that two processes need is made by one, and the other waits for it (the store's locks).
+
+    Args:
+        plan: kept in the store.
+        root: folder of the store.
+        jobs: processes at a time.
+        launch: command line before that of each process, which it must run and wait for (`srun -c 4`); "" to start the
+            processes here, with the machine's threads divided among them.
+        reporter: receives the progress.
 
     Raises:
         InputError: a process failed; the others are stopped, and resume where they were.
@@ -42,7 +52,7 @@ def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
                 unit = waiting.pop(0)
                 ids, label = [plan.id(stage) for stage in unit], unit[0].label
                 reporter.message(f"starting a process for {label}")
-                running[label] = ids[0], _start(ids, root, jobs)
+                running[label] = ids[0], _start(ids, root, jobs, launch)
             for label, (first, process) in list(running.items()):
                 status = process.poll()
                 if status is None:
@@ -64,8 +74,28 @@ def run_units(plan: Plan, root: Path, jobs: int, reporter: Reporter) -> None:
             process.wait()
 
 
-def _start(ids: Sequence[str], root: Path, jobs: int) -> "subprocess.Popen[bytes]":
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    command = [sys.executable, "-m", "polyseme", "stage", *ids, "--root", str(root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+def check_launch(launch: str) -> None:
+    """Refuse a command line whose program is not here, before any work.
+
+    Raises:
+        InputError: it cannot be split into words, or its first word is no program.
+    """
+    try:
+        words = shlex.split(launch)
+    except ValueError as e:
+        raise InputError(f"the command line cannot be read: {e}", where="launch", fix="close its quotes") from e
+    if words and shutil.which(words[0]) is None:
+        raise InputError(
+            f"there is no program {words[0]!r}",
+            where="launch",
+            fix="name one that runs the command line after it and waits for it, like `srun -c 4`",
+        )
+
+
+def _start(ids: Sequence[str], root: Path, jobs: int, launch: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "polyseme", "stage", *ids, "--root", str(root.resolve())]
+    if launch:
+        return subprocess.Popen([*shlex.split(launch), *command])  # noqa: S603 - what the user gave, without a shell
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     return subprocess.Popen(command, env=environment)  # noqa: S603 - our own command, ids of our own making
