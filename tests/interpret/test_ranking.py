@@ -236,7 +236,7 @@ def test_an_encoder_is_told_what_could_be_tested():
     assert said[0] == "No latent was judged (no causal effect: the network does not predict the next token)."
     assert said[1] == (
         "One test alone says: 188 of 1,000 latents are matched better by another seed's dictionary than by any "
-        "control's, by at least the FDR threshold."
+        "control's dictionary, by at least the FDR threshold."
     )
     assert "planted" not in " ".join(said)  # no rate of a procedure that was not run
 
@@ -251,7 +251,7 @@ def test_a_rate_is_quoted_with_its_controls_and_the_kind_it_is_worst_for():
     )
     text = "\n".join(headlines(report.model_copy(update={"calibration": calibration})))
     assert "with the controls gaussian_reinit, spectrum_reinit calls 3.1%" in text
-    assert "of statistics of the input 99% of 139" in text
+    assert "among statistics of the input, 99% of 139" in text
     nobody = calibration.model_copy(update={"counts": (("features", {"insufficient_data": 240}),)})
     text = "\n".join(headlines(report.model_copy(update={"calibration": nobody})))
     assert "judges no latent, so its error rates are not known" in text

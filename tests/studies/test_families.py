@@ -67,5 +67,5 @@ def test_a_missed_target_l0_is_told_and_recorded(small_corpus: Path, tmp_path: P
     result, told = _study("gpt2", small_corpus, tmp_path, dictionary=dictionary, training=training, controls=[])
     (l0,) = [r for r in result.run.metrics if r.name == "l0" and r.scope["seed"] == 0]
     assert l0.details["target"] == 12
-    assert "12 was asked for" in l0.details["note"]
-    assert any("seed0 (trained)" in line and "12 was asked for" in line for line in told)
+    assert "the target is 12" in l0.details["note"]
+    assert any("seed0 (trained)" in line and "the target is 12" in line for line in told)

@@ -82,8 +82,7 @@ def test_an_l0_of_zero_lowers_the_coefficient_without_breaking_it():
 def test_a_restored_controller_goes_on_alike():
     one = L0Controller(1.0, target=5.0)
     one.observe(9.0, act=True)
-    other = L0Controller(7.0, target=5.0)
-    other.restore(one.state())
+    other = L0Controller(7.0, target=5.0).restored(one.state())
     one.observe(8.0, act=True)
     other.observe(8.0, act=True)
     assert one == other
