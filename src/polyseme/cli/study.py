@@ -81,8 +81,14 @@ def _run(line: Line, group: Group) -> int:
         for made in run_until(config, options.until, root=options.root, resume=options.resume, reporter=reporter):
             console.print(f"{made.stage}: {made.path}", soft_wrap=True)
         return 0
-    apart = {"jobs": options.jobs, "launch": options.launch}
-    result = run_study(config, root=options.root, resume=options.resume, **apart, reporter=reporter)
+    result = run_study(
+        config,
+        root=options.root,
+        resume=options.resume,
+        jobs=options.jobs,
+        launch=options.launch,
+        reporter=reporter,
+    )
     report = StudyReport.load(result.run.artifacts / "report.json")
     print_summary(report, report_path=result.report, console=console)
     return 0

@@ -88,7 +88,11 @@ class Null(Config):
     @property
     def decides(self) -> dict[str, Any]:
         """What decides what it draws, as JSON for a key."""
-        return {**identity(self), **({"version": self.version} if self.version > 1 else {})}
+        return self.with_version(identity(self))
+
+    def with_version(self, decides: dict[str, Any]) -> dict[str, Any]:
+        """What decides a draw with the version of the code that makes it; the first version is left out."""
+        return {**decides, "version": self.version} if self.version > 1 else decides
 
     def network(self, network: Network, reporter: Reporter | None = None) -> Network:  # noqa: ARG002
         """The network, with random weights where these are what is replaced."""

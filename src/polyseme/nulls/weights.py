@@ -49,8 +49,7 @@ class WeightNull(Null):
     @property
     def made(self) -> dict[str, object]:
         """What decides the weights, as JSON."""
-        version = {"version": self.version} if self.version > 1 else {}
-        return {"kind": self.stream, "keep_embeddings": self.keep_embeddings, "seed": self.seed, **version}
+        return self.with_version({"kind": self.stream, "keep_embeddings": self.keep_embeddings, "seed": self.seed})
 
     @abstractmethod
     def draw(self, weight: Float[Tensor, "rows columns"], generator: torch.Generator) -> Float[Tensor, "rows columns"]:

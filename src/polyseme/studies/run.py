@@ -94,9 +94,7 @@ def find(worker: Worker, jobs: int = 1, launch: str = "") -> Findings:
         worker.run.record_backend(backend_in_use(worker.network.device))
     if jobs > 1 or launch:
         if is_entry_point(worker.config.network.source):  # every process loads it
-            again = worker.config.network.build()
-            null = worker.config.null
-            worker.check_same(again if null is None else null.network(again, worker.reporter), worker.base)
+            worker.check_same(worker.load_network(), worker.base)
         plan.save(worker.store, network=worker.base)
         run_units(plan, worker.store.root, jobs, launch, worker.reporter)
     for stage in filter(worker.is_used, plan.stages):

@@ -173,9 +173,7 @@ class Worker:
     def network(self) -> Network:
         """The study's network; where the study is one of a null, that null's."""
         self.reporter.message(f"study {self.config.name}: loading {self.config.network.source}")
-        network = self.config.network.build()
-        if self.config.null is not None:
-            network = self.config.null.network(network, self.reporter)
+        network = self.load_network()
         if self.recorded is not None and network.hash_weights(self.reporter) != self.base:
             raise InputError(
                 "the network is no longer the one that the run was made with",
@@ -185,6 +183,11 @@ class Worker:
         if self.expected is not None:
             self.check_same(network, self.expected)
         return network
+
+    def load_network(self) -> Network:
+        """The study's network as its source gives it now: an entry point may give another each time."""
+        network, null = self.config.network.build(), self.config.null
+        return network if null is None else null.network(network, self.reporter)
 
     def check_same(self, network: Network, expected: str) -> None:
         """Refuse a network that is loaded in the place of another.
