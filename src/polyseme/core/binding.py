@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from polyseme.core.config import Config, Name
+from polyseme.core.config import Config, Name, identity
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
 from polyseme.core.validation import validate_config
@@ -183,3 +183,18 @@ def located_keys(dictionaries: Mapping[Any, V], network: Any) -> dict[Binding[An
 def located_pairs(dictionaries: Mapping[str, tuple[BindingLike, V]], network: Any) -> dict[str, tuple[Binding[Any], V]]:
     """Name to a dictionary and the binding that is meant for it."""
     return {name: (located(given, network, name), dictionary) for name, (given, dictionary) in dictionaries.items()}
+
+
+def binding_identity(binding: Binding[Site]) -> Any:
+    """What of a binding decides a result; of an autoencoder's, the site."""
+    if len(binding.places) == 1:
+        return identity(binding.places[0])
+    return {"reads": [identity(site) for site in binding.reads], "writes": [identity(site) for site in binding.writes]}
+
+
+def recorded_sites(binding: Binding[str], recorded: Any) -> list[tuple[str, Site]]:
+    """Each name in a binding with its site, out of what `binding_identity` gave of the resolved one."""
+    if len(binding.places) == 1:
+        return [(binding.places[0], Site.model_validate(recorded))]
+    names, sites = (*binding.reads, *binding.writes), (*recorded["reads"], *recorded["writes"])
+    return [(name, Site.model_validate(site)) for name, site in zip(names, sites, strict=True)]

@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from polyseme.core.binding import Binding
-from polyseme.core.config import identity
+from polyseme.core.binding import Binding, recorded_sites
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter
 from polyseme.core.site import Site
@@ -389,18 +388,3 @@ def _stages_in(parts: Iterable[Any]) -> Iterator[Stage[Any]]:
 
 def _record(stage: Stage[Any], artifact: Artifact, *, reused: bool) -> StageRecord:
     return StageRecord(stage.shown, artifact.key, tuple(artifact.identity["inputs"]), artifact.seconds, reused)
-
-
-def binding_identity(binding: Binding[Site]) -> Any:
-    """What of a binding decides a result; of an autoencoder's, the site."""
-    if len(binding.places) == 1:
-        return identity(binding.places[0])
-    return {"reads": [identity(site) for site in binding.reads], "writes": [identity(site) for site in binding.writes]}
-
-
-def recorded_sites(binding: Binding[str], recorded: Any) -> list[tuple[str, Site]]:
-    """Each name in a binding with its site, out of what `binding_identity` gave of the resolved one."""
-    if len(binding.places) == 1:
-        return [(binding.places[0], Site.model_validate(recorded))]
-    names, sites = (*binding.reads, *binding.writes), (*recorded["reads"], *recorded["writes"])
-    return [(name, Site.model_validate(site)) for name, site in zip(names, sites, strict=True)]

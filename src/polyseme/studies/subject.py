@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 import torch
 
-from polyseme.core.binding import Binding
+from polyseme.core.binding import Binding, binding_identity
 from polyseme.core.config import identity
 from polyseme.core.site import Site
 from polyseme.corpora import Windows
@@ -14,7 +14,7 @@ from polyseme.dictionaries import Dictionary
 from polyseme.networks import Network
 from polyseme.nulls import Null
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.stage import Worker, binding_identity
+from polyseme.studies.stage import Worker
 from polyseme.studies.stages.tokens import Tokens, TokensStage, first_windows, under
 
 K = TypeVar("K")
