@@ -8,10 +8,23 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from polyseme.core.config import Record
 
 Better = Literal["higher", "lower", "neither"]
-Status = Literal["supported", "mixed", "indistinguishable_from_control", "insufficient_data"]
-STATUSES: tuple[Status, ...] = ("supported", "mixed", "indistinguishable_from_control", "insufficient_data")
-JUDGED: tuple[Status, ...] = ("supported", "mixed", "indistinguishable_from_control")
-"""The verdicts; `insufficient_data` is the want of one."""
+Status = Literal[
+    "network_feature", "token_level", "use_not_shown", "not_beyond_nulls", "not_recurrent", "undecided"
+]
+STATUSES: tuple[Status, ...] = (
+    "network_feature",
+    "token_level",
+    "use_not_shown",
+    "not_beyond_nulls",
+    "not_recurrent",
+    "undecided",
+)
+DECIDED: tuple[Status, ...] = STATUSES[:-1]
+"""The words that say something of a latent; `undecided` is the want of one."""
+Answer = Literal["yes", "no", "unknown"]
+"""What an axis of the profile says: `no` where what it asks for was not shown, `unknown` where it could not be."""
+Axis = Literal["recurrent", "network", "beyond_tokens", "used"]
+AXES: tuple[Axis, ...] = ("recurrent", "network", "beyond_tokens", "used")
 
 
 def _from_json(value: Any) -> Any:
@@ -77,29 +90,51 @@ class Backend(Record):
 
 
 class Evidence(Record):
-    """One test behind a verdict."""
+    """One comparison of a latent with one null."""
 
-    name: str
-    """`causal_effect`, `model_specificity`, `firing_documents`, …"""
-    effect: Number
+    null: str
+    """What it is compared with: `gaussian_reinit`, `bigram table`, `covariance`, …"""
+    value: Number
+    """The latent's own figure: a correlation, or a correlation-like expected effect."""
+    null_value: Number
+    """The figure of the null."""
     interval: Interval | None = None
-    null: Number = math.nan
-    """The effect's value under its null (the mean over random directions; 0 for a margin)."""
-    n: int
-    n_unit: str = "tokens"
-    threshold: Number = math.nan
+    """Of the difference, value − null_value."""
+    least: Number = 0.0
+    """The difference must exceed this."""
+    p: Number = math.nan
+    """One-sided p-value that it does not, before correction."""
+
+
+class AxisResult(Record):
+    """What one axis of the profile says of a latent, with every comparison that it rests on."""
+
+    axis: Axis
+    answer: Answer
+    evidence: tuple[Evidence, ...] = ()
+    hardest: str = ""
+    """The null of the largest p-value, on which the answer rests."""
     p_corrected: Number = math.nan
-    """Benjamini–Hochberg corrected p-value, where the test has one."""
-    passed: bool
-    made: bool = True
-    """False where the test could not be made, or no result could have passed it: not having passed says nothing."""
-    note: str = ""
+    """Of the hardest null, Benjamini–Hochberg corrected over the latents of all sites."""
+    frequency: Number = math.nan
+    """Expected share of repetitions of the study, with everything random drawn again, that answer `yes`."""
+    n: int = 0
+    n_unit: str = "documents"
+    missing: str = ""
+    """With `unknown`: what is missing."""
 
 
 class Verdict(Record):
-    """What the evidence says about one latent."""
+    """What the evidence says about one latent: a profile, and the word that follows from it."""
 
     status: Status
-    evidence: tuple[Evidence, ...]
+    axes: tuple[AxisResult, ...]
+    """In the order of `AXES`."""
+    frequency: Number = math.nan
+    """Expected share of repetitions of the study that give the same word."""
     missing: str = ""
-    """With `insufficient_data`: what the verdict lacks."""
+    """With `undecided`: what the first axis that the word needs is missing."""
+
+    def axis(self, name: Axis) -> AxisResult:
+        """One axis of the profile."""
+        return next(axis for axis in self.axes if axis.axis == name)

@@ -1,60 +1,101 @@
-"""From evidence to verdicts: which latents are really the network's."""
+"""From evidence to a profile of every latent, and to the word that follows from it."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 
-from polyseme.activations.firings import Firings
-from polyseme.causal import CausalEffects, Statistic
 from polyseme.core.config import Config
+from polyseme.core.contrast import Contrast
 from polyseme.core.errors import InputError
-from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
-from polyseme.core.stats import benjamini_hochberg, wilson_interval, within_reach
-from polyseme.evaluation.specificity import Margin, Specificity
+from polyseme.core.records import AXES, STATUSES, Answer, Axis, AxisResult, Evidence, Interval, MetricRecord, Verdict
+from polyseme.core.stats import benjamini_hochberg, wilson_interval
+from polyseme.verdicts.words import deciding, word_frequencies
 
-NO_PREDICTION = "no causal effect: the network does not predict the next token"
-NO_RECURRENCE = (
-    "no model-specificity: it varies too little in one half of the documents to be correlated with the second seed's "
-    "latents"
-)
-
-_LOSSES = {"kl": "expected loss, KL(clean ‖ ablated)", "ce": "observed loss, CE(ablated) − CE(clean)"}
+_METHOD = "Student's t"
 
 
 class VerdictConfig(Config):
-    """When a latent counts as supported."""
+    """When an axis of a latent's profile says yes."""
 
-    alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Level of the causal test after Benjamini–Hochberg correction over the latents tested in the dictionary."""
-    min_documents: int = Field(default=20, ge=1, le=10**9)
-    """Fewest documents that a latent must have fired in."""
-    margin: float = Field(default=0.0, ge=0, lt=1)
-    """The interval of the model-specificity must lie above this, for every control."""
-    margin_fdr: float = Field(default=0.02, gt=0, le=1)
-    """Share of the margins selected that may be there by the luck of training, judged by the mirror image of the
-    margins below 0; 1 turns it off. At 0.02 either none is selected or at least fifty are."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Share of false answers among the `yes` of an axis (false discovery rate), over the latents of all sites."""
+    min_documents: int = Field(default=20, ge=2, le=10**9)
+    """Smallest number of held-out documents that a latent must fire in."""
+    recurrence: float = Field(default=0.7, ge=0, lt=1)
+    """A recurrent latent correlates with its best match in other seeds' dictionaries by more than this, and by more
+    than 95% of random directions of the same density do."""
+    margin: float = Field(default=0.05, ge=0, lt=1)
+    """Other seeds' dictionaries must predict a latent better, by this much correlation, than a null network's
+    dictionaries (axis `network`) or a table of tokens (axis `beyond_tokens`) do."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One of the two tests of every latent of a dictionary.
+class AxisEvidence:
+    """What an axis of one site rests on.
 
     Attributes:
-        missing: why the test says nothing about a latent; empty where it was made and could have been passed.
-        passed: False where it was not made.
+        contrasts: null to the comparison of every latent with it; empty where there is none.
+        least: the difference that must be exceeded.
+        n: units that the figures of each latent rest on.
+        n_unit: what they are.
+        missing: why the site has no contrasts; empty where it has.
     """
 
+    contrasts: Mapping[str, Contrast]
+    least: float = 0.0
+    n: Int[np.ndarray, " latent"] | None = None
+    n_unit: str = "documents"
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class SiteEvidence:
+    """What the latents of one dictionary are judged on.
+
+    Attributes:
+        n_documents: held-out documents that each latent fires in.
+        axes: by axis.
+    """
+
+    n_documents: Int[np.ndarray, " latent"]
+    axes: Mapping[Axis, AxisEvidence]
+
+
+@dataclass(frozen=True)
+class AxisOutcome:
+    """What one axis says of every latent of one dictionary.
+
+    Attributes:
+        answer: `yes`, `no` or `unknown`.
+        missing: why it is unknown; empty elsewhere.
+        p: of the hardest null, uncorrected; NaN where it is unknown.
+        p_corrected: the same after correction over the latents of all sites.
+        hardest: the null of the largest p-value.
+        frequency: expected share of repetitions of the study that say `yes`.
+        detectable: the least difference from the hardest null that would have been shown without correction.
+    """
+
+    answer: Shaped[np.ndarray, " latent"]
     missing: Shaped[np.ndarray, " latent"]
-    passed: Bool[np.ndarray, " latent"]
+    p: Float[np.ndarray, " latent"]
+    p_corrected: Float[np.ndarray, " latent"]
+    hardest: Shaped[np.ndarray, " latent"]
+    frequency: Float[np.ndarray, " latent"]
+    detectable: Float[np.ndarray, " latent"]
+
+    @property
+    def yes(self) -> Bool[np.ndarray, " latent"]:
+        """Where it says yes."""
+        return self.answer == "yes"
 
     @property
     def made(self) -> Bool[np.ndarray, " latent"]:
-        """Where the test says something, passed or not."""
-        return self.missing == ""
+        """Where it says yes or no."""
+        return self.answer != "unknown"
 
 
 @dataclass(frozen=True)
@@ -64,276 +105,198 @@ class SiteVerdicts:
     Attributes:
         verdicts: one a latent.
         n_documents: in how many documents each latent fired.
-        records: the share of latents with each verdict.
-        p_corrected: corrected p-value of the causal test; NaN where it was not made.
-        tests: `causal_effect` and `model_specificity`.
-        thresholds: the least margin that passes, by control.
+        outcomes: by axis, the columns behind the verdicts.
+        frequency: expected share of repetitions of the study that give each latent the same word.
+        records: the share of latents with each word.
     """
 
     verdicts: list[Verdict]
     n_documents: Int[np.ndarray, " latent"]
-    records: list[MetricRecord]
-    p_corrected: Float[np.ndarray, " latent"]
-    tests: dict[str, Outcome]
-    thresholds: dict[str, float]
+    outcomes: dict[Axis, AxisOutcome]
+    frequency: Float[np.ndarray, " latent"]
+    records: list[MetricRecord] = field(default_factory=list[MetricRecord])
 
 
 def judge(
-    firings: Firings,
-    effects: CausalEffects | None,
-    specificity: Specificity | None,
+    sites: Mapping[str, SiteEvidence],
     *,
     config: VerdictConfig | None = None,
-    statistic: Statistic = "kl",
-    lacks: Sequence[str] = (),
-    scope: dict[str, str | int] | None = None,
-) -> SiteVerdicts:
-    """A verdict on every latent of a dictionary, with all the evidence it rests on.
+    scope: Mapping[str, str | int] | None = None,
+) -> dict[str, SiteVerdicts]:
+    """A profile of every latent of a study's dictionaries, and the word that follows from it (`words.RULES`).
 
-    Two tests. Causal: ablating it moves the predictions more than its null does (`CausalConfig.null`), in expected
-    loss (KL; with `statistic="ce"` in observed loss): p ≤ alpha after Benjamini–Hochberg over the latents that the
-    test is made on, and the effect's interval lies above the null. Specific: for every control the margin's interval
-    lies above `margin`, and the margin is at least the control's `mirror_threshold`, found on the latents that the test
-    is made on. Then
+    An axis says `yes` of a latent where each of its nulls is exceeded by more than `least`: the largest of the
+    p-values over the nulls (an intersection–union test needs no correction over them; Berger 1982) is at most `alpha`
+    after Benjamini–Hochberg correction over the latents of all sites that the axis can say something of. It says
+    `unknown` of a latent that fires in too few documents, where the site has no evidence, or where no result could
+    have passed: the null is so close to the largest possible value that no difference fits in between.
 
-    - supported: both tests pass;
-    - mixed: exactly one does;
-    - indistinguishable_from_control: neither does;
-    - insufficient_data: it fired in fewer than `min_documents` documents, or one of the tests could not be made, or
-      could not have been passed: its p-value is out of reach with as few documents (`within_reach`), or the luck
-      filter finds no threshold. A test that no result could have passed is no evidence against a latent.
+    The frequency of an answer is the probability that an independent repetition gives `yes`, for a difference that is
+    normally distributed around the one measured with √2 times its standard deviation under redrawing (both studies
+    have one), at the same p-value as the largest that passed here.
 
     Args:
-        firings: the dictionary's latents over the held-out tokens.
-        effects: their causal effects; None where the network predicts nothing, or none were asked for.
-        specificity: their recurrence and margins; None without a second seed or a control.
+        sites: by name, the evidence.
         config: thresholds.
-        statistic: what the effects' p-values are of: the expected loss, or the observed one.
-        lacks: what the study does not have (`control`, `second seed`) where there is no specificity.
-        scope: what the records say they were measured on.
+        scope: what the records say they were measured on, beside the site.
 
     Raises:
-        InputError: the evidence is not about the same latents.
+        InputError: the parts of a site's evidence are not about the same latents.
     """
     config = config or VerdictConfig()
-    n_documents = firings.document_counts
-    margins = specificity.margins if specificity else {}
-    measured = [effects.effect] if effects else []
-    if {len(values) for values in (*measured, *(m.value for m in margins.values()))} - {firings.n_latents}:
+    for name, site in sites.items():
+        _check(name, site)
+    outcomes = {axis: _axis(axis, sites, config) for axis in AXES}
+    found: dict[str, SiteVerdicts] = {}
+    for name, site in sites.items():
+        mine = {axis: outcomes[axis][name] for axis in AXES}
+        frequencies = word_frequencies(
+            {axis: mine[axis].frequency for axis in AXES}, {axis: ~mine[axis].made for axis in AXES}
+        )
+        verdicts: list[Verdict] = []
+        for i in range(len(site.n_documents)):
+            answers: dict[Axis, Answer] = {axis: mine[axis].answer[i] for axis in AXES}
+            decisive, status = deciding(answers)
+            missing = str(mine[decisive].missing[i]) if decisive is not None and status == "undecided" else ""
+            axes = tuple(_result(axis, site.axes[axis], mine[axis], i) for axis in AXES)
+            frequency = float(frequencies[status][i])
+            verdicts.append(Verdict(status=status, axes=axes, frequency=frequency, missing=missing))
+        frequency = np.array([verdict.frequency for verdict in verdicts])
+        records = summarise(verdicts, {**(scope or {}), "site": name})
+        found[name] = SiteVerdicts(verdicts, site.n_documents, mine, frequency, records)
+    return found
+
+
+def summarise(verdicts: list[Verdict], scope: Mapping[str, str | int]) -> list[MetricRecord]:
+    """The share of latents with each word, and how many of them would keep theirs."""
+    n = len(verdicts)
+    records: list[MetricRecord] = []
+    for status in STATUSES:
+        mine = [verdict for verdict in verdicts if verdict.status == status]
+        kept = float(np.mean([verdict.frequency for verdict in mine])) if mine else math.nan
+        records.append(
+            MetricRecord(
+                name=f"share_{status}",
+                value=len(mine) / n if n else math.nan,
+                interval=wilson_interval(len(mine), n),
+                n=n,
+                n_unit="latents",
+                scope=dict(scope),
+                details={"count": len(mine), "expected_to_keep_the_word": kept},
+            )
+        )
+    return records
+
+
+def _check(name: str, site: SiteEvidence) -> None:
+    sizes = {len(site.n_documents)}
+    sizes |= {len(contrast.value) for axis in site.axes.values() for contrast in axis.contrasts.values()}
+    if len(sizes) > 1:
         raise InputError(
-            "the causal effects, the margins and the firings are not about the same latents",
+            "the parts of the evidence are not about the same latents",
+            where=name,
             fix="measure them all on the same dictionary",
         )
-    least = config.min_documents
-    few = f"fired in fewer than {least:,} held-out documents" if least > 1 else "fired in no held-out document"
-    rare = (few, n_documents < least)
-    causal, causal_evidence = _causal(effects, rare, config, statistic)
-    uncompared = f"no model-specificity: the study has no {' and no '.join(lacks) or 'control, or no second seed'}"
-    specific, specific_evidence, thresholds = _specific(specificity, rare, config, uncompared)
-    # What the whole study lacks comes before what a latent lacks.
-    whole = NO_PREDICTION if effects is None else "" if margins else uncompared
-    verdicts: list[Verdict] = []
-    for i, n in enumerate(n_documents):
-        missing = whole or str(causal.missing[i] or specific.missing[i])
-        passed = int(causal.passed[i]) + int(specific.passed[i])
-        status: Status = ("indistinguishable_from_control", "mixed", "supported")[passed]
-        evidence = (
-            *([causal_evidence[i]] if causal_evidence else []),
-            *(each[i] for each in specific_evidence),
-            Evidence(
-                name="firing_documents",
-                effect=float(n),
-                n=int(n),
-                n_unit="documents",
-                threshold=config.min_documents,
-                passed=bool(n >= config.min_documents),
-            ),
-            *([_observed(effects, i)] if effects and statistic == "kl" else []),
+
+
+def _axis(axis: Axis, sites: Mapping[str, SiteEvidence], config: VerdictConfig) -> dict[str, AxisOutcome]:
+    """One axis at every site, with one correction over all of them."""
+    open_ = {name: _Open(axis, site, config) for name, site in sites.items()}
+    tested = {name: np.where(one.missing == "", one.p, np.nan) for name, one in open_.items()}
+    corrected = benjamini_hochberg(np.concatenate([*tested.values(), np.empty(0)]))
+    every = np.concatenate([*tested.values(), np.empty(0)])
+    passed = corrected <= config.alpha
+    n_tested = int(np.isfinite(every).sum())
+    # The p-value that a repetition needs: the largest that passed here; where none did, that of a latent alone.
+    needed = float(every[passed].max()) if passed.any() else config.alpha / max(1, n_tested)
+    found: dict[str, AxisOutcome] = {}
+    at = 0
+    for name, one in open_.items():
+        mine = corrected[at : at + len(one.missing)]
+        at += len(one.missing)
+        made = one.missing == ""
+        answer = np.where(~made, "unknown", np.where(mine <= config.alpha, "yes", "no")).astype(object)
+        frequency = np.where(made, one.frequency(needed), np.nan)
+        found[name] = AxisOutcome(
+            answer, one.missing, tested[name], mine, one.hardest, frequency, one.detectable(config.alpha)
         )
-        verdicts.append(Verdict(status="insufficient_data" if missing else status, evidence=evidence, missing=missing))
-    tests = {"causal_effect": causal, "model_specificity": specific}
-    p_corrected = np.array([e.p_corrected for e in causal_evidence] or [math.nan] * len(n_documents))
-    return SiteVerdicts(verdicts, n_documents, summarise(verdicts, scope), p_corrected, tests, thresholds)
+    return found
 
 
-Reason = tuple[str, Bool[np.ndarray, "..."]]
-"""Why a test says nothing, and of which latents that is true."""
+class _Open:
+    """One axis of one site before correction: what is missing, and the p-value of the hardest null."""
+
+    def __init__(self, axis: Axis, site: SiteEvidence, config: VerdictConfig):
+        n, evidence = len(site.n_documents), site.axes[axis]
+        self.contrasts, self.least = dict(evidence.contrasts), evidence.least
+        self.p = np.full(n, np.nan)
+        self.hardest = np.full(n, "", dtype=object)
+        self.missing = np.full(n, evidence.missing or "", dtype=object)
+        if evidence.missing or not self.contrasts:
+            self.missing[:] = evidence.missing or "there is nothing to compare it with"
+            return
+        names = list(self.contrasts)
+        each = np.stack([contrast.p(self.least) for contrast in self.contrasts.values()])
+        measured = np.isfinite(each).all(axis=0)
+        self.p = np.where(measured, each.max(axis=0), np.nan)
+        hardest = np.where(np.isfinite(each), each, -1).argmax(axis=0)
+        self.hardest = np.array(names, dtype=object)[hardest]
+        rare = site.n_documents < config.min_documents
+        blocked = self._blocked(config.alpha)
+        for name, where in blocked.items():
+            self.missing[where] = f"no power: {name} is so close to the largest value that no margin fits in between"
+        self.missing[~measured] = "it could not be measured"
+        self.missing[rare] = f"it fired in fewer than {config.min_documents:,} held-out documents"
+
+    def _blocked(self, alpha: float) -> dict[str, Bool[np.ndarray, " latent"]]:
+        """By null, the latents that no result could have passed, and that are not shown to be no better either."""
+        found: dict[str, Bool[np.ndarray, " latent"]] = {}
+        for name, contrast in self.contrasts.items():
+            if math.isinf(contrast.reach):
+                continue
+            room = contrast.reach - contrast.null
+            lacking = room < self.least + (contrast.quantile(1 - alpha) - contrast.difference)
+            undetermined = contrast.quantile(1 - alpha) > self.least
+            found[name] = lacking & undetermined & (contrast.p(self.least) > alpha)
+        return found
+
+    def frequency(self, needed: float) -> Float[np.ndarray, " latent"]:
+        """How often a repetition exceeds every null: that of the least certain one."""
+        from scipy.stats import norm, t
+
+        each = [np.full(len(self.p), np.inf)]
+        for contrast in self.contrasts.values():
+            bar = self.least + t.isf(needed, contrast.freedom) * contrast.error
+            each.append(norm.cdf((contrast.difference - bar) / (math.sqrt(2) * np.maximum(contrast.redrawn, 1e-12))))
+        return np.min(each, axis=0)
+
+    def detectable(self, alpha: float) -> Float[np.ndarray, " latent"]:
+        """The least difference that would have been shown against the null that asks for most."""
+        each = [c.quantile(1 - alpha) - c.difference + self.least for c in self.contrasts.values()]
+        return np.max(each, axis=0) if each else np.full(len(self.p), np.nan)
 
 
-def _first(reasons: Sequence[Reason], n_latents: int) -> Shaped[np.ndarray, " latent"]:
-    """The first reason that is true of each latent; empty where none is."""
-    missing = np.full(n_latents, "", dtype=object)
-    for what, holds in reversed(reasons):
-        missing[np.broadcast_to(holds, missing.shape)] = what
-    return missing
-
-
-def _causal(
-    effects: CausalEffects | None, rare: Reason, config: VerdictConfig, statistic: Statistic
-) -> tuple[Outcome, list[Evidence]]:
-    n_latents = len(rare[1])
-    if effects is None:
-        return Outcome(_first([(NO_PREDICTION, np.asarray(True))], n_latents), np.zeros(n_latents, dtype=bool)), []
-    unmeasured = ("no causal effect could be measured", ~np.isfinite(effects.p))
-    # Only latents that the test is made on are counted: the others would only water the correction down.
-    tried = _first([rare, unmeasured], n_latents) == ""
-    p = np.where(tried, effects.p, np.nan)
-    beyond = (
-        "its causal effect was sampled in too few documents for any effect to pass",
-        ~within_reach(p, effects.least_p, alpha=config.alpha),
+def _result(axis: Axis, evidence: AxisEvidence, outcome: AxisOutcome, i: int) -> AxisResult:
+    return AxisResult(
+        axis=axis,
+        answer=outcome.answer[i],
+        evidence=tuple(_evidence(name, contrast, evidence.least, i) for name, contrast in evidence.contrasts.items()),
+        hardest=str(outcome.hardest[i]),
+        p_corrected=float(outcome.p_corrected[i]),
+        frequency=float(outcome.frequency[i]),
+        n=0 if evidence.n is None else int(evidence.n[i]),
+        n_unit=evidence.n_unit,
+        missing=str(outcome.missing[i]),
     )
-    corrected = benjamini_hochberg(p)
-    effect, what = effects.of(statistic), _LOSSES[statistic]
-    passed = (corrected <= config.alpha) & (effect.low > effect.null)
-    outcome = Outcome(_first([rare, unmeasured, beyond], n_latents), passed)
-    evidence = [
-        Evidence(
-            name="causal_effect",
-            effect=float(effect.value[i]),
-            interval=Interval(low=float(effect.low[i]), high=float(effect.high[i])),
-            null=float(effect.null[i]),
-            n=int(effects.n_tokens[i]),
-            n_unit="tokens",
-            threshold=config.alpha,
-            p_corrected=float(corrected[i]),
-            passed=bool(passed[i]),
-            made=bool(outcome.made[i]),
-            note=f"nats of {what}; tokens of {int(effects.n_documents[i])} documents; the "
-            "threshold is for the corrected p, and the interval must lie above the null too",
-        )
-        for i in range(n_latents)
-    ]
-    return outcome, evidence
 
 
-def _specific(
-    specificity: Specificity | None, rare: Reason, config: VerdictConfig, uncompared: str
-) -> tuple[Outcome, list[list[Evidence]], dict[str, float]]:
-    n_latents = len(rare[1])
-    if specificity is None or not specificity.margins:
-        return Outcome(_first([(uncompared, np.asarray(True))], n_latents), np.zeros(n_latents, dtype=bool)), [], {}
-    margins = specificity.margins
-    unmeasured = [(NO_RECURRENCE, ~np.isfinite(specificity.recurrence.low)), *_against(margins)]
-    tried = _first([rare, *unmeasured], n_latents) == ""
-    least = least_selected(config.margin_fdr)
-    few = (
-        f"the FDR filter (margin_fdr {config.margin_fdr:g}) needs {least:,} specific latents, and only "
-        f"{int(tried.sum()):,} could be compared",
-        np.asarray(tried.sum() < least),
-    )
-    thresholds = {
-        name: max(config.margin, mirror_threshold(np.where(tried, margin.value, np.nan), q=config.margin_fdr))
-        for name, margin in margins.items()
-    }
-    without = [name for name, threshold in thresholds.items() if math.isinf(threshold)]
-    luck = (
-        f"the FDR filter (margin_fdr {config.margin_fdr:g}) finds no threshold against {', '.join(without)}",
-        np.asarray(bool(without)),
-    )
-    passed = {
-        name: tried & (margin.low > config.margin) & (margin.value >= thresholds[name])
-        for name, margin in margins.items()
-    }
-    outcome = Outcome(_first([rare, *unmeasured, few, luck], n_latents), np.all(list(passed.values()), axis=0))
-    evidence = [
-        [
-            Evidence(
-                name=f"model_specificity/{name}",
-                effect=float(margin.value[i]),
-                interval=Interval(low=float(margin.low[i]), high=float(margin.high[i])),
-                null=0.0,
-                n=int(specificity.n_documents[i]),
-                n_unit="documents",
-                threshold=thresholds[name],
-                passed=bool(passed[name][i]),
-                made=bool(outcome.made[i]),
-                note=f"best match: another seed {specificity.recurrence.value[i]:.3f}, the control "
-                f"{specificity.controls[name].value[i]:.3f}",
-            )
-            for i in range(n_latents)
-        ]
-        for name, margin in margins.items()
-    ]
-    return outcome, evidence, thresholds
-
-
-def _against(margins: Mapping[str, Margin]) -> list[Reason]:
-    """Each set of controls against which the margins of some latents were not measured, and of which latents."""
-    absent = np.stack([~np.isfinite(margin.low) for margin in margins.values()], axis=1)
-    sets, set_of = np.unique(absent, axis=0, return_inverse=True)
-    named = [", ".join(name for name, is_absent in zip(margins, each, strict=True) if is_absent) for each in sets]
-    what = "no model-specificity could be measured against"
-    return [(f"{what} {names}", set_of == i) for i, names in enumerate(named) if names]
-
-
-def least_selected(q: float) -> float:
-    """The fewest latents that `mirror_threshold` selects at a share q when it selects any; infinity for q = 0."""
-    if q >= 1:
-        return 1
-    if q <= 0:
-        return math.inf
-    n = math.ceil(1 / q)
-    return n if q * n >= 1 else n + 1
-
-
-def mirror_threshold(margins: Float[np.ndarray, " latent"], *, q: float) -> float:
-    """The smallest margin at which at most a share q of the latents selected is expected to be there by luck.
-
-    A latent that is no more the trained network's than the control's is matched better by either dictionary with
-    equal chance: which one is the luck of two training runs, and no amount of held-out text averages it out. So the
-    margins below −τ tell how many are above τ by luck: τ = min {t > 0 : (1 + #{m ≤ −t}) / #{m ≥ t} ≤ q} (the
-    knockoff+ filter; Barber & Candès 2015, Controlling the false discovery rate via knockoffs, equation 1.9).
-
-    It is needed: on planted truth (six networks, 154 latents of trained dictionaries that stand for a statistic of the
-    input, which the control has too) the interval alone lay above 0 for 54%, and 36% would have been called supported;
-    with the threshold at q = 0.02, none.
-
-    Args:
-        margins: one a latent; NaN is left out.
-        q: the share of false discoveries.
-
-    Returns:
-        The threshold; 0 with q ≥ 1, infinity where no threshold will do.
-    """
-    if q >= 1:
-        return 0.0
-    measured = margins[np.isfinite(margins)]
-    candidates = np.unique(np.abs(measured[measured != 0]))
-    ordered = np.sort(measured)
-    below = np.searchsorted(ordered, -candidates, side="right")
-    above = len(ordered) - np.searchsorted(ordered, candidates, side="left")
-    good = np.flatnonzero(1 + below <= q * above)
-    return float(candidates[good[0]]) if len(good) else math.inf
-
-
-def summarise(verdicts: Sequence[Verdict], scope: dict[str, str | int] | None = None) -> list[MetricRecord]:
-    """How many latents of a dictionary got each verdict: one record each, a share with its Wilson interval."""
-    n = len(verdicts)
-    counts = {status: sum(verdict.status == status for verdict in verdicts) for status in STATUSES}
-    return [
-        MetricRecord(
-            name="verdict_share",
-            value=count / n if n else math.nan,
-            interval=wilson_interval(count, n),
-            n=n,
-            n_unit="latents",
-            better="higher" if status == "supported" else "neither",
-            scope={**(scope or {}), "status": status},
-            details={"count": count},
-        )
-        for status, count in counts.items()
-    ]
-
-
-def _observed(effects: CausalEffects, i: int) -> Evidence:
-    """The same effect on the tokens that really came next: shown, but too noisy to rest a verdict on."""
+def _evidence(name: str, contrast: Contrast, least: float, i: int) -> Evidence:
+    one = Contrast(*(array[i : i + 1] for array in (contrast.value, contrast.null, contrast.error, contrast.freedom, contrast.redrawn)))
     return Evidence(
-        name="observed_loss_effect",
-        effect=float(effects.effect[i]),
-        interval=Interval(low=float(effects.low[i]), high=float(effects.high[i])),
-        null=float(effects.null[i]),
-        n=int(effects.n_tokens[i]),
-        n_unit="tokens",
-        passed=bool(effects.low[i] > effects.null[i]),
-        note="nats, CE(ablated) − CE(clean) of the actual next token; not part of the verdict",
+        null=name,
+        value=float(contrast.value[i]),
+        null_value=float(contrast.null[i]),
+        interval=Interval(low=float(one.quantile(0.025)[0]), high=float(one.quantile(0.975)[0]), method=_METHOD),
+        least=least,
+        p=float(one.p(least)[0]),
     )
