@@ -8,9 +8,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from polyseme.core.config import Record
 
 Better = Literal["higher", "lower", "neither"]
-Status = Literal[
-    "network_feature", "token_level", "use_not_shown", "not_beyond_nulls", "not_recurrent", "undecided"
-]
+Status = Literal["network_feature", "token_level", "use_not_shown", "not_beyond_nulls", "not_recurrent", "undecided"]
 STATUSES: tuple[Status, ...] = (
     "network_feature",
     "token_level",

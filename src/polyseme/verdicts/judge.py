@@ -149,7 +149,7 @@ def judge(
     outcomes = {axis: _axis(axis, sites, config) for axis in AXES}
     found: dict[str, SiteVerdicts] = {}
     for name, site in sites.items():
-        mine = {axis: outcomes[axis][name] for axis in AXES}
+        mine: dict[Axis, AxisOutcome] = {axis: outcomes[axis][name] for axis in AXES}
         frequencies = word_frequencies(
             {axis: mine[axis].frequency for axis in AXES}, {axis: ~mine[axis].made for axis in AXES}
         )
@@ -264,7 +264,7 @@ class _Open:
         """How often a repetition exceeds every null: that of the least certain one."""
         from scipy.stats import norm, t
 
-        each = [np.full(len(self.p), np.inf)]
+        each: list[np.ndarray] = [np.full(len(self.p), np.inf)]
         for contrast in self.contrasts.values():
             bar = self.least + t.isf(needed, contrast.freedom) * contrast.error
             each.append(norm.cdf((contrast.difference - bar) / (math.sqrt(2) * np.maximum(contrast.redrawn, 1e-12))))
@@ -291,7 +291,11 @@ def _result(axis: Axis, evidence: AxisEvidence, outcome: AxisOutcome, i: int) ->
 
 
 def _evidence(name: str, contrast: Contrast, least: float, i: int) -> Evidence:
-    one = Contrast(*(array[i : i + 1] for array in (contrast.value, contrast.null, contrast.error, contrast.freedom, contrast.redrawn)))
+    value, null, error, freedom, redrawn = (
+        array[i : i + 1]
+        for array in (contrast.value, contrast.null, contrast.error, contrast.freedom, contrast.redrawn)
+    )
+    one = Contrast(value, null, error, freedom, redrawn)
     return Evidence(
         null=name,
         value=float(contrast.value[i]),
