@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -75,6 +75,9 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    replaced: ClassVar[Mapping[str, str]] = {}
+    """Keys that there once were, each with what took its place, for the error that refuses them."""
 
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) of the fully resolved config; equal configs have equal fingerprints."""

@@ -184,9 +184,11 @@ def _worded(place: str, problem: Mapping[str, Any], value: Any, model: type[Base
     name = place.rsplit(".", 1)[-1]
     match problem["type"]:
         case "extra_forbidden":
-            known = sorted(
-                {name for each in models_at(model, value, problem["loc"][:-1]) for name in each.model_fields}
-            )
+            models: list[Any] = [*models_at(model, value, problem["loc"][:-1])]
+            for each in models:
+                if name in getattr(each, "replaced", {}):
+                    return f"there is no key {cut(place)!r} any more: {each.replaced[name]}"
+            known = sorted({name for each in models for name in each.model_fields})
             near = nearest_names(name, known) or known
             return f"unknown key {cut(place)!r} (nearest: {', '.join(near[:5])})"
         case "missing":

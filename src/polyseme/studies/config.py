@@ -1,24 +1,28 @@
 """The config of one study: a network, a corpus, the sites, a dictionary and how it is trained and judged."""
 
 from collections import Counter
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 
 from pydantic import Field, model_validator
 
 from polyseme.activations import HarvestConfig
 from polyseme.causal import CausalConfig
 from polyseme.core.binding import Binding, Bound, bound
-from polyseme.core.config import Config, Count, PassWindows, Resamples, Seed
+from polyseme.core.config import MAX_SEED, Config, Count, PassWindows, Resamples, Seed
+from polyseme.core.records import Axis
 from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
 from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
-from polyseme.nulls import NullConfig
+from polyseme.nulls import NullConfig, kind_of
+from polyseme.studies.levels import DEFAULT, LEVELS, Evidence, filled
 from polyseme.training import TrainingConfig
 from polyseme.verdicts.judge import VerdictConfig
-from polyseme.verdicts.requirements import impossible
 
 PROMPT_TOKENS, NEW_TOKENS = 48, 40
 """Lengths of a continuation."""
+LEAST_REPLICATES = 2
+"""Partners, and draws of a null, without which nobody knows how far one differs from the next."""
 
 
 class TokensConfig(Config):
@@ -54,6 +58,8 @@ class EvaluationConfig(Config):
     """Bootstrap resamples of documents behind each interval."""
     lookup_tokens: Count = 200_000
     """Train tokens that the token and bigram look-up tables are learned on."""
+    match_tokens: Count = 60_000
+    """Train tokens that the matches of latents and their predictions are chosen on, which held-out tokens measure."""
     n_continuations: int = Field(default=3, ge=0, le=1000)
     """Held-out prompts continued by the clean and by the jointly patched network."""
     batch_windows: PassWindows = 16
@@ -74,18 +80,32 @@ class StudyConfig(Config):
     dictionary: DictionaryConfig = TopKConfig()
     harvest: HarvestConfig = HarvestConfig()
     training: TrainingConfig = TrainingConfig()
-    seeds: tuple[Seed, ...] = Field(default=(0, 1), max_length=100)
+    evidence: Evidence = DEFAULT
+    """How much the verdicts rest on: `quick`, `standard` or `paper` sets `seeds`, `draws`, `causal.n_samples` and
+    `causal.n_directions`; a value that is given for one of them takes precedence."""
+    seeds: tuple[Seed, ...] = Field(default=LEVELS[DEFAULT].seeds, max_length=100)
     """One dictionary is trained per site and seed; those of the first seed are judged, the others show what recurs."""
     evaluation: EvaluationConfig = EvaluationConfig()
     null: NullConfig | None = None
     """Study this null itself, in the place of the network, of the corpus, or of freely trained dictionaries."""
     controls: tuple[NullConfig, ...] = Field(default=(), max_length=64)
-    """Nulls that the whole study is repeated on. Without one of the weights or the tokens no latent can be called
-    supported; those of the dictionary are compared by their scores, and no verdict rests on them."""
+    """Nulls that the whole study is repeated on. Without one of the weights no latent can be called a network feature;
+    those of the dictionary are compared by their scores, and no verdict rests on them."""
+    draws: int = Field(default=LEVELS[DEFAULT].draws, ge=1, le=100)
+    """Draws of every control of the weights or the tokens, with the seeds from its own on. A control that is listed
+    with several seeds has these draws. Every draw counts for the verdicts; the scores are those of the first."""
+    draw_seed: Seed = 0
+    """Seed of what is drawn when latents are judged: held-out documents out of their side, the firings that are
+    sampled, and the directions that are compared. No dictionary rests on it."""
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
     shown: int = Field(default=50, ge=0, le=10_000)
     """Most telling latents of each verdict that the report shows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        return filled(cast("Mapping[str, Any]", given)) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
@@ -120,15 +140,6 @@ class StudyConfig(Config):
             raise ValueError(f"`controls` has {twice} more than once: remove one or give another `seed`")
         return self
 
-    @model_validator(mode="after")
-    def _verdicts_possible(self) -> "StudyConfig":
-        if not self.lacks:
-            # Without a width of its own a dictionary takes the site's, which is not known yet.
-            reason = impossible(self.causal, self.verdicts, self.dictionary.n_latents or 1)
-            if reason:
-                raise ValueError(reason)
-        return self
-
     @property
     def bindings(self) -> dict[str, Binding[str]]:
         """What the dictionaries of each entry of `sites` are called, to the names of what they read and write."""
@@ -141,8 +152,33 @@ class StudyConfig(Config):
         return tuple(control for control in self.controls if control.targets != "dictionary")
 
     @property
-    def lacks(self) -> tuple[str, ...]:
-        """What model-specificity needs and the study does not have: a control to judge against, a second seed."""
-        control = "control of the weights or tokens" if self.controls else "control"
-        needed = {control: bool(self.judging), "second seed": len(self.seeds) > 1}
-        return tuple(what for what, there in needed.items() if not there)
+    def drawn(self) -> dict[str, tuple[NullConfig, ...]]:
+        """Kind of a judging control to all its draws: those listed, or `draws` of them from the one that is."""
+        listed: dict[str, list[NullConfig]] = {}
+        for control in self.judging:
+            listed.setdefault(kind_of(control), []).append(control)
+        return {
+            kind: tuple(nulls) if len(nulls) > 1 else tuple(_draw(nulls[0], i) for i in range(self.draws))
+            for kind, nulls in listed.items()
+        }
+
+    @property
+    def missing(self) -> dict[Axis, str]:
+        """The axes of a latent's profile that this study can say nothing of, each with what is missing."""
+        if len(self.seeds) <= LEAST_REPLICATES:
+            few = f"the study has {len(self.seeds) - 1} partner dictionaries (`seeds`), and it takes {LEAST_REPLICATES}"
+            return dict.fromkeys(("recurrent", "network", "beyond_tokens"), few)
+        found: dict[Axis, str] = {}
+        of_axes: dict[Axis, str] = {"network": "weights", "beyond_tokens": "tokens"}
+        for axis, target in of_axes.items():
+            single = [kind for kind, nulls in self.drawn.items() if nulls[0].targets == target and len(nulls) == 1]
+            if single:
+                found[axis] = f"{single[0]} has one draw (`draws`), and it takes {LEAST_REPLICATES}"
+        if all(control.targets != "weights" for control in self.judging):
+            found["network"] = "the study has no control of the weights (`controls`)"
+        return found
+
+
+def _draw(null: NullConfig, i: int) -> NullConfig:
+    """The i-th draw of a null, counted from the one that is given."""
+    return null.model_copy(update={"seed": (null.seed + i) % (MAX_SEED + 1)})

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -20,6 +21,10 @@ _METHOD = "Student's t"
 
 class VerdictConfig(Config):
     """When an axis of a latent's profile says yes."""
+
+    replaced: ClassVar[Mapping[str, str]] = {
+        "margin_fdr": "each axis has one correction for all latents, and `verdicts.alpha` is its false discovery rate"
+    }
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of false answers among the `yes` of an axis (false discovery rate), over the latents of all sites."""
