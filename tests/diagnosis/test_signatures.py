@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis import DiagnosisConfig
 from polyseme.diagnosis.components import WIDE, independent_sources, principal_axes
 from polyseme.diagnosis.geometry import purity
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations, observe
 from polyseme.diagnosis.signatures import BLIND_SIGNATURES, SIGNATURES
 from polyseme.networks import Network, load_network
@@ -230,7 +230,7 @@ def test_every_signature_has_a_known_answer() -> None:
 @pytest.mark.parametrize(("name", "case"), [(name, i) for name, both in CASES.items() for i in range(len(both))])
 def test_known_answers(name: str, case: int) -> None:
     make, effect, tolerance, passed = CASES[name][case]
-    line: Evidence = {**SIGNATURES, **BLIND_SIGNATURES}[name](make())
+    line: Line = {**SIGNATURES, **BLIND_SIGNATURES}[name](make())
     assert line.name == name
     assert line.effect == pytest.approx(effect, abs=tolerance), line
     assert line.passed == passed, line

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Mapping
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.config import Answer
+from polyseme.diagnosis.line import Line
 
 Decision = tuple[Answer, str]
 UNREAD = 0.8
 """R² of linear probes up to which features that gate each other count as unread by them."""
 
 
-def decide(evidence: Mapping[str, Evidence]) -> Decision:
+def decide(evidence: Mapping[str, Line]) -> Decision:
     """The answer and its reason, as one sentence without a full stop.
 
     Each answer needs its own lines to pass and its rivals' to be excluded by their intervals; what lies between is
@@ -20,7 +20,7 @@ def decide(evidence: Mapping[str, Evidence]) -> Decision:
     return _of_variables(evidence) if "features_per_dimension" in evidence else _of_vectors(evidence)
 
 
-def _of_variables(e: Mapping[str, Evidence]) -> Decision:
+def _of_variables(e: Mapping[str, Line]) -> Decision:
     crowded, additive = e["features_per_dimension"], e["additivity"]
     interacts = _low(additive) > additive.threshold
     if interacts and _high(e["linear_read"]) < e["linear_read"].threshold and not crowded.passed:
@@ -37,7 +37,7 @@ def _of_variables(e: Mapping[str, Evidence]) -> Decision:
     return _roomy(e, interacts)
 
 
-def _crowded(e: Mapping[str, Evidence], interacts: bool) -> Decision:
+def _crowded(e: Mapping[str, Line], interacts: bool) -> Decision:
     """More features than the dimensions they use."""
     together = e["co_firing"]
     grouped = not e["groups_per_dimension"].passed
@@ -56,7 +56,7 @@ def _crowded(e: Mapping[str, Evidence], interacts: bool) -> Decision:
     return "superposition", "more features than dimensions, kept apart by their arrangement and read by a sparse code"
 
 
-def _collided(e: Mapping[str, Evidence]) -> Decision:
+def _collided(e: Mapping[str, Line]) -> Decision:
     """Features share dimensions though some are to spare."""
     partners = e["partners"]
     if not e["neuron_concentration"].passed:
@@ -70,7 +70,7 @@ def _collided(e: Mapping[str, Evidence]) -> Decision:
     return "abstain", "features share neurons though some are to spare, and networks of other seeds pair the same ones"
 
 
-def _roomy(e: Mapping[str, Evidence], interacts: bool) -> Decision:
+def _roomy(e: Mapping[str, Line], interacts: bool) -> Decision:
     """A dimension for every feature."""
     pure = e["neuron_purity"]
     if e["output_joint"].passed:
@@ -94,12 +94,12 @@ def _roomy(e: Mapping[str, Evidence], interacts: bool) -> Decision:
     return "abstain", "there is a dimension for every feature, but the features are not orthogonal beyond chance"
 
 
-def _holds_variables(e: Mapping[str, Evidence]) -> bool:
+def _holds_variables(e: Mapping[str, Line]) -> bool:
     """Whether the site itself holds the variables one by one, so that only their joint value is missing."""
     return e["additivity"].passed and e["neuron_purity"].passed and e["linear_read"].passed
 
 
-def _of_vectors(e: Mapping[str, Evidence]) -> Decision:
+def _of_vectors(e: Mapping[str, Line]) -> Decision:
     sources = e["sources"]
     if _high(sources) < sources.threshold:
         return "none", "nothing but their covariance sets the vectors apart from a Gaussian's"
@@ -119,9 +119,9 @@ def _of_vectors(e: Mapping[str, Evidence]) -> Decision:
     return "abstain", "the vectors have components of their own, neither along the neurons nor orthogonal"
 
 
-def _low(line: Evidence) -> float:
+def _low(line: Line) -> float:
     return line.effect if line.interval is None else line.interval.low
 
 
-def _high(line: Evidence) -> float:
+def _high(line: Line) -> float:
     return line.effect if line.interval is None else line.interval.high

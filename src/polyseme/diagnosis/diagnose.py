@@ -7,11 +7,11 @@ from torch import Tensor
 
 from polyseme.core.config import Record
 from polyseme.core.progress import Reporter, Silent
-from polyseme.core.records import Evidence
 from polyseme.core.site import Site
 from polyseme.core.validation import check_kind
 from polyseme.diagnosis.config import Answer, DiagnosisConfig
 from polyseme.diagnosis.decide import decide
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Sampler, observe
 from polyseme.diagnosis.signatures import BLIND_SIGNATURES, SIGNATURES
 from polyseme.kernels.shield import shielded
@@ -25,14 +25,14 @@ class Diagnosis(Record):
     reason: str
     """What the answer, or the abstention, rests on."""
     site: Site
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[Line, ...]
     n_rows: int
     """Number of data rows used."""
     n_neurons: int
     features: tuple[str, ...]
     """Variables of the data that the site represents; empty where the data have none."""
 
-    def line(self, name: str) -> Evidence:
+    def line(self, name: str) -> Line:
         """The evidence of this name."""
         return next(line for line in self.evidence if line.name == name)
 
@@ -79,7 +79,7 @@ def diagnose(
     )
     table = BLIND_SIGNATURES if seen.written is None else SIGNATURES
     progress = reporter.task("diagnosis", len(table), "signatures")
-    evidence: dict[str, Evidence] = {}
+    evidence: dict[str, Line] = {}
     for done, (name, signature) in enumerate(table.items()):
         evidence[name] = signature(seen)
         progress.update(done + 1, note=name)

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.diagnose import Diagnosis
+from polyseme.diagnosis.line import Line
 
 WORDS = {
     "aligned": "not polysemantic: aligned",
@@ -45,7 +45,7 @@ def print_diagnosis(diagnosis: Diagnosis, *, console: Console | None = None) -> 
     console.print(table)
 
 
-def _effect(line: Evidence) -> str:
+def _effect(line: Line) -> str:
     if line.interval is None or math.isnan(line.interval.low):
         return _number(line.effect)
     return f"{_number(line.effect)} [{_number(line.interval.low)}, {_number(line.interval.high)}]"

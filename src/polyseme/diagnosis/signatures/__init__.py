@@ -5,7 +5,7 @@ Adding one is a file here and a line in `SIGNATURES`; `polyseme.diagnosis.decide
 
 from collections.abc import Callable
 
-from polyseme.core.records import Evidence
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.additivity import additivity
 from polyseme.diagnosis.signatures.arrangement import arrangement
@@ -22,7 +22,7 @@ from polyseme.diagnosis.signatures.scaling import scaling
 from polyseme.diagnosis.signatures.sources import source_purity, source_rotation, sources, two_sided
 from polyseme.diagnosis.signatures.sparse_read import sparse_read
 
-Signature = Callable[[Observations], Evidence]
+Signature = Callable[[Observations], Line]
 
 SIGNATURES: dict[str, Signature] = {
     "features_per_dimension": features_per_dimension,

@@ -2,7 +2,7 @@
 
 import torch
 
-from polyseme.core.records import Evidence
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import at_most, of_rows
 
@@ -10,7 +10,7 @@ ADDITIVE = 0.05
 """Share of interaction up to which a site is called additive."""
 
 
-def additivity(seen: Observations) -> Evidence:
+def additivity(seen: Observations) -> Line:
     """Share of the variance that is interaction between halves of the input's coordinates (positions, for tokens).
 
     For rows a, b and a random half S of the coordinates, h(a_S b_S̄) + h(b_S a_S̄) − h(a) − h(b) is 0 for every sum of

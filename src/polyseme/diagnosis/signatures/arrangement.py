@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.geometry import Directions, overlaps, p_value, random_arrangements
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import of_directions
 
@@ -18,7 +18,7 @@ def crowding(directions: Directions, two_sided: Bool[np.ndarray, " feature"]) ->
     return np.stack([(np.maximum(c, 0) ** 2).sum((-1, -2)), (c**2).sum((-1, -2))], axis=-1) / c.shape[-1]
 
 
-def arrangement(seen: Observations) -> Evidence:
+def arrangement(seen: Observations) -> Line:
     """Crowding, summed over the network and its siblings, against three re-initialisations of each one's directions.
 
     A matrix with Gaussian entries, with the same spectrum, and with the same entries elsewhere; the p-value is the
@@ -39,7 +39,7 @@ def arrangement(seen: Observations) -> Evidence:
         if 2 * worst < p:
             best, p = form, 2 * worst
     effect, interval = of_directions(seen, lambda D: crowding(D, signs)[..., best])
-    return Evidence(
+    return Line(
         name="arrangement",
         effect=effect,
         interval=interval,

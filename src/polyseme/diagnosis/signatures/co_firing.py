@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.geometry import Directions, cosines, overlaps, percentiles
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.dimensions import CO_FIRING, firing_correlations
 from polyseme.diagnosis.signatures.lines import Estimate, at_least
@@ -25,7 +25,7 @@ def overlap_co_firing(
     return np.asarray((weight * along).sum((-1, -2)) / np.maximum(weight.sum((-1, -2)), 1e-12))
 
 
-def co_firing(seen: Observations) -> Evidence:
+def co_firing(seen: Observations) -> Line:
     """How much the features that share a direction fire together, against random directions for the same features.
 
     The interval resamples rows of the data: it is the firing that is estimated. Features without overlap to speak of

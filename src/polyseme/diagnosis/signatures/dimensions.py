@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.geometry import overlaps, rank
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import at_least, of_directions
 from polyseme.diagnosis.variables import AT_REST
@@ -13,7 +13,7 @@ CO_FIRING = 0.5
 """Correlation of two features' firing from which they count as firing together."""
 
 
-def features_per_dimension(seen: Observations) -> Evidence:
+def features_per_dimension(seen: Observations) -> Line:
     """Features per dimension, n / rank D: above 1 where no linear map can read all of them apart.
 
     A variable of the data is a feature of the site where it writes to it (`DiagnosisConfig.represented`); a dimension
@@ -24,7 +24,7 @@ def features_per_dimension(seen: Observations) -> Evidence:
     return _per_dimension(seen, "features_per_dimension", len(D), "features", note)
 
 
-def groups_per_dimension(seen: Observations) -> Evidence:
+def groups_per_dimension(seen: Observations) -> Line:
     """The same, where features that fire together and lie along one direction count as one."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
@@ -37,7 +37,7 @@ def groups_per_dimension(seen: Observations) -> Evidence:
     return _per_dimension(seen, "groups_per_dimension", n, "groups", note)
 
 
-def spare_dimensions(seen: Observations) -> Evidence:
+def spare_dimensions(seen: Observations) -> Line:
     """Dimensions of the site that no feature uses: with some to spare, no feature had to share.
 
     Lecomte et al. 2024, What causes polysemanticity?: collisions happen with more neurons than features.
@@ -59,9 +59,9 @@ def firing_correlations(values: Float[np.ndarray, "row feature"]) -> Float[np.nd
     return found
 
 
-def _per_dimension(seen: Observations, name: str, n: int, n_unit: str, note: str) -> Evidence:
+def _per_dimension(seen: Observations, name: str, n: int, n_unit: str, note: str) -> Line:
     effect, interval = of_directions(seen, lambda D: n / rank(D, seen.config.rank_floor))
-    return Evidence(
+    return Line(
         name=name,
         effect=effect,
         interval=interval,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from polyseme.core.records import Evidence
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves, probe
 from polyseme.diagnosis.signatures.lines import at_least, mean_of_rows, not_measured
@@ -10,7 +10,7 @@ from polyseme.diagnosis.signatures.lines import at_least, mean_of_rows, not_meas
 _MOST = 24
 
 
-def gating(seen: Observations) -> Evidence:
+def gating(seen: Observations) -> Line:
     """Share of the site's held-out variance that products of two variables explain beyond variables and squares.
 
     The null is the same with each row's products taken from another row. Where a variable is written only in the

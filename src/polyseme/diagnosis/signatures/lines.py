@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from polyseme.core.records import Evidence, Interval
+from polyseme.core.records import Interval
 from polyseme.diagnosis.geometry import Directions, p_value, percentiles, resample
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 
 Draws = Float[np.ndarray, " draw"]
@@ -51,7 +52,7 @@ def at_least(
     null: float | Draws = 0.0,
     tested: float | None = None,
     note: str = "",
-) -> Evidence:
+) -> Line:
     """A line that passes where the interval is at the threshold or above, and the p-value, if any, is at most `alpha`.
 
     Args:
@@ -68,7 +69,7 @@ def at_least(
     p = math.nan
     if isinstance(null, np.ndarray):
         p = p_value(found.effect if tested is None else tested, null, larger=True)
-    return Evidence(
+    return Line(
         name=name,
         effect=found.effect,
         interval=found.interval,
@@ -82,9 +83,9 @@ def at_least(
     )
 
 
-def at_most(name: str, found: Estimate, threshold: float, n: int, n_unit: str = "rows", *, note: str) -> Evidence:
+def at_most(name: str, found: Estimate, threshold: float, n: int, n_unit: str = "rows", *, note: str) -> Line:
     """A line that passes where the interval is at the threshold or below; its null is 0."""
-    return Evidence(
+    return Line(
         name=name,
         effect=found.effect,
         interval=found.interval,
@@ -97,9 +98,9 @@ def at_most(name: str, found: Estimate, threshold: float, n: int, n_unit: str = 
     )
 
 
-def not_measured(name: str, threshold: float, why: str, n: int = 0, n_unit: str = "rows") -> Evidence:
+def not_measured(name: str, threshold: float, why: str, n: int = 0, n_unit: str = "rows") -> Line:
     """The line of a signature that these observations do not allow."""
-    return Evidence(
+    return Line(
         name=name,
         effect=math.nan,
         n=n,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.geometry import concentration, purity, rotations, worst_purity
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import at_least, of_directions
 
@@ -16,7 +16,7 @@ _WIDEST = 64
 _NULL = "null: random rotations of the site"
 
 
-def neuron_purity(seen: Observations) -> Evidence:
+def neuron_purity(seen: Observations) -> Line:
     """How far each neuron answers to one feature, against the same features under random rotations of the site."""
     D, found, null = seen.features.directions, of_directions(seen, purity), float("nan")
     # In one dimension there is nothing to rotate, and nothing to test: a single feature there is along the neuron.
@@ -27,7 +27,7 @@ def neuron_purity(seen: Observations) -> Evidence:
     return at_least(seen, "neuron_purity", found, seen.config.pure, len(D), "features", null=null, note=_NULL)
 
 
-def worst_neuron(seen: Observations) -> Evidence:
+def worst_neuron(seen: Observations) -> Line:
     """The same for the one neuron that is shared most, against the same features under random rotations."""
     D, found, null = seen.features.directions, of_directions(seen, worst_purity), float("nan")
     if D.shape[1] <= _WIDEST:
@@ -35,7 +35,7 @@ def worst_neuron(seen: Observations) -> Evidence:
     return at_least(seen, "worst_neuron", found, SHARED, len(D), "features", null=null, note=_NULL)
 
 
-def neuron_concentration(seen: Observations) -> Evidence:
+def neuron_concentration(seen: Observations) -> Line:
     """How far each feature is written to one neuron; features that collide on one score as high as aligned ones."""
     n, width = seen.features.directions.shape
     found = of_directions(seen, concentration)

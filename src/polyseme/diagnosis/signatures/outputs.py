@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.core.records import Evidence
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves, mean_r_squared, probe, whitened
 from polyseme.diagnosis.signatures.lines import at_most, not_measured, of_rows
@@ -15,7 +15,7 @@ CONSTANT = 1e-6
 _UNITS = 24
 
 
-def output_joint(seen: Observations) -> Evidence:
+def output_joint(seen: Observations) -> Line:
     """R² with which the site's units and their products in pairs predict the network's outputs, on held-out rows.
 
     Near 0 for an output that varies and that the network computes from this site, no unit and no pair of units

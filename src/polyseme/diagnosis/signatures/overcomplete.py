@@ -5,8 +5,8 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.components import independent_sources, leading_axes, sparse_dictionary, unexplained
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves
 from polyseme.diagnosis.signatures.lines import mean_of_rows
@@ -19,7 +19,7 @@ _MOST = 16
 _SIZES = (2, 4)
 
 
-def overcomplete_gain(seen: Observations) -> Evidence:
+def overcomplete_gain(seen: Observations) -> Line:
     """Held-out variance that two or four atoms a dimension explain beyond one atom a dimension.
 
     Both use as many entries a row. More atoms explain more of anything, so the gain is compared with two nulls: vectors
@@ -36,7 +36,7 @@ def overcomplete_gain(seen: Observations) -> Evidence:
     worst = max(float(_gain(null, rng).mean()) for null in chain(surrogates, controls))
     effect, interval = mean_of_rows(seen, gains, rng)
     enough = len(seen.controls) >= 2
-    return Evidence(
+    return Line(
         name="overcomplete_gain",
         effect=effect,
         interval=interval,

@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from polyseme.core.records import Evidence
 from polyseme.core.stats import wilson_interval
 from polyseme.diagnosis.geometry import cosines
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import not_measured
 
@@ -19,7 +19,7 @@ def collisions(directions: Float[np.ndarray, "feature d"]) -> Bool[np.ndarray, "
     return np.triu(np.abs(cosines(directions)) >= COLLIDING)
 
 
-def partners(seen: Observations) -> Evidence:
+def partners(seen: Observations) -> Line:
     """Share of the network's colliding pairs that collide in a sibling too; the null is the rate among all pairs.
 
     An accident of the initialisation picks other partners with another seed; a cause in the data picks the same.
@@ -33,7 +33,7 @@ def partners(seen: Observations) -> Evidence:
     trials, hits = n_pairs * len(theirs), sum(int((mine & other).sum()) for other in theirs)
     n = len(mine)
     interval = wilson_interval(hits, trials)
-    return Evidence(
+    return Line(
         name="partners",
         effect=hits / trials,
         interval=interval,

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from polyseme.core.records import Evidence
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves, mean_r_squared, probe, random_units, whitened
 from polyseme.diagnosis.signatures.lines import at_least, of_rows
@@ -12,7 +12,7 @@ READ = 0.9
 """R² from which a feature counts as read."""
 
 
-def linear_read(seen: Observations) -> Evidence:
+def linear_read(seen: Observations) -> Line:
     """Mean R² of linear probes for the features on held-out rows; the null is the same with the rows shuffled."""
     rng, targets = seen.rng("linear_read"), seen.features.carried
     fit, held_out = halves(len(seen.vectors), rng)
@@ -24,7 +24,7 @@ def linear_read(seen: Observations) -> Evidence:
     return at_least(seen, "linear_read", found, READ, len(truth), null=null, note="null: rows shuffled")
 
 
-def probe_gap(seen: Observations) -> Evidence:
+def probe_gap(seen: Observations) -> Line:
     """R² that a probe with a layer of ReLUs reads beyond a linear one, less the gap it shows on shuffled targets.
 
     Subtracting the control is selectivity (Hewitt & Liang 2019): a probe that can learn anything earns nothing.

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.geometry import purity, turned_purity, varimax
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import at_least, not_measured, of_directions
 
@@ -11,7 +11,7 @@ _MOST = 8
 """Features turned among themselves; more are not."""
 
 
-def rotation(seen: Observations) -> Evidence:
+def rotation(seen: Observations) -> Line:
     """Purity of the neurons after the best rotation, against as many directions drawn at random.
 
     Two directions in four dimensions are nearly orthogonal by chance now and then: siblings, where there are any, are
@@ -26,7 +26,7 @@ def rotation(seen: Observations) -> Evidence:
     return at_least(seen, "rotation", found, seen.config.pure, n, "features", null=null, tested=tested, note=note)
 
 
-def variable_rotation(seen: Observations) -> Evidence:
+def variable_rotation(seen: Observations) -> Line:
     """Purity of the neurons for the best rotation of the *variables*, against neurons drawn at random.
 
     Neurons that read x + y and x − y are pure in those, though what x and y write need not be orthogonal. Variables are

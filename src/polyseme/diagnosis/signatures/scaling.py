@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from polyseme.core.records import Evidence
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations, parts
 from polyseme.diagnosis.signatures.lines import at_least, mean_of_rows, not_measured
 
@@ -11,7 +11,7 @@ FLIPS = 0.05
 """Share of rows from which scaling counts as changing what is read."""
 
 
-def scaling(seen: Observations) -> Evidence:
+def scaling(seen: Observations) -> Line:
     """Share of rows whose largest output changes when the site's vector is halved or doubled.
 
     Outputs are compared in units of their root mean square, as they need not have a common one.

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.core.records import Evidence
 from polyseme.diagnosis.components import GAUSSIAN, independent_sources, log_cosh
 from polyseme.diagnosis.geometry import Directions, percentiles, purity, rotations, turned_purity
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import Estimate, at_least, mean_of_rows
 
@@ -18,7 +18,7 @@ TWO_SIDED = 0.2
 _REFITS = 10
 
 
-def sources(seen: Observations) -> Evidence:
+def sources(seen: Observations) -> Line:
     """How much further from a Gaussian the independent components are than random ones, on rows not fitted.
 
     For Gaussian vectors, and all that only their covariance sets apart, the expectation is 0.
@@ -34,7 +34,7 @@ def sources(seen: Observations) -> Evidence:
     return at_least(seen, "sources", gain, NON_GAUSSIAN, len(held_out), "vectors", note=note)
 
 
-def source_purity(seen: Observations) -> Evidence:
+def source_purity(seen: Observations) -> Line:
     """How far each neuron answers to one of the components, against random rotations of the site."""
     D, rng, null = seen.components.sources.directions, seen.rng("source_purity"), np.ones(100)
     if 1 < D.shape[1] <= 256:
@@ -42,21 +42,21 @@ def source_purity(seen: Observations) -> Evidence:
     return _pure(seen, "source_purity", purity, null, rng, note="null: random rotations of the site")
 
 
-def source_rotation(seen: Observations) -> Evidence:
+def source_rotation(seen: Observations) -> Line:
     """Purity after the rotation that serves the components best, against random directions."""
     D, rng = seen.components.sources.directions, seen.rng("source_rotation")
     null = turned_purity(rng.standard_normal((seen.config.draws(100), *D.shape)))
     return _pure(seen, "source_rotation", turned_purity, null, rng, note="null: random directions")
 
 
-def two_sided(seen: Observations) -> Evidence:
+def two_sided(seen: Observations) -> Line:
     """Share of components with two heavy tails: each may be one variable of both signs or two opposed features."""
     _, _, held_out, found = seen.components
     values = found.values[held_out]
     up, down = (values > 2.5).sum(0), (values < -2.5).sum(0)
     both = np.minimum(up, down) >= TWO_SIDED * np.maximum(np.maximum(up, down), 5)
     share, interval = mean_of_rows(seen, both.astype(np.float64), seen.rng("two_sided"))
-    return Evidence(
+    return Line(
         name="two_sided",
         effect=share,
         interval=interval.model_copy(update={"method": "bootstrap over components"}),
@@ -77,7 +77,7 @@ def _pure(
     rng: np.random.Generator,
     *,
     note: str,
-) -> Evidence:
+) -> Line:
     """A measure of the components' directions, with its range over refits on rows drawn with replacement."""
     vectors, D = seen.components.vectors, seen.components.sources.directions
     values: list[float] = []

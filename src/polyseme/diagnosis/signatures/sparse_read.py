@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from polyseme.core.records import Evidence
+from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves, mean_r_squared, probe, whitened
 from polyseme.diagnosis.signatures.lines import at_least, of_rows
@@ -35,7 +35,7 @@ def sparse_codes(
     return z / norms
 
 
-def sparse_read(seen: Observations) -> Evidence:
+def sparse_read(seen: Observations) -> Line:
     """R² of features read by a sparse code over their own directions, less that of the best linear map.
 
     The best linear map is at least as good as any orthogonal transform. Features that no data switch off cannot be read
