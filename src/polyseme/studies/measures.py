@@ -19,41 +19,71 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Measures:
-    """The stages that the study itself and each control go through.
+class Drawn:
+    """The stages that every draw of a null goes through whose dictionaries are compared with the study's.
 
     Attributes:
         role: whose they are.
-        statistics, dictionaries, splice: on its own tokens.
-        readings: on its own held-out tokens.
-        shared: on the study's held-out tokens; the same stage where those are its own.
+        statistics, dictionaries: on its own tokens.
+        shared: on the study's held-out tokens.
     """
 
     role: Role
     statistics: StatisticsStage
     dictionaries: DictionariesStage
-    readings: ReadingsStage
     shared: ReadingsStage
-    splice: SpliceStage
 
     @classmethod
-    def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Measures":
-        """The stages of `role`, in a study whose own role is `study`."""
+    def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Drawn":
+        """The stages of `role`, in a study whose own role is `study`.
+
+        Args:
+            role: whose they are.
+            study: of the study itself.
+            matched: the readings of the study itself, whose L0 the dictionaries must reach where it is steered.
+        """
         statistics = StatisticsStage(role.label, role)
         dictionaries = DictionariesStage(role.label, role, statistics, matched)
-        readings = ReadingsStage(role.label, role, statistics, dictionaries, role)
-        shared = readings
-        if role.null is not None and role.null.targets == "tokens":
-            label = f"{role.label}, on the study's own held-out tokens"
-            shared = ReadingsStage(label, role, statistics, dictionaries, study)
-        return cls(
-            role, statistics, dictionaries, readings, shared, SpliceStage(role.label, role, statistics, dictionaries)
-        )
+        return cls(role, statistics, dictionaries, _shared(role, study, statistics, dictionaries))
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
         """In the order in which they are run."""
+        return (self.statistics, self.dictionaries, self.shared)
+
+
+@dataclass(frozen=True)
+class Measures(Drawn):
+    """The stages that the study itself and each of its controls go through.
+
+    Attributes:
+        readings: on its own held-out tokens; the same stage as `shared` where these are the study's.
+        splice: on its own tokens.
+    """
+
+    readings: ReadingsStage
+    splice: SpliceStage
+
+    @classmethod
+    def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Measures":
+        drawn = Drawn.of(role, study, matched)
+        readings = drawn.shared
+        if readings.text is not role:
+            readings = ReadingsStage(role.label, role, drawn.statistics, drawn.dictionaries, role)
+        splice = SpliceStage(role.label, role, drawn.statistics, drawn.dictionaries)
+        return cls(role, drawn.statistics, drawn.dictionaries, drawn.shared, readings, splice)
+
+    @property
+    def stages(self) -> tuple[Stage[Any], ...]:
         return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice)
+
+
+def _shared(role: Role, study: Role, statistics: StatisticsStage, dictionaries: DictionariesStage) -> ReadingsStage:
+    """The readings of a role on the study's own held-out tokens."""
+    if role.null is None or role.null.targets != "tokens":
+        return ReadingsStage(role.label, role, statistics, dictionaries, role)
+    label = f"{role.label}, on the study's own held-out tokens"
+    return ReadingsStage(label, role, statistics, dictionaries, study)
 
 
 @dataclass(frozen=True)
@@ -64,11 +94,13 @@ class Outline:
         config: of the study.
         real: the study itself.
         controls: by name.
+        draws: kind of a null of the weights or tokens to all its draws; the first of them is a control.
     """
 
     config: StudyConfig
     real: Measures
     controls: Mapping[str, Measures]
+    draws: Mapping[str, tuple[Drawn, ...]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from polyseme.core.config import fingerprint
 from polyseme.core.errors import InputError, nearest_names
 from polyseme.core.validation import validate_config
+from polyseme.nulls import NullConfig
 from polyseme.store import Store, load_record, save_record
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.measures import Finding, Measures, Outline
+from polyseme.studies.measures import Drawn, Finding, Measures, Outline
 from polyseme.studies.stage import Stage
 from polyseme.studies.stages.baselines import BaselinesStage
 from polyseme.studies.stages.causal import CausalStage
@@ -48,12 +49,14 @@ class Plan:
         config: of the study.
         real: the study itself.
         controls: by name.
+        draws: kind of a null of the weights or tokens to all its draws; the first of them is a control.
         findings: the other stages of the study itself, of the kinds in `FINDINGS`.
     """
 
     config: StudyConfig
     real: Measures
     controls: Mapping[str, Measures]
+    draws: Mapping[str, tuple[Drawn, ...]]
     findings: tuple[Stage[Any], ...]
 
     @classmethod
@@ -63,24 +66,35 @@ class Plan:
         study = Role(TRAINED, None, config.seeds, train, heldout)
         real = Measures.of(study, study)
         matched = real.readings if config.dictionary.has_coefficient else None
-        controls = {
-            null.name: Measures.of(Role(null.name, null, config.seeds[:1], train, heldout), study, matched)
-            for null in config.controls
+
+        def role(null: NullConfig) -> Role:
+            return Role(null.name, null, config.seeds[:1], train, heldout)
+
+        controls = {null.name: Measures.of(role(null), study, matched) for null in config.controls}
+        draws = {
+            kind: tuple(controls.get(null.name) or Drawn.of(role(null), study, matched) for null in nulls)
+            for kind, nulls in config.drawn.items()
         }
-        outline = Outline(config, real, controls)
-        return cls(config, real, controls, tuple(stage for kind in FINDINGS for stage in kind.among(outline)))
+        outline = Outline(config, real, controls, draws)
+        return cls(config, real, controls, draws, tuple(stage for kind in FINDINGS for stage in kind.among(outline)))
+
+    @cached_property
+    def nulls(self) -> tuple[Drawn, ...]:
+        """The controls, and every further draw of them, once."""
+        further = (drawn for draws in self.draws.values() for drawn in draws)
+        return tuple({drawn.role.label: drawn for drawn in (*self.controls.values(), *further)}.values())
 
     @cached_property
     def alone(self) -> tuple[Stage[Any], ...]:
-        """The stages of the study itself that no control is needed for."""
-        of_controls = {stage for control in self.controls.values() for stage in control.stages}
-        return (*self.real.stages, *(one for one in self.findings if not of_controls & {*_closed([one])}))
+        """The stages of the study itself that no null is needed for."""
+        of_nulls = {stage for null in self.nulls for stage in null.stages}
+        return (*self.real.stages, *(one for one in self.findings if not of_nulls & {*_closed([one])}))
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
         """Every stage once, each after those that it needs, in the order in which they are run."""
-        of_controls = (stage for control in self.controls.values() for stage in control.stages)
-        return _closed([*self.alone, *of_controls, *self.findings])
+        of_nulls = (stage for null in self.nulls for stage in null.stages)
+        return _closed([*self.alone, *of_nulls, *self.findings])
 
     def kind(self, kind: type[S]) -> list[S]:
         """The stages of a kind among the findings."""

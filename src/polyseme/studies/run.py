@@ -99,8 +99,9 @@ def find(worker: Worker, jobs: int = 1, launch: str = "") -> Findings:
         run_units(plan, worker.store.root, jobs, launch, worker.reporter)
     for stage in filter(worker.is_used, plan.stages):
         worker.of(stage)
-        for control in plan.controls.values():
-            if stage is control.splice:  # its last stage
-                control.role.subject(worker).forget_network()
+        for null in plan.nulls:
+            if stage is null.stages[-1]:
+                null.role.subject(worker).forget()
+                worker.let_go(*null.stages)
     _ = findings.shares, findings.verdicts
     return findings

@@ -165,7 +165,8 @@ class Worker:
     expected: str | None = None
     recorded: Mapping[str, str] | None = None
     records: list[StageRecord] = field(default_factory=list[StageRecord])
-    _results: dict[Stage[Any], tuple[Artifact, Any]] = field(default_factory=dict[Stage[Any], Any], repr=False)
+    _artifacts: dict[Stage[Any], Artifact] = field(default_factory=dict[Stage[Any], Artifact], repr=False)
+    _results: dict[Stage[Any], Any] = field(default_factory=dict[Stage[Any], Any], repr=False)
     _kept: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False)
 
     @cached_property
@@ -258,8 +259,16 @@ class Worker:
     def of(self, stage: Stage[T]) -> T:
         """A stage's result, found or made after all that it needs."""
         if stage not in self._results:
-            self._results[stage] = self._run(stage)
-        return self._results[stage][1]
+            if stage in self._artifacts:  # let go
+                self._results[stage] = stage.load(self._artifacts[stage], self)
+            else:
+                self._artifacts[stage], self._results[stage] = self._run(stage)
+        return self._results[stage]
+
+    def let_go(self, *stages: Stage[Any]) -> None:
+        """Let the memory of results go; what is asked for again is read from its artifact again."""
+        for stage in stages:
+            self._results.pop(stage, None)
 
     def is_used(self, stage: Stage[Any]) -> bool:
         """False of a stage that this network has no use for."""
@@ -269,8 +278,9 @@ class Worker:
 
     def artifact(self, stage: Stage[Any]) -> Artifact:
         """The artifact of a stage, found or made."""
-        self.of(stage)
-        return self._results[stage][0]
+        if stage not in self._artifacts:
+            self.of(stage)
+        return self._artifacts[stage]
 
     def key(self, stage: Stage[Any]) -> str:
         """The key of a stage's artifact; what it needs is found or made for that."""
@@ -297,7 +307,7 @@ class Worker:
                 return False
             try:
                 artifact = self.store.find(stage.name, key, reporter=self.reporter)
-                self._results[stage] = artifact, stage.load(artifact, self)
+                self._artifacts[stage], self._results[stage] = artifact, stage.load(artifact, self)
             except DamagedArtifact as damage:
                 self.reporter.message(
                     f"stage {stage.shown}: {damage.what} ({damage.where}); it is to be computed again"
@@ -305,7 +315,7 @@ class Worker:
                 return False
             return True
 
-        return stage in self._results or self.once(("is done", stage), find)
+        return stage in self._artifacts or self.once(("is done", stage), find)
 
     @property
     def _recorded_statistics(self) -> Mapping[str, Any]:
@@ -338,7 +348,7 @@ class Worker:
     def _rests_on(self, stage: Stage[Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
         """What decides a stage's result: of the config, and of the content that it reads."""
         for needed in stage.needs():
-            self.of(needed)
+            self.artifact(needed)
         return stage.identity(self), stage.inputs(self)
 
     def _run(self, stage: Stage[T]) -> tuple[Artifact, T]:
@@ -382,6 +392,8 @@ def _stages_in(parts: Iterable[Any]) -> Iterator[Stage[Any]]:
             yield part
         elif isinstance(part, Mapping):
             yield from _stages_in(part.values())
+        elif isinstance(part, tuple):
+            yield from _stages_in(part)
         elif isinstance(part, Holder):
             yield from part.stages
 

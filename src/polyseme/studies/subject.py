@@ -117,9 +117,10 @@ class Subject:
             decides["null"] = self.role.null.decides
         return decides
 
-    def forget_network(self) -> None:
-        """Let the network's memory go; it is built again if it is needed again."""
-        self.__dict__.pop("network", None)
+    def forget(self) -> None:
+        """Let the memory of network and tokens go; they are made again if they are needed again."""
+        for made in ("network", "tokens"):
+            self.__dict__.pop(made, None)
 
 
 def dictionary_name(site: str, seed: int) -> str:

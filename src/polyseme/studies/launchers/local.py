@@ -19,11 +19,11 @@ _POLL_SECONDS = 0.2
 
 
 def units(plan: Plan) -> list[tuple[Stage[Any], ...]]:
-    """Stages that one process runs one after the other: those of the study itself, and those of each control.
+    """Stages that one process runs one after the other: those of the study itself, and those of each draw of a null.
 
     What compares them is left to the process that reads all of them.
     """
-    return [plan.alone, *(control.stages for control in plan.controls.values())]
+    return [plan.alone, *(null.stages for null in plan.nulls)]
 
 
 def run_units(plan: Plan, root: Path, jobs: int, launch: str, reporter: Reporter) -> None:

@@ -63,6 +63,8 @@ class DictionariesStage(Stage[Trained]):
         }
         if null := self._null(at):
             decides["null"] = null.decides
+        if draw := self._draw:
+            decides["draw"] = draw
         named = {dictionary_name(*key): value for key, value in targets.items()}
         return {**decides, "target_l0": named} if named else decides
 
@@ -81,7 +83,7 @@ class DictionariesStage(Stage[Trained]):
             (site, seed): study.dictionary.build(
                 at.read_widths[site],
                 None if binding.is_autoencoder else sum(map(network.width, binding.writes)),
-                seed=derive_seed(seed, "dictionary", site),
+                seed=derive_seed(seed, "dictionary", site, *self._draw),
                 device=network.device,
             )
             for site, seed in self._keys(at)
@@ -139,6 +141,12 @@ class DictionariesStage(Stage[Trained]):
     def _null(self, at: Worker) -> Null | None:
         """The null of the dictionary that the control or the whole study is of."""
         return next((n for n in (self.role.null, at.config.null) if n and n.targets == "dictionary"), None)
+
+    @property
+    def _draw(self) -> tuple[int, ...]:
+        """What tells further draws of a null from its first, so that nothing random is the same in two of them."""
+        null = self.role.null
+        return (null.seed,) if null and null.seed and null.targets != "dictionary" else ()
 
     def _matched_l0(self, at: Worker) -> dict[tuple[str, int], float]:
         """The L0 of the study's own dictionaries, by site and seed."""
