@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 from polyseme.core.binding import Binding, recorded_sites
 from polyseme.core.errors import DamagedArtifact, InputError
 from polyseme.core.progress import Reporter
+from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.networks import Network
 from polyseme.store import Artifact, Run, Store
@@ -224,6 +225,15 @@ class Worker:
     def bindings(self) -> dict[str, Binding[Site]]:
         """What dictionaries are called to what they read and write."""
         return {name: binding.map(self.sites.__getitem__) for name, binding in self.config.bindings.items()}
+
+    @property
+    def draw(self) -> dict[str, Any]:
+        """What the draw seed adds to the key of a stage that draws something for the verdicts."""
+        return {"draw": self.config.draw_seed} if self.config.draw_seed else {}
+
+    def seed(self, seed: int) -> int:
+        """The seed of something that is drawn for the verdicts."""
+        return derive_seed(seed, "draw", self.config.draw_seed) if self.config.draw_seed else seed
 
     @cached_property
     def context(self) -> int:

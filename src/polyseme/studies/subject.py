@@ -8,6 +8,7 @@ import torch
 
 from polyseme.core.binding import Binding, binding_identity
 from polyseme.core.config import identity
+from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora import Windows
 from polyseme.dictionaries import Dictionary
@@ -15,7 +16,7 @@ from polyseme.networks import Network
 from polyseme.nulls import Null
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.stage import Worker
-from polyseme.studies.stages.tokens import Tokens, TokensStage, first_windows, under
+from polyseme.studies.stages.tokens import Tokens, TokensStage, drawn_windows, first_windows, under
 
 K = TypeVar("K")
 
@@ -99,6 +100,16 @@ class Subject:
         """The first windows of a side, those that hold this many tokens, the same object each time."""
         of_side = self.tokens.train if side == "train" else self.tokens.heldout
         return self.at.once((self.label, side, n_tokens), lambda: first_windows(of_side, n_tokens))
+
+    @property
+    def learned_on(self) -> Windows:
+        """The train windows that matches of latents, predictions and what latents stand for are learned on, the same
+        object each time: the first ones, or with a draw seed as many from another place."""
+        n_tokens, draw = self.at.config.evaluation.match_tokens, self.at.config.draw_seed
+        if not draw:
+            return self.first("train", n_tokens)
+        seed = derive_seed(draw, "learned on")
+        return self.at.once((self.label, "learned on"), lambda: drawn_windows(self.tokens.train, n_tokens, seed))
 
     @cached_property
     def network(self) -> Network:

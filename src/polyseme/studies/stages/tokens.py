@@ -80,7 +80,9 @@ class TokensStage(Stage[Windows]):
             "n_tokens": n_tokens,
             "context": at.context,
         }
-        return decides if of_document is None else {**decides, "document_tokens": of_document}
+        if of_document is not None:
+            decides["document_tokens"] = of_document
+        return decides | at.draw if self.split == "heldout" else decides
 
     def work(self, at: Worker) -> Work:
         n_tokens, _ = self._wanted(at.config.tokens)
@@ -100,7 +102,7 @@ class TokensStage(Stage[Windows]):
             max_tokens=n_tokens,
             document_tokens=of_document,
             heldout_fraction=config.heldout_fraction,
-            seed=config.seed,
+            seed=config.seed if self.split == "train" else at.seed(config.seed),
             allow_fewer=config.allow_fewer,
             special_tokens=config.special_tokens,
             reporter=kept,
@@ -157,17 +159,31 @@ class _Kept:
 
 def first_windows(windows: Windows, n_tokens: int) -> Windows:
     """The first windows that hold `n_tokens` counted tokens together, whole, and the documents in them."""
+    return _windows_at(windows, slice(0, _windows_of(windows, n_tokens)))
+
+
+def drawn_windows(windows: Windows, n_tokens: int, seed: int) -> Windows:
+    """As many windows in a row as the first that hold `n_tokens`, from a place that `seed` decides."""
+    n = _windows_of(windows, n_tokens)
+    start = seed % (len(windows) - n + 1)
+    return _windows_at(windows, slice(start, start + n))
+
+
+def _windows_of(windows: Windows, n_tokens: int) -> int:
     counts = (~windows.special).sum(axis=1).cumsum()
-    n = min(len(windows), int((counts < n_tokens).sum()) + 1)
-    document = windows.document[:n]
+    return min(len(windows), int((counts < n_tokens).sum()) + 1)
+
+
+def _windows_at(windows: Windows, rows: slice) -> Windows:
+    document = windows.document[rows]
     n_documents = int(document.max(initial=-1)) + 1
     return Windows(
-        tokens=windows.tokens[:n],
+        tokens=windows.tokens[rows],
         document=document,
-        special=windows.special[:n],
+        special=windows.special[rows],
         names=windows.names[:n_documents],
         n_bytes=windows.n_bytes[:n_documents],
-        spaced=None if windows.spaced is None else windows.spaced[:n],
+        spaced=None if windows.spaced is None else windows.spaced[rows],
     )
 
 
