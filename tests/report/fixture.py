@@ -7,9 +7,21 @@ from typing import Any
 import numpy as np
 
 from polyseme.core.config import Config
-from polyseme.core.records import STATUSES, Evidence, Interval, MetricRecord, Status, Verdict
-from polyseme.interpret.records import Context, Histogram, LatentReport, Neighbour, Stratum, TokenWeight
+from polyseme.core.records import (
+    AXES,
+    STATUSES,
+    Answer,
+    Axis,
+    AxisResult,
+    Evidence,
+    Interval,
+    MetricRecord,
+    Status,
+    Verdict,
+)
+from polyseme.interpret.records import Context, Histogram, LatentReport, Neighbour, Size, Stratum, TokenWeight
 from polyseme.report.schema import (
+    AxisReport,
     Chart,
     Comparison,
     Continuation,
@@ -18,13 +30,15 @@ from polyseme.report.schema import (
     Curve,
     DictionaryReport,
     Faithfulness,
-    LatentPoint,
+    Judging,
+    NullKind,
+    NullReport,
     Provenance,
     SpliceRow,
     StudyReport,
     StudySummary,
 )
-from polyseme.verdicts.error_rates import Calibration
+from polyseme.verdicts.error_rates import Calibration, PlantedKind
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -98,6 +112,33 @@ CONTROLS = (
 )
 
 
+NULLS: dict[Axis, tuple[str, ...]] = {
+    "recurrent": ("random directions",),
+    "network": tuple(control.name for control in CONTROLS),
+    "beyond_tokens": ("token table", "previous token table", "bigram table", "position table"),
+    "used": ("isotropic", "covariance", "other_latent", "alike_latent"),
+}
+ANSWERS: dict[Status, tuple[Answer, Answer, Answer, Answer]] = {
+    "network_feature": ("yes", "yes", "yes", "yes"),
+    "token_level": ("yes", "yes", "no", "yes"),
+    "use_not_shown": ("yes", "yes", "no", "no"),
+    "not_beyond_nulls": ("yes", "no", "unknown", "yes"),
+    "not_recurrent": ("no", "no", "no", "no"),
+    "undecided": ("yes", "unknown", "unknown", "no"),
+}
+"""The answers on `AXES` of a latent with each word."""
+MISSING = "it fires in fewer than 20 held-out documents"
+JUDGING = Judging(
+    partners=(1, 2),
+    nulls=tuple(NullKind(name=control.name, targets="weights", draws=2) for control in CONTROLS),
+    tables=("token", "previous token", "bigram", "position"),
+    directions=NULLS["used"],
+    n_directions=3,
+    n_samples=16,
+    horizon=16,
+)
+
+
 def record(name: str, value: float, spread: float = 0.02, **kwargs: Any) -> MetricRecord:
     """A metric with an interval of a relative half width `spread`."""
     half = abs(value) * spread
@@ -105,14 +146,63 @@ def record(name: str, value: float, spread: float = 0.02, **kwargs: Any) -> Metr
     return MetricRecord(name=name, value=value, interval=bounds, n=20_480, **kwargs)
 
 
+def axis_result(rng: np.random.Generator, axis: Axis, answer: Answer) -> AxisResult:
+    """One axis with every comparison that it rests on; none where there is no answer."""
+    if answer == "unknown":
+        return AxisResult(axis=axis, answer=answer, missing=MISSING, n=7)
+    value = float(rng.uniform(0.55, 0.95) if axis != "used" else rng.normal(0.3 if answer == "yes" else 0.02, 0.05))
+    least = 0.05 if axis in ("network", "beyond_tokens") else 0.0
+    evidence: list[Evidence] = []
+    for null in NULLS[axis]:
+        above = float(rng.uniform(0.12, 0.4) if answer == "yes" else rng.normal(0.0, 0.03))
+        evidence.append(
+            Evidence(
+                null=null,
+                value=value,
+                null_value=value - above,
+                interval=Interval(low=above - 0.06, high=above + 0.06, method="Student's t"),
+                least=least,
+                p=float(rng.uniform(0, 0.002) if answer == "yes" else rng.uniform(0.1, 0.9)),
+            )
+        )
+    return AxisResult(
+        axis=axis,
+        answer=answer,
+        evidence=tuple(evidence),
+        hardest=max(evidence, key=lambda item: item.p).null,
+        p_corrected=0.004 if answer == "yes" else 0.41,
+        frequency=0.93 if answer == "yes" else 0.12,
+        n=int(rng.integers(20, 180)),
+    )
+
+
+def verdict(rng: np.random.Generator, status: Status) -> Verdict:
+    """A profile from which the word follows."""
+    return Verdict(
+        status=status,
+        axes=tuple(axis_result(rng, axis, answer) for axis, answer in zip(AXES, ANSWERS[status], strict=True)),
+        frequency=float(rng.uniform(0.6, 1)),
+        missing=MISSING if status == "undecided" else "",
+    )
+
+
+def _sizes(rng: np.random.Generator) -> tuple[Size, ...]:
+    return tuple(
+        Size(
+            name=name,
+            value=value,
+            interval=Interval(low=value - 0.01, high=value + 0.012),
+            nulls=tuple((null, float(rng.gamma(2, 0.008))) for null in NULLS["used"]),
+        )
+        for name, value in (("kl", 0.0172), ("loss", 0.0121), ("kl_later", 0.0312), ("loss_later", -0.0021))
+    )
+
+
 def latent_report(
     rng: np.random.Generator, site: str, latent: int, status: Status, hostile: bool, n_contexts: int = 16
 ) -> LatentReport:
     """One latent, its contexts made of code tokens, with a hostile one in each where asked."""
     greatest = float(rng.gamma(4, 1.6)) + 1
-    good = status == "supported"
-    effect = float(rng.gamma(2, 0.01)) * (1 if good or rng.random() < 0.5 else 0.1)
-    margin = float(rng.normal(0.25 if good else 0.02, 0.08))
     sizes: dict[Stratum, int] = {"top": 6, "quantile": 3, "random": 4, "near_miss": 3}
     strata: list[Stratum] = [stratum for stratum, size in sizes.items() for _ in range(size)]
     contexts: list[Context] = []
@@ -153,44 +243,11 @@ def latent_report(
         )
 
     counts, edges = np.histogram(np.minimum(rng.gamma(1.2, greatest / 4, n), greatest), bins=32, range=(0, greatest))
-    evidence = (
-        Evidence(
-            name="causal_effect",
-            effect=effect,
-            interval=Interval(low=effect * 0.6, high=effect * 1.45),
-            null=effect * 0.1 if good else effect * 0.8,
-            n=n,
-            p_corrected=0.0004 if good else 0.21,
-            threshold=0.05,
-            passed=good or (status == "mixed" and latent % 2 == 0),
-        ),
-        Evidence(
-            name="model_specificity/spectrum_reinit",
-            effect=margin,
-            interval=Interval(low=margin - 0.07, high=margin + 0.08),
-            null=0.0,
-            n=n,
-            threshold=0.0,
-            passed=good or (status == "mixed" and latent % 2 == 1),
-        ),
-        Evidence(
-            name="firing_documents",
-            effect=float(rng.integers(2, 200)),
-            n=120,
-            n_unit="documents",
-            threshold=10,
-            passed=status != "insufficient_data",
-        ),
-    )
     return LatentReport(
         site=site,
         latent=latent,
-        verdict=Verdict(
-            status=status,
-            evidence=evidence,
-            missing="fired in too few of them" if status == "insufficient_data" else "",
-        ),
-        why="strongest evidence: no. 1 at this site",
+        verdict=verdict(rng, status),
+        why="a repetition is most likely to give it the same word: no. 1 at this site",
         density=n / 60_000,
         n_tokens=n,
         n_documents=int(rng.integers(2, 120)),
@@ -199,12 +256,14 @@ def latent_report(
         token_share=float(rng.random()),
         token_share_interval=Interval(low=0.2, high=0.5),
         recurrence=float(rng.random()),
+        sizes=_sizes(rng),
         read_norm=1.2,
         write_norm=0.98,
         read_write_cosine=0.71,
         nearest=(
             Neighbour(dictionary="seed 1", latent=77, value=0.82),
-            *(Neighbour(dictionary=c.name, latent=12, value=float(rng.random() * 0.5)) for c in CONTROLS),
+            Neighbour(dictionary="seed 2", latent=901, value=0.79),
+            *(Neighbour(dictionary=c.name, latent=None, value=float(rng.random() * 0.5)) for c in CONTROLS),
         ),
         neighbours=(
             Neighbour(dictionary="same", latent=3, value=0.41, measure="write cosine"),
@@ -223,20 +282,46 @@ def _density(rng: np.random.Generator, centre: float) -> Histogram:
     return Histogram(edges=tuple(map(float, edges)), counts=tuple(map(float, counts)), label="log10 density")
 
 
+def axis_report(rng: np.random.Generator, axis: Axis) -> AxisReport:
+    """An axis of a dictionary of 2,048 latents."""
+    least = 0.05 if axis in ("network", "beyond_tokens") else 0.0
+    difference = np.concatenate([rng.normal(0.25, 0.1, 812), rng.normal(0.0, 0.06, 1036)])
+    edges = np.histogram_bin_edges(difference, 36)
+
+    def histogram(values: np.ndarray) -> Histogram:
+        counts = np.histogram(values, edges)[0]
+        return Histogram(edges=tuple(map(float, edges)), counts=tuple(map(float, counts)), label="value − hardest null")
+
+    shifts = rng.normal(0.05, 0.03, len(NULLS[axis]))
+    return AxisReport(
+        axis=axis,
+        yes=812,
+        no=1036,
+        unknown=200,
+        missing={MISSING: 200},
+        least=least,
+        value=0.74,
+        null_value=0.66,
+        detectable=0.041,
+        kept=0.93,
+        nulls=tuple(
+            NullReport(
+                null=null,
+                n_hardest=1848 if i == 0 else 0,
+                difference=tuple(shift + q for q in (-0.1, 0, 0.06, 0.2, 0.4)),
+            )
+            for i, (null, shift) in enumerate(zip(NULLS[axis], map(float, shifts), strict=True))
+        ),
+        differences=(
+            ("yes", histogram(difference[:812])),
+            ("no", histogram(difference[812:])),
+            ("unknown", histogram(difference[:0])),
+        ),
+    )
+
+
 def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> DictionaryReport:
     x = np.linspace(0, 1, 26)
-    points: list[LatentPoint] = []
-    for j in range(700):
-        status = STATUSES[int(rng.choice(4, p=[0.45, 0.25, 0.2, 0.1]))]
-        good = status == "supported"
-        points.append(
-            LatentPoint(
-                latent=j,
-                effect=float(rng.gamma(1.5, 0.01) if good else rng.normal(0, 0.004)),
-                margin=float(rng.normal(0.22 if good else 0.02, 0.1)),
-                status=status,
-            )
-        )
     steps = np.linspace(1e4, 1.2e6, 40)
     return DictionaryReport(
         name=site,
@@ -257,8 +342,13 @@ def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> Dict
             MetricRecord(name="cosine", value=math.nan, n=0),
             record("stability_shared", 0.38 - 0.05 * i, 0.04, better="higher", details={"chance": 0.002}),
         ),
-        verdict_counts=dict(zip(STATUSES, (812 - 90 * i, 377, 301 + 70 * i, 190), strict=True)),
-        n_not_judged=368,
+        verdict_counts=dict(zip(STATUSES, (142 - 30 * i, 377, 301 + 70 * i, 288, 690, 250 - 40 * i), strict=True)),
+        verdicts_kept=dict(zip(STATUSES, (0.91, 0.84, 0.8, 0.77, 0.95, 0.99), strict=True)),
+        verdicts_missing={
+            MISSING: 200 - 40 * i,
+            "no value that there can be would have been shown to exceed token table": 50,
+        },
+        axes=tuple(axis_report(rng, axis) for axis in AXES),
         density=(
             ("trained", _density(rng, -2.3)),
             *((c.name, _density(rng, -2.0 - 0.1 * k)) for k, c in enumerate(CONTROLS)),
@@ -294,9 +384,6 @@ def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> Dict
                 curves=(Curve(name="seed 0", x=tuple(steps), y=tuple(600 * np.exp(-steps / 2e5))),),
             ),
         ),
-        points=tuple(points),
-        n_points=1680,
-        thresholds=((CONTROLS[0].name, 0.117), (CONTROLS[1].name, 0.064 if i else math.nan)),
     )
 
 
@@ -317,8 +404,23 @@ def _splice(site: str, clean: float, patched: float, equivalent: str, joint: boo
     )
 
 
+def _planted(name: str, is_feature: bool | None, share: float, n: int, counts: tuple[int, ...]) -> PlantedKind:
+    return PlantedKind(
+        name=name,
+        is_feature=is_feature,
+        called=MetricRecord(
+            name="called_network_feature",
+            value=share,
+            interval=Interval(low=max(0.0, share - 0.012), high=share + 0.031, method="over networks"),
+            n=n,
+            n_unit="latents",
+        ),
+        counts=dict(zip(STATUSES, counts, strict=True)),
+    )
+
+
 def sample_report(*, per_status: int = 6, hostile: bool = False, seed: int = 0) -> StudyReport:
-    """Three sites, two seeds, two controls; `per_status` latents of each verdict."""
+    """Three sites, three seeds, two controls; `per_status` latents of each word."""
     rng = np.random.default_rng(seed)
     fvus = (0.121, 0.152, 0.180)
     comparisons: list[Comparison] = []
@@ -357,7 +459,7 @@ def sample_report(*, per_status: int = 6, hostile: bool = False, seed: int = 0) 
             n_heldout_tokens=101_240,
             n_heldout_documents=184,
             context=256,
-            seeds=(0, 1),
+            seeds=(0, 1, 2),
             controls=CONTROLS,
             versions=(("polyseme", "0.1.0"), ("torch", "2.13.0"), ("transformers", "5.23.0")),
             git_commit="4be1c3a9" * 5,
@@ -401,20 +503,17 @@ def sample_report(*, per_status: int = 6, hostile: bool = False, seed: int = 0) 
             ),
         ),
         latents=tuple(latents),
+        judging=JUDGING,
         calibration=Calibration(
-            description="A random network with 512 sparse features planted in a linear read-out, and as many "
-            "directions that carry nothing; judged by the same code with the same thresholds.",
-            false_positive_rate=MetricRecord(
-                name="false_positive_rate",
-                value=0.031,
-                interval=Interval(low=0.018, high=0.047),
-                n=512,
-                n_unit="latents",
-            ),
-            miss_rate=MetricRecord(name="miss_rate", value=0.22, n=512, n_unit="latents"),
-            counts=(
-                ("planted feature", dict(zip(STATUSES, (399, 81, 20, 12), strict=True))),
-                ("planted non-feature", dict(zip(STATUSES, (16, 140, 340, 16), strict=True))),
+            description="Random networks with sparse variables planted in them, of every kind that the table names; "
+            "judged by the same code with the same thresholds.",
+            controls=("gaussian_reinit", "spectrum_reinit"),
+            n_networks=12,
+            kinds=(
+                _planted("features", True, 0.87, 240, (209, 11, 9, 6, 3, 2)),
+                _planted("statistics of the input", False, 0.014, 139, (2, 101, 0, 36, 0, 0)),
+                _planted("latents of random directions", False, 0.0, 300, (0, 0, 2, 8, 290, 0)),
+                _planted("half of a feature's firings, by a rule", None, 0.41, 80, (33, 2, 20, 5, 20, 0)),
             ),
         ),
         provenance=(
@@ -436,9 +535,9 @@ def bare_report(**changes: object) -> StudyReport:
             "density": (("trained", Histogram(edges=(-7.0, 0.0), counts=(0.0,))),),
             "stability": None,
             "training": (),
-            "points": (),
-            "thresholds": (),
-            "tests": (),
+            "verdicts_kept": {},
+            "verdicts_missing": {},
+            "axes": (),
         }
     )
     bare: dict[str, object] = {
@@ -450,6 +549,7 @@ def bare_report(**changes: object) -> StudyReport:
         "comparisons": (),
         "continuations": (),
         "latents": (),
+        "judging": Judging(),
         "calibration": None,
         "provenance": (),
         "limits": (),
@@ -489,6 +589,15 @@ def one_site() -> StudyReport:
     )
 
 
+NO_NULL = "the study has no null of the weights"
+NO_EFFECTS = "the network does not predict the next token"
+
+
+def _unanswered(part: AxisReport, why: str) -> AxisReport:
+    """An axis that nothing was measured on."""
+    return AxisReport(axis=part.axis, yes=0, no=0, unknown=2048, missing={why: 2048}, least=part.least)
+
+
 def no_control() -> StudyReport:
     """Measured, with two seeds, but without a control."""
     full = sample_report(per_status=0)
@@ -498,7 +607,16 @@ def no_control() -> StudyReport:
             "comparisons": (),
             "calibration": None,
             "dictionaries": tuple(
-                d.model_copy(update={"verdict_counts": {}, "points": (), "density": d.density[:1]})
+                d.model_copy(
+                    update={
+                        "verdict_counts": {"not_recurrent": 1400, "undecided": 648},
+                        "verdicts_missing": {NO_NULL: 648},
+                        "axes": tuple(
+                            _unanswered(part, NO_NULL) if part.axis == "network" else part for part in d.axes
+                        ),
+                        "density": d.density[:1],
+                    }
+                )
                 for d in full.dictionaries
             ),
         }
@@ -506,7 +624,7 @@ def no_control() -> StudyReport:
 
 
 def encoder() -> StudyReport:
-    """A network that sees later tokens: reconstruction and specificity only, no loss, no effect, no verdict."""
+    """A network that sees later tokens: no loss and no effect, so that only words that need none are there."""
     full = sample_report(per_status=3)
     assert full.faithfulness is not None
 
@@ -528,7 +646,6 @@ def encoder() -> StudyReport:
             }
         )
 
-    little: Status = "insufficient_data"
     return full.model_copy(
         update={
             "faithfulness": full.faithfulness.model_copy(
@@ -557,9 +674,11 @@ def encoder() -> StudyReport:
             "dictionaries": tuple(
                 d.model_copy(
                     update={
-                        "verdict_counts": {little: 2048},
-                        "verdicts_missing": {"the study measured no causal effects": 2048},
-                        "points": (),
+                        "verdict_counts": {"not_beyond_nulls": 300, "not_recurrent": 700, "undecided": 1048},
+                        "verdicts_missing": {NO_EFFECTS: 1048},
+                        "axes": tuple(
+                            _unanswered(part, NO_EFFECTS) if part.axis == "used" else part for part in d.axes
+                        ),
                     }
                 )
                 for d in full.dictionaries
@@ -567,7 +686,15 @@ def encoder() -> StudyReport:
             "latents": tuple(
                 x.model_copy(
                     update={
-                        "verdict": Verdict(status=little, evidence=x.verdict.evidence[1:], missing="no causal effects"),
+                        "verdict": Verdict(
+                            status="undecided",
+                            axes=(
+                                *x.verdict.axes[:3],
+                                AxisResult(axis="used", answer="unknown", missing=NO_EFFECTS),
+                            ),
+                            missing=NO_EFFECTS,
+                        ),
+                        "sizes": (),
                         "top_logits": (),
                         "bottom_logits": (),
                     }
@@ -605,7 +732,18 @@ def outlying() -> StudyReport:
     full = sample_report(per_status=2)
     dictionaries: list[DictionaryReport] = []
     for d in full.dictionaries:
-        far = LatentPoint(latent=9000, effect=4e5, margin=-3e3, status="mixed")
+        axes = tuple(
+            part.model_copy(
+                update={
+                    "value": 4e5,
+                    "detectable": 1e-9,
+                    "nulls": tuple(
+                        null.model_copy(update={"difference": (-3e3, 0.0, 0.1, 0.2, 4e5)}) for null in part.nulls
+                    ),
+                }
+            )
+            for part in d.axes
+        )
         training = tuple(
             chart.model_copy(
                 update={"curves": tuple(c.model_copy(update={"y": (1e12, *c.y[1:])}) for c in chart.curves)}
@@ -618,10 +756,10 @@ def outlying() -> StudyReport:
         dictionaries.append(
             d.model_copy(
                 update={
-                    "points": (*d.points, far),
+                    "axes": axes,
                     "training": training,
                     "metrics": metrics,
-                    "verdict_counts": {"supported": 10**9, "mixed": 1, "insufficient_data": 1},
+                    "verdict_counts": {"network_feature": 10**9, "token_level": 1, "undecided": 1},
                 }
             )
         )
@@ -657,6 +795,15 @@ def outlying() -> StudyReport:
     )
 
 
+def _renamed(part: AxisReport) -> AxisReport:
+    """The same with as many nulls as there are long names of controls."""
+    if part.axis != "network":
+        return part
+    return part.model_copy(
+        update={"nulls": tuple(part.nulls[0].model_copy(update={"null": name}) for name in LONG_CONTROLS)}
+    )
+
+
 def huge(*, per_status: int = 100, n_sites: int = 9) -> StudyReport:
     """Many sites and controls with long names of several scripts, and long tokens."""
     rng = np.random.default_rng(5)
@@ -667,9 +814,6 @@ def huge(*, per_status: int = 100, n_sites: int = 9) -> StudyReport:
         for name in LONG_CONTROLS
     )
     tokens = ("انتباه", "注意機構を含む非常に長い文", "W" * 300, "a_b" * 90, "🧪" * 40, "\u202etxt")
-
-    def renamed(name: str) -> str:
-        return names[SITES.index(name)] if name in SITES else name
 
     comparisons = [
         Comparison(
@@ -711,6 +855,12 @@ def huge(*, per_status: int = 100, n_sites: int = 9) -> StudyReport:
         update={
             "title": "a-study-with-a-name-as-long-as-names-may-be-which-is-64-characters",
             "run": "r" * 80,
+            "judging": JUDGING.model_copy(
+                update={
+                    "partners": tuple(range(1, 12)),
+                    "nulls": tuple(NullKind(name=name, targets="weights", draws=10) for name in LONG_CONTROLS),
+                }
+            ),
             "summary": full.summary.model_copy(
                 update={"controls": controls, "seeds": tuple(range(12)), "network": "/" + "very/long/path" * 12}
             ),
@@ -719,6 +869,7 @@ def huge(*, per_status: int = 100, n_sites: int = 9) -> StudyReport:
                     update={
                         "name": names[i],
                         "architecture": "matryoshka_batch_topk",
+                        "axes": tuple(_renamed(part) for part in d.axes),
                         "density": (d.density[0], *((c.name, d.density[1][1]) for c in controls)),
                     }
                 )

@@ -31,7 +31,7 @@ def test_the_summary_fits_80_columns_and_says_it_all():
     assert max(map(len, text.splitlines())) <= 80
     flat = " ".join(text.split())
     for expected in (
-        *("2,166", "all sites jointly 2.95 3.42 +0.469 [+0.446, +0.495] 89.0%", "on spectrum_reinit"),
+        *("336 of 6,144 latents", "all sites jointly 2.95 3.42 +0.469 [+0.446, +0.495] 89.0%", "on spectrum_reinit"),
         *(
             "+0.0242 [+0.0142, +0.0342]",
             "+43.3 pp [+42.3, +44.3]",
@@ -66,7 +66,7 @@ def test_markup_escapes_and_direction_marks_are_text():
 def test_a_terminal_without_unicode_gets_ascii():
     text = printed(sample_report(per_status=1, hostile=True), encoding="ascii")
     assert "-0.0206" in text
-    assert "2,166" in text
+    assert "2,436" in text
 
 
 def test_an_empty_study_is_summed_up_without_inventing_numbers():

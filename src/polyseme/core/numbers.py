@@ -35,6 +35,13 @@ def _significant(size: float, digits: int) -> str:
     return f"{size:.{decimals}f}"
 
 
+def plain(value: float) -> str:
+    """A round number, without zeros behind it: `0.05`, `20`, `2k`."""
+    text = short(value, 2)
+    head, unit = (text[:-1], text[-1]) if text[-1] in "kMB" else (text, "")
+    return f"{head.rstrip('0').rstrip('.')}{unit}" if "." in head and "e" not in head else text
+
+
 def signed(value: float, digits: int = 3) -> str:
     """The same as `short`, with a plus before what is positive."""
     return f"+{short(value, digits)}" if value > 0 else short(value, digits)

@@ -121,6 +121,11 @@ class AxisResult(Record):
     missing: str = ""
     """With `unknown`: what is missing."""
 
+    @property
+    def comparison(self) -> Evidence | None:
+        """The one with the hardest null; None where nothing was compared."""
+        return next((evidence for evidence in self.evidence if evidence.null == self.hardest), None)
+
 
 class Verdict(Record):
     """What the evidence says about one latent: a profile, and the word that follows from it."""

@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 
 from polyseme.core import html, numbers
 from polyseme.core.config import Record
-from polyseme.core.records import Evidence, Interval, Number, Verdict
+from polyseme.core.records import AxisResult, Interval, Number, Verdict
 from polyseme.core.table import data_frame
 from polyseme.core.text import visible
 
@@ -106,7 +106,7 @@ class Context(Record):
     """Exact effect of ablating the latent there on the next token's loss, nats; NaN at tokens where it was not
     measured, empty when at none."""
     kl_effects: tuple[Number, ...] = ()
-    """KL(clean ‖ ablated there) of the next token's prediction, nats, where verdicts rest on it; NaN, empty alike."""
+    """KL(clean ‖ ablated there) of the next token's prediction, nats; NaN, empty alike."""
 
     @property
     def activation(self) -> float:
@@ -179,11 +179,24 @@ class Neighbour(Record):
     """Another latent, of the same or another dictionary, and how alike it is."""
 
     dictionary: str
-    """Where it lives: `same`, `seed 1`, `control spectrum`."""
-    latent: int
+    """Where it lives: `same`, `seed 1`, `spectrum_reinit`."""
+    latent: int | None
+    """None where it is the mean over several dictionaries."""
     value: Number
     """Correlation, cosine or co-firing share, by `measure`."""
     measure: Literal["correlation", "write cosine", "co-firing"] = "correlation"
+
+
+class Size(Record):
+    """How much removing a latent changes the predictions, in nats; no answer rests on it."""
+
+    name: str
+    """`kl`, `loss`, `kl_later`, `loss_later`: KL(clean ‖ ablated) or CE(ablated) − CE(clean), at the token or summed
+    over the predictions after it."""
+    value: Number
+    interval: Interval | None = None
+    nulls: tuple[tuple[str, Number], ...] = ()
+    """(class of null direction, the same with directions of it in the latent's place)."""
 
 
 class LatentReport(Record):
@@ -194,7 +207,7 @@ class LatentReport(Record):
     latent: int
     verdict: Verdict
     why: str = ""
-    """Why it is shown: its place in the ranking of its verdict."""
+    """Why it is shown: its place in the ranking of those with its word."""
     density: Number
     n_tokens: int
     """Held-out tokens at which it fires."""
@@ -206,12 +219,14 @@ class LatentReport(Record):
     token_share: Number = float("nan")
     token_share_interval: Interval | None = None
     recurrence: Number = float("nan")
-    """Best correlation with a latent of another seed on the same network."""
+    """Mean over the other seeds of the correlation with its best match there."""
+    sizes: tuple[Size, ...] = ()
     read_norm: Number = float("nan")
     write_norm: Number = float("nan")
     read_write_cosine: Number = float("nan")
     nearest: tuple[Neighbour, ...] = ()
-    """Best match in each other seed and each control, by correlation over the same held-out tokens."""
+    """Best match in each other seed, and the mean best match in the dictionaries of each kind of null: chosen on train
+    text, correlation on the same held-out tokens."""
     neighbours: tuple[Neighbour, ...] = ()
     """Nearest latents of the same dictionary, by write cosine and by co-firing."""
     histogram: Histogram | None = None
@@ -233,7 +248,7 @@ class LatentReport(Record):
 
     @property
     def title(self) -> str:
-        """Which latent it is, and its verdict."""
+        """Which latent it is, and its word."""
         return f"{self.site} #{self.latent}: {self.verdict.status.replace('_', ' ')}"
 
     def __repr__(self) -> str:
@@ -247,7 +262,8 @@ class LatentReport(Record):
     def _facts(self) -> list[tuple[str, object]]:
         words = [f"{w.token!r}" for w in self.top_tokens[:8]]
         return [
-            ("no verdict:", self.verdict.missing),
+            ("undecided:", self.verdict.missing),
+            ("frequency of the word", numbers.short(self.verdict.frequency)),
             ("fires at", f"{self.n_tokens:,} tokens in {self.n_documents:,} documents"),
             ("density", numbers.percent(self.density)),
             ("mean activation", numbers.short(self.mean_activation)),
@@ -260,10 +276,9 @@ class LatentReport(Record):
         ]
 
     def _repr_html_(self) -> str:
-        tests = [_test(e) for e in self.verdict.evidence]
         parts = [html.facts((name, value) for name, value in self._facts if value != "")]
-        if tests:
-            parts.append(html.table(("test", "effect", "low", "high", "null", "n", "passed"), tests))
+        if self.verdict.axes:
+            parts.append(html.table(_PROFILE, map(_profile, self.verdict.axes)))
         for name, contexts in self.by_stratum:
             lines = "".join(context.line(self.max_activation) for context in contexts)
             parts.append(f'<div style="margin-top:6px">{html.small(html.text(name))}</div>{lines}')
@@ -272,7 +287,22 @@ class LatentReport(Record):
         return html.frame(self.title, *parts)
 
 
-def _test(evidence: Evidence) -> tuple[object, ...]:
-    low, high = (evidence.interval.low, evidence.interval.high) if evidence.interval else (math.nan, math.nan)
-    passed = ("yes" if evidence.passed else "no") if evidence.made else "no evidence"
-    return (evidence.name, evidence.effect, low, high, evidence.null, f"{evidence.n:,} {evidence.n_unit}", passed)
+_PROFILE = ("axis", "answer", "value", "hardest null", "null", "low", "high", "p corrected", "frequency of yes", "n")
+
+
+def _profile(axis: AxisResult) -> tuple[object, ...]:
+    """A row of the profile: the comparison with the hardest null, with the interval of the difference."""
+    hardest = axis.comparison
+    bounds = hardest.interval if hardest else None
+    return (
+        axis.axis.replace("_", " "),
+        f"unknown: {axis.missing}" if axis.missing else axis.answer,
+        hardest.value if hardest else math.nan,
+        axis.hardest,
+        hardest.null_value if hardest else math.nan,
+        bounds.low if bounds else math.nan,
+        bounds.high if bounds else math.nan,
+        axis.p_corrected,
+        axis.frequency,
+        f"{axis.n:,} {axis.n_unit}" if axis.n else "",
+    )

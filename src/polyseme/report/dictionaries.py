@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from polyseme.core.binding import unnamed
-from polyseme.core.records import STATUSES, MetricRecord, Status
+from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, MetricRecord, Status
 from polyseme.evaluation import density_histogram
 from polyseme.interpret.records import Histogram
 from polyseme.report.comparisons import record_of, telling
 from polyseme.report.massive import massive_at
-from polyseme.report.schema import Chart, Curve, DictionaryReport, LatentPoint
+from polyseme.report.schema import AxisReport, Chart, Curve, DictionaryReport, NullReport
 from polyseme.studies.findings import Findings
 from polyseme.training.jobs import HistoryPoint
+from polyseme.verdicts.judge import AxisOutcome, SiteVerdicts
 
-MAX_POINTS = 2000
-_LOSSES = {"kl": "expected", "ce": "observed"}
-"""The loss that the causal test is made on."""
+BINS = 36
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
@@ -26,8 +26,9 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
     real = findings.real
     dictionary = real.trained.dictionaries[site, seed]
     judged = findings.verdicts[site]
-    counts: dict[Status, int] = {status: sum(v.status == status for v in judged.verdicts) for status in STATUSES}
-    stable, points = findings.stability.get(site, []), _points(findings, site)
+    words = np.array([verdict.status for verdict in judged.verdicts], dtype=object)
+    counts: dict[Status, int] = {status: int((words == status).sum()) for status in STATUSES}
+    stable = findings.stability.get(site, [])
     return DictionaryReport(
         name=site,
         site=unnamed(real.subject.bindings[site]),
@@ -42,21 +43,76 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
             *stable,
         ),
         verdict_counts=counts,
+        verdicts_kept={status: float(judged.frequency[words == status].mean()) for status, n in counts.items() if n},
         verdicts_missing=dict(Counter(v.missing for v in judged.verdicts if v.missing).most_common()),
+        axes=tuple(axis_reports(judged)),
         density=tuple(_densities(findings, site)),
         stability=_stability(stable),
         training=tuple(_training(findings, site)),
-        tests=tuple(
-            (name, int(test.passed[test.made].sum()), int(test.made.sum())) for name, test in judged.tests.items()
-        ),
-        margin_fdr=findings.config.verdicts.margin_fdr,
-        thresholds=tuple(
-            (name, value if math.isfinite(value) else math.nan) for name, value in judged.thresholds.items()
-        ),
-        points=points[:: max(1, -(-len(points) // MAX_POINTS))],
-        n_points=len(points),
-        effect_unit=f"nats of {_LOSSES[findings.config.causal.statistic]} loss a firing token",
         massive=massive_at(findings, site),
+    )
+
+
+def axis_reports(judged: SiteVerdicts) -> Iterator[AxisReport]:
+    """What each axis says of the latents of one dictionary."""
+    profiles = list(judged.verdicts)
+    for axis in AXES:
+        yield _axis_report(axis, [profile.axis(axis) for profile in profiles], judged.outcomes[axis])
+
+
+def _axis_report(axis: Axis, results: Sequence[AxisResult], outcome: AxisOutcome) -> AxisReport:
+    made, yes = outcome.made, outcome.yes
+    hardest = [result.comparison for result in results]
+    value = np.array([math.nan if one is None else one.value for one in hardest])
+    null = np.array([math.nan if one is None else one.null_value for one in hardest])
+    kept = np.where(yes, outcome.frequency, 1 - outcome.frequency)
+    return AxisReport(
+        axis=axis,
+        yes=int(yes.sum()),
+        no=int((made & ~yes).sum()),
+        unknown=int((~made).sum()),
+        missing=dict(Counter(str(why) for why in outcome.missing[~made]).most_common()),
+        least=next((one.least for one in hardest if one is not None), 0.0),
+        value=_median(value[made]),
+        null_value=_median(null[made]),
+        detectable=_median(outcome.detectable[made]),
+        kept=float(kept[made].mean()) if made.any() else math.nan,
+        nulls=tuple(_null_reports(results, outcome)),
+        differences=_histograms(value - null, outcome),
+    )
+
+
+def _median(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _null_reports(results: Sequence[AxisResult], outcome: AxisOutcome) -> Iterator[NullReport]:
+    differences: dict[str, list[float]] = {}
+    for result in results:
+        for one in result.evidence:
+            differences.setdefault(one.null, []).append(one.value - one.null_value)
+    for name, values in differences.items():
+        known = np.array(values)[np.isfinite(values)]
+        yield NullReport(
+            null=name,
+            n_hardest=int((outcome.made & (outcome.hardest == name)).sum()),
+            difference=tuple(map(float, np.quantile(known, QUANTILES))) if len(known) else (math.nan,) * len(QUANTILES),
+        )
+
+
+def _histograms(difference: np.ndarray, outcome: AxisOutcome) -> tuple[tuple[str, Histogram], ...]:
+    known = np.isfinite(difference)
+    if not known.any():
+        return ()
+    edges = np.histogram_bin_edges(difference[known], BINS)
+    counts = {
+        answer: np.histogram(difference[known & (outcome.answer == answer)], edges)[0]
+        for answer in ("yes", "no", "unknown")
+    }
+    return tuple(
+        (answer, Histogram(edges=tuple(map(float, edges)), counts=tuple(map(float, n)), label="value − hardest null"))
+        for answer, n in counts.items()
     )
 
 
@@ -114,17 +170,3 @@ def _training(findings: Findings, site: str) -> Iterator[Chart]:
                 for name, history in curves.items()
             ),
         )
-
-
-def _points(findings: Findings, site: str) -> tuple[LatentPoint, ...]:
-    effects, specific = findings.effects.get(site), findings.specificity.get(site)
-    if effects is None or specific is None:
-        return ()
-    tested = effects.of(findings.config.causal.statistic)
-    effect = tested.value - tested.null
-    margin = specific.smallest.value
-    return tuple(
-        LatentPoint(latent=i, effect=float(effect[i]), margin=float(margin[i]), status=verdict.status)
-        for i, verdict in enumerate(findings.verdicts[site].verdicts)
-        if np.isfinite(effect[i]) and np.isfinite(margin[i])
-    )

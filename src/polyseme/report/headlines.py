@@ -2,12 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from polyseme.core.numbers import count, interval, percent, short, signed
-from polyseme.core.records import MetricRecord
-from polyseme.report.schema import Comparison, ControlValue, SpliceRow, StudyReport, n_judged
-from polyseme.report.words import EFFECT_MEANINGS, metric_name
+from polyseme.core.records import DECIDED, STATUSES
+from polyseme.report.profiles import AXIS_NAMES, STATUS_NAMES, asked, correction
+from polyseme.report.schema import Comparison, ControlValue, SpliceRow, StudyReport
+from polyseme.report.words import metric_name
+from polyseme.verdicts.error_rates import PlantedKind
 
 MOST_REASONS = 4
 
@@ -17,8 +19,10 @@ def headlines(report: StudyReport) -> tuple[str, ...]:
     if report.headlines:
         return report.headlines
     lines = [
-        _verdicts(report),
-        _tests(report),
+        _words(report),
+        _repetition(report),
+        *_axes(report),
+        *_unanswered(report),
         _calibration(report),
         _faithfulness(report),
         _single_sites(report),
@@ -28,110 +32,123 @@ def headlines(report: StudyReport) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _verdicts(report: StudyReport) -> str:
-    judged, supported = report.n_judged, report.verdict_counts["supported"]
-    if not judged:
-        return f"No latent was judged{_reasons(report)}."
-    whole = f"{count(judged)} judged latents"
-    if supported:
-        are, them = ("is", "it") if supported == 1 else ("are", "them")
-        does, what = EFFECT_MEANINGS[report.statistic]
-        text = (
-            f"{count(supported)} of {whole} ({percent(supported / judged)}) {are} supported: removing {them} {does}s "
-        )
-        text += f"{what} more than removing {report.causal_null} does, and another seed's "
-        text += f"dictionary matches {them} better than {_any_control(report)} does{_threshold(report)}."
+def _words(report: StudyReport) -> str:
+    """How many latents have each word."""
+    total, counts = report.n_latents, report.verdict_counts
+    if not total:
+        return "No latent was judged."
+    if not report.n_decided:
+        return f"All {count(total)} latents are undecided{_reasons(report)}."
+    features = counts["network_feature"]
+    if features:
+        are = "is a network feature" if features == 1 else "are network features"
+        text = f"{count(features)} of {_latents(total)} ({percent(features / total)}) {are}: every axis says yes."
     else:
-        text = f"None of {whole} is supported."
-    left_out = report.n_latents - judged
-    were = "latent was" if left_out == 1 else "latents were"
-    return f"{text} {count(left_out)} {were} not judged{_reasons(report)}." if left_out else text
+        text = f"None of {_latents(total)} is a network feature."
+    others = [f"{STATUS_NAMES[status]} {count(counts[status])}" for status in STATUSES[1:] if counts[status]]
+    why = _reasons(report) if counts["undecided"] else ""
+    return f"{text} Words of the others: {', '.join(others)}{why}." if others else text
 
 
-def _any_control(report: StudyReport) -> str:
-    """What a latent's match in another seed's dictionary is compared with."""
-    which = _of_network(report)
-    return f"the dictionary of any control{which}" if which else "any control's dictionary"
-
-
-def _of_network(report: StudyReport) -> str:
-    """Which controls are meant, where some are of the dictionary."""
-    mixed = any(control.targets == "dictionary" for control in report.summary.controls)
-    return " of the weights or tokens" if mixed else ""
-
-
-def _threshold(report: StudyReport) -> str:
-    """That a margin must exceed more than 0, where it must."""
-    above = [(t, d.margin_fdr) for d in report.dictionaries for _, t in d.thresholds if t > 0]
-    if not above:
-        return ""
-    unfiltered = [t for t, share in above if share >= 1]
-    return f", by at least {short(max(unfiltered))}" if unfiltered else ", by at least the FDR threshold"
+def _latents(n: int) -> str:
+    return f"{count(n)} latent{'' if n == 1 else 's'}"
 
 
 def _reasons(report: StudyReport) -> str:
-    """Why latents were not judged, most often first."""
-    missing = sum((Counter(d.verdicts_missing) for d in report.dictionaries), Counter[str]())
-    if not missing:
-        return ""
-    ranked = missing.most_common()
-    if len(ranked) == 1:
-        return f" ({ranked[0][0]})"
+    return reasons(sum((Counter(d.verdicts_missing) for d in report.dictionaries), Counter[str]()))
+
+
+def reasons(missing: Mapping[str, int]) -> str:
+    """What is missing, most often first, in brackets; nothing where nothing is."""
+    ranked = Counter(missing).most_common()
+    if len(ranked) <= 1:
+        return f" ({ranked[0][0]})" if ranked else ""
     shown = [f"{count(n)}: {what}" for what, n in ranked[:MOST_REASONS]]
     rest = sum(n for _, n in ranked[MOST_REASONS:])
     return f" ({'; '.join([*shown, *([f'{count(rest)}: other reasons'] if rest else [])])})"
 
 
-def _tests(report: StudyReport) -> str:
-    """What a single test found, where the other one could not be made: no verdict says it."""
-    if report.n_judged:
+def _repetition(report: StudyReport) -> str:
+    """How many latents would have the same word in a repetition."""
+    shares = [(report.verdict_counts[status], report.kept(status)) for status in DECIDED]
+    known = [(n, kept) for n, kept in shares if n and not math.isnan(kept)]
+    if not known:
         return ""
-    passed: Counter[str] = Counter()
-    made: Counter[str] = Counter()
-    for dictionary in report.dictionaries:
-        for name, n_passed, n_made in dictionary.tests:
-            passed[name] += n_passed
-            made[name] += n_made
-    does = " ".join(EFFECT_MEANINGS[report.statistic])
-    meanings = {
-        "causal_effect": f"{does} more than {report.causal_null} does",
-        "model_specificity": "are matched better by another seed's dictionary than by "
-        f"{_any_control(report)}{_threshold(report)}",
+    n, kept = sum(n for n, _ in known), sum(n * kept for n, kept in known)
+    features, of_them = report.verdict_counts["network_feature"], report.kept("network_feature")
+    text = (
+        "If the same dictionaries were judged again, with other seeds, draws of nulls, held-out documents, firings and "
+        f"directions, {percent(kept / n)} of the {count(n)} latents with a word would be expected to keep it"
+    )
+    if features and not math.isnan(of_them):
+        text += f", and {percent(of_them)} of the {count(features)} network features"
+    return f"{text}."
+
+
+def _axes(report: StudyReport) -> Iterator[str]:
+    """What each axis says of how many latents, and what it asks."""
+    parts = report.axes
+    everywhere = {
+        why: n for why, n in (parts[0].missing if parts else {}).items() if all(p.missing.get(why) == n for p in parts)
     }
-    said = [f"{count(passed[name])} of {count(n)} latents {meanings[name]}" for name, n in made.items() if n > 0]
-    if said:
-        return f"One test alone says: {'; '.join(said)}."
-    # Where the causal test is what most latents lack, nothing else says that the other one found nothing to go by.
-    without = sorted({name for d in report.dictionaries for name, t in d.thresholds if math.isnan(t)})
-    known = any("FDR filter" in what for d in report.dictionaries for what in d.verdicts_missing)
-    if known or not without:
-        return ""
-    return f"Model-specificity says nothing either: the FDR filter finds no threshold against {', '.join(without)}."
+    for part in parts:
+        name = AXIS_NAMES[part.axis]
+        name = f"{name[:1].upper()}{name[1:]}"
+        if not part.n_answered:
+            yield f"{name}: no latent has an answer{reasons(part.missing)}."
+            continue
+        without = f", no answer for {count(part.unknown)}" if part.unknown else ""
+        without += reasons({why: n for why, n in part.missing.items() if why not in everywhere})
+        yield (
+            f"{name}: yes for {count(part.yes)}, not shown for {count(part.no)}{without}. "
+            f"Yes means that {asked(part.axis, report.judging)}."
+        )
+    for why, n in everywhere.items():
+        if n < report.n_latents:
+            yield f"No axis has an answer for {_latents(n)}: {why}."
+    if any(part.n_answered for part in report.axes):
+        yield correction(report.judging)
+
+
+def _unanswered(report: StudyReport) -> Iterator[str]:
+    """Sites where an axis leaves most latents without an answer: what a site lacks is said of the site."""
+    for dictionary in report.dictionaries:
+        for part in dictionary.axes:
+            if part.n_answered and part.unknown > part.n_answered:
+                yield (
+                    f"At {dictionary.name} the axis {AXIS_NAMES[part.axis]} answers for {count(part.n_answered)} of "
+                    f"{count(part.n_answered + part.unknown)} latents only{reasons(part.missing)}."
+                )
 
 
 def _calibration(report: StudyReport) -> str:
-    if not report.n_judged:
+    """How planted latents are judged by the same procedure, kind by kind."""
+    if not report.n_decided:
         return ""
     found = report.calibration
-    if found is None or math.isnan(found.false_positive_rate.value):
+    if found is None or not found.kinds:
         why = f": {report.calibration_missing}" if report.calibration_missing else ""
-        return f"The rate of false positives of this procedure was not measured{why}."
-    text = "On planted networks the same procedure"
-    if found.controls:
-        text += f" with {'the control' if len(found.controls) == 1 else 'the controls'} {', '.join(found.controls)}"
-    if found.counts and not any(n_judged(counts) for _, counts in found.counts):
-        return f"{text} judges no latent, so its error rates are not known."
-    text += f" calls {_share(found.false_positive_rate)} of {count(found.false_positive_rate.n)} non-features supported"
-    worst = max(found.by_kind, key=lambda kind: kind[1].value, default=None)
-    if worst is not None and worst[1].value > found.false_positive_rate.value:
-        text += f"; among {worst[0]}, {_share(worst[1])} of {count(worst[1].n)}"
-    return f"{text}. It misses {_share(found.miss_rate)} of {count(found.miss_rate.n)} features."
+        return f"How often this procedure errs was not measured on planted networks{why}."
+    against = f" against {', '.join(found.controls)}" if found.controls else ""
+    said = [_called(kind) for kind in found.kinds if kind.is_feature]
+    wrong = [kind for kind in found.kinds if kind.is_feature is False and not math.isnan(kind.called.value)]
+    if wrong:
+        worst = max(wrong, key=lambda kind: kind.called.value)
+        most = f"of the {len(wrong)} kinds that are not features, at most " if len(wrong) > 1 else ""
+        said.append(f"{most}{_called(worst)}")
+    return (
+        f"On {count(found.n_networks)} planted networks, judged as here{against}, these are called network features: "
+        f"{'; '.join(said)}. All kinds are under Method."
+    )
 
 
-def _share(record: MetricRecord) -> str:
-    if record.interval is None or math.isnan(record.interval.low):
-        return percent(record.value)
-    return f"{percent(record.value)} (95% interval {percent(record.interval.low)} to {percent(record.interval.high)})"
+def _called(kind: PlantedKind) -> str:
+    """Share of a kind that is called a network feature, with its interval."""
+    record = kind.called
+    bounds = ""
+    if record.interval is not None and not math.isnan(record.interval.low):
+        bounds = f" [{percent(record.interval.low)}, {percent(record.interval.high)}]"
+    return f"{percent(record.value)}{bounds} of {count(record.n)} {kind.name}"
 
 
 def _faithfulness(report: StudyReport) -> str:
@@ -183,7 +200,8 @@ def _scores(report: StudyReport) -> str:
             f"({name} {short(best.record.value)} on {best.control}, {short(row.trained.value)} on the trained network "
             f"at {row.site})."
         )
-    every = f"every control{_of_network(report)}"
+    mixed = any(control.targets == "dictionary" for control in report.summary.controls)
+    every = f"every control{' of the weights or tokens' if mixed else ''}"
     if all(_told(c) and c.gap < 0 for row in rows for c in row.controls):
         return f"By {name} alone the trained network is reconstructed better than {every} at every site."
     return f"By {name} alone the trained network is not shown to differ from {every}."

@@ -12,8 +12,7 @@ from polyseme.studies.findings import Findings
 MATERIAL = 0.1
 """Relative difference of FVU with and without them from which it is said."""
 MOSTLY = 0.5
-"""Share of a latent's Σf², or of its summed causal effect, from which it rests on them."""
-_SUMMED = {"kl": "causal effect (KL)", "ce": "absolute causal effect (|ΔCE|)"}
+"""Share of a latent's Σf², or of its summed effect, from which it rests on them."""
 
 
 def massive_at(findings: Findings, site: str) -> str:
@@ -64,28 +63,26 @@ def _resting(findings: Findings, site: str) -> list[str]:
     """How many latents owe most of what they are judged by to these vectors."""
     seed, verdicts = findings.config.seeds[0], findings.verdicts[site].verdicts
     active, effective = latents_resting_on(findings, site, seed)
-    supported = np.array([verdict.status == "supported" for verdict in verdicts])
+    features = np.array([verdict.status == "network_feature" for verdict in verdicts])
     said = f"{count(int(active.sum()))} latents have more than half of their squared activation there"
     if site in findings.effects:
-        what = _SUMMED[findings.config.causal.statistic]
-        said += f", {count(int(effective.sum()))} more than half of their summed {what}"
-    n = int(((active | effective) & supported).sum())
-    return [f"{said}; {count(n)} of the {count(int(supported.sum()))} supported latents are among them"]
+        said += f", {count(int(effective.sum()))} more than half of their summed effect on predictions (KL)"
+    n = int(((active | effective) & features).sum())
+    return [f"{said}; {count(n)} of the {count(int(features.sum()))} network features are among them"]
 
 
 def latents_resting_on(
     findings: Findings, site: str, seed: int
 ) -> tuple[Bool[np.ndarray, " n_latents"], Bool[np.ndarray, " n_latents"]]:
     """Latents with more than half of Σf² at vectors that are not ordinary, and latents with more than half of their
-    causal effect there: Σ KL over the sampled tokens, or Σ |ΔCE| with `causal.statistic = "ce"`."""
+    effect there: Σ KL over the sampled tokens."""
     firings, rows = findings.real.readings.firings[site, seed], findings.real.readings.left_out[site]
     squares = firings.matrix.power(2)
     total, there = (np.asarray(m.sum(axis=0), dtype=np.float64).ravel() for m in (squares, squares[rows]))
     effective = np.zeros(firings.n_latents, dtype=bool)
     if site in findings.effects:
         effects = findings.effects[site]
-        samples = effects.of(findings.config.causal.statistic).samples
-        sizes, at = np.abs(samples.astype(np.float64)), np.isin(effects.sample_row, rows)
+        sizes, at = effects.sample_kl.astype(np.float64), np.isin(effects.sample_row, rows)
         whole, part = (
             np.bincount(effects.sample_latent, weights=weights, minlength=firings.n_latents)
             for weights in (sizes, sizes * at)

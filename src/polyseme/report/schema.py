@@ -6,20 +6,20 @@ and the page says so in its place. Text that comes from a corpus or a tokenizer 
 `polyseme.core.text.visible` before it gets here, and is still treated as hostile by every renderer.
 """
 
-from collections.abc import Mapping
+import math
+from collections import Counter
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from polyseme.core.config import Record
 from polyseme.core.errors import DamagedArtifact, InputError
-from polyseme.core.records import JUDGED, STATUSES, Interval, MetricRecord, Number, Status
+from polyseme.core.records import AXES, STATUSES, Axis, Interval, MetricRecord, Number, Status
 from polyseme.interpret.records import Histogram, LatentReport
 from polyseme.store import load_record, save_record
 from polyseme.verdicts.error_rates import Calibration
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_BYTES = 256 * 2**20
 _AGAIN = "run the study again: the report is written again"
 
@@ -51,15 +51,49 @@ class Chart(Record):
     """One sentence on how to read it."""
 
 
-class LatentPoint(Record):
-    """One latent in the scatter of causal effect against model-specificity."""
+class NullReport(Record):
+    """How the latents of one dictionary stand to one null, on one axis."""
 
-    latent: int
-    effect: Number
-    """Causal effect less its null, in `DictionaryReport.effect_unit`."""
-    margin: Number
-    """Model-specificity."""
-    status: Status
+    null: str
+    n_hardest: int
+    """Of how many of the latents with an answer it is the hardest null."""
+    difference: tuple[Number, ...]
+    """Quantiles 0.05, 0.25, 0.5, 0.75 and 0.95 of value − null over the latents it was measured of."""
+
+
+class AxisReport(Record):
+    """What one axis of the profile says of the latents of one dictionary."""
+
+    axis: Axis
+    yes: int
+    no: int
+    unknown: int
+    missing: dict[str, int] = Field(default_factory=dict[str, int])
+    """Why there is no answer → of how many latents."""
+    least: Number = 0.0
+    """The difference from each null that must be exceeded."""
+    value: Number = math.nan
+    """Median of the latents' own figures, of those with an answer, as the three that follow."""
+    null_value: Number = math.nan
+    """Median of the hardest null's figures."""
+    detectable: Number = math.nan
+    """Median of the least difference that would have been shown without correction."""
+    kept: Number = math.nan
+    """Mean of the frequency at which a repetition gives the same answer."""
+    nulls: tuple[NullReport, ...] = ()
+    differences: tuple[tuple[str, Histogram], ...] = ()
+    """Histograms of value − hardest null: (answer, histogram), edges shared."""
+
+    @property
+    def n_answered(self) -> int:
+        """How many of the latents have an answer."""
+        return self.yes + self.no
+
+    @property
+    def hardest(self) -> str:
+        """The null that is the hardest of most latents; empty where none is of any."""
+        most = max(self.nulls, key=lambda null: null.n_hardest, default=None)
+        return most.null if most is not None and most.n_hardest else ""
 
 
 class DictionaryReport(Record):
@@ -80,28 +114,19 @@ class DictionaryReport(Record):
     metrics: tuple[MetricRecord, ...] = ()
     """FVU, L0, dead and dense latents, baselines (`fvu_token`, `fvu_bigram`), … on held-out documents."""
     verdict_counts: dict[Status, int] = Field(default_factory=dict[Status, int])
-    """How many of the dictionary's latents got each verdict."""
+    """How many of the dictionary's latents have each word."""
+    verdicts_kept: dict[Status, Number] = Field(default_factory=dict[Status, Number])
+    """Word → the mean frequency at which a repetition of the study gives it to those that have it."""
     verdicts_missing: dict[str, int] = Field(default_factory=dict[str, int])
-    """What those with insufficient data lack → how many of them lack it."""
-    n_not_judged: int = 0
-    """Further latents, of which nothing was asked."""
-    tests: tuple[tuple[str, int, int], ...] = ()
-    """(`causal_effect`, latents that passed, latents it says something of), likewise `model_specificity`."""
-    margin_fdr: Number = float("nan")
-    """The share of false discoveries that the thresholds allow; 1 where they are `verdicts.margin` alone."""
-    thresholds: tuple[tuple[str, Number], ...] = ()
-    """(control, the least model-specificity that passes against it); NaN where the FDR filter found none."""
+    """What the undecided latents lack → how many of them lack it."""
+    axes: tuple[AxisReport, ...] = ()
+    """What each axis of the profile says, in the order of `AXES`."""
     density: tuple[tuple[str, Histogram], ...] = ()
     """Histograms of log10 density: (`trained` or the control's name, histogram), trained first, edges shared."""
     stability: Chart | None = None
     """Share of latents matched in another seed at each threshold, with the random-direction null."""
     training: tuple[Chart, ...] = ()
     """Loss parts, L0, dead latents against tokens."""
-    points: tuple[LatentPoint, ...] = ()
-    """Latents with both numbers, for the scatter; a sample of at most a few thousand."""
-    n_points: int = 0
-    """How many latents have both numbers."""
-    effect_unit: str = "nats a firing token"
     massive: str = ""
     """What is to be said of massive vectors at its site; empty where they decide nothing."""
 
@@ -233,9 +258,36 @@ class StudySummary(Record):
     device: str = ""
 
 
-def n_judged(counts: Mapping[Status, int]) -> int:
-    """How many of these latents have a verdict."""
-    return sum(counts.get(status, 0) for status in JUDGED)
+class NullKind(Record):
+    """One kind of null that latents are judged against."""
+
+    name: str
+    targets: str
+    """What it replaces: weights or tokens."""
+    draws: int
+    """How many times it was drawn, each with a dictionary of its own."""
+
+
+class Judging(Record):
+    """What the profiles of this study rest on."""
+
+    partners: tuple[int, ...] = ()
+    """Seeds of the dictionaries that recurrence is sought in."""
+    nulls: tuple[NullKind, ...] = ()
+    tables: tuple[str, ...] = ()
+    """Tables that predict a latent from the text alone."""
+    directions: tuple[str, ...] = ()
+    """Classes of null direction that are removed in a latent's place."""
+    n_directions: int = 0
+    """How many of each class, fixed for each latent."""
+    n_samples: int = 0
+    """Most firings of a latent at which it is removed."""
+    horizon: int = 0
+    """Over how many of the next predictions the later effects are summed."""
+    alpha: Number = 0.05
+    recurrence: Number = 0.7
+    margin: Number = 0.05
+    min_documents: int = 20
 
 
 class StudyReport(Record):
@@ -247,10 +299,7 @@ class StudyReport(Record):
     run: str
     """Its run id."""
     summary: StudySummary
-    causal_null: str = "a random direction of equal norm"
-    """What is removed in the place of a latent, for comparison."""
-    statistic: Literal["kl", "ce"] = "kl"
-    """What the causal test is made on: KL(clean ‖ ablated) of the predictions, or ΔCE of the actual next tokens."""
+    judging: Judging = Judging()
     headlines: tuple[str, ...] = ()
     """Sentences at the top; empty: made from the numbers by `polyseme.report.headlines.headlines`."""
     dictionaries: tuple[DictionaryReport, ...]
@@ -260,7 +309,8 @@ class StudyReport(Record):
     latents: tuple[LatentReport, ...] = ()
     """The most telling latents, in the order of display inside each (status, site)."""
     calibration: Calibration | None = None
-    """Error rates of the very procedure of this study, its controls included; None where none were measured."""
+    """How the very procedure of this study, its nulls included, judges planted latents; None where it was not run on
+    any."""
     calibration_missing: str = ""
     """Why there are none."""
     charts: tuple[Chart, ...] = ()
@@ -271,18 +321,45 @@ class StudyReport(Record):
 
     @property
     def verdict_counts(self) -> dict[Status, int]:
-        """Counts of each verdict over all dictionaries."""
+        """How many latents of all dictionaries have each word."""
         return {s: sum(d.verdict_counts.get(s, 0) for d in self.dictionaries) for s in STATUSES}
 
     @property
-    def n_judged(self) -> int:
-        """Latents with a verdict: supported, mixed or indistinguishable from a control."""
-        return n_judged(self.verdict_counts)
+    def n_latents(self) -> int:
+        """Latents of all dictionaries."""
+        return sum(self.verdict_counts.values())
 
     @property
-    def n_latents(self) -> int:
-        """Latents of all dictionaries, judged or not."""
-        return sum(self.verdict_counts.values()) + sum(d.n_not_judged for d in self.dictionaries)
+    def n_decided(self) -> int:
+        """Latents with another word than `undecided`."""
+        return self.n_latents - self.verdict_counts["undecided"]
+
+    def kept(self, status: Status) -> float:
+        """Mean frequency at which a repetition gives a word again to the latents that have it; NaN without any."""
+        pairs = [(d.verdict_counts.get(status, 0), d.verdicts_kept.get(status, math.nan)) for d in self.dictionaries]
+        pairs = [(n, kept) for n, kept in pairs if n]
+        return sum(n * kept for n, kept in pairs) / sum(n for n, _ in pairs) if pairs else math.nan
+
+    @property
+    def axes(self) -> tuple[AxisReport, ...]:
+        """Answers of each axis over all dictionaries, without the figures that are of one dictionary."""
+        found: list[AxisReport] = []
+        for axis in AXES:
+            parts = [part for d in self.dictionaries for part in d.axes if part.axis == axis]
+            if not parts:
+                continue
+            missing = sum((Counter(part.missing) for part in parts), Counter[str]())
+            found.append(
+                AxisReport(
+                    axis=axis,
+                    yes=sum(part.yes for part in parts),
+                    no=sum(part.no for part in parts),
+                    unknown=sum(part.unknown for part in parts),
+                    missing=dict(missing.most_common()),
+                    least=parts[0].least,
+                )
+            )
+        return tuple(found)
 
     def save(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all."""

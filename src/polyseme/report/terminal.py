@@ -13,20 +13,23 @@ from polyseme.core.text import visible
 from polyseme.evaluation.metric import Metric
 from polyseme.evaluation.metrics import METRICS
 from polyseme.report.headlines import headlines
-from polyseme.report.schema import Comparison, StudyReport
-from polyseme.report.words import STATUS_SHORT, STATUS_SIGNS, bounds_of, gap_bounds, gap_of, value_of
+from polyseme.report.profiles import ANSWER_NAMES, AXIS_NAMES, STATUS_HEADS, STATUS_SIGNS
+from polyseme.report.schema import AxisReport, Comparison, StudyReport
+from polyseme.report.words import bounds_of, gap_bounds, gap_of, value_of
 
 _COLOURS: dict[Status, str] = {
-    "supported": "blue",
-    "mixed": "yellow",
-    "indistinguishable_from_control": "default",
-    "insufficient_data": "dim",
+    "network_feature": "blue",
+    "token_level": "yellow",
+    "use_not_shown": "green",
+    "not_beyond_nulls": "magenta",
+    "not_recurrent": "red",
+    "undecided": "dim",
 }
 _ASCII = str.maketrans({"−": "-", "Δ": "d", "·": "-", "…": "~", "≤": "<=", "‖": "|", "–": "-", "∞": "inf", "’": "'"})
 
 
 def print_summary(report: StudyReport, *, report_path: Path | None = None, console: Console | None = None) -> None:
-    """Print verdict counts, faithfulness single and joint, control gaps, stability and where the report is.
+    """Print counts of words and answers, faithfulness single and joint, control gaps, stability, where the report is.
 
     Text of a corpus or a user is printed as text: no markup is parsed and no control character reaches the terminal.
 
@@ -51,7 +54,8 @@ def print_summary(report: StudyReport, *, report_path: Path | None = None, conso
     for sentence in headlines(report):
         write.line()
         write.line(sentence)
-    _verdicts(write, report)
+    _words(write, report)
+    _axes(write, report)
     _faithfulness(write, report)
     _controls(write, report)
     for dictionary in report.dictionaries:
@@ -88,41 +92,75 @@ class _Writer:
         """Names at the left, numbers in columns at the right; nothing is cut off, however narrow the terminal is.
 
         A name that is too long for its column stands on a line of its own above its numbers; where not even the
-        columns fit side by side, every number follows the name of its column.
+        columns fit side by side, every number follows the name of its column. The name of a column may have several
+        lines, and a row without cells is the name of those below it.
         """
         self.line()
         self.line(title, style="bold")
-        heads = [self.text(name, style or "dim") for name, style in columns]
+        parts = [(name.split("\n"), style or "dim") for name, style in columns]
+        depth = max(len(lines) for lines, _ in parts)
+        heads = [
+            [self.text(lines[i - depth] if depth - i <= len(lines) else "", style) for lines, style in parts]
+            for i in range(depth)
+        ]
         body = [(self.text(name, style), [self.text(cell, style) for cell in cells]) for name, cells, style in rows]
-        widths = [max(text.cell_len for text in column) for column in zip(heads, *(c for _, c in body), strict=True)]
+        filled = [cells for _, cells in body if cells]
+        widths = [max(text.cell_len for text in column) for column in zip(*heads, *filled, strict=True)]
         room = self.console.width - sum(width + 2 for width in widths)
         if room < 0:
+            joined = [self.text(" ".join(lines), style) for lines, style in parts]
             for name, cells in body:
-                pairs = (Text.assemble(head, " ", cell) for head, cell in zip(heads, cells, strict=True))
+                pairs = (Text.assemble(head, " ", cell) for head, cell in zip(joined, cells, strict=bool(cells)))
                 self.console.print(name)
-                self.console.print(Text(", ").join(pairs))
+                if cells:
+                    self.console.print(Text(", ").join(pairs))
             return
-        longest = max((name.cell_len for name, _ in body), default=0)
-        left = longest if longest <= room else max((n.cell_len for n, _ in body if n.cell_len <= room), default=0)
-        for name, cells in [(Text(), heads), *body]:
-            if name.cell_len > left:
+        named = [name.cell_len for name, cells in body if cells]
+        longest = max(named, default=0)
+        left = longest if longest <= room else max((n for n in named if n <= room), default=0)
+        for name, cells in [*((Text(), line) for line in heads), *body]:
+            if name.cell_len > left or not cells:
                 self.console.print(name)
                 name = Text()
+            if not cells:
+                continue
             line = Text.assemble(name, " " * (left - name.cell_len))
             for cell, width in zip(cells, widths, strict=True):
                 line = Text.assemble(line, " " * (2 + width - cell.cell_len), cell)
             self.console.print(line, soft_wrap=True)
 
 
-def _verdicts(write: _Writer, report: StudyReport) -> None:
-    signs = dict.fromkeys(STATUSES, "") if write.ascii else {s: f"{STATUS_SIGNS[s]} " for s in STATUSES}
-    columns = [(f"{signs[s]}{STATUS_SHORT[s]}", _COLOURS[s]) for s in STATUSES]
+def _words(write: _Writer, report: StudyReport) -> None:
+    """How many latents of every site have each word."""
+    signs = dict.fromkeys(STATUSES, "") if write.ascii else {s: f"\n{STATUS_SIGNS[s]}" for s in STATUSES}
+    columns = [(f"{STATUS_HEADS[s]}{signs[s]}", _COLOURS[s]) for s in STATUSES]
     rows: list[_Row] = [
         (d.name, [count(d.verdict_counts.get(s, 0)) for s in STATUSES], "") for d in report.dictionaries
     ]
     if len(report.dictionaries) > 1:
         rows.append(("all", [count(report.verdict_counts[s]) for s in STATUSES], "bold"))
-    write.table("Verdicts", columns, rows)
+    write.table("Words", columns, rows)
+
+
+def _axes(write: _Writer, report: StudyReport) -> None:
+    """What each axis answers at every site, with the median of the value and of the hardest null."""
+    several = len(report.dictionaries) > 1
+    rows: list[_Row] = []
+    for dictionary in report.dictionaries:
+        if several and dictionary.axes:
+            rows.append((dictionary.name, [], ""))
+        for part in dictionary.axes:
+            cells = [count(part.yes), count(part.no), count(part.unknown), *_medians(part)]
+            rows.append((f"{'  ' * several}{AXIS_NAMES[part.axis]}", cells, ""))
+    if rows:
+        answers = (name.replace(" ", "\n") for name in ANSWER_NAMES.values())
+        write.table(
+            "Answers (medians of value and hardest null)", _plain(*answers, "value", "null", "hardest null"), rows
+        )
+
+
+def _medians(part: AxisReport) -> list[str]:
+    return [short(part.value), short(part.null_value), part.hardest] if part.n_answered else ["–", "–", "–"]
 
 
 def _faithfulness(write: _Writer, report: StudyReport) -> None:

@@ -10,7 +10,6 @@ from polyseme.evaluation import DocumentSums
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.stage import Stage
 from polyseme.studies.stages.dictionaries import DictionariesStage
-from polyseme.studies.stages.matching import MatchingStage
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.stages.splice import SpliceStage
 from polyseme.studies.stages.statistics import StatisticsStage
@@ -27,14 +26,12 @@ class Drawn:
         role: whose they are.
         statistics, dictionaries: on its own tokens.
         shared: on the study's held-out tokens.
-        matching: on the study's train tokens.
     """
 
     role: Role
     statistics: StatisticsStage
     dictionaries: DictionariesStage
     shared: ReadingsStage
-    matching: MatchingStage
 
     @classmethod
     def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Drawn":
@@ -47,14 +44,12 @@ class Drawn:
         """
         statistics = StatisticsStage(role.label, role)
         dictionaries = DictionariesStage(role.label, role, statistics, matched)
-        shared = _shared(role, study, statistics, dictionaries)
-        matching = MatchingStage(role.label, role, statistics, dictionaries, study)
-        return cls(role, statistics, dictionaries, shared, matching)
+        return cls(role, statistics, dictionaries, _shared(role, study, statistics, dictionaries))
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
         """In the order in which they are run."""
-        return (self.statistics, self.dictionaries, self.shared, self.matching)
+        return (self.statistics, self.dictionaries, self.shared)
 
 
 @dataclass(frozen=True)
@@ -72,15 +67,15 @@ class Measures(Drawn):
     @classmethod
     def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Measures":
         drawn = Drawn.of(role, study, matched)
-        statistics, dictionaries, readings = drawn.statistics, drawn.dictionaries, drawn.shared
+        readings = drawn.shared
         if readings.text is not role:
-            readings = ReadingsStage(role.label, role, statistics, dictionaries, role)
-        splice = SpliceStage(role.label, role, statistics, dictionaries)
-        return cls(role, statistics, dictionaries, drawn.shared, drawn.matching, readings, splice)
+            readings = ReadingsStage(role.label, role, drawn.statistics, drawn.dictionaries, role)
+        splice = SpliceStage(role.label, role, drawn.statistics, drawn.dictionaries)
+        return cls(role, drawn.statistics, drawn.dictionaries, drawn.shared, readings, splice)
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
-        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice, self.matching)
+        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice)
 
 
 def _shared(role: Role, study: Role, statistics: StatisticsStage, dictionaries: DictionariesStage) -> ReadingsStage:

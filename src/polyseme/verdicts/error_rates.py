@@ -11,8 +11,8 @@ class PlantedKind(Record):
 
     name: str
     """What they stand for: `computed features that are used`, `statistics of the input`, …"""
-    is_feature: bool
-    """Whether `network_feature` is the right word for them."""
+    is_feature: bool | None
+    """Whether `network_feature` is the right word for them; None where it is neither right nor wrong."""
     called: MetricRecord
     """Share of them called `network_feature`; its interval is over networks, the clusters."""
     counts: dict[Status, int] = Field(default_factory=dict[Status, int])

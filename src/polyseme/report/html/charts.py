@@ -3,28 +3,30 @@
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from markupsafe import Markup
 
-from polyseme.core.numbers import interval, measured, short
-from polyseme.core.records import STATUSES, Evidence, MetricRecord
-from polyseme.interpret.ranking import EFFECT
+from polyseme.core.numbers import count, interval, measured, short, signed
+from polyseme.core.records import Axis, Evidence, MetricRecord
 from polyseme.interpret.records import Histogram
-from polyseme.report.html.svg import NARROWEST, SHAPES, Frame, central, chart, finite, legend, padded, plain, strip, tag
+from polyseme.report.html.svg import NARROWEST, SHAPES, Frame, central, chart, finite, legend, padded, strip, tag
+from polyseme.report.profiles import ANSWER_NAMES, AXIS_NAMES
 from polyseme.report.schema import (
     Chart,
     Comparison,
     DictionaryReport,
     Faithfulness,
-    LatentPoint,
+    NullReport,
     SpliceRow,
     StudyReport,
 )
-from polyseme.report.words import STATUS_NAMES, metric_name
+from polyseme.report.words import metric_name
 
-STATUS_SHAPES = dict(zip(STATUSES, ("dot", "diamond", "ring", "cross"), strict=True))
 TRAINED, NULL = "trained", "null"
 _ROW = 22
 """Pixels of a row of a chart."""
+_COUNTS = 38
+"""Pixels for the counts at the left of a histogram."""
 _ACROSS = 480
 """Pixels that a plot across the page has on a wide screen."""
 _LOSS_MARKS = (
@@ -214,52 +216,50 @@ def _curve_class(data: Chart, index: int) -> str:
     return f"s{sum(not c.null for c in data.curves[:index]) % 4}"
 
 
-def scatter(dictionary: DictionaryReport) -> Markup | None:
-    """Causal effect against model-specificity, one mark a latent; the effect on a symmetric-root axis."""
-    points = [p for p in dictionary.points if len(finite([p.effect, p.margin])) == 2]
-    if not points:
+def differences(dictionary: DictionaryReport, axis: Axis) -> Markup | None:
+    """Value − hardest null of every latent as a histogram, the answers stacked; below it value − null for each null.
+
+    A null has its median, with the middle 50% and 90% of the latents. A line stands at the least difference."""
+    data = next((part for part in dictionary.axes if part.axis == axis), None)
+    if data is None or not data.differences:
         return None
-    thresholds = [threshold for _, threshold in dictionary.thresholds]
-    x = padded([*central(p.margin for p in points), *thresholds], zero=True)
-    y = padded(central(_root(p.effect) for p in points), zero=True)
-    frame = Frame(x, y, height=230)
-    limit = max(abs(end) for end in y) ** 2
-    frame.y_axis(labels=[(_root(t), plain(t)) for t in _root_ticks(limit)])
-    frame.x_grid().x_axis().vertical(0).horizontal(0)
-    for i, threshold in enumerate(thresholds):
-        frame.vertical(threshold, f"line {control_class(i)} dash")
-    for status in reversed(STATUSES):
-        marks = [_point(frame, p) for p in points if p.status == status]
-        if marks:
-            frame.add(tag("g", *marks, class_=f"v-{status}"))
-    beyond = sum(not (frame.x.holds(p.margin) and frame.y.holds(_root(p.effect))) for p in points)
-    label = f"Causal effect against model-specificity of {len(points)} latents at {dictionary.name}"
-    notes = [_beyond(beyond, "latents lie", "latent lies", "drawn at the edge")] if beyond else []
-    y_title = f"effect − null, {dictionary.effect_unit} (√ scale)"
-    return chart(label, frame.svg(), *notes, x="model-specificity margin", y=y_title)
+    edges = data.differences[0][1].edges
+    stacks = np.cumsum([histogram.counts for _, histogram in data.differences], axis=0).tolist()
+    top = max(finite(stacks[-1]), default=0)
+    if not top or len(finite(edges)) < len(edges):
+        return None
+    x = padded([edges[0], edges[-1], data.least, *(v for null in data.nulls for v in null.difference)], 0.02, zero=True)
+    plot = Frame(x, (0, top * 1.05), height=96, left=_COUNTS, right=22, bottom=0).y_axis(2).x_grid(4)
+    for (answer, _), heights in reversed(list(zip(data.differences, stacks, strict=True))):
+        plot.bars(edges, heights, f"answer {answer}")
+    plot.vertical(0).vertical(data.least, "threshold")
+    strips = [strip("latents", plot)]
+    strips += [strip(null.null, _spread(null, data.least, x, i)) for i, null in enumerate(data.nulls)]
+    foot = Frame(x, height=0, left=_COUNTS, right=22, top=0).x_axis(4)
+    label = f"{AXIS_NAMES[axis]} at {dictionary.name}: {data.yes} yes, {data.no} not shown, {data.unknown} no answer; "
+    label += "; ".join(f"value − {null.null}, median {short(null.difference[2])}" for null in data.nulls)
+    return chart(label, *strips, strip("", foot, "foot"), x="value − null", class_="strips")
 
 
-def _point(frame: Frame, p: LatentPoint) -> Markup:
-    return frame.mark(p.margin, frame.y(_root(p.effect)), STATUS_SHAPES[p.status], small=True)
+def _spread(null: NullReport, least: float, x: tuple[float, float], index: int) -> Frame:
+    """A row: value − one null, by its quantiles."""
+    low, lower, middle, upper, high = null.difference
+    plot = Frame(x, height=_ROW, left=_COUNTS, right=22, top=0, bottom=0).x_grid(4)
+    plot.vertical(0).vertical(least, "threshold")
+    if not finite([middle]):
+        return plot.add(tag("text", "not measured", class_="tick", x="2", y=_ROW / 2 + 4))
+    title = (
+        f"value − {null.null}: median {short(middle)}, the middle half of the latents {short(lower)} to "
+        f"{short(upper)}, 90% {short(low)} to {short(high)}; the hardest null of {count(null.n_hardest)}"
+    )
+    inner = Frame(x, height=_ROW, left=_COUNTS, right=22, top=0, bottom=0).segment(lower, upper, "middle").marks
+    return plot.whisker(middle, low, high, control_class(index), title, "dot", *inner)
 
 
-def _root(v: float) -> float:
-    return math.copysign(math.sqrt(abs(v)), v)
-
-
-def _root_ticks(limit: float) -> list[float]:
-    """Round values of both signs, those that matter most first."""
-    top = 10.0 ** math.floor(math.log10(limit))
-    top *= next(m for m in (5, 2, 1) if m * top <= limit * 1.001)
-    return [0.0, top, -top, top / 5, -top / 5]
-
-
-def scatter_legend(report: StudyReport) -> Markup:
-    """Legend of `scatter`: the verdicts' marks, and the controls' thresholds of the first dictionary that has any."""
-    marks = [(f"v-{s}", STATUS_SHAPES[s], STATUS_NAMES[s]) for s in STATUSES]
-    names = next(([name for name, _ in d.thresholds] for d in report.dictionaries if d.thresholds), [])
-    lines = [(f"{control_class(i)} dash", "dash", f"threshold against {name}") for i, name in enumerate(names)]
-    return legend([*marks, *lines])
+def differences_legend() -> Markup:
+    """Legend of `differences`."""
+    answers = [(f"answer {answer}", "fill", name) for answer, name in ANSWER_NAMES.items()]
+    return legend([*answers, ("least", "line", "least difference")])
 
 
 def activation_histogram(histogram: Histogram | None) -> Markup | None:
@@ -273,25 +273,17 @@ def activation_histogram(histogram: Histogram | None) -> Markup | None:
     return chart(label, frame.x_axis(4).svg(), x="activation where it fires (√count)", class_="small")
 
 
-def evidence(item: Evidence) -> Markup | None:
-    """One test at a glance: the effect with its interval, its null (hollow) and its threshold (bar)."""
+def evidence(item: Evidence, answer: str) -> Markup | None:
+    """One comparison at a glance: value − null with its interval, 0, and the least difference (bar)."""
     low, high = (item.interval.low, item.interval.high) if item.interval else (math.nan, math.nan)
-    if not finite([item.effect]):
+    difference = item.value - item.null_value
+    if not finite([difference]):
         return None
-    threshold = math.nan if tests_p(item) else item.threshold
-    label = f"{metric_name(item.name)}: {short(item.effect)} {interval(item.interval)}, null {short(item.null)}"
-    x = padded([item.effect, low, high, item.null, threshold], 0.08, zero=True)
-    frame = Frame(x, height=18, left=8, right=8, top=0, bottom=0).segment(*x, "axis")
-    frame.vertical(threshold, "threshold")
-    if finite([item.null]):
-        frame.add(tag("g", frame.mark(item.null, 9, "ring", small=True), class_="clean"))
-    passed = "passed" if item.passed else "failed"
-    return chart(label, frame.whisker(item.effect, low, high, passed, label, "dot").svg(), class_="glance")
-
-
-def tests_p(item: Evidence) -> bool:
-    """True when the threshold is for the corrected p-value, not for the effect."""
-    return item.name == EFFECT or math.isfinite(item.p_corrected)
+    label = f"value − {item.null}: {signed(difference)} {interval(item.interval, sign=True)}, least {short(item.least)}"
+    x = padded([difference, low, high, item.least], 0.08, zero=True)
+    frame = Frame(x, height=18, left=8, right=8, top=0, bottom=0).segment(*x, "axis").vertical(0)
+    frame.vertical(item.least, "threshold")
+    return chart(label, frame.whisker(difference, low, high, f"answer-{answer}", label, "dot").svg(), class_="glance")
 
 
 def _bounds(record: MetricRecord) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """A study's report as one HTML file: no script, nothing fetched, corpus text escaped and made visible."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,14 +11,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from polyseme.core import numbers
-from polyseme.core.records import STATUSES, Evidence, MetricRecord, Status
+from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, Evidence, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.core.version import __version__
 from polyseme.interpret.records import EFFECTS, LatentReport
-from polyseme.report import words
-from polyseme.report.headlines import headlines
+from polyseme.report import profiles, words
+from polyseme.report.glossary import GLOSSARY, LIMITS
+from polyseme.report.headlines import headlines, reasons
 from polyseme.report.html import charts, svg
-from polyseme.report.schema import Comparison, ControlValue, DictionaryReport, SpliceRow, StudyReport, n_judged
+from polyseme.report.schema import Comparison, ControlValue, DictionaryReport, SpliceRow, StudyReport
 from polyseme.store import save_text
 
 
@@ -46,19 +46,16 @@ def render(report: StudyReport) -> str:
             headlines=headlines(report),
             statuses=STATUSES,
             counts=report.verdict_counts,
-            judged=report.n_judged,
-            n_judged=n_judged,
             total=report.n_latents,
+            axes=AXES,
             metrics=_metrics(report),
             comparisons=_by_metric(c for c in shown if _any_measured(c)),
             unmeasured=_unmeasured(shown),
             rows=rows,
-            lacking=_lacking(report),
             splice_missing="" if rows else _why_no_splice(report),
             latents={status: [x for x in report.latents if x.verdict.status == status] for status in STATUSES},
             opened=_opened(report),
             bounded=any(words.bounds_of(record) for row in rows for record in _records(row)),
-            unfiltered=any(d.margin_fdr >= 1 for d in report.dictionaries),
             shown_effects={name for latent in report.latents for name in _effects_of(latent)},
             sites=[d.name for d in report.dictionaries],
             version=__version__,
@@ -92,27 +89,9 @@ def _opened(report: StudyReport) -> int:
     return next((i for i, status in enumerate(STATUSES) if status in shown), 0)
 
 
-def _tests(latent: LatentReport) -> list[tuple[bool | None, str, str]]:
-    """Whether each kind of test was passed, its short name and every figure: those against several controls are one.
-
-    None instead of False where a test says nothing.
-    """
-    groups: dict[str, list[Evidence]] = {}
-    for item in latent.verdict.evidence:
-        if item.name in words.SHOWN_ONLY:
-            continue
-        groups.setdefault(item.name.partition("/")[0], []).append(item)
-    return [
-        (
-            all(item.passed for item in items) if all(item.made for item in items) else None,
-            words.TEST_NAMES.get(name) or words.metric_name(name).lower(),
-            "; ".join(
-                f"{words.metric_name(item.name)} {numbers.short(item.effect)} {numbers.interval(item.interval)}".strip()
-                for item in items
-            ),
-        )
-        for name, items in groups.items()
-    ]
+def _rows_of(axis: AxisResult) -> list[Evidence]:
+    """The comparisons of an axis, that with the hardest null first."""
+    return sorted(axis.evidence, key=lambda item: item.null != axis.hardest)
 
 
 def _metrics(report: StudyReport) -> list[Metrics]:
@@ -184,26 +163,12 @@ def _panels(
     return [(d, chart) for d, chart in drawn if chart is not None], [d.name for d, chart in drawn if chart is None]
 
 
-def _lacking(report: StudyReport) -> str:
-    """What most latents without a verdict lack."""
-    missing = sum((Counter(d.verdicts_missing) for d in report.dictionaries), Counter[str]())
-    return missing.most_common(1)[0][0] if missing else ""
-
-
 def _stability_note(dictionary: DictionaryReport) -> str:
     return "" if dictionary.stability is None else dictionary.stability.note
 
 
-def _thresholds_note(dictionary: DictionaryReport) -> str:
-    return "; ".join(
-        f"no threshold against {name}" if math.isnan(value) else f"at least {numbers.short(value)} against {name}"
-        for name, value in dictionary.thresholds
-    )
-
-
-def _points_note(dictionary: DictionaryReport) -> str:
-    shown, total = len(dictionary.points), dictionary.n_points
-    return f"{numbers.count(shown)} of {numbers.count(total)} latents shown" if total > shown else ""
+def _differences(axis: Axis) -> Callable[[DictionaryReport], Markup | None]:
+    return lambda dictionary: charts.differences(dictionary, axis)
 
 
 def _stability(dictionary: DictionaryReport) -> Markup | None:
@@ -282,26 +247,34 @@ def _environment() -> Environment:
     shared: dict[str, object] = {
         "charts": charts,
         "symbols": svg.symbols,
-        "plain": svg.plain,
+        "plain": numbers.plain,
         "panels": _panels,
         "stability": _stability,
+        "differences_of": _differences,
         "stability_note": _stability_note,
-        "thresholds_note": _thresholds_note,
-        "points_note": _points_note,
         "firing_contexts": _firing_contexts,
         "effects_of": _effects_of,
-        "tests_of": _tests,
-        "shown_only": words.SHOWN_ONLY,
+        "rows_of": _rows_of,
+        "reasons": reasons,
+        "asked": profiles.asked,
+        "correction": profiles.correction,
         "share_of": _share_of,
         "reading_of": _reading,
         "primary": words.PRIMARY,
         "isnan": math.isnan,
-        "status_names": words.STATUS_NAMES,
-        "status_short": words.STATUS_SHORT,
-        "status_signs": words.STATUS_SIGNS,
-        "status_meanings": words.STATUS_MEANINGS,
-        "glossary": words.GLOSSARY,
-        "limits": words.LIMITS,
+        "status_names": profiles.STATUS_NAMES,
+        "status_signs": profiles.STATUS_SIGNS,
+        "status_meanings": profiles.STATUS_MEANINGS,
+        "answer_names": profiles.ANSWER_NAMES,
+        "answer_signs": profiles.ANSWER_SIGNS,
+        "axis_names": profiles.AXIS_NAMES,
+        "axis_values": profiles.AXIS_VALUES,
+        "size_names": profiles.SIZE_NAMES,
+        "size_meanings": profiles.SIZE_MEANINGS,
+        "rules": profiles.RULE_LINES,
+        "rule_axes": profiles.RULE_AXES,
+        "glossary": GLOSSARY,
+        "limits": LIMITS,
         "nothing": Markup('<span class="none">not measured</span>'),
     }
     cast(dict[str, object], env.globals).update(shared)

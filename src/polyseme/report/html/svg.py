@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-from polyseme.core.numbers import short
+from polyseme.core.numbers import plain
 
 Point = tuple[float, float]
 
@@ -275,13 +275,14 @@ class Frame:
             shape = "right" if x > self.x.high else "left"
         return tag("use", href=f"#{shape}{'-small' if small else ''}", x=self.at(x), y=y)
 
-    def whisker(self, x: float, low: float, high: float, class_: str, title: str, shape: str) -> "Frame":
-        """An interval through the middle with its value marked; nothing where not measured."""
+    def whisker(self, x: float, low: float, high: float, class_: str, title: str, shape: str, *more: Markup) -> "Frame":
+        """An interval through the middle with its value marked, over `more` marks; nothing where not measured."""
         if not finite([x]):
             return self
         line = tag("line", class_="whisker", x1=self.at(low), x2=self.at(high), y1=self.height / 2, y2=self.height / 2)
         parts = [line] if len(finite([low, high])) == 2 else []
-        return self.add(tag("g", tag("title", title), *parts, self.mark(x, self.height / 2, shape), class_=class_))
+        mark = self.mark(x, self.height / 2, shape)
+        return self.add(tag("g", tag("title", title), *parts, *more, mark, class_=class_))
 
     def svg(self, class_: str = "") -> Markup:
         """The plot."""
@@ -315,13 +316,6 @@ def tick_labels(ticks: Sequence[float], *, log: bool = False) -> list[str]:
         return [plain(t) for t in ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{t:.{decimals}f}".replace("-", "−") for t in ticks]
-
-
-def plain(value: float) -> str:
-    """A round number of an axis, without zeros behind it."""
-    text = short(value, 2)
-    head, unit = (text[:-1], text[-1]) if text[-1] in "kMB" else (text, "")
-    return f"{head.rstrip('0').rstrip('.')}{unit}" if "." in head and "e" not in head else text
 
 
 SHAPES = ("square", "diamond", "triangle", "cross", "ring")

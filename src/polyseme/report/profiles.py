@@ -1,0 +1,171 @@
+"""The words and axes of a profile as a report names them, and what each axis asks in one study."""
+
+from collections.abc import Sequence
+
+from polyseme.core.numbers import count, plain
+from polyseme.core.records import Answer, Axis, Status
+from polyseme.report.schema import Judging
+from polyseme.verdicts.words import RULES
+
+CHAIN: tuple[tuple[Axis, Status], ...] = tuple((axis, status) for axis, answer, status in RULES if answer == "no")
+
+STATUS_NAMES: dict[Status, str] = {
+    "network_feature": "network feature",
+    "token_level": "token-level",
+    "use_not_shown": "use not shown",
+    "not_beyond_nulls": "not shown beyond nulls",
+    "not_recurrent": "not shown recurrent",
+    "undecided": "undecided",
+}
+STATUS_HEADS: dict[Status, str] = {
+    "network_feature": "network\nfeature",
+    "token_level": "token\nlevel",
+    "use_not_shown": "use not\nshown",
+    "not_beyond_nulls": "not shown\nbeyond\nnulls",
+    "not_recurrent": "not shown\nrecurrent",
+    "undecided": "undecided",
+}
+"""The same in lines, for the heads of columns."""
+STATUS_SIGNS: dict[Status, str] = {
+    "network_feature": "●",
+    "token_level": "◆",
+    "use_not_shown": "◐",
+    "not_beyond_nulls": "□",
+    "not_recurrent": "○",
+    "undecided": "◌",
+}
+STATUS_MEANINGS: dict[Status, str] = {
+    "network_feature": (
+        "Every axis says yes: it recurs in the dictionaries of other seeds, it is predicted from them better than from "
+        "dictionaries of null networks and better than from tables of tokens, and removing it has the effect that the "
+        "text leads one to expect, more than removing null directions has."
+    ),
+    "token_level": (
+        "It recurs, it is predicted better than null networks allow, and it is used; but it is not shown to be more "
+        "than a function of the current and the previous token and the position."
+    ),
+    "use_not_shown": (
+        "It recurs and is predicted better than null networks allow; but removing it is not shown to have the effect "
+        "that the text leads one to expect, more than removing null directions has."
+    ),
+    "not_beyond_nulls": (
+        "It recurs; but it is not shown to be predicted better from other seeds' dictionaries than from dictionaries "
+        "that were trained on null networks."
+    ),
+    "not_recurrent": (
+        "It is not shown that the dictionaries of other seeds have a latent like it: nothing else was asked for its "
+        "word."
+    ),
+    "undecided": (
+        "An axis that its word needs has no answer: too few documents, no null to compare it with, or a null so close "
+        "to the largest possible value that nothing could exceed it by enough. This is no evidence against it."
+    ),
+}
+ANSWER_SIGNS: dict[Answer, str] = {"yes": "✓", "no": "✗", "unknown": "–"}
+ANSWER_NAMES: dict[Answer, str] = {"yes": "yes", "no": "not shown", "unknown": "no answer"}
+AXIS_NAMES: dict[Axis, str] = {
+    "recurrent": "recurrent",
+    "network": "the network's",
+    "beyond_tokens": "beyond tokens",
+    "used": "used",
+}
+AXIS_VALUES: dict[Axis, str] = {
+    "recurrent": "correlation with the best match in other seeds",
+    "network": "correlation of the best linear prediction from other seeds",
+    "beyond_tokens": "correlation of the best linear prediction from other seeds",
+    "used": "expected effect",
+}
+"""What the latent's own figure is."""
+SIZE_NAMES = {
+    "kl": "KL(clean ‖ ablated) at the token",
+    "loss": "CE(ablated) − CE(clean) at the token",
+    "kl_later": "KL(clean ‖ ablated) after the token",
+    "loss_later": "CE(ablated) − CE(clean) after the token",
+}
+SIZE_MEANINGS = {
+    "kl": "the rise of the loss that the clean predictions expect",
+    "loss": "the rise of the loss of the actual next token",
+    "kl_later": "summed over the predictions that follow",
+    "loss_later": "summed over the predictions that follow",
+}
+RULE_AXES: tuple[Axis, ...] = tuple(axis for axis, _ in CHAIN)
+"""The axes in the order in which they decide the word."""
+RULE_LINES: tuple[tuple[tuple[str, ...], Status], ...] = (
+    *(
+        (("yes",) * i + (ANSWER_NAMES["no"],) + ("any",) * (len(CHAIN) - 1 - i), status)
+        for i, (_, status) in enumerate(CHAIN)
+    ),
+    (("yes",) * len(CHAIN), "network_feature"),
+)
+"""The table from profile to word: the answers on `RULE_AXES`, and the word."""
+
+
+def asked(axis: Axis, judging: Judging) -> str:
+    """What an axis says of a latent where it says yes, in a sentence about "it", with what this study tested it on."""
+    match axis:
+        case "recurrent":
+            return (
+                f"its correlation with its best match in {_partners(judging)}, chosen on train text and measured on "
+                f"held-out text, is more than {plain(judging.recurrence)} and more than that of 95% of random "
+                "directions that fire as often"
+            )
+        case "network":
+            return f"{_predicted(judging)} than {_drawn(judging, 'weights') or 'dictionaries of null networks'}"
+        case "beyond_tokens":
+            tables = f"a table of {_any(judging.tables)}" if judging.tables else "tables of tokens"
+            texts = _drawn(judging, "tokens")
+            return f"{_predicted(judging)} than {tables} does{f', and than {texts}' if texts else ''}"
+        case "used":
+            firings = f" at up to {count(judging.n_samples)} of its firings" if judging.n_samples else ""
+            classes = f" (each of {_all(judging.directions)})" if judging.directions else ""
+            return (
+                f"removing it{firings} moves the predictions the way the text that follows it leads one to expect, "
+                f"more than removing {count(judging.n_directions)} null directions of equal norm does{classes}"
+            )
+
+
+def correction(judging: Judging) -> str:
+    """What holds for every `yes`."""
+    return (
+        "Every yes holds against the hardest null, after Benjamini–Hochberg correction over the latents of all sites: "
+        f"at most {plain(100 * judging.alpha)}% of the yes of an axis are expected to be false."
+    )
+
+
+def _partners(judging: Judging) -> str:
+    n = len(judging.partners)
+    return f"the dictionar{'y' if n == 1 else 'ies'} of {count(n)} other seed{'' if n == 1 else 's'}"
+
+
+def _predicted(judging: Judging) -> str:
+    return (
+        f"the best linear prediction of it from {_partners(judging)} correlates with it better, by more than "
+        f"{plain(judging.margin)},"
+    )
+
+
+def _drawn(judging: Judging, targets: str) -> str:
+    """The best prediction from the dictionaries of the nulls of this target; nothing where there is none."""
+    nulls = [null for null in judging.nulls if null.targets == targets]
+    if not nulls:
+        return ""
+    draws = {null.draws for null in nulls}
+    names = [null.name if len(draws) == 1 else f"{null.name} ({_draws(null.draws)})" for null in nulls]
+    each = f", {_draws(draws.pop())}{' each' if len(nulls) > 1 else ''}" if len(draws) == 1 else ""
+    return f"that from the dictionaries of {_any(names)}{each}"
+
+
+def _draws(n: int) -> str:
+    return f"{count(n)} draw{'' if n == 1 else 's'}"
+
+
+def _any(names: Sequence[str]) -> str:
+    return _joined(names, "or")
+
+
+def _all(names: Sequence[str]) -> str:
+    return _joined(names, "and")
+
+
+def _joined(names: Sequence[str], word: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
