@@ -14,6 +14,7 @@ FIELDS = {
     "network": {"source": "pylm", "device": "cpu"},
     "corpus": {"kind": "stdlib"},
     "sites": ["blocks.2.resid_post"],
+    "seeds": [0],
     "tokens": {"train": 10_000, "heldout": 3_000, "heldout_document_tokens": 96, "splice": 1_000, "context": 96},
     "controls": [],
     "evaluation": {"n_resamples": 200, "lookup_tokens": 5_000, "n_continuations": 0},

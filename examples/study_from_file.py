@@ -20,8 +20,7 @@ tokens = { train = 20_000, heldout = 6_000, heldout_document_tokens = 96, splice
 dictionary = { architecture = "topk", n_latents = 128, k = 8 }
 controls = [{ kind = "gaussian_reinit" }]
 evaluation = { n_resamples = 200, lookup_tokens = 10_000, n_continuations = 0 }
-causal = { n_samples = 16 }
-verdicts = { margin_fdr = 1.0 }
+evidence = "quick"
 """
 
 folder = Path(tempfile.mkdtemp())

@@ -136,6 +136,7 @@ def collect_firings(
     windows: Windows,
     dictionaries: Mapping[str, tuple[BindingLike, LatentEncoder]],
     *,
+    trained_on: Mapping[Site, Ordinary] | None = None,
     batch_windows: int = 16,
     reporter: Reporter | None = None,
 ) -> dict[str, Firings]:
@@ -143,17 +144,21 @@ def collect_firings(
 
     Args:
         network: where the vectors come from.
-        windows: held-out tokens.
+        windows: the tokens.
         dictionaries: name to (its binding, the dictionary); only what it reads is looked at.
+        trained_on: the rule for the vectors of a site that training left in, of the sites where it left some out; at
+            other tokens latents do not fire.
         batch_windows: windows a forward pass, at most.
         reporter: receives the number of tokens done.
 
     Raises:
         InputError: a dictionary's `d_in` is not the width of what it reads.
     """
-    collector = FiringsCollector({name: dictionary.n_latents for name, (_, dictionary) in dictionaries.items()})
+    dictionaries, trained_on = located_pairs(dictionaries, network), trained_on or {}
+    collector = FiringsCollector.of(dictionaries, trained_on)
+    places = [place for binding, _ in dictionaries.values() for place in binding.places if place in trained_on]
     for reading, latents in encode_windows(
-        network, windows, dictionaries, batch_windows=batch_windows, reporter=reporter
+        network, windows, dictionaries, sites=places, batch_windows=batch_windows, reporter=reporter
     ):
         collector.see(reading, latents)
     return collector.finish()
@@ -221,6 +226,19 @@ class FiringsCollector:
         self._n_latents, self._trained_on = dict(n_latents), dict(trained_on or {})
         self._entries: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in n_latents}
         self._ids: dict[str, list[np.ndarray]] = {part: [] for part in _IDS}
+
+    @classmethod
+    def of(
+        cls, dictionaries: Mapping[str, tuple[Binding[Site], LatentEncoder]], trained_on: Mapping[Site, Ordinary]
+    ) -> "FiringsCollector":
+        """One of these dictionaries, with the rule of every site that training left some vectors of out."""
+        return cls(
+            {name: dictionary.n_latents for name, (_, dictionary) in dictionaries.items()},
+            {
+                name: {site: trained_on[site] for site in binding.places if site in trained_on}
+                for name, (binding, _) in dictionaries.items()
+            },
+        )
 
     def see(self, reading: Reading, latents: Mapping[str, Latents]) -> None:
         """Add one batch, in window order."""

@@ -1,5 +1,6 @@
 """Exact causal effects of latents by full forward passes, each with its null; directions to read and to write."""
 
+from polyseme.causal.config import CausalConfig
 from polyseme.causal.directions import (
     Probe,
     difference_of_means,
@@ -9,19 +10,24 @@ from polyseme.causal.directions import (
     optimal_probe,
     surgical_steering,
 )
-from polyseme.causal.effect import CausalConfig, CausalEffects, Effect, Statistic, causal_effects
+from polyseme.causal.effect import causal_effects, n_predicted
+from polyseme.causal.meaning import Meanings
+from polyseme.causal.result import SIZES, CausalEffects, Size, array_names
 
 __all__ = [
+    "SIZES",
     "CausalConfig",
     "CausalEffects",
-    "Effect",
+    "Meanings",
     "Probe",
-    "Statistic",
+    "Size",
+    "array_names",
     "causal_effects",
     "difference_of_means",
     "duals",
     "leaks",
     "linear_probe",
+    "n_predicted",
     "optimal_probe",
     "surgical_steering",
 ]

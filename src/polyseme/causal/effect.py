@@ -1,22 +1,23 @@
-"""Does the network use a latent? Remove it from single tokens and see what happens to the prediction."""
+"""Does the network use a latent? Remove it from single tokens and see what happens to the predictions."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from pydantic import Field
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.activations.firings import Firings
 from polyseme.activations.reading import fitting_windows, read_windows
-from polyseme.causal.clusters import bootstrap_means, cluster_by_document, sign_flip_p, smallest_p
-from polyseme.causal.interventions import Interventions, Route, choose_route, intervene
-from polyseme.causal.sampling import Samples, sample_firings
+from polyseme.causal.clusters import bootstrap_means, cluster_by_document, error_of_means
+from polyseme.causal.config import CausalConfig
+from polyseme.causal.interventions import Interventions, Outcome, Route, choose_route, intervene
+from polyseme.causal.meaning import Meanings
+from polyseme.causal.result import SIZES, CausalEffects, Size
+from polyseme.causal.sampling import Samples, n_followed, sample_firings, spread_out
 from polyseme.core.binding import BindingLike, located
-from polyseme.core.config import Config, Resamples, Width
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
 from polyseme.core.seeds import derive_seed
@@ -24,12 +25,12 @@ from polyseme.core.site import Site
 from polyseme.corpora.pack import Windows
 from polyseme.kernels.shield import shielded
 from polyseme.networks import Network
-from polyseme.nulls import LatentNull, OfLatents, Written, null_of_latents
+from polyseme.nulls import LatentNull, Written, null_of_latents
 
 VECTORS = 8192
 """Most vectors that a covariance is of."""
-FLIPS_A_LATENT = 40
-"""With one latent of m at the smallest p, the corrected p is m / (40 m + 1) < 0.025."""
+_MOST_ROWS = 64
+"""Rows gain nothing from many interventions on one window; fewer at a time report progress sooner."""
 
 
 @runtime_checkable
@@ -42,121 +43,6 @@ class Writer(Protocol):
     def write_directions(self) -> Float[Tensor, "n_latents d_out"]: ...
 
 
-Statistic = Literal["kl", "ce"]
-"""KL(clean ‖ ablated) of the predictions, or ΔCE of the actual next tokens."""
-
-
-class CausalConfig(Config):
-    """How causal effects are measured."""
-
-    n_samples: int = Field(default=64, ge=0, le=10**6)
-    """Largest number of firing tokens sampled for each latent, spread over its documents; each costs two interventions
-    (effect and null)."""
-    statistic: Statistic = "kl"
-    """What p compares with the null: `kl`, the loss expected under the clean predictions, or `ce`, the loss of the
-    actual token."""
-    null: OfLatents = "isotropic"
-    """What is removed for comparison, at the same tokens and of the same norm: a random direction (`isotropic`), one of
-    the covariance of the site's vectors, or the direction of another latent that fires."""
-    n_flips: int = Field(default=9999, ge=1, le=10**7)
-    """Smallest number of random sign flips behind a p-value. A wide dictionary gets 40 for each latent, so that a
-    single latent can pass after correction."""
-    n_resamples: Resamples = 1000
-    """Number of bootstrap resamples of documents behind each interval."""
-    route: Literal["auto", "ghosts", "rows"] = "auto"
-    """How interventions are run: `ghosts` puts hundreds into one pass, for networks that honour 4-D masks; `rows` takes
-    one row for each."""
-    max_ghosts: int = Field(default=512, ge=1, le=2**16)
-    """Largest number of interventions that share the pass over one window."""
-    tokens_per_pass: Width = 1024
-    """Number of tokens, clean and edited, in one forward pass; this bounds the memory."""
-    logit_bytes: int = Field(default=2**28, ge=2**10, le=2**40)
-    """Largest size, in bytes, of the logits of one pass; with a large vocabulary fewer interventions share a pass."""
-
-    def flips(self, n_latents: int) -> int:
-        """Random sign flips behind the p-values of a dictionary: the smallest p is at most 1 / (40 · n_latents)."""
-        return max(self.n_flips, FLIPS_A_LATENT * n_latents)
-
-    def smallest_p(self, n_latents: int) -> float:
-        """The smallest p-value that a latent can have with this many samples, each in a document of its own."""
-        return float(smallest_p(np.array(self.n_samples), n_flips=self.flips(n_latents)))
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One reading of the causal effect of every latent of one dictionary, in nats.
-
-    Attributes:
-        value: mean over the sampled firing tokens.
-        low, high: its 95% interval by bootstrap over documents.
-        null: the same mean for the null, by default a random direction of equal norm.
-        samples: what ablating the latent did at each sampled token.
-    """
-
-    value: Float[np.ndarray, " latent"]
-    low: Float[np.ndarray, " latent"]
-    high: Float[np.ndarray, " latent"]
-    null: Float[np.ndarray, " latent"]
-    samples: Float[np.ndarray, " sample"]
-
-
-@dataclass(frozen=True)
-class CausalEffects:
-    """Causal effect of every latent of one dictionary, in nats; NaN where it was not measured.
-
-    Attributes:
-        effect: mean over sampled firing tokens of CE(x − fᵢdᵢ) − CE(x).
-        low, high: its 95% interval by bootstrap over documents.
-        null: the same mean for the null, by default a random direction of equal norm.
-        kl: mean KL(clean ‖ edited) of the predictions: the effect expected under the clean network's own predictions.
-        kl_low, kl_high: its 95% interval by bootstrap over documents.
-        null_kl: the same for the null.
-        p: one-sided, the statistic above its null.
-        p_two_sided: the statistic differs from its null.
-        least_p: the smallest p that sign flips of this many documents can give, whatever the effect.
-        n_tokens: firing tokens sampled.
-        n_documents: documents they come from.
-        sample_latent: whose firing each sampled token is, in latent order.
-        sample_row: which token it is, a row of the firings.
-        sample_ce, sample_kl: what ablating the latent there did: ΔCE and KL, whose means are `effect` and `kl`.
-    """
-
-    effect: Float[np.ndarray, " latent"]
-    low: Float[np.ndarray, " latent"]
-    high: Float[np.ndarray, " latent"]
-    null: Float[np.ndarray, " latent"]
-    p: Float[np.ndarray, " latent"]
-    p_two_sided: Float[np.ndarray, " latent"]
-    least_p: Float[np.ndarray, " latent"]
-    kl: Float[np.ndarray, " latent"]
-    kl_low: Float[np.ndarray, " latent"]
-    kl_high: Float[np.ndarray, " latent"]
-    null_kl: Float[np.ndarray, " latent"]
-    n_tokens: Int[np.ndarray, " latent"]
-    n_documents: Int[np.ndarray, " latent"]
-    sample_latent: Int[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
-    sample_row: Int[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
-    sample_ce: Float[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
-    sample_kl: Float[np.ndarray, " sample"] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every array under its name, for saving; `CausalEffects(**arrays)` gives the object back."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def of(self, statistic: Statistic) -> Effect:
-        """The effect by KL(clean ‖ ablated) of the predictions, or by ΔCE of the actual next tokens."""
-        if statistic == "kl":
-            return Effect(self.kl, self.kl_low, self.kl_high, self.null_kl, self.sample_kl)
-        return Effect(self.effect, self.low, self.high, self.null, self.sample_ce)
-
-    def at_tokens(self, latent: int) -> tuple[dict[int, float], dict[int, float]]:
-        """ΔCE and KL of ablating one latent at each token sampled for it: row of the firings to nats."""
-        mine = slice(*np.searchsorted(self.sample_latent, [latent, latent + 1]))
-        rows = self.sample_row[mine].tolist()
-        ce, kl = (dict(zip(rows, x[mine].tolist(), strict=True)) for x in (self.sample_ce, self.sample_kl))
-        return ce, kl
-
-
 @shielded
 def causal_effects(
     network: Network,
@@ -164,18 +50,23 @@ def causal_effects(
     binding: BindingLike,
     dictionary: Writer,
     firings: Firings,
+    meanings: Meanings,
     *,
     config: CausalConfig | None = None,
+    min_documents: int = 1,
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> CausalEffects:
-    """Exact causal effect of every latent with that of a null of equal norm.
+    """What removing every latent does to predictions, exactly, with the same of other directions of equal norm.
 
-    effectᵢ = mean over firing tokens t of CE(x_t − fᵢ(t) dᵢ) − CE(x_t), a full forward pass each, dᵢ the write
-    direction, changed at t alone, CE that of the prediction made at t. The null subtracts fᵢ(t) ‖dᵢ‖ u at the same
-    token, u a fresh uniformly random unit vector, or one that `config.null` draws otherwise. p comes from the paired
-    differences by sign flips of whole documents (`sign_flip_p`): by default those of KL(clean ‖ edited), which is the
-    effect's expectation when the next token is drawn from the clean predictions, without the noise of drawing it.
+    At each sampled firing token t the vector x_t becomes x_t − fᵢ(t) dᵢ, dᵢ the write direction, changed at t alone, in
+    a full forward pass. The nulls subtract fᵢ(t) ‖dᵢ‖ u at the same tokens, u one of K unit vectors that each null has
+    for latent i, the same at all its tokens.
+
+    The size of an effect (KL, loss) says little: a direction that the site's vectors vary along has a large one,
+    whatever it means. The expected effect (`CausalEffects.expected`) says whether predictions change towards what
+    follows where the latent does not fire, and away from what follows its firings: the change Δ of log-probabilities is
+    taken in its own standard deviations and compared with what the latent stands for.
 
     Args:
         network: a causal language model.
@@ -184,12 +75,15 @@ def causal_effects(
             the same pass.
         dictionary: gives the write directions.
         firings: its latents over the windows.
-        config: how many samples, which route, memory bounds.
+        meanings: what its latents stand for, learned from its firings on train text.
+        config: how many samples and directions, which route, memory bounds.
+        min_documents: latents that fire in fewer documents are not measured.
         seed: seed of sampling, null directions and resampling; every result is a pure function of it.
         reporter: receives how many interventions are done.
 
     Raises:
-        InputError: the network is not causal, or the directions do not have the width of what is written.
+        InputError: the network is not causal, the directions do not have the width of what is written, or the meanings
+            are of other latents or tokens.
     """
     config, at = config or CausalConfig(), located(binding, network)
     route = choose_route(network, config.route)
@@ -202,40 +96,36 @@ def causal_effects(
             where=str(at),
             fix="give the site the dictionary writes to, and its own firings",
         )
-    samples = sample_firings(firings, windows, n_samples=config.n_samples, seed=derive_seed(seed, "sample"))
-    null = null_of_latents(config.null, seed)
-    vectors = _vectors(network, windows, at.writes) if null.needs_vectors else directions.new_zeros(0, width)
-    written = Written(directions, np.flatnonzero(firings.counts > 0), vectors)
-    measured = _measure(
-        network, windows, at.writes, written, null, firings, samples, config, route, reporter or Silent()
+    vocabulary = n_predicted(network, windows)
+    if (meanings.n_latents, meanings.vocabulary) != (firings.n_latents, vocabulary):
+        raise InputError(
+            f"the meanings are of {meanings.n_latents} latents and {meanings.vocabulary} tokens; the firings have "
+            f"{firings.n_latents} latents and the network predicts {vocabulary} tokens",
+            where="meanings",
+            fix="learn them with Meanings.learn from the dictionary's firings on train windows, and with as many "
+            "tokens as the network predicts",
+        )
+    samples = sample_firings(
+        firings,
+        windows,
+        n_samples=config.n_samples,
+        seed=derive_seed(seed, "sample"),
+        wanted=firings.document_counts >= min_documents,
     )
-    clusters = cluster_by_document(samples.latent, firings.document[samples.row], measured, firings.n_latents)
-    means = clusters.means()
-    interval = bootstrap_means(clusters, 0, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
-    kl_interval = bootstrap_means(clusters, 2, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples)
-    n_flips = config.flips(firings.n_latents)
-    p, p_two_sided = sign_flip_p(
-        clusters, 4 if config.statistic == "ce" else 5, seed=derive_seed(seed, "flips"), n_flips=n_flips
-    )
-    return CausalEffects(
-        effect=means[:, 0],
-        low=interval[:, 0],
-        high=interval[:, 1],
-        null=means[:, 1],
-        p=p,
-        p_two_sided=p_two_sided,
-        least_p=smallest_p(clusters.n_documents, n_flips=n_flips),
-        kl=means[:, 2],
-        kl_low=kl_interval[:, 0],
-        kl_high=kl_interval[:, 1],
-        null_kl=means[:, 3],
-        n_tokens=np.bincount(samples.latent, minlength=firings.n_latents),
-        n_documents=clusters.n_documents,
-        sample_latent=samples.latent.astype(np.int32),
-        sample_row=samples.row.astype(np.int32),
-        sample_ce=measured[:, 0].astype(np.float32),
-        sample_kl=measured[:, 2].astype(np.float32),
-    )
+    nulls = [null_of_latents(kind, seed) for kind in config.nulls]
+    reads_vectors = any(null.needs_vectors for null in nulls)
+    vectors = _vectors(network, windows, at.writes) if reads_vectors else directions.new_zeros(0, width)
+    plan = _Plan.of(windows, firings, samples, _written(directions, firings, vectors), nulls, config)
+    measured = _measure(network, windows, at.writes, plan, meanings, config, route, reporter or Silent())
+    return _result(measured, plan, config, seed)
+
+
+def n_predicted(network: Network, windows: Windows) -> int:
+    """How many tokens a network gives a probability at each position."""
+    tokens = torch.from_numpy(windows.tokens[:1].astype(np.int64)).to(network.device)
+    last = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
+    last[0, -1] = True
+    return network.run(tokens, logits_at=last).logits.shape[-1]
 
 
 def _vectors(network: Network, windows: Windows, sites: Sequence[Site]) -> Float[Tensor, "sample d"]:
@@ -249,78 +139,221 @@ def _vectors(network: Network, windows: Windows, sites: Sequence[Site]) -> Float
     return torch.cat(found)[:VECTORS]
 
 
+def _written(directions: Tensor, firings: Firings, vectors: Tensor) -> Written:
+    mean = np.asarray(firings.columns.sum(axis=0)).ravel() / np.maximum(firings.counts, 1)
+    return Written(directions, firings.densities, np.abs(mean) * directions.norm(dim=1).double().numpy(), vectors)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which interventions there are: at each sample the latent's own direction, then every direction of every null.
+
+    Attributes:
+        firings, samples, written: of the dictionary.
+        kinds: by column, the null and the number of its draw; the first column, the latent itself, is left out.
+        columns: by null, its columns.
+        followed: of each sample, later positions that are read; 0 where none is wanted.
+        has_later: the samples whose effect on later tokens is measured.
+        reads_later: by column, whether it is measured on later tokens: the latent itself and the first of each null.
+    """
+
+    firings: Firings
+    samples: Samples
+    written: Written
+    kinds: list[tuple[LatentNull, int]]
+    columns: dict[str, list[int]]
+    followed: Int[np.ndarray, " sample"]
+    has_later: Bool[np.ndarray, " sample"]
+    reads_later: Bool[np.ndarray, " column"]
+
+    @classmethod
+    def of(
+        cls,
+        windows: Windows,
+        firings: Firings,
+        samples: Samples,
+        written: Written,
+        nulls: Sequence[LatentNull],
+        config: CausalConfig,
+    ) -> "_Plan":
+        kinds: list[tuple[LatentNull, int]] = []
+        columns: dict[str, list[int]] = {}
+        for kind, null in zip(config.nulls, nulls, strict=True):
+            n = int(min(config.n_directions, null.n_draws(written)))
+            columns[kind] = [1 + len(kinds) + draw for draw in range(n)]
+            kinds += [(null, draw) for draw in range(n)]
+        reads_later = np.array([True, *(draw == 0 for _, draw in kinds)])
+        has_later = spread_out(samples, config.n_later) & (config.horizon > 0)
+        followed = n_followed(windows, most=config.horizon)[firings.window[samples.row], firings.position[samples.row]]
+        return cls(firings, samples, written, kinds, columns, followed * has_later, has_later, reads_later)
+
+    @property
+    def width(self) -> int:
+        """Interventions at a sample."""
+        return 1 + len(self.kinds)
+
+    def directions(self, latents: Int[np.ndarray, " latent"]) -> Float[Tensor, "column latent d"]:
+        """Unit vectors that are removed in the place of some latents, their own first."""
+        own = self.written.directions[torch.from_numpy(latents)]
+        others = [null.directions(latents, self.written, draw) for null, draw in self.kinds]
+        return torch.stack([torch.nn.functional.normalize(own, dim=1), *others])
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured, of each sample for the latents themselves, and added up over samples for their nulls.
+
+    Attributes:
+        own: expected effect and `SIZES` of each sample; 0 for later tokens where these are not measured.
+        totals: the same summed over the samples of each latent, by column; the first is not filled.
+    """
+
+    own: Float[np.ndarray, "sample quantity"]
+    totals: Float[np.ndarray, "column latent quantity"]
+
+
 def _measure(
     network: Network,
     windows: Windows,
     sites: Sequence[Site],
-    written: Written,
-    null: LatentNull,
-    firings: Firings,
-    samples: Samples,
+    plan: _Plan,
+    meanings: Meanings,
     config: CausalConfig,
     route: Route,
     reporter: Reporter,
-) -> Float[np.ndarray, "sample quantity"]:
-    """(effect, null, KL, null KL, effect − null, KL − null KL) of each sample."""
-    measured = np.full((len(samples), 6), np.nan)
-    if len(samples) == 0:
-        return measured
-    progress = reporter.task("causal effects", 2 * len(samples), "interventions")
-    # Rows gain nothing from many interventions on one window; fewer at a time report progress sooner.
-    most = config.max_ghosts if route == "ghosts" else min(config.max_ghosts, 64)
-    per_window = min(most, config.logit_bytes // (4 * _vocabulary(network, windows)))
-    chunks = _chunks(firings.window[samples.row], max(1, per_window // 2))
-    done = 0
-    for some in _passes(chunks, windows.tokens.shape[1], config.tokens_per_pass):
-        todo = [
-            _interventions(samples, chunk, int(firings.window[samples.row[chunk[0]]]), firings, written, null)
-            for chunk in some
-        ]
-        outcomes = intervene(network, windows, sites, todo, route=route, tokens_per_pass=config.tokens_per_pass)
-        for chunk, outcome in zip(some, outcomes, strict=True):
-            ce, kl = outcome.ce.reshape(2, -1), outcome.kl.reshape(2, -1)
-            paired = [pair[0].astype(np.float64) - pair[1] for pair in (ce, kl)]
-            measured[chunk] = np.stack([*ce, *kl, *paired], axis=1)
-            done += 2 * len(chunk)
-        progress.update(done)
+) -> _Measured:
+    samples, n_quantities = plan.samples, 1 + len(SIZES)
+    measured = _Measured(
+        np.full((len(samples), n_quantities), np.nan),
+        np.zeros((plan.width, plan.firings.n_latents, n_quantities)),
+    )
+    progress = reporter.task("causal effects", plan.width * len(samples), "interventions")
+    most = config.max_ghosts if route == "ghosts" else min(config.max_ghosts, _MOST_ROWS)
+    most = max(1, min(most, config.logit_bytes // (4 * meanings.vocabulary)))
+    latents, done = np.unique(samples.latent).astype(np.int64), 0
+    at_once = config.latents_at_once(meanings.vocabulary, plan.written.directions.shape[1])
+    for start in range(0, len(latents), at_once):
+        some = latents[start : start + at_once]
+        q = torch.from_numpy(meanings.of(some)).to(network.device)
+        directions = plan.directions(some)
+        for chunks in _passes(_chunks(plan, some, most), windows.tokens.shape[1], config.tokens_per_pass):
+            todo = [_interventions(plan, chunk, some, directions) for chunk in chunks]
+            outcomes = intervene(
+                network, windows, sites, todo, route=route, tokens_per_pass=config.tokens_per_pass, meanings=q
+            )
+            for chunk, outcome in zip(chunks, outcomes, strict=True):
+                _record(measured, plan, chunk, outcome)
+                done += len(chunk)
+            progress.update(done)
     return measured
 
 
-def _vocabulary(network: Network, windows: Windows) -> int:
-    tokens = torch.from_numpy(windows.tokens[:1].astype(np.int64)).to(network.device)
-    last = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
-    last[0, -1] = True
-    return network.run(tokens, logits_at=last).logits.shape[-1]
+@dataclass(frozen=True)
+class _Chunk:
+    """Interventions on one window: of which sample and in which column, and how many later positions each reads."""
+
+    sample: Int[np.ndarray, " intervention"]
+    column: Int[np.ndarray, " intervention"]
+    later: Int[np.ndarray, " intervention"]
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    @property
+    def n_reads(self) -> int:
+        return len(self) + int(self.later.sum())
 
 
-def _chunks(window: Int[np.ndarray, " sample"], most: int) -> list[Int[np.ndarray, " chunk"]]:
-    """Samples of the same window, at most `most` together; fullest first, so that a pass holds chunks alike."""
-    order = np.argsort(window, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(window[order])) + 1)
-    chunks = [group[at : at + most] for group in groups for at in range(0, len(group), most)]
-    return sorted(chunks, key=len, reverse=True)
+def _chunks(plan: _Plan, latents: Int[np.ndarray, " latent"], most: int) -> list[_Chunk]:
+    """Interventions on the same window that read at most `most` predictions together, but for a single one that reads
+    more; fullest first, so that a pass holds chunks alike."""
+    first, end = np.searchsorted(plan.samples.latent, [latents[0], latents[-1] + 1])
+    rows = np.arange(first, end)
+    rows = rows[np.argsort(plan.firings.window[plan.samples.row[rows]], kind="stable")]
+    window = np.repeat(plan.firings.window[plan.samples.row[rows]], plan.width)
+    sample, column = np.repeat(rows, plan.width), np.tile(np.arange(plan.width), len(rows))
+    later = plan.followed[sample] * plan.reads_later[column]
+    ends, at = np.cumsum(later + 1), 0
+    of_window = np.searchsorted(window, window, side="right")
+    chunks: list[_Chunk] = []
+    while at < len(sample):
+        before = int(ends[at - 1]) if at else 0
+        stop = min(int(of_window[at]), max(at + 1, int(np.searchsorted(ends, before + most, side="right"))))
+        chunks.append(_Chunk(sample[at:stop], column[at:stop], later[at:stop]))
+        at = stop
+    return sorted(chunks, key=lambda chunk: chunk.n_reads, reverse=True)
 
 
-def _passes(chunks: list[np.ndarray], context: int, tokens_per_pass: int) -> Iterator[list[np.ndarray]]:
+def _passes(chunks: list[_Chunk], context: int, tokens_per_pass: int) -> Iterator[list[_Chunk]]:
     at = 0
     while at < len(chunks):
-        n = max(1, tokens_per_pass // (context + 2 * len(chunks[at])))
+        n = max(1, tokens_per_pass // (context + chunks[at].n_reads))
         yield chunks[at : at + n]
         at += n
 
 
 def _interventions(
-    samples: Samples,
-    chunk: Int[np.ndarray, " chunk"],
-    window: int,
-    firings: Firings,
-    written: Written,
-    null: LatentNull,
+    plan: _Plan, chunk: _Chunk, latents: Int[np.ndarray, " latent"], directions: Float[Tensor, "column latent d"]
 ) -> Interventions:
-    """Each sample's own direction, then the null's for each."""
-    own = written.directions[torch.from_numpy(samples.latent[chunk].astype(np.int64))]
-    own = own * torch.from_numpy(samples.value[chunk])[:, None]
-    # Seeded by what it is drawn for, so that neither the order nor the size of passes changes the null.
-    random = null.latents(own, samples.latent[chunk], written, window, int(chunk[0]))
-    position = np.tile(firings.position[samples.row[chunk]], 2)
-    return Interventions(window, position, torch.cat([own, random]))
+    samples = plan.samples
+    row, latent = samples.row[chunk.sample], samples.latent[chunk.sample].astype(np.int64)
+    place = np.searchsorted(latents, latent)
+    size = samples.value[chunk.sample] * plan.written.directions[torch.from_numpy(latent)].norm(dim=1).numpy()
+    vectors = directions[torch.from_numpy(chunk.column), torch.from_numpy(place)] * torch.from_numpy(size)[:, None]
+    return Interventions(int(plan.firings.window[row[0]]), plan.firings.position[row], vectors, chunk.later, place)
+
+
+def _record(measured: _Measured, plan: _Plan, chunk: _Chunk, outcome: Outcome) -> None:
+    found = np.stack(
+        [outcome.expected, outcome.kl, outcome.ce, outcome.kl_later, outcome.ce_later], axis=1, dtype=np.float64
+    )
+    own = chunk.column == 0
+    measured.own[chunk.sample[own]] = found[own]
+    np.add.at(measured.totals, (chunk.column[~own], plan.samples.latent[chunk.sample[~own]]), found[~own])
+
+
+def _result(measured: _Measured, plan: _Plan, config: CausalConfig, seed: int) -> CausalEffects:
+    samples, n = plan.samples, plan.firings.n_latents
+    document = plan.firings.document[samples.row]
+    every = cluster_by_document(samples.latent, document, measured.own, n)
+    has = plan.has_later
+    later = cluster_by_document(samples.latent[has], document[has], measured.own[has], n)
+    n_tokens, n_later = (np.bincount(some, minlength=n) for some in (samples.latent, samples.latent[has]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        nulls = {
+            kind: np.where(n_tokens > 0, measured.totals[columns, :, 0] / n_tokens, np.nan)
+            for kind, columns in plan.columns.items()
+        }
+    sizes: dict[str, Size] = {}
+    for quantity, name in enumerate(SIZES, start=1):
+        of_later = name.endswith("_later")
+        clusters, count = (later, n_later) if of_later else (every, n_tokens)
+        bounds = bootstrap_means(
+            clusters, quantity, seed=derive_seed(seed, "bootstrap"), n_resamples=config.n_resamples
+        )
+        columns = {kind: own[:1] if of_later else own for kind, own in plan.columns.items()}
+        null = {kind: _mean(measured.totals[own, :, quantity], count) for kind, own in columns.items()}
+        sizes[name] = Size(clusters.means()[:, quantity], bounds[:, 0], bounds[:, 1], null)
+    return CausalEffects(
+        expected=every.means()[:, 0],
+        expected_error=error_of_means(every, 0),
+        null_expected=nulls,
+        sizes=sizes,
+        n_tokens=n_tokens,
+        n_documents=every.n_documents,
+        n_later=n_later,
+        sample_latent=samples.latent.astype(np.int32),
+        sample_row=samples.row.astype(np.int32),
+        sample_kl=measured.own[:, 1].astype(np.float32),
+        sample_loss=measured.own[:, 2].astype(np.float32),
+        sample_expected=measured.own[:, 0].astype(np.float32),
+    )
+
+
+def _mean(
+    totals: Float[np.ndarray, "direction latent"], count: Int[np.ndarray, " latent"]
+) -> Float[np.ndarray, " latent"]:
+    """Mean over directions and samples; NaN without either."""
+    number = len(totals) * np.where(count > 0, count, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return totals.sum(axis=0) / number

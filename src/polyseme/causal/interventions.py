@@ -1,18 +1,19 @@
-"""What the network predicts at a token when one vector there is changed: two ways to run it, one answer.
+"""What the network predicts when one vector is changed at one token: two ways to run it, one answer.
 
 An intervention (window w, position t, vector v) subtracts v from the site's vector at that one position and reads
-the prediction made there; with several sites v holds what is subtracted at each, side by side. Rows run it literally,
-one copy of the window each. Ghosts run hundreds in one pass: the window's clean tokens are followed by ghost tokens,
-each a copy of one of them (same id, same position) that attends to the clean tokens before its original and to itself,
-and to no other ghost; no clean token attends to a ghost. In a causal network the prediction at t depends on positions
-≤ t only, and the positions before t are untouched by a change at t, so a ghost computes exactly what its own full
-forward pass would. Blocks below the site are run once, on the clean tokens alone: there every copy is what its original
-is.
+the prediction made there, and those made at some later positions too; with several sites v holds what is subtracted at
+each, side by side. Rows run it literally, one copy of the window each. Ghosts run hundreds in one pass: the window's
+clean tokens are followed by chains of ghost tokens, one chain an intervention, each ghost a copy of a clean token (same
+id, same position). The first ghost of a chain copies t and is changed, the others copy the tokens after t. A ghost
+attends to the clean tokens before t and to the ghosts of its own chain up to itself, and no clean token attends to a
+ghost. In a causal network a prediction depends on positions up to its own only, and the positions before t are
+untouched by a change at t, so a chain computes exactly what a full forward pass of its own would. Blocks below the site
+are run once, on the clean tokens alone: there every copy is what its original is.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,31 +35,70 @@ class Interventions:
 
     Attributes:
         window: row in the windows.
-        position: where each one changes the vectors and reads the prediction.
+        position: where each one changes the vectors.
         vectors: what each one subtracts, at all sites side by side.
+        later: at how many positions after that one the prediction is read too.
+        stands_for: which row of the meanings its expected effect is of; empty where there are no meanings.
     """
 
     window: int
     position: Int[np.ndarray, " intervention"]
     vectors: Float[Tensor, "intervention d"]
+    later: Int[np.ndarray, " intervention"]
+    stands_for: Int[np.ndarray, " intervention_or_0"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.position)
 
+    @property
+    def chains(self) -> "Chains":
+        """The predictions that are read, intervention by intervention."""
+        lengths = torch.from_numpy(self.later.astype(np.int64)) + 1
+        start = lengths.cumsum(0) - lengths
+        of = torch.repeat_interleave(lengths)
+        origin = torch.from_numpy(self.position.astype(np.int64))[of]
+        return Chains(of, origin, origin + torch.arange(len(of)) - start[of], start)
+
+
+class Chains(NamedTuple):
+    """The predictions that are read of some interventions.
+
+    Attributes:
+        of: the intervention of each.
+        origin: where that changes the vectors.
+        position: where the prediction is made.
+        start: the first of each intervention.
+    """
+
+    of: Int[Tensor, " read"]
+    origin: Int[Tensor, " read"]
+    position: Int[Tensor, " read"]
+    start: Int[Tensor, " intervention"]
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What each intervention did to the prediction of the next token.
+    """What each intervention did to the predictions of next tokens.
 
     Attributes:
-        ce: cross-entropy of the window's next token, edited minus clean, in nats.
-        kl: KL(clean ‖ edited) of the predicted distributions, in nats.
+        ce: cross-entropy of the window's next token at the changed position, edited minus clean, in nats.
+        kl: KL(clean ‖ edited) of the distributions predicted there, in nats.
+        ce_later, kl_later: the same summed over the later positions that are read.
+        expected: q · Δ of the meaning q that the intervention stands for, Δ = log p(clean) − log p(edited) at the
+            changed position, centred under p(clean) and divided by its standard deviation under it; NaN without q.
     """
 
     ce: Float[np.ndarray, " intervention"]
     kl: Float[np.ndarray, " intervention"]
+    ce_later: Float[np.ndarray, " intervention"]
+    kl_later: Float[np.ndarray, " intervention"]
+    expected: Float[np.ndarray, " intervention"]
 
 
+LEAST_SPREAD = 1e-6
+"""Standard deviation of log-probabilities, in nats, below which a change is rounding: its Δ is divided by this."""
+_AT_ONCE = 2**18
+"""Log-probabilities that are compared at once on a CPU, so that they stay in its cache."""
 MIN_ROWS = 8
 """Rows a pass at least, however long they are: a recurrent network takes as long for one row as for a few."""
 
@@ -90,40 +130,50 @@ def intervene(
     *,
     route: Route,
     tokens_per_pass: int,
+    meanings: Float[Tensor, "latent vocabulary"] | None = None,
 ) -> list[Outcome]:
     """Run interventions on several windows, each exact and by itself.
 
     Args:
         network: run without gradients.
-        windows: the tokens; every position intervened on must have a next token in its window.
+        windows: the tokens; every position whose prediction is read must have a next token in its window.
         sites: where vectors are changed, all in the same pass.
         todo: interventions, window by window; with ghosts all of them share one pass.
         route: how to run them (`choose_route`).
         tokens_per_pass: for rows: tokens a forward pass, but for `MIN_ROWS`.
+        meanings: q, on the network's device.
     """
     with torch.inference_mode():
         if route == "ghosts":
-            return _ghosts(network, windows, sites, todo)
-        return [_rows(network, windows, sites, one, tokens_per_pass) for one in todo]
+            return _ghosts(network, windows, sites, todo, meanings)
+        return [_rows(network, windows, sites, one, tokens_per_pass, meanings) for one in todo]
 
 
-def _ghosts(network: Network, windows: Windows, sites: Sequence[Site], todo: Sequence[Interventions]) -> list[Outcome]:
+def _ghosts(
+    network: Network,
+    windows: Windows,
+    sites: Sequence[Site],
+    todo: Sequence[Interventions],
+    meanings: Float[Tensor, "latent vocabulary"] | None,
+) -> list[Outcome]:
     device, context = network.device, windows.tokens.shape[1]
-    n_ghosts = max(len(one) for one in todo)
-    rows = [one.window for one in todo]
-    # A window with fewer interventions is filled up with unread ghosts of its first token.
+    chains = [one.chains for one in todo]
+    n_ghosts = max(len(chain.of) for chain in chains)
+    # A window with fewer ghosts is filled up with unread ones of its first token, each a chain of its own.
     position = torch.zeros(len(todo), n_ghosts, dtype=torch.int64)
+    origin = torch.zeros_like(position)
+    chain_of = torch.arange(n_ghosts).repeat(len(todo), 1) + n_ghosts
     real = torch.zeros(len(todo), n_ghosts, dtype=torch.bool)
-    for b, one in enumerate(todo):
-        position[b, : len(one)] = torch.from_numpy(one.position.astype(np.int64))
-        real[b, : len(one)] = True
-    tokens = torch.from_numpy(windows.tokens[rows].astype(np.int64))
+    for b, chain in enumerate(chains):
+        n = len(chain.of)
+        position[b, :n], origin[b, :n], chain_of[b, :n], real[b, :n] = chain.position, chain.origin, chain.of, True
+    tokens = torch.from_numpy(windows.tokens[[one.window for one in todo]].astype(np.int64))
     clean = torch.zeros(len(todo), context, dtype=torch.bool)
     clean[real.nonzero()[:, 0], position[real]] = True
 
     def subtract(x: Tensor, part: slice) -> Tensor:
-        for b, one in enumerate(todo):
-            x[b, context : context + len(one)] -= one.vectors[:, part].to(x)
+        for b, (one, chain) in enumerate(zip(todo, chains, strict=True)):
+            x[b, context + chain.start.to(x.device)] -= one.vectors[:, part].to(x)
         return x
 
     def with_ghosts(stream: Tensor) -> Tensor:
@@ -134,21 +184,22 @@ def _ghosts(network: Network, windows: Windows, sites: Sequence[Site], todo: Seq
     output = network.run(
         torch.cat([tokens, tokens.gather(1, position)], dim=1).to(device),
         edits=_at_each(network, sites, subtract),
-        attention_mask=ghost_mask(context, position.to(device)),
+        attention_mask=ghost_mask(context, position.to(device), origin.to(device), chain_of.to(device)),
         position_ids=torch.cat([torch.arange(context).expand(len(todo), -1), position], dim=1).to(device),
         logits_at=logits_at.to(device),
         # Below the site a ghost is what its original is.
         prefix=network.prefix(tokens.to(device), sites).mapped(with_ghosts),
     )
     logp = output.logits.float().log_softmax(-1)
-    n_clean = clean.sum(1).tolist()
     outcomes: list[Outcome] = []
     start = 0
-    for b, one in enumerate(todo):
-        at = position[b, : len(one)]
-        middle, end = start + n_clean[b], start + n_clean[b] + len(one)
-        place = clean[b].cumsum(0)[at] - 1
-        outcomes.append(_outcome(logp[start:middle], logp[middle:end], place, tokens[b][at + 1]))
+    for b, (one, chain) in enumerate(zip(todo, chains, strict=True)):
+        middle = start + int(clean[b].sum())
+        end = middle + len(chain.of)
+        place = clean[b].cumsum(0)[chain.position] - 1
+        target = tokens[b][chain.position + 1]
+        q = None if meanings is None else (meanings, _row_of_q(one, chain, slice(None)))
+        outcomes.append(_outcome(chain, *_measured(logp[start:middle], logp[middle:end], place, target, q)))
         start = end
     return outcomes
 
@@ -162,46 +213,60 @@ def _at_each(network: Network, sites: Sequence[Site], edit: Callable[[Tensor, sl
     return {site: of_part(part) for site, part in side_by_side(sites, network.width).items()}
 
 
-def ghost_mask(context: int, position: Int[Tensor, "batch ghost"]) -> Float[Tensor, "batch 1 query key"]:
+def ghost_mask(
+    context: int,
+    position: Int[Tensor, "batch ghost"],
+    origin: Int[Tensor, "batch ghost"],
+    chain: Int[Tensor, "batch ghost"],
+) -> Float[Tensor, "batch 1 query key"]:
     """The additive attention mask of clean tokens followed by ghosts: 0 where a query sees a key, else the minimum.
 
     Args:
         context: clean tokens.
         position: the clean token each ghost copies.
+        origin: the position that its chain starts at.
+        chain: which chain it belongs to.
     """
     batch, n_ghosts = position.shape
     total, key = context + n_ghosts, torch.arange(context, device=position.device)
     seen = torch.zeros(batch, total, total, dtype=torch.bool, device=position.device)
     seen[:, :context, :context] = key[None, :] <= key[:, None]
-    seen[:, context:, :context] = key < position[..., None]
-    ghost = torch.arange(context, total, device=position.device)
-    seen[:, ghost, ghost] = True
+    seen[:, context:, :context] = key < origin[..., None]
+    own = chain[:, :, None] == chain[:, None, :]
+    seen[:, context:, context:] = own & (position[:, None, :] <= position[:, :, None])
     blocked = torch.full((), torch.finfo(torch.float32).min, dtype=torch.float32, device=position.device)
     return torch.where(seen, torch.zeros((), dtype=torch.float32, device=position.device), blocked)[:, None]
 
 
 def _rows(
-    network: Network, windows: Windows, sites: Sequence[Site], one: Interventions, tokens_per_pass: int
+    network: Network,
+    windows: Windows,
+    sites: Sequence[Site],
+    one: Interventions,
+    tokens_per_pass: int,
+    meanings: Float[Tensor, "latent vocabulary"] | None,
 ) -> Outcome:
     device, context = network.device, windows.tokens.shape[1]
     tokens = torch.from_numpy(windows.tokens[one.window].astype(np.int64))
-    at = torch.from_numpy(one.position.astype(np.int64))
-    places, place = at.unique(return_inverse=True)
+    chains, at = one.chains, torch.from_numpy(one.position.astype(np.int64))
+    last = at + torch.from_numpy(one.later.astype(np.int64))
+    places, place = chains.position.unique(return_inverse=True)
     clean = torch.zeros(1, context, dtype=torch.bool)
     clean[0, places] = True
     inputs = tokens[None].to(device)
     prefix = network.prefix(inputs, sites)
     reference = network.run(inputs, logits_at=clean.to(device), prefix=prefix).logits.float().log_softmax(-1)
-    # Nothing after the token an intervention changes has a part in its prediction: rows end at their pass's last one.
-    order = at.argsort(stable=True)
-    ce, kl = np.empty(len(one), dtype=np.float32), np.empty(len(one), dtype=np.float32)
+    # Nothing after the last prediction that is read has a part in it: rows end at the last one of their pass.
+    order = last.argsort(stable=True)
+    measured = [np.full(len(chains.of), np.nan, dtype=np.float32) for _ in range(3)]
     done = 0
     while done < len(one):
-        n_rows = max(MIN_ROWS, tokens_per_pass // (int(at[order[done]]) + 1))
-        some = order[done : done + n_rows]
-        done, length, row = done + len(some), int(at[some[-1]]) + 1, torch.arange(len(some))
+        n_rows = max(MIN_ROWS, tokens_per_pass // (int(last[order[done]]) + 1))
+        some = order[done : done + n_rows].sort().values
+        done, length, row = done + len(some), int(last[some].max()) + 1, torch.arange(len(some))
+        reads = torch.isin(chains.of, some).nonzero()[:, 0]
         logits_at = torch.zeros(len(row), length, dtype=torch.bool)
-        logits_at[row, at[some]] = True
+        logits_at[torch.searchsorted(some, chains.of[reads]), chains.position[reads]] = True
 
         def subtract(x: Tensor, part: slice, some: Tensor = some, row: Tensor = row) -> Tensor:
             x[row, at[some]] -= one.vectors[some][:, part].to(x)
@@ -216,24 +281,58 @@ def _rows(
             logits_at=logits_at.to(device),
             prefix=prefix.mapped(repeat),
         )
-        known, where = place[some].unique(return_inverse=True)
-        after = output.logits.float().log_softmax(-1)
-        part = _outcome(reference[known.to(device)], after, where, tokens[at[some] + 1])
-        ce[some.numpy()], kl[some.numpy()] = part.ce, part.kl
-    return Outcome(ce, kl)
+        after, target = output.logits.float().log_softmax(-1), tokens[chains.position[reads] + 1]
+        q = None if meanings is None else (meanings, _row_of_q(one, chains, reads))
+        for whole, part in zip(measured, _measured(reference, after, place[reads], target, q), strict=True):
+            whole[reads.numpy()] = part
+    return _outcome(chains, *measured)
 
 
-def _outcome(
+def _row_of_q(one: Interventions, chains: Chains, reads: Int[Tensor, " some"] | slice) -> Int[Tensor, " some"]:
+    """Which row of q each read prediction is compared with: −1 where none is, after the changed position."""
+    rows = torch.from_numpy(one.stands_for.astype(np.int64))[chains.of[reads]]
+    return torch.where(chains.position[reads] == chains.origin[reads], rows, -1)
+
+
+def _measured(
     before: Float[Tensor, "place vocab"],
-    after: Float[Tensor, "intervention vocab"],
-    place: Int[Tensor, " intervention"],
-    target: Int[Tensor, " intervention"],
-) -> Outcome:
-    """What interventions did, from the clean log-probabilities of some places and the edited ones of each."""
-    place, target = place.to(after.device), target.to(after.device)
-    p = before.exp()
-    negentropy = (p * before).sum(-1)
-    crossed = p[place].mul_(after).sum(-1)
+    after: Float[Tensor, "read vocab"],
+    place: Int[Tensor, " read"],
+    target: Int[Tensor, " read"],
+    q: tuple[Float[Tensor, "latent vocab"], Int[Tensor, " read"]] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ΔCE, KL and expected effect at each prediction, from its edited log-probabilities and the clean ones of places.
+
+    Args:
+        before, after: those log-probabilities.
+        place: which clean ones each prediction is compared with.
+        target: the actual next tokens.
+        q: meanings, and which of them each prediction is compared with; −1 for none.
+    """
+    device, n = after.device, len(after)
+    place, target = place.to(device), target.to(device)
     ce = before[place, target] - after.gather(1, target[:, None])[:, 0]
-    kl = (negentropy[place] - crossed).clamp_min(0)  # rounding can leave −1e-7 where nothing changed
-    return Outcome(ce.cpu().numpy(), kl.cpu().numpy())
+    kl, expected = ce.new_empty(n), ce.new_full((n,), torch.nan)
+    row = None if q is None else q[1].to(device)
+    step = max(1, (_AT_ONCE if device.type == "cpu" else 64 * _AT_ONCE) // after.shape[1])
+    for at in range(0, n, step):
+        some = slice(at, at + step)
+        clean = before[place[some]]
+        change, p = clean - after[some], clean.exp()
+        kl[some] = (p * change).sum(-1)
+        if q is None or row is None:
+            continue
+        compared = (row[some] >= 0).nonzero()[:, 0]
+        if len(compared) < len(change):
+            change, p = change[compared], p[compared]
+        change -= kl[some][compared, None]
+        spread = (p * change).mul_(change).sum(-1).sqrt()
+        expected[at + compared] = (q[0][row[some][compared]] * change).sum(-1) / spread.clamp_min(LEAST_SPREAD)
+    kl.clamp_min_(0)  # rounding can leave −1e-7 where nothing changed
+    return ce.cpu().numpy(), kl.cpu().numpy(), expected.cpu().numpy()
+
+
+def _outcome(chains: Chains, ce: np.ndarray, kl: np.ndarray, expected: np.ndarray) -> Outcome:
+    start, of, n = chains.start.numpy(), chains.of.numpy(), len(chains.start)
+    ce_later, kl_later = (np.bincount(of, x, n) - x[start] for x in (ce, kl))
+    return Outcome(ce[start], kl[start], ce_later.astype(np.float32), kl_later.astype(np.float32), expected[start])

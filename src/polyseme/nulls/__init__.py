@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Discriminator
 
 from polyseme.core.errors import known_name
+from polyseme.nulls.alike_latent import AlikeLatent
 from polyseme.nulls.covariance import Covariance
 from polyseme.nulls.frozen_decoder import FrozenDecoder
 from polyseme.nulls.frozen_directions import FrozenDirections
@@ -37,12 +38,13 @@ NullConfig = Annotated[
     Discriminator("kind"),
 ]
 """Nulls that a whole study can be repeated on."""
-OfLatents = Literal["isotropic", "covariance", "other_latent"]
+OfLatents = Literal["isotropic", "covariance", "other_latent", "alike_latent"]
 """Nulls that the causal effect of a latent can be compared with."""
 _OF_LATENTS: dict[OfLatents, type[LatentNull]] = {
     "isotropic": Isotropic,
     "covariance": Covariance,
     "other_latent": OtherLatent,
+    "alike_latent": AlikeLatent,
 }
 NULLS: dict[str, type[Null]] = {
     kind_of(null): null for null in (*get_args(get_args(NullConfig)[0]), *_OF_LATENTS.values(), ShuffledLabels)

@@ -3,35 +3,27 @@
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
-from polyseme.core.errors import InputError
-from polyseme.nulls.latents import LatentNull
+from polyseme.nulls.latents import OfOthers
 from polyseme.nulls.protocol import Written
 
 
-class OtherLatent(LatentNull):
-    """The write direction of another latent that fires, drawn for each token with equal chance, and rescaled."""
+class OtherLatent(OfOthers):
+    """The write direction of another latent that fires, each with equal chance, the same at all tokens; rescaled."""
 
     kept: ClassVar[str] = "the tokens, the size of what is removed, and that a latent of the same dictionary writes it"
     lost: ClassVar[str] = "which latent it is"
     phrase: ClassVar[str] = "another latent's direction of equal norm"
+    version: ClassVar[int] = 2
 
     kind: Literal["other_latent"] = "other_latent"
 
-    def draw(
-        self, latent: Int[np.ndarray, " sample"], written: Written, rng: np.random.Generator
-    ) -> Float[Tensor, "sample d"]:
-        alive = written.alive
-        if len(alive) < 2:
-            raise InputError(
-                "the dictionary has no two latents that fire, so none has another's direction as its null",
-                where="causal.null",
-                fix="set it to isotropic, or train the dictionary longer",
-            )
+    def n_draws(self, written: Written) -> int:
+        return max(0, len(written.alive) - 1)
+
+    def others(
+        self, latent: Int[np.ndarray, " latent"], place: Int[np.ndarray, " latent"], written: Written
+    ) -> Int[np.ndarray, " latent"]:
         # Of the others: the places after its own move down by one.
-        place = rng.integers(0, len(alive) - 1, len(latent))
-        place += place >= np.searchsorted(alive, latent)
-        return written.directions[torch.from_numpy(alive[place].astype(np.int64))]
+        return written.alive[place + (place >= np.searchsorted(written.alive, latent))]

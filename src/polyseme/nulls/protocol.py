@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from polyseme.core.config import Config, Seed, identity
+from polyseme.core.precision import wide
 from polyseme.core.progress import Reporter
 from polyseme.corpora import Windows
 from polyseme.dictionaries import SparseDictionary
@@ -35,18 +36,25 @@ class Written:
 
     Attributes:
         directions: the write directions.
-        alive: the latents that fire, ascending.
+        density: share of the tokens at which each latent fires.
+        size: mean norm of what each latent writes where it fires; whatever for one that never does.
         vectors: a sample of the vectors of the sites that it writes; empty where no null asks for them.
     """
 
     directions: Float[Tensor, "n_latents d"]
-    alive: Int[np.ndarray, " alive"]
+    density: Float[np.ndarray, " n_latents"]
+    size: Float[np.ndarray, " n_latents"]
     vectors: Float[Tensor, "sample d"]
 
     @cached_property
+    def alive(self) -> Int[np.ndarray, " alive"]:
+        """The latents that fire, ascending."""
+        return np.flatnonzero(self.density > 0)
+
+    @cached_property
     def factor(self) -> Float[Tensor, "rank d"]:
-        """R with RᵀR the covariance of the vectors."""
-        centred = self.vectors - self.vectors.mean(0)
+        """R with RᵀR the covariance of the vectors, in float64."""
+        centred = wide(self.vectors - self.vectors.mean(0))
         return torch.linalg.qr(centred, mode="r").R / len(centred) ** 0.5
 
 
@@ -125,14 +133,14 @@ class Null(Config):
         removed: Float[Tensor, "sample d"],
         latent: Int[np.ndarray, " sample"],  # noqa: ARG002
         written: Written,  # noqa: ARG002
-        *draw: str | int,  # noqa: ARG002
+        draw: int,  # noqa: ARG002
     ) -> Float[Tensor, "sample d"]:
-        """What is removed from vectors, along other directions where a latent's own is what is replaced.
+        """What is removed from vectors, along another direction where a latent's own is what is replaced.
 
         Args:
             removed: what a latent writes at each sampled token.
             latent: which one.
             written: what the dictionary writes there.
-            draw: names of these samples, which the random numbers depend on beside the seed.
+            draw: number of the direction: each latent has one of every number, the same at all tokens.
         """
         return removed

@@ -12,6 +12,7 @@ from polyseme.core.config import fingerprint
 from polyseme.core.site import Site
 from polyseme.dictionaries import Dictionary
 from polyseme.evaluation import DocumentSums
+from polyseme.evaluation.matches import Sides
 from polyseme.store import Artifact
 from polyseme.training import HistoryPoint
 
@@ -92,6 +93,19 @@ class Readings:
     def alive(self, site: str, seed: int) -> Bool[np.ndarray, " n_latents"]:
         """Which latents fired at all."""
         return self.firings[site, seed].counts > 0
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What the train tokens gave that matches of latents are chosen on.
+
+    Attributes:
+        firings: (site name, seed) to its latents.
+        random: site name to random latents there, on both sides; of the study itself only.
+    """
+
+    firings: dict[tuple[str, int], Firings]
+    random: dict[str, Sides]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from polyseme.evaluation import DocumentSums
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.stage import Stage
 from polyseme.studies.stages.dictionaries import DictionariesStage
+from polyseme.studies.stages.matching import MatchingStage
 from polyseme.studies.stages.readings import ReadingsStage
 from polyseme.studies.stages.splice import SpliceStage
 from polyseme.studies.stages.statistics import StatisticsStage
@@ -26,12 +27,14 @@ class Drawn:
         role: whose they are.
         statistics, dictionaries: on its own tokens.
         shared: on the study's held-out tokens.
+        matching: on the study's train tokens.
     """
 
     role: Role
     statistics: StatisticsStage
     dictionaries: DictionariesStage
     shared: ReadingsStage
+    matching: MatchingStage
 
     @classmethod
     def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Drawn":
@@ -44,12 +47,14 @@ class Drawn:
         """
         statistics = StatisticsStage(role.label, role)
         dictionaries = DictionariesStage(role.label, role, statistics, matched)
-        return cls(role, statistics, dictionaries, _shared(role, study, statistics, dictionaries))
+        shared = _shared(role, study, statistics, dictionaries)
+        matching = MatchingStage(role.label, role, statistics, dictionaries, study)
+        return cls(role, statistics, dictionaries, shared, matching)
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
         """In the order in which they are run."""
-        return (self.statistics, self.dictionaries, self.shared)
+        return (self.statistics, self.dictionaries, self.shared, self.matching)
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,15 @@ class Measures(Drawn):
     @classmethod
     def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Measures":
         drawn = Drawn.of(role, study, matched)
-        readings = drawn.shared
+        statistics, dictionaries, readings = drawn.statistics, drawn.dictionaries, drawn.shared
         if readings.text is not role:
-            readings = ReadingsStage(role.label, role, drawn.statistics, drawn.dictionaries, role)
-        splice = SpliceStage(role.label, role, drawn.statistics, drawn.dictionaries)
-        return cls(role, drawn.statistics, drawn.dictionaries, drawn.shared, readings, splice)
+            readings = ReadingsStage(role.label, role, statistics, dictionaries, role)
+        splice = SpliceStage(role.label, role, statistics, dictionaries)
+        return cls(role, statistics, dictionaries, drawn.shared, drawn.matching, readings, splice)
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
-        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice)
+        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice, self.matching)
 
 
 def _shared(role: Role, study: Role, statistics: StatisticsStage, dictionaries: DictionariesStage) -> ReadingsStage:

@@ -18,7 +18,7 @@ from polyseme.studies.stage import Stage
 from polyseme.studies.stages.baselines import BaselinesStage
 from polyseme.studies.stages.causal import CausalStage
 from polyseme.studies.stages.continuations import ContinuationsStage
-from polyseme.studies.stages.specificity import SpecificityStage
+from polyseme.studies.stages.recurrence import RecurrenceStage
 from polyseme.studies.stages.stability import StabilityStage
 from polyseme.studies.stages.tokens import TokensStage
 from polyseme.studies.subject import Role
@@ -35,7 +35,7 @@ FINDINGS: tuple[type[Finding[Any]], ...] = (
     BaselinesStage,
     ContinuationsStage,
     CausalStage,
-    SpecificityStage,
+    RecurrenceStage,
     StabilityStage,
 )
 """The kinds of stage that a study has beside what its controls go through too, in the order in which they are run."""

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import torch
 
 from polyseme.causal import CausalConfig
-from polyseme.causal.clusters import FLIPS_AT_ONCE, LATENTS_AT_ONCE
 from polyseme.core.errors import InputError
 from polyseme.core.memory import available_memory
 from polyseme.core.progress import Reporter
@@ -158,7 +157,8 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
     cache = sizes.n_train * sizes.width * vector if study.harvest.cache == "disk" else 0
     ids = _IDS * sizes.n_heldout * n_dictionaries * len(sizes.widths)
     read = _pass(sizes, _read_at_once(study, sizes))
-    flipped = _flipped(sizes, causal, n_latents)
+    counted = min(sizes.n_train, study.evaluation.lookup_tokens)
+    meant = max(causal.held_bytes(latents[n], sizes.vocabulary, w.writes, counted, l0) for n, w in sizes.widths.items())
     arrays = {
         "tokens": 0.0,
         "statistics": read,
@@ -188,10 +188,10 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
         kept=weights * n_dictionaries + fired * n_dictionaries + windows,
         training=arrays["dictionaries"],
         passes=max(arrays[name] for name in ("readings", "splice", "causal")) + sizes.network * sizes.second_network,
-        tables=max(arrays["baselines"], flipped, arrays["specificity"], arrays["stability"]),
+        tables=max(arrays["baselines"], meant, arrays["specificity"], arrays["stability"]),
         disk=weights * (n_dictionaries + 3 * seeds) + 8 * entries * n_dictionaries + ids + windows + cache,
         tokens=study.training.n_tokens or sizes.n_train,
-        stages={name: held[name] + max(needed, flipped * (name == "causal")) for name, needed in arrays.items()},
+        stages={name: held[name] + max(needed, meant * (name == "causal")) for name, needed in arrays.items()},
     )
 
 
@@ -225,14 +225,15 @@ def _spliced(study: StudyConfig, sizes: Sizes) -> float:
 
 
 def _intervened(sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
-    """A pass with interventions on one window, two a sample, which share the clean prediction at its position."""
-    n_edits = 2.0 * n_latents * causal.n_samples
+    """A pass with interventions on one window, which share the clean predictions at their positions: logits, their
+    logarithms of probabilities, and four arrays of a part of these."""
+    n_edits = float(n_latents) * causal.edited
     if not sizes.vocabulary or not n_edits:
         return 0.0
     ghosts = min(causal.max_ghosts, -(-n_edits * sizes.context // sizes.n_heldout))
     edited = min(max(causal.tokens_per_pass, ghosts + sizes.context), n_edits + sizes.context)
     read_at = edited * (ghosts + min(sizes.context, ghosts / 2)) / (sizes.context + ghosts)
-    mask = 5.0 * (ghosts + sizes.context) ** 2
+    mask = 6.0 * (ghosts + sizes.context) ** 2
     return _pass(sizes, edited) + 3 * read_at * float(_FLOAT * sizes.vocabulary) + mask
 
 
@@ -249,13 +250,6 @@ def _read_at_once(study: StudyConfig, sizes: Sizes) -> int:
     """Held-out tokens of a pass that reads sites; long windows are read fewer at a time (`fitting_windows`)."""
     most = max(_READ_TOKENS, sizes.context)
     return min(sizes.n_heldout, study.evaluation.batch_windows * sizes.context, most)
-
-
-def _flipped(sizes: Sizes, causal: CausalConfig, n_latents: int) -> float:
-    """Sums over documents with random signs, of some latents at a time: two arrays, and the signs."""
-    n_documents = min(causal.n_samples, sizes.n_documents)
-    flips = min(float(FLIPS_AT_ONCE), 2.0 ** min(n_documents, 64))
-    return flips * (20 * min(LATENTS_AT_ONCE, n_latents) + 17 * n_documents)
 
 
 def _matched(n: int) -> float:

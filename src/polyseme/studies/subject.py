@@ -101,15 +101,15 @@ class Subject:
         of_side = self.tokens.train if side == "train" else self.tokens.heldout
         return self.at.once((self.label, side, n_tokens), lambda: first_windows(of_side, n_tokens))
 
-    @property
-    def learned_on(self) -> Windows:
-        """The train windows that matches of latents, predictions and what latents stand for are learned on, the same
-        object each time: the first ones, or with a draw seed as many from another place."""
-        n_tokens, draw = self.at.config.evaluation.match_tokens, self.at.config.draw_seed
+    def learned_on(self, n_tokens: int) -> Windows:
+        """The train windows of so many tokens that matches of latents, predictions and what latents stand for are
+        learned on, the same object each time: the first ones, or with a draw seed as many from another place."""
+        draw = self.at.config.draw_seed
         if not draw:
             return self.first("train", n_tokens)
         seed = derive_seed(draw, "learned on")
-        return self.at.once((self.label, "learned on"), lambda: drawn_windows(self.tokens.train, n_tokens, seed))
+        key = (self.label, "learned on", n_tokens)
+        return self.at.once(key, lambda: drawn_windows(self.tokens.train, n_tokens, seed))
 
     @cached_property
     def network(self) -> Network:

@@ -1,13 +1,16 @@
 """The causal stage: what every latent of one site's judged dictionary does to the network's predictions."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyseme.causal import CausalEffects, causal_effects
+from polyseme.activations.firings import Firings, FiringsCollector, encode_windows
+from polyseme.causal import CausalEffects, Meanings, array_names, causal_effects, n_predicted
 from polyseme.core.config import identity
 from polyseme.core.seeds import derive_seed
+from polyseme.corpora import Windows
+from polyseme.dictionaries import Dictionary
 from polyseme.store import Artifact, save_array
 from polyseme.studies.measures import Finding, Outline
 from polyseme.studies.stage import Work, Worker
@@ -28,8 +31,8 @@ class CausalStage(Finding[CausalEffects]):
     """
 
     name = "causal"
-    version = 5
-    """4 was keyed with its defaults."""
+    version = 6
+    """5 compared sizes of effects with a direction that was drawn anew at every token."""
 
     role: Role
     dictionaries: DictionariesStage
@@ -48,36 +51,75 @@ class CausalStage(Finding[CausalEffects]):
         return "" if at.network.predicts_tokens else "the network does not predict the next token"
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
-        heldout = self.role.subject(at).tokens.heldout_key
-        return {"network": at.base, "heldout": heldout, "readings": at.artifact(self.readings).key}
+        return {
+            "network": at.base,
+            "train": self._train(at).fingerprint,
+            "heldout": self.role.subject(at).tokens.heldout_key,
+            "readings": at.artifact(self.readings).key,
+        }
 
     def identity(self, at: Worker) -> dict[str, Any]:
-        return {
+        decides: dict[str, Any] = {
             **self.role.subject(at).identity,
             "site": self.site,
             "seed": self.role.seeds[0],
+            "min_documents": at.config.verdicts.min_documents,
             "causal": identity(at.config.causal, exclude=_BOUNDS_MEMORY),
         }
+        return decides | at.draw
 
     def work(self, at: Worker) -> Work:
-        # At most: each latent and its null at every sampled token.
-        return Work(passed=2.0 * at.latents[self.site] * at.config.causal.n_samples)
+        n_tokens, width = at.config.evaluation.lookup_tokens, at.read_widths[self.site] + at.write_widths[self.site]
+        latents = at.latents[self.site]
+        return Work(
+            read=n_tokens,
+            passed=float(latents) * at.config.causal.edited,
+            # Encoding is a third of a training step.
+            trained=n_tokens * latents * width / 2 / 3,
+        )
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, seed = self.role.subject(at), self.role.seeds[0]
-        dictionaries = on(subject.network.device, at.of(self.dictionaries).dictionaries)
+        network, trained = subject.network, at.of(self.dictionaries)
+        dictionary = on(network.device, trained.dictionaries)[self.site, seed]
+        train = self._train(at)
+        meanings = Meanings.learn(self._firings(dictionary, train, at), train, n_predicted(network, train))
         effects = causal_effects(
-            subject.network,
+            network,
             subject.tokens.heldout,
             subject.bindings[self.site],
-            dictionaries[self.site, seed],
+            dictionary,
             at.of(self.readings).firings[self.site, seed],
+            meanings,
             config=at.config.causal,
-            seed=derive_seed(seed, "causal", self.site),
+            min_documents=at.config.verdicts.min_documents,
+            seed=derive_seed(at.seed(seed), "causal", self.site),
             reporter=at.reporter,
         )
-        for field, array in effects.arrays().items():
-            save_array(folder / f"{field}.npy", array)
+        for name, array in effects.arrays().items():
+            save_array(folder / f"{name}.npy", array)
 
     def load(self, artifact: Artifact, at: Worker) -> CausalEffects:
-        return CausalEffects(**{field.name: artifact.array(f"{field.name}.npy") for field in fields(CausalEffects)})
+        nulls = at.config.causal.nulls
+        return CausalEffects.of({name: artifact.array(f"{name}.npy") for name in array_names(nulls)}, nulls)
+
+    def _train(self, at: Worker) -> Windows:
+        """The train windows on which it is counted what latents stand for."""
+        return self.role.subject(at).learned_on(at.config.evaluation.lookup_tokens)
+
+    def _firings(self, dictionary: Dictionary, windows: Windows, at: Worker) -> Firings:
+        """The dictionary's firings there; it does not fire at tokens that its training left out."""
+        subject = self.role.subject(at)
+        binding, trained_on = subject.bindings[self.site], at.of(self.dictionaries).statistics.trained_on
+        left_in = {site: trained_on[site] for site in binding.places if site in trained_on}
+        collector = FiringsCollector({self.site: dictionary.n_latents}, {self.site: left_in})
+        read = encode_windows(
+            subject.network,
+            windows,
+            {self.site: (binding, dictionary)},
+            batch_windows=at.config.evaluation.batch_windows,
+            reporter=at.reporter,
+        )
+        for reading, latents in read:
+            collector.see(reading, latents)
+        return collector.finish()[self.site]

@@ -66,11 +66,7 @@ class ReadingsStage(Stage[Readings]):
         }
         reconstruction = ReconstructionSums(located, heldout, statistics.ordinary)
         # A latent does not fire where its dictionary is not meant to be: no verdict rests on what training left out.
-        trained_on = statistics.trained_on
-        collector = FiringsCollector(
-            {name: dictionary.n_latents for name, (_, dictionary) in located.items()},
-            {name: {s: trained_on[s] for s in b.places if s in trained_on} for name, (b, _) in located.items()},
-        )
+        collector = FiringsCollector.of(located, statistics.trained_on)
         sweep(
             network,
             heldout,

@@ -1,0 +1,94 @@
+"""What each latent stands for: the next tokens that follow its firings more often than their tokens alone explain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.sparse import csr_array
+
+from polyseme.activations.firings import Firings
+from polyseme.causal.sampling import has_target
+from polyseme.core.errors import InputError
+from polyseme.corpora.pack import Windows
+
+
+@dataclass(frozen=True)
+class Meanings:
+    """What each latent of a dictionary stands for, counted on train text.
+
+    qᵢ(v) = P(next token = v | i fires) − P(next token = v | the same current tokens): how often v follows the tokens
+    at which latent i fires, less how often it follows these tokens wherever they occur, in the shares in which i fires
+    at them. It sums to 0, and is 0 throughout for a latent that fires at every occurrence of its tokens.
+
+    Attributes:
+        following: how often each token follows the firings of each latent.
+        current: at which tokens each latent fires, and how often.
+        bigrams: P(next token | current token).
+        counts: firings counted: those whose next token exists in the window and is not special.
+    """
+
+    following: csr_array
+    current: csr_array
+    bigrams: csr_array
+    counts: Int[np.ndarray, " latent"]
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that may follow."""
+        return cast(tuple[int, int], self.bigrams.shape)[1]
+
+    @property
+    def n_latents(self) -> int:
+        """Latents of the dictionary."""
+        return len(self.counts)
+
+    @classmethod
+    def learn(cls, firings: Firings, windows: Windows, vocabulary: int) -> "Meanings":
+        """Count what follows the firings.
+
+        Args:
+            firings: of the dictionary over train windows.
+            windows: those windows.
+            vocabulary: tokens that the network predicts; all tokens of the windows are below it.
+
+        Raises:
+            InputError: a token is not below `vocabulary`.
+        """
+        rows = np.flatnonzero(has_target(firings, windows))
+        current = firings.token[rows].astype(np.int64)
+        following = windows.tokens[firings.window[rows], firings.position[rows] + 1].astype(np.int64)
+        most = int(max(current.max(initial=-1), following.max(initial=-1)))
+        if most >= vocabulary:
+            raise InputError(
+                f"the text has token {most}, and the network predicts {vocabulary:,} tokens",
+                where="meanings of latents",
+                fix="give the windows and the network's own number of predicted tokens",
+            )
+        fired = (firings.matrix[rows] > 0).astype(np.float32).T.tocsr()
+        of_current, of_following = (_one_hot(tokens, vocabulary) for tokens in (current, following))
+        pairs = csr_array(of_current.T @ of_following)
+        occurrences = np.maximum(pairs.sum(axis=1), 1)
+        pairs.data /= np.repeat(occurrences, np.diff(pairs.indptr)).astype(np.float32)
+        return cls(
+            following=csr_array(fired @ of_following),
+            current=csr_array(fired @ of_current),
+            bigrams=pairs,
+            counts=np.diff(fired.indptr).astype(np.int64),
+        )
+
+    def of(self, latents: Sequence[int] | Int[np.ndarray, " some"]) -> Float[np.ndarray, "some vocabulary"]:
+        """q of some latents; NaN for a latent that never fired."""
+        some = np.asarray(latents, dtype=np.int64)
+        expected = (self.bigrams.T @ self.current[some].T.toarray()).T
+        found = self.following[some].toarray()
+        found -= expected
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found /= np.where(self.counts[some] > 0, self.counts[some], np.nan).astype(np.float32)[:, None]
+        return found
+
+
+def _one_hot(tokens: Int[np.ndarray, " row"], vocabulary: int) -> csr_array:
+    ones, at = np.ones(len(tokens), dtype=np.float32), np.arange(len(tokens) + 1)
+    return csr_array((ones, tokens, at), shape=(len(tokens), vocabulary))

@@ -1,0 +1,160 @@
+"""The matching stage: firings that matches of latents are chosen on, and random latents that stand for chance."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyseme.activations.firings import Firings, collect_firings
+from polyseme.activations.reading import read_windows
+from polyseme.core.binding import Binding
+from polyseme.core.seeds import derive_seed
+from polyseme.core.site import Site
+from polyseme.corpora import Windows
+from polyseme.dictionaries import LatentEncoder
+from polyseme.evaluation.matches import Sides
+from polyseme.nulls.random_latents import random_latents
+from polyseme.store import Artifact
+from polyseme.studies.measured import Matching
+from polyseme.studies.stage import Stage, Work, Worker
+from polyseme.studies.stages.dictionaries import DictionariesStage
+from polyseme.studies.stages.statistics import StatisticsStage
+from polyseme.studies.subject import Role, Subject, dictionary_name, file_name, on
+
+N_RANDOM = 1024
+"""Random latents of a site; their densities are those of the judged latents, evenly spread over them."""
+SAMPLE = 16_384
+"""Vectors, about, that their directions and thresholds are of."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatchingStage(Stage[Matching]):
+    """Firings of every dictionary on train tokens of the study; of the study itself random latents' on both sides too.
+
+    Attributes:
+        role: whose network is read, and whose dictionaries.
+        statistics: of its vectors, which say what training left out.
+        dictionaries: those that are matched.
+        study: the role of the study itself, on whose tokens all are read.
+    """
+
+    name = "matching"
+
+    role: Role
+    statistics: StatisticsStage
+    dictionaries: DictionariesStage
+    study: Role
+
+    def inputs(self, at: Worker) -> Mapping[str, str]:
+        text = self.study.subject(at)
+        found = {
+            "network": at.base,
+            "train": matched_on(text).fingerprint,
+            "dictionaries": at.artifact(self.dictionaries).key,
+            "trained on": at.of(self.statistics).trained_on_key,
+        }
+        return {**found, "heldout": text.tokens.heldout_key} if self._has_random else found
+
+    def identity(self, at: Worker) -> dict[str, Any]:
+        names = sorted(dictionary_name(*key) for key in at.of(self.dictionaries).dictionaries)
+        random = {"random": [N_RANDOM, SAMPLE], "seed": self.role.seeds[0]} if self._has_random else {}
+        return {**self.role.subject(at).identity, "dictionaries": names, **random}
+
+    def work(self, at: Worker) -> Work:
+        config = at.config
+        learn, random = config.evaluation.match_tokens, 0.0
+        read = float(learn)
+        if self._has_random:
+            both = learn + config.tokens.heldout
+            read += both + SAMPLE
+            random = both * N_RANDOM * sum(at.read_widths.values())
+        # Encoding is a third of a training step.
+        return Work(read=read, trained=(learn * len(self.role.seeds) * at.multiply_adds + random) / 3)
+
+    def make(self, folder: Path, at: Worker) -> None:
+        subject, trained, text = self.role.subject(at), at.of(self.dictionaries), self.study.subject(at)
+        located = {
+            dictionary_name(*key): (subject.bindings[key[0]], dictionary)
+            for key, dictionary in on(subject.network.device, trained.dictionaries).items()
+        }
+        firings = self._collected(subject, matched_on(text), located, at)
+        for name, of_dictionary in firings.items():
+            of_dictionary.save(folder, name)
+        if not self._has_random:
+            return
+        random: dict[str, tuple[Binding[Site], LatentEncoder]] = {}
+        for site, vectors in self._sample(subject, at):
+            densities = firings[dictionary_name(site, self.role.seeds[0])].densities
+            seed = derive_seed(self.role.seeds[0], "random latents", site)
+            latents = random_latents(vectors, _spread(densities), seed)
+            random[file_name(site)] = subject.bindings[site], latents
+        for side, windows in (("learn", matched_on(text)), ("heldout", text.tokens.heldout)):
+            for name, of_random in self._collected(subject, windows, random, at).items():
+                of_random.save(folder, f"{name}-random-{side}")
+
+    def load(self, artifact: Artifact, at: Worker) -> Matching:
+        firings = {
+            key: Firings.load(artifact.path, dictionary_name(*key)) for key in at.of(self.dictionaries).dictionaries
+        }
+
+        def random(site: str, side: str) -> Firings:
+            return Firings.load(artifact.path, f"{file_name(site)}-random-{side}")
+
+        sites = at.bindings if self._has_random else ()
+        return Matching(firings, {site: Sides(random(site, "learn"), random(site, "heldout")) for site in sites})
+
+    @property
+    def _has_random(self) -> bool:
+        return self.role is self.study
+
+    def _collected(
+        self,
+        subject: Subject,
+        windows: Windows,
+        dictionaries: Mapping[str, tuple[Binding[Site], LatentEncoder]],
+        at: Worker,
+    ) -> dict[str, Firings]:
+        return collect_firings(
+            subject.network,
+            windows,
+            dictionaries,
+            trained_on=at.of(self.statistics).trained_on,
+            batch_windows=at.config.evaluation.batch_windows,
+            reporter=at.reporter,
+        )
+
+    def _sample(self, subject: Subject, at: Worker) -> Iterator[tuple[str, Float[Tensor, "sample d"]]]:
+        """Vectors that each site's dictionaries read, of windows evenly spread over the train tokens."""
+        windows, trained_on = matched_on(self.study.subject(at)), at.of(self.statistics).trained_on
+        n = min(len(windows), -(-SAMPLE * len(windows) // max(1, windows.n_tokens)))
+        rows = np.linspace(0, len(windows) - 1, max(1, n)).astype(np.int64)
+        for site, binding in subject.bindings.items():
+            ruled = [place for place in binding.places if place in trained_on]
+            found: list[Tensor] = []
+            for reading in read_windows(
+                subject.network,
+                windows,
+                [*binding.reads, *ruled],
+                batch_windows=at.config.evaluation.batch_windows,
+                rows=np.unique(rows),
+            ):
+                kept = reading.ordinary(ruled, trained_on)
+                vectors = reading.at(binding.reads).float()
+                found.append(vectors if kept is None else vectors[kept])
+            yield site, torch.cat(found)
+
+
+def matched_on(subject: Subject) -> Windows:
+    """The train windows that matches and predictions of latents are chosen on."""
+    return subject.learned_on(subject.study.evaluation.match_tokens)
+
+
+def _spread(densities: Float[np.ndarray, " latent"]) -> Float[np.ndarray, " random"]:
+    """`N_RANDOM` densities, evenly spread over those of the latents that fire."""
+    fires = densities[densities > 0]
+    return np.quantile(fires if len(fires) else np.array([0.01]), np.linspace(0, 1, N_RANDOM))
