@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from polyseme.core.contrast import Contrast, moderated
+from polyseme.core.contrast import Contrast, moderated_together
 
 SIZES = ("kl", "loss", "kl_later", "loss_later")
 """How large an effect is: KL(clean ‖ ablated) of the prediction and the loss of the actual next token, ablated minus
@@ -69,12 +69,14 @@ class CausalEffects:
         """Axis `used`: the expected effect of every latent against the directions of each null.
 
         A latent that does nothing in particular has an aᵢ like that of another direction in its place, so it is tested
-        as one more draw: t = (aᵢ − mean of its K null values) / (s̃ √(1 + 1/K)), s̃² their moderated variance
-        (`core.contrast.moderated`). A repetition draws other firings and other directions.
+        as one more draw: t = (aᵢ − mean of its K null values) / (s̃ √(1 + 1/K)), s̃² their variance, which is
+        moderated by those of other nulls and other latents (`core.contrast.moderated_together`). A repetition draws
+        other firings and other directions.
         """
+        spreads = moderated_together(self.null_expected)
         found: dict[str, Contrast] = {}
         for name, null in self.null_expected.items():
-            n, spread = max(1, len(null)), moderated(null)
+            n, spread = max(1, len(null)), spreads[name]
             mean = null.mean(axis=0) if len(null) else np.full(len(self.expected), np.nan)
             error = np.sqrt(spread.variance * (1 + 1 / n))
             redrawn = np.sqrt(self.expected_error**2 + spread.variance / n)

@@ -1,9 +1,14 @@
 """Comparisons of many latents with one null at once, and the spread of a few replicates of each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
+
+_NEGLIGIBLE = 1e-9
+"""A variance below this share of the median is that of replicates that differ by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,6 @@ def moderated(replicates: Float[np.ndarray, "replicate latent"], *, centred: boo
     Returns:
         NaN for fewer than two replicates (one, where they are centred) and for latents that were not measured.
     """
-    from scipy.optimize import brentq
-    from scipy.special import digamma, polygamma
-
     n = len(replicates)
     d = n if centred else n - 1
     unknown = np.full(replicates.shape[1], np.nan)
@@ -86,16 +88,66 @@ def moderated(replicates: Float[np.ndarray, "replicate latent"], *, centred: boo
         return Spread(unknown, unknown.copy())
     with np.errstate(invalid="ignore"):
         variance = (replicates**2).mean(axis=0) if centred else replicates.var(axis=0, ddof=1)
+    return _shrunk(variance, d)
+
+
+def moderated_together(groups: Mapping[str, Float[np.ndarray, "replicate latent"]]) -> dict[str, Spread]:
+    """The same for replicates of several kinds, whose variances differ by a factor that is common to all latents.
+
+    What makes one latent's replicates vary more than another's is taken to be the same in every kind: log σ² of latent
+    i in kind k is λᵢ + ρₖ. The factors ρₖ are means over latents, with them the variances of all kinds are pooled, and
+    the pooled ones are shrunk as in `moderated`. A latent has Σ (Kₖ − 1) degrees of freedom of its own so, where each
+    kind alone has a few.
+
+    Args:
+        groups: by kind, two or more replicates of each latent; a kind of fewer gets NaN and lends nothing.
+    """
+    known = {kind: replicates for kind, replicates in groups.items() if len(replicates) > 1}
+    spreads = {kind: moderated(replicates[:1]) for kind, replicates in groups.items()}
+    if not known:
+        return spreads
+    variances = np.stack([replicates.var(axis=0, ddof=1) for replicates in known.values()])
+    freedom = np.array([len(replicates) - 1 for replicates in known.values()])[:, None]
+    usable = (np.isfinite(variances) & (variances > _NEGLIGIBLE * _usual(variances))).all(axis=0)
+    factors = np.ones_like(freedom, dtype=np.float64)
+    if usable.any():
+        logs = _log_variance(variances[:, usable], freedom).mean(axis=1, keepdims=True)
+        factors = np.exp(logs - (freedom * logs).sum() / freedom.sum())
+    pooled = _shrunk((freedom * variances / factors).sum(axis=0) / freedom.sum(), int(freedom.sum()))
+    for kind, factor in zip(known, factors[:, 0], strict=True):
+        spreads[kind] = Spread(pooled.variance * factor, pooled.freedom)
+    return spreads
+
+
+def _usual(variance: Float[np.ndarray, "*kind latent"]) -> float:
+    """The median of the variances that are there."""
+    there = variance[np.isfinite(variance) & (variance > 0)]
+    return float(np.median(there)) if len(there) else 0.0
+
+
+def _log_variance(variance: Float[np.ndarray, "*kind latent"], d: Any) -> Float[np.ndarray, "*kind latent"]:
+    """Logarithms whose expectation is log σ², of variances with d degrees of freedom."""
+    from scipy.special import digamma
+
+    return np.log(variance) - digamma(d / 2) + np.log(d / 2)
+
+
+def _shrunk(variance: Float[np.ndarray, " latent"], d: int) -> Spread:
+    """Variances with d degrees of freedom, shrunk towards what is usual among those above rounding."""
+    from scipy.optimize import brentq
+    from scipy.special import digamma, polygamma
+
     known = np.isfinite(variance)
-    if known.sum() < 3 or not (variance[known] > 0).any():
+    usable = known & (np.nan_to_num(variance) > _NEGLIGIBLE * _usual(variance))
+    if usable.sum() < 3:
         return Spread(variance, np.where(known, float(d), np.nan))
-    least = 1e-12 * float(np.median(variance[known][variance[known] > 0]))
-    logs = np.log(np.maximum(variance[known], least)) - digamma(d / 2) + np.log(d / 2)
+    logs = _log_variance(variance[usable], d)
     excess = float(logs.var(ddof=1)) - float(polygamma(1, d / 2))
     if excess <= 1e-8:  # no more spread than chance gives
-        usual = np.full(replicates.shape[1], float(np.exp(logs.mean())))
+        usual = np.full(len(variance), float(np.exp(logs.mean())))
         return Spread(np.where(known, usual, np.nan), np.where(known, np.inf, np.nan))
-    d0 = 2 * float(brentq(lambda y: float(polygamma(1, y)) - excess, 1e-6, 1e9))
+    root = cast(float, brentq(lambda y: float(polygamma(1, y)) - excess, 1e-6, 1e9))
+    d0 = 2 * root
     s0 = float(np.exp(logs.mean() + digamma(d0 / 2) - np.log(d0 / 2)))
     return Spread((d0 * s0 + d * variance) / (d0 + d), np.where(known, d0 + d, np.nan))
 
