@@ -13,10 +13,8 @@ from polyseme.core.stats import (
     benjamini_hochberg,
     bootstrap_documents,
     least_documents,
-    least_together,
     resampling_weights,
     wilson_interval,
-    within_reach,
 )
 
 shares = st.floats(0, 1, allow_subnormal=False)
@@ -56,35 +54,6 @@ def test_the_correction_is_scipys_and_nan_is_no_test(p: list[float], left_out: i
     found[order] = benjamini_hochberg(mixed[order])
     np.testing.assert_allclose(found[: len(p)], expected, rtol=1e-12)
     assert np.isnan(found[len(p) :]).all()
-
-
-@given(
-    p=st.lists(st.sampled_from([1e-4, 0.002, 0.004, 1 / 32, 0.06, 0.3, 1.0, math.nan]), min_size=1, max_size=25),
-    least=st.lists(st.sampled_from([1e-4, 1 / 256, 1 / 32, 0.25]), min_size=25, max_size=25),
-    alpha=st.sampled_from([0.013, 0.051, 0.21]),
-)
-@settings(deadline=None, max_examples=150)
-def test_within_reach_is_what_the_correction_says_of_the_smallest_p(
-    p: list[float], least: list[float], alpha: float
-) -> None:
-    given_p = np.array(p)
-    smallest = np.minimum(given_p, least[: len(p)])
-    found = within_reach(given_p, smallest, alpha=alpha)
-    for i in range(len(p)):
-        changed = given_p.copy()
-        changed[i] = smallest[i]
-        assert found[i] == (benjamini_hochberg(changed)[i] <= alpha)
-
-
-@given(m=st.integers(1, 3000), smallest=st.sampled_from([1e-4, 1 / 256, 1 / 32, 0.06, 0.5]))
-def test_so_many_tests_must_be_at_the_smallest_p_for_one_to_pass(m: int, smallest: float) -> None:
-    k = least_together(smallest, m, alpha=0.05)
-    p = np.ones(m)
-    p[: min(k, m)] = smallest
-    assert (benjamini_hochberg(p)[0] <= 0.05 + 1e-12) == (k <= m)
-    if 1 < k <= m:
-        p[k - 1] = 1
-        assert benjamini_hochberg(p)[0] > 0.05
 
 
 def test_wilson_interval_of_known_shares() -> None:

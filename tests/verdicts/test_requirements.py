@@ -1,114 +1,89 @@
-"""What cannot come out significant is refused or said before the work, never shown as a finding after it."""
+"""What keeps verdicts from saying anything is said before the work, and of every site after it."""
+
+import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from polyseme.causal import CausalConfig
-from polyseme.causal.clusters import cluster_by_document, sign_flip_p
-from polyseme.core.stats import benjamini_hochberg
-from polyseme.studies.config import StudyConfig
-from polyseme.verdicts.judge import VerdictConfig
-from polyseme.verdicts.requirements import impossible, samples_alone, shortfalls
-
-GAUSSIAN = {"kind": "gaussian_reinit"}
+from polyseme.core.records import AXES
+from polyseme.verdicts.evidence import VerdictConfig
+from polyseme.verdicts.judge import judge
+from polyseme.verdicts.requirements import power, shortfalls, unused
+from tests.verdicts.fakes import contrast, site
 
 
-def study(**changes):
-    return StudyConfig.model_validate({"controls": [GAUSSIAN], **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"verdicts": {"alpha": 1e-6}}, "`causal.n_flips` to 1,000,000 or more"),
-        ({"verdicts": {"alpha": 1e-5}, "dictionary": {"n_latents": 100}}, "`causal.n_flips` to 100,000 or more"),
-        ({"verdicts": {"margin_fdr": 0.0}}, "margin_fdr"),
-    ],
-)
-def test_thresholds_that_nothing_can_reach_are_refused(changes, says):
-    dictionary = {"architecture": "topk", "n_latents": 1024, "k": 4, **changes.pop("dictionary", {})}
-    with pytest.raises(ValidationError, match=says):
-        study(dictionary=dictionary, **changes)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"verdicts": {"alpha": 1e-5}, "dictionary": {"n_latents": 10_000}},  # wide dictionaries get more flips
-        {"verdicts": {"alpha": 1e-6}, "causal": {"n_flips": 2_000_000}},
-        {"verdicts": {"alpha": 1e-6}, "controls": []},  # nothing to compare with: no verdict is asked for
-        {"verdicts": {"alpha": 1e-6}, "seeds": [0]},
-        {"verdicts": {"alpha": 1e-6}, "causal": {"n_samples": 0}},  # no causal test is asked for
-        {"causal": {"n_samples": 3}},  # a small study: said, not refused
-    ],
-)
-def test_what_can_pass_or_is_not_asked_for_is_not_refused(changes):
-    study(
-        **{"dictionary": {"architecture": "topk", "n_latents": 64, "k": 4, **changes.pop("dictionary", {})}, **changes}
+def said(missing=None, *, n_samples=32, n_documents=200, predicts=True):
+    return shortfalls(
+        missing or {}, CausalConfig(n_samples=n_samples), VerdictConfig(), n_documents=n_documents, predicts=predicts
     )
 
 
-@given(n_flips=st.integers(1, 3000), n_latents=st.integers(1, 300), alpha=st.sampled_from([1e-4, 0.001, 0.05, 0.2]))
-@settings(deadline=None, max_examples=60)
-def test_what_is_refused_is_what_the_largest_effect_cannot_reach(n_flips, n_latents, alpha):
-    config = CausalConfig(n_flips=n_flips, n_samples=1000)
-    best = benjamini_hochberg(np.full(n_latents, config.smallest_p(n_latents)))
-    assert bool(impossible(config, VerdictConfig(alpha=alpha), n_latents)) == (best[0] > alpha)
-
-
-@pytest.mark.parametrize("alpha", [0.05, 0.2])
-@pytest.mark.parametrize("n_latents", [1, 30, 1024, 70_000])
-def test_one_latent_passes_alone_with_the_samples_named(n_latents, alpha):
-    p = np.ones(n_latents)
-    needed = samples_alone(n_latents, alpha)
-    p[0] = CausalConfig(n_samples=needed).smallest_p(n_latents)
-    assert benjamini_hochberg(p)[0] <= alpha
-    if needed > 2:
-        p[0] = CausalConfig(n_samples=needed - 1).smallest_p(n_latents)
-        assert benjamini_hochberg(p)[0] > alpha
-
-
-def test_the_smallest_p_of_a_config_is_that_of_the_test_itself():
-    for n_samples in (2, 5, 9):
-        made = cluster_by_document(np.zeros(n_samples, int), np.arange(n_samples), np.ones((n_samples, 1)), 1)
-        above, _ = sign_flip_p(made, 0, seed=0, n_flips=CausalConfig().flips(1))
-        assert above[0] == CausalConfig(n_samples=n_samples).smallest_p(1)
-
-
-WELL = {"n_documents": 200, "predicts": True, "lacks": ()}
-
-
-def said(causal=None, verdicts=None, width=1024, **changes):
-    causal, verdicts = CausalConfig(**(causal or {})), VerdictConfig(**(verdicts or {}))
-    return " ".join(shortfalls(causal, verdicts, [width, 4 * width], **{**WELL, **changes}))
-
-
 def test_a_study_that_lacks_nothing_is_told_nothing():
-    assert said() == ""
-    assert said(width=16_384) == ""
+    assert said() == []
+    assert said(n_documents=20) == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        # 4,096 · 2⁻⁸ / .05 = 320 latents must have it; 2⁻¹⁷ · 4,096 ≤ .05.
-        ({"causal": {"n_samples": 8}}, "at least 320 have it; with 17 samples"),
-        ({"causal": {"n_samples": 4}}, "none can pass, and no latent gets a verdict; with 17 samples"),
-        ({"n_documents": 8, "verdicts": {"min_documents": 5}}, "at least 320 have it"),
-        ({"n_documents": 12}, "a latent to fire in 20"),
-        ({"n_documents": 1}, "fewer than two documents"),
-        ({"width": 49}, "select 50 latents or more, and a dictionary has 49"),
-        ({"width": 3, "verdicts": {"margin_fdr": 0.3}}, "select 4 latents or more, and a dictionary has 3"),
-        ({"predicts": False}, "does not predict the next token"),
-        ({"lacks": ["control"]}, "the study has no control: no latent"),
-        ({"lacks": ["second seed"]}, "the study has no second seed: no latent"),
-        ({"lacks": ["control", "second seed"]}, "the study has no control and no second seed: no latent"),
-        ({"causal": {"n_samples": 0}}, "n_samples = 0"),
-        ({"verdicts": {"alpha": 0.001}}, "at least 25 have it"),
-    ],
-)
-def test_what_a_study_lacks_is_said_with_the_least_that_is_needed(changes, says):
-    assert says in said(**changes)
+def test_every_lack_is_one_sentence_and_the_words_that_are_left_are_named():
+    few = "the study has 1 partner dictionary, and it takes 2"
+    assert said(dict.fromkeys(("recurrent", "network", "beyond_tokens"), few)) == [
+        f"Axes `recurrent`, `network` and `beyond_tokens` say `unknown` of every latent: {few}.",
+        "Every latent is `undecided`.",
+    ]
+    assert said({"network": "there is no control"}, n_samples=0) == [
+        "Axis `network` says `unknown` of every latent: there is no control.",
+        "Axis `used` says `unknown` of every latent: no firings are sampled (`causal.n_samples` is 0).",
+        "Every latent is `not_recurrent` or `undecided`.",
+    ]
+    assert said(predicts=False) == [
+        "Axis `used` says `unknown` of every latent: the network does not predict the next token.",
+        "Every latent is `not_recurrent`, `not_beyond_nulls` or `undecided`.",
+    ]
+    assert said(n_documents=19) == [
+        "The held-out side has 19 documents, and a latent must fire in 20 (`verdicts.min_documents`): every latent is "
+        "`undecided`."
+    ]
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_what_is_said_before_is_what_the_judge_then_says(axis):
+    why = "it takes what there is not"
+    n = 6
+    passing = {"a": contrast(np.full(n, 0.9))}
+    failing = {"a": contrast(np.zeros(n))}
+    sentence = said({axis: why})[-1]
+    words = set()
+    for other in AXES:
+        if other != axis:
+            found = judge({"s": site(missing={axis: why}, **{other: failing})})["s"]
+            words |= set(found.status)
+            assert set(found.outcomes[axis].missing) == {why}
+    words |= set(judge({"s": site(missing={axis: why}, **{next(o for o in AXES if o != axis): passing})})["s"].status)
+    assert {word for word in words if f"`{word}`" in sentence} == words
+
+
+def test_no_use_can_be_shown_without_predictions_or_samples():
+    assert unused(CausalConfig(), predicts=True) == ""
+    assert "predict" in unused(CausalConfig(n_samples=0), predicts=False)
+    assert "n_samples" in unused(CausalConfig(n_samples=0), predicts=True)
+
+
+def test_the_power_of_a_site():
+    found = judge(
+        {
+            "s": site(
+                [30, 30, 30, 5],
+                recurrent={"floor": contrast([0.9, 0.9, 0.0, 0.9], error=[0.1, 0.2, 0.3, 0.4])},
+                network={"single": contrast([0.9] * 4, error=math.nan), "many": contrast([0.9, 0.0, 0.0, 0.9])},
+                missing={"used": "nothing is predicted"},
+            )
+        }
+    )["s"]
+    recurrent, network, beyond, used = power(found)
+    assert [axis.axis for axis in power(found)] == list(AXES)
+    assert (recurrent.n_latents, recurrent.n_answered, recurrent.n_yes, recurrent.why_none) == (4, 3, 2, "")
+    assert recurrent.detectable == pytest.approx(0.2 * 1.834, abs=1e-3)  # of p = 0.05 · 2 / 3
+    assert (network.n_answered, network.n_yes, network.left_out) == (3, 1, ("single",))
+    assert (used.n_answered, used.n_yes, used.why_none) == (0, 0, "nothing is predicted")
+    assert math.isnan(used.detectable)
+    assert beyond.n_yes == 3

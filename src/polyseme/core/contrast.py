@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+FEWEST = 3
+"""Latents that a usual variance can be learned from; fewer keep their own."""
 _NEGLIGIBLE = 1e-9
 """A variance below this share of the median is that of replicates that differ by rounding alone."""
 
@@ -34,20 +36,35 @@ class Contrast:
 
     @property
     def difference(self) -> Float[np.ndarray, " latent"]:
-        """value − null."""
-        return self.value - self.null
+        """value − null; NaN where either is not finite."""
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isfinite(self.value) & np.isfinite(self.null), self.value - self.null, np.nan)
 
     def p(self, least: float = 0.0) -> Float[np.ndarray, " latent"]:
-        """One-sided p-value that the difference is not above `least`, by Student's t."""
-        from scipy.stats import t
+        """One-sided p-value that the difference is not above `least`, by Student's t.
 
-        return t.sf((self.difference - least) / self.error, self.freedom)
+        An error of zero leaves no doubt: p is 0 above `least`, and 1 at it or below. NaN where a figure is not finite.
+        """
+        from scipy.special import stdtr
 
-    def quantile(self, q: float) -> Float[np.ndarray, " latent"]:
-        """The difference plus the q-quantile of its error: a bound of its confidence interval."""
-        from scipy.stats import t
+        known = np.isfinite(self.error) & ~np.isnan(self.freedom)
+        above = np.where(known, self.difference - least, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            p = stdtr(self.freedom, -above / self.error)
+        return np.where((self.error == 0) & np.isfinite(above), np.where(above > 0, 0.0, 1.0), p)
 
-        return self.difference + t.ppf(q, self.freedom) * self.error
+    def reaches(self, p: float, least: float = 0.0) -> Float[np.ndarray, " latent"]:
+        """The smallest difference whose p-value against `least` is as small as `p`."""
+        from scipy.special import stdtrit
+
+        with np.errstate(invalid="ignore", over="ignore"):  # an infinite quantile of an error of zero
+            margin = -stdtrit(self.freedom, p) * self.error
+        return least + np.where(self.error == 0, 0.0, margin)
+
+    def interval(self, level: float = 0.95) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
+        """(low, high) of the two-sided confidence interval of the difference."""
+        half = self.reaches((1 - level) / 2)
+        return self.difference - half, self.difference + half
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under its name, for saving; `Contrast(**arrays)` gives the object back."""
@@ -67,28 +84,41 @@ class Spread:
     freedom: Float[np.ndarray, " latent"]
 
 
-def moderated(replicates: Float[np.ndarray, "replicate latent"], *, centred: bool = False) -> Spread:
+def moderated(replicates: Float[np.ndarray, "replicate latent"]) -> Spread:
     """Variance of each latent's replicates, shrunk towards what is usual among the latents.
 
-    s̃² = (d₀s₀² + d s²) / (d₀ + d) with d degrees of freedom of s² itself, and d₀ and s₀² of the scaled F distribution
-    that the s² of all latents have, by the moments of their logarithms (Smyth 2004, Linear models and empirical Bayes
-    methods, equation 6 and section 6.2). Where the latents do not differ in their variance, d₀ is infinite.
+    A replicate (a partner, a draw of a null) has an effect that all latents share and one on each alone. What they
+    share is known no better for being seen in many latents: its variance, of the means over latents, has the d =
+    n − 1 degrees of freedom of n replicates. What is left has, for each latent,
+
+        s̃² = (d₀s₀² + d s²) / (d₀ + d)
+
+    with d₀ and s₀² those of the scaled F distribution that the s² of all latents have, by the moments of their
+    logarithms (Smyth 2004, Linear models and empirical Bayes methods, equation 6 and section 6.2). Where the latents do
+    not differ in their variance, d₀ is infinite and s₀² is the mean. The two parts are added (`combined`).
 
     Args:
         replicates: two or more of each latent; NaN for a latent that was not measured.
-        centred: the replicates have mean 0, so that none of their freedom goes into it.
 
     Returns:
-        NaN for fewer than two replicates (one, where they are centred) and for latents that were not measured.
+        NaN for fewer than two replicates and for latents that were not measured. Fewer than three latents have their
+        own variance and d degrees of freedom.
     """
-    n = len(replicates)
-    d = n if centred else n - 1
-    unknown = np.full(replicates.shape[1], np.nan)
-    if d < 1:
-        return Spread(unknown, unknown.copy())
-    with np.errstate(invalid="ignore"):
-        variance = (replicates**2).mean(axis=0) if centred else replicates.var(axis=0, ddof=1)
-    return _shrunk(variance, d)
+    n, n_latents = replicates.shape
+    known, d = np.asarray(np.isfinite(replicates).all(axis=0)), n - 1
+    found = Spread(np.full(n_latents, np.nan), np.full(n_latents, np.nan))
+    if d < 1 or not known.any():
+        return found
+    apart = replicates[:, known] - replicates[:, known].mean(axis=0)
+    if known.sum() < FEWEST:
+        found.variance[known], found.freedom[known] = (apart**2).sum(axis=0) / d, d
+        return found
+    shared = apart.mean(axis=1, keepdims=True)
+    own = _shrunk(((apart - shared) ** 2).sum(axis=0) / d, d)
+    of_all = np.full(int(known.sum()), float((shared**2).sum() / d))
+    error, found.freedom[known] = combined((own.variance, own.freedom), (of_all, np.full(len(of_all), float(d))))
+    found.variance[known] = error**2
+    return found
 
 
 def moderated_together(groups: Mapping[str, Float[np.ndarray, "replicate latent"]]) -> dict[str, Spread]:
@@ -97,7 +127,7 @@ def moderated_together(groups: Mapping[str, Float[np.ndarray, "replicate latent"
     What makes one latent's replicates vary more than another's is taken to be the same in every kind: log σ² of latent
     i in kind k is λᵢ + ρₖ. The factors ρₖ are means over latents, with them the variances of all kinds are pooled, and
     the pooled ones are shrunk as in `moderated`. A latent has Σ (Kₖ − 1) degrees of freedom of its own so, where each
-    kind alone has a few.
+    kind alone has a few. Replicates are drawn for each latent apart, so that none has an effect that latents share.
 
     Args:
         groups: by kind, two or more replicates of each latent; a kind of fewer gets NaN and lends nothing.
@@ -134,22 +164,31 @@ def _log_variance(variance: Float[np.ndarray, "*kind latent"], d: Any) -> Float[
 
 def _shrunk(variance: Float[np.ndarray, " latent"], d: int) -> Spread:
     """Variances with d degrees of freedom, shrunk towards what is usual among those above rounding."""
-    from scipy.optimize import brentq
     from scipy.special import digamma, polygamma
 
     known = np.isfinite(variance)
     usable = known & (np.nan_to_num(variance) > _NEGLIGIBLE * _usual(variance))
-    if usable.sum() < 3:
+    if usable.sum() < FEWEST:
         return Spread(variance, np.where(known, float(d), np.nan))
     logs = _log_variance(variance[usable], d)
     excess = float(logs.var(ddof=1)) - float(polygamma(1, d / 2))
     if excess <= 1e-8:  # no more spread than chance gives
-        usual = np.full(len(variance), float(np.exp(logs.mean())))
-        return Spread(np.where(known, usual, np.nan), np.where(known, np.inf, np.nan))
-    root = cast(float, brentq(lambda y: float(polygamma(1, y)) - excess, 1e-6, 1e9))
-    d0 = 2 * root
+        return Spread(np.where(known, variance[usable].mean(), np.nan), np.where(known, np.inf, np.nan))
+    d0 = 2 * _inverse_trigamma(excess)
     s0 = float(np.exp(logs.mean() + digamma(d0 / 2) - np.log(d0 / 2)))
     return Spread((d0 * s0 + d * variance) / (d0 + d), np.where(known, d0 + d, np.nan))
+
+
+def _inverse_trigamma(x: float) -> float:
+    """y with ψ′(y) = x, by Newton's method on 1/ψ′, which is convex (Smyth 2004, appendix)."""
+    from scipy.special import polygamma
+
+    y, step = 0.5 + 1 / x, np.inf
+    while abs(step) > 1e-10 * y:
+        value = float(polygamma(1, y))
+        step = value * (1 - value / x) / float(polygamma(2, y))
+        y += step
+    return y
 
 
 def combined(
@@ -157,10 +196,10 @@ def combined(
 ) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
     """(standard error, degrees of freedom) of a sum of independent parts, each (its squared error, its freedom).
 
-    Welch–Satterthwaite: ν = (Σ v)² / Σ v² / νᵢ.
+    Welch–Satterthwaite: ν = (Σ v)² / Σ v² / νᵢ. NaN where any part is.
     """
     total = np.sum([squared for squared, _ in parts], axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = np.sum([squared**2 / freedom for squared, freedom in parts], axis=0)
-        freedom = np.where(weights > 0, total**2 / weights, np.inf)
-    return np.sqrt(total), np.where(np.isfinite(total), freedom, np.nan)
+        freedom = np.where(weights == 0, np.inf, total**2 / weights)
+    return np.sqrt(np.where(np.isnan(weights), np.nan, total)), freedom

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from polyseme.core.records import Interval
 
@@ -112,47 +112,6 @@ def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " tes
     scaled = p[order] * m / np.arange(1, m + 1)
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return adjusted
-
-
-def within_reach(
-    p: Float[np.ndarray, " test"], least: Float[np.ndarray, " test"], *, alpha: float
-) -> Bool[np.ndarray, " test"]:
-    """Which tests could have been significant after Benjamini–Hochberg correction, beside the others as they are.
-
-    A test of n documents has a smallest p-value, whatever its effect is. Test i is within reach when its adjusted
-    p-value would be at most `alpha` with p_i at that smallest value. One that is not says nothing when it fails.
-
-    Args:
-        p: the p-values; NaN for tests that were not made.
-        least: the smallest value each could have had, at most p.
-        alpha: level of the corrected test.
-
-    Returns:
-        False for tests that were not made.
-    """
-    made = ~np.isnan(p)
-    m = int(made.sum())
-    reach = np.zeros(len(p), dtype=bool)
-    if m == 0:
-        return reach
-    steps = np.arange(1, m + 1) * alpha / m
-    counts = np.searchsorted(np.sort(p[made]), steps, side="right")
-    lacking = np.arange(1, m + 1) - counts
-    enough = steps[lacking <= 0]
-    # A step that lacks one test is reached by a test above it that moves below it.
-    lacks_one = steps[lacking == 1]
-    at = np.searchsorted(lacks_one, p[made], side="left") - 1
-    moved = np.where(at >= 0, lacks_one[np.maximum(at, 0)] if len(lacks_one) else -1.0, -1.0)
-    reach[made] = least[made] <= np.maximum(moved, enough.max(initial=-1.0))
-    return reach | (benjamini_hochberg(p) <= alpha)
-
-
-def least_together(smallest: float, n_tests: int, *, alpha: float) -> int:
-    """How many of `n_tests` tests must have the smallest p-value for any to be significant after correction.
-
-    Benjamini–Hochberg adjusts the k smallest p-values of m, all equal, to p · m / k. More than `n_tests`: none can be.
-    """
-    return max(1, math.ceil(round(smallest * n_tests / alpha, 9)))
 
 
 def wilson_interval(count: int, n: int, *, level: float = 0.95) -> Interval:

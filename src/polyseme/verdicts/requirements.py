@@ -1,93 +1,116 @@
-"""What a study must have for its verdicts to be able to come out either way, said before the work."""
+"""What keeps the verdicts of a study from saying anything: said before the work, and of every site after it."""
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Shaped
 
 from polyseme.causal import CausalConfig
-from polyseme.core.stats import least_together
-from polyseme.verdicts.judge import VerdictConfig, least_selected
+from polyseme.core.config import Record
+from polyseme.core.records import AXES, Axis, Number
+from polyseme.verdicts.evidence import VerdictConfig
+from polyseme.verdicts.judge import SiteVerdicts
+from polyseme.verdicts.words import CHAIN
 
 
-def impossible(causal: CausalConfig, verdicts: VerdictConfig, n_latents: int) -> str:
-    """Why these thresholds let no latent pass, however much is sampled; empty where they do.
+def unused(causal: CausalConfig, *, predicts: bool) -> str:
+    """Why axis `used` can compare no latent, a clause; empty where it can.
 
-    Few samples, documents or latents are not refused: a small study may be run for its other figures (`shortfalls`).
+    Args:
+        causal: settings of the study.
+        predicts: whether the network predicts the next token.
     """
-    smallest = 1 / (causal.flips(n_latents) + 1)
-    if causal.n_samples <= 0 or smallest <= verdicts.alpha:
-        return ""
-    return (
-        f"no latent can be supported with `verdicts.alpha` = {verdicts.alpha:g}: with {causal.flips(n_latents):,} sign "
-        f"flips a p-value is at least {smallest:.2g}; set `causal.n_flips` to {math.ceil(1 / verdicts.alpha):,} or "
-        "more, or raise `verdicts.alpha`"
-    )
+    if not predicts:
+        return "the network does not predict the next token"
+    return "no firings are sampled (`causal.n_samples` is 0)" if causal.n_samples == 0 else ""
 
 
 def shortfalls(
-    causal: CausalConfig,
-    verdicts: VerdictConfig,
-    widths: Collection[int],
-    *,
-    n_documents: int,
-    predicts: bool,
-    lacks: Sequence[str],
+    missing: Mapping[Axis, str], causal: CausalConfig, verdicts: VerdictConfig, *, n_documents: int, predicts: bool
 ) -> list[str]:
-    """What keeps this study's verdicts from saying anything of some or all latents, one sentence each.
+    """What keeps this study's verdicts from saying anything of any latent, one sentence each.
+
+    A small study may be run for its other figures, so nothing here is refused.
 
     Args:
+        missing: axes that the seeds and controls of the study let say nothing, each with the reason, a clause.
         causal, verdicts: settings of the study.
-        widths: latents of each dictionary that is judged.
         n_documents: on the held-out side.
         predicts: whether the network predicts the next token.
-        lacks: which of a control to judge against and a second seed the study does not have.
     """
-    found: list[str] = []
-    if not predicts:
-        found.append(
-            "The network does not predict the next token, so no causal effect can be measured and no latent gets a "
-            "verdict; model-specificity is measured where the study has a control of the weights or tokens and a "
-            "second seed."
-        )
-    elif causal.n_samples <= 0:
-        found.append("With causal.n_samples = 0 no causal effect is measured, so no latent gets a verdict.")
-    elif causal.n_samples < 2 or n_documents < 2:
-        found.append("A causal effect sampled in fewer than two documents has no p-value, so no latent gets a verdict.")
-    else:
-        n_latents = max(widths)
-        sampled = min(causal.n_samples, n_documents)
-        smallest = max(0.5**sampled, 1 / (causal.flips(n_latents) + 1))
-        together = least_together(smallest, n_latents, alpha=verdicts.alpha)
-        if together > 1:
-            found.append(
-                f"Sampled in at most {sampled} documents, a latent's p-value is at least {smallest:.2g}: after "
-                f"correction over {n_latents:,} latents {_together(together, n_latents)}; with "
-                f"{samples_alone(n_latents, verdicts.alpha)} samples in as many documents one can pass alone."
-            )
-    if lacks:
-        found.append(
-            "Model-specificity needs a control of the weights or tokens and a second seed, and the study has no "
-            f"{' and no '.join(lacks)}: no latent gets a verdict."
-        )
-    elif min(widths) < least_selected(verdicts.margin_fdr):
-        found.append(
-            f"The FDR filter (verdicts.margin_fdr = {verdicts.margin_fdr:g}) can only select "
-            f"{least_selected(verdicts.margin_fdr):,} latents or more, and a dictionary has {min(widths):,}: none of "
-            "its latents gets a verdict. Widen the dictionary or raise margin_fdr (1 turns the filter off)."
-        )
+    reasons: dict[Axis, str] = {axis: why for axis, why in missing.items() if why}
+    if why := unused(causal, predicts=predicts):
+        reasons["used"] = why
+    found = [
+        f"{_axes([axis for axis in AXES if reasons.get(axis) == why])} `unknown` of every latent: {why}."
+        for why in dict.fromkeys(reasons[axis] for axis in AXES if axis in reasons)
+    ]
+    silent = next((i for i, (axis, _) in enumerate(CHAIN) if axis in reasons), None)
+    if silent is not None:
+        found.append(f"Every latent is {_listed([*(word for _, word in CHAIN[:silent]), 'undecided'], 'or')}.")
     if n_documents < verdicts.min_documents:
         found.append(
-            f"The held-out side has {n_documents:,} documents, and a verdict needs a latent to fire in "
-            f"{verdicts.min_documents:,} (verdicts.min_documents): no latent gets a verdict."
+            f"The held-out side has {n_documents:,} documents, and a latent must fire in {verdicts.min_documents:,} "
+            "(`verdicts.min_documents`): every latent is `undecided`."
         )
     return found
 
 
-def samples_alone(n_latents: int, alpha: float) -> int:
-    """Samples in documents of their own that let one latent of a dictionary pass alone."""
-    return math.ceil(math.log2(n_latents / alpha))
+def _axes(axes: list[Axis]) -> str:
+    return f"Axis {_listed(axes, 'and')} says" if len(axes) == 1 else f"Axes {_listed(axes, 'and')} say"
 
 
-def _together(together: int, n_latents: int) -> str:
-    if together > n_latents:
-        return "none can pass, and no latent gets a verdict"
-    return f"one passes only where at least {together:,} have it"
+def _listed(names: Sequence[str], last: str) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return f" {last} ".join([", ".join(quoted[:-1]), quoted[-1]] if len(names) > 1 else quoted)
+
+
+class AxisPower(Record):
+    """What one axis could say of the latents of one site."""
+
+    axis: Axis
+    n_latents: int
+    """Latents of the site."""
+    n_answered: int
+    """Those that the axis says `yes` or `no` of."""
+    n_yes: int
+    """Those that it says `yes` of."""
+    detectable: Number
+    """Median over the answered latents of the least difference that would have been shown, after correction."""
+    left_out: tuple[str, ...] = ()
+    """Nulls that no latent of the site could be compared with."""
+    why_none: str = ""
+    """Where no latent is answered: the reason that most of them have."""
+
+    @property
+    def has_power(self) -> bool:
+        """Whether it could say `yes` or `no` of any latent."""
+        return self.n_answered > 0
+
+
+def power(judged: SiteVerdicts) -> tuple[AxisPower, ...]:
+    """What each axis could say of the latents of one site, in the order of `AXES`."""
+    found: list[AxisPower] = []
+    for axis in AXES:
+        outcome = judged.outcomes[axis]
+        made: Bool[np.ndarray, " latent"] = outcome.made
+        detectable = outcome.detectable[made & np.isfinite(outcome.detectable)]
+        found.append(
+            AxisPower(
+                axis=axis,
+                n_latents=len(made),
+                n_answered=int(made.sum()),
+                n_yes=int(outcome.yes.sum()),
+                detectable=float(np.median(detectable)) if len(detectable) else np.nan,
+                left_out=outcome.left_out,
+                why_none="" if made.any() else _commonest(outcome.missing),
+            )
+        )
+    return tuple(found)
+
+
+def _commonest(reasons: Shaped[np.ndarray, " latent"]) -> str:
+    if not len(reasons):
+        return "the dictionary has no latents"
+    names, counts = np.unique(reasons.astype(str), return_counts=True)
+    return str(names[counts.argmax()])

@@ -1,0 +1,168 @@
+"""What one axis of the profile says of the latents of all sites."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from polyseme.core.contrast import Contrast
+from polyseme.core.records import Axis
+from polyseme.core.stats import benjamini_hochberg
+from polyseme.verdicts.evidence import SiteEvidence, VerdictConfig
+
+
+@dataclass(frozen=True)
+class AxisOutcome:
+    """What one axis says of every latent of one dictionary.
+
+    Attributes:
+        answer: `yes`, `no` or `unknown`.
+        missing: why it is unknown; empty elsewhere.
+        p: of the hardest null, uncorrected; NaN where it was not measured or the latent fires in too few documents.
+        p_corrected: the same after correction over the latents of all sites.
+        hardest: the null of the largest p-value.
+        frequency: expected share of repetitions of the study that say `yes`.
+        detectable: the least difference that would have been shown, after correction, against the null that asks for
+            most.
+        left_out: nulls that no latent of the site could be compared with, so that the answers rest on the others.
+    """
+
+    answer: Shaped[np.ndarray, " latent"]
+    missing: Shaped[np.ndarray, " latent"]
+    p: Float[np.ndarray, " latent"]
+    p_corrected: Float[np.ndarray, " latent"]
+    hardest: Shaped[np.ndarray, " latent"]
+    frequency: Float[np.ndarray, " latent"]
+    detectable: Float[np.ndarray, " latent"]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def yes(self) -> Bool[np.ndarray, " latent"]:
+        """Where it says yes."""
+        return self.answer == "yes"
+
+    @property
+    def made(self) -> Bool[np.ndarray, " latent"]:
+        """Where it says yes or no."""
+        return self.answer != "unknown"
+
+
+def corrected(
+    p: Mapping[str, Float[np.ndarray, " latent"]], alpha: float
+) -> tuple[dict[str, Float[np.ndarray, " latent"]], float]:
+    """Benjamini–Hochberg over the latents of all sites together.
+
+    Args:
+        p: by site; NaN for latents that are not tested.
+        alpha: false discovery rate.
+
+    Returns:
+        By site the corrected p-values, and the uncorrected one that passes beside the others as they are: α R / m with
+        R passing of m tested, and α / m where none passes.
+    """
+    every = np.concatenate([np.empty(0), *p.values()])
+    together = benjamini_hochberg(every)
+    n_tested, n_passed = int(np.isfinite(every).sum()), int((together <= alpha).sum())
+    ends = np.cumsum([len(mine) for mine in p.values()])
+    return (
+        dict(zip(p, np.split(together, ends[:-1]), strict=True)) if p else {},
+        alpha * max(1, n_passed) / max(1, n_tested),
+    )
+
+
+class Comparison:
+    """The latents of one site on one axis, before correction.
+
+    Attributes:
+        p: of the hardest null; NaN where it was not measured or the latent fires in too few documents.
+        hardest: the null of the largest p-value.
+        missing: why the axis cannot say anything of a latent; empty where it can.
+        left_out: nulls that no latent could be compared with.
+    """
+
+    def __init__(self, site: SiteEvidence, axis: Axis, config: VerdictConfig):
+        n, evidence = len(site.n_documents), site.axes[axis]
+        self.least = evidence.least
+        p = {name: contrast.p(self.least) for name, contrast in evidence.contrasts.items()}
+        self.contrasts = {name: contrast for name, contrast in evidence.contrasts.items() if np.isfinite(p[name]).any()}
+        self.left_out = tuple(name for name in p if name not in self.contrasts)
+        self.p, self.hardest = np.full(n, np.nan), np.full(n, "", dtype=object)
+        if not self.contrasts:
+            why = evidence.missing or ("it could not be measured" if p else "there is nothing to compare it with")
+            self.missing = np.full(n, why, dtype=object)
+            return
+        names = np.array(list(self.contrasts), dtype=object)
+        each = np.stack([p[name] for name in self.contrasts])
+        rare = site.n_documents < config.min_documents
+        found = np.where(np.isfinite(each), each, -1.0)
+        self.p = np.where(rare | (found.max(axis=0) < 0), np.nan, found.max(axis=0))
+        self.hardest = np.where(np.isnan(self.p), "", names[found.argmax(axis=0)])
+        self.missing = self._missing(names, each, config.alpha)
+        self.missing[rare] = f"it fires in fewer than {config.min_documents:,} held-out documents"
+
+    def _missing(
+        self, names: np.ndarray, each: Float[np.ndarray, "null latent"], alpha: float
+    ) -> Shaped[np.ndarray, " latent"]:
+        """Why a latent that every null with power leaves open cannot be answered: by the first null without."""
+        without = np.isnan(each)
+        hopeless = np.stack([self._hopeless(contrast, alpha) for contrast in self.contrasts.values()])
+        # A null that it is not shown to exceed answers `no`, whatever the others could have said.
+        open_ = ~((each > alpha) & ~hopeless).any(axis=0)
+        missing = np.full(each.shape[1], "", dtype=object)
+        for i, name in reversed(list(enumerate(names))):
+            missing[open_ & hopeless[i]] = f"no value that there can be would have been shown to exceed {name}"
+            missing[open_ & without[i]] = f"it could not be compared with {name}"
+        missing[without.all(axis=0)] = "it could not be measured"
+        return missing
+
+    def _hopeless(self, contrast: Contrast, alpha: float) -> Bool[np.ndarray, " latent"]:
+        """Where the largest value would not have been shown to exceed the null, nor this one that it does not."""
+        if math.isinf(contrast.reach):
+            return np.zeros(len(contrast.value), dtype=bool)
+        room, needed = contrast.reach - contrast.null, contrast.reaches(alpha, self.least)
+        undetermined = contrast.difference > 2 * self.least - needed
+        return (room < needed) & undetermined
+
+    def frequency(self, needed: float) -> Float[np.ndarray, " latent"]:
+        """How often a repetition exceeds every null at this p-value: that of the least certain one."""
+        from scipy.special import ndtr
+
+        found = np.full(len(self.p), np.nan)
+        for contrast in self.contrasts.values():
+            above = contrast.difference - contrast.reaches(needed, self.least)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                often = ndtr(above / (math.sqrt(2) * contrast.redrawn))
+            certain = np.where(np.isnan(above), np.nan, contrast.p(self.least) <= needed)
+            found = np.fmin(found, np.where(contrast.redrawn == 0, certain, often))
+        return np.where(self.missing == "", found, np.nan)
+
+    def detectable(self, needed: float) -> Float[np.ndarray, " latent"]:
+        """The least difference that would have been shown at this p-value against the null that asks for most."""
+        found = np.full(len(self.p), np.nan)
+        for contrast in self.contrasts.values():
+            found = np.fmax(found, contrast.reaches(needed, self.least))
+        return found
+
+
+def outcomes(
+    axis: Axis, sites: Mapping[str, SiteEvidence], config: VerdictConfig
+) -> tuple[dict[str, AxisOutcome], dict[str, Comparison]]:
+    """One axis at every site, with one correction over all of them, and what was compared."""
+    compared = {name: Comparison(site, axis, config) for name, site in sites.items()}
+    adjusted, needed = corrected({name: one.p for name, one in compared.items()}, config.alpha)
+    found: dict[str, AxisOutcome] = {}
+    for name, one in compared.items():
+        answer = np.where(one.missing != "", "unknown", np.where(adjusted[name] <= config.alpha, "yes", "no"))
+        found[name] = AxisOutcome(
+            answer=answer.astype(object),
+            missing=one.missing,
+            p=one.p,
+            p_corrected=adjusted[name],
+            hardest=one.hardest,
+            frequency=one.frequency(needed),
+            detectable=one.detectable(needed),
+            left_out=one.left_out,
+        )
+    return found, compared
