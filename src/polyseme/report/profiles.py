@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from polyseme.core.numbers import count, plain
 from polyseme.core.records import Answer, Axis, Status
 from polyseme.report.schema import Judging
-from polyseme.verdicts.words import RULES
-
-CHAIN: tuple[tuple[Axis, Status], ...] = tuple((axis, status) for axis, answer, status in RULES if answer == "no")
+from polyseme.verdicts.words import CHAIN
 
 STATUS_NAMES: dict[Status, str] = {
     "network_feature": "network feature",
@@ -58,7 +56,8 @@ STATUS_MEANINGS: dict[Status, str] = {
     ),
     "undecided": (
         "An axis that its word needs has no answer: too few documents, no null to compare it with, or a null so close "
-        "to the largest possible value that nothing could exceed it by enough. This is no evidence against it."
+        "to the largest possible value that nothing could exceed it by enough; or each axis says yes by itself, and "
+        "all of them together do not pass the correction. This is no evidence against it."
     ),
 }
 ANSWER_SIGNS: dict[Answer, str] = {"yes": "✓", "no": "✗", "unknown": "–"}
