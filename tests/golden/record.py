@@ -22,7 +22,9 @@ SMALL: dict[str, Any] = {
     "training": {"n_tokens": 4096, "batch_size": 256},
     "evaluation": {"n_resamples": 100, "lookup_tokens": 1000, "n_continuations": 0},
     "controls": [{"kind": "gaussian_reinit"}, {"kind": "shuffled_tokens"}],
-    "causal": {"n_samples": 4},
+    "causal": {"n_samples": 4, "n_directions": 2},
+    "seeds": [0, 1, 2],
+    "draws": 2,
 }
 
 
@@ -157,7 +159,7 @@ def defaults() -> dict[str, Any]:
     from polyseme.corpora import CORPORA
     from polyseme.dictionaries import ARCHITECTURES
     from polyseme.evaluation import ContinuationConfig, LookupConfig
-    from polyseme.evaluation.specificity import SpecificityConfig
+    from polyseme.evaluation.recurrence import RecurrenceConfig
     from polyseme.nulls import NULLS
     from polyseme.studies.config import TokensConfig
     from polyseme.training import TrainingConfig
@@ -169,7 +171,7 @@ def defaults() -> dict[str, Any]:
             for name, field in config.model_fields.items()
             if not field.is_required()
         }
-        for config in (*stages, SpecificityConfig, *ARCHITECTURES.values(), *NULLS.values(), *CORPORA.values())
+        for config in (*stages, RecurrenceConfig, *ARCHITECTURES.values(), *NULLS.values(), *CORPORA.values())
     }
 
 

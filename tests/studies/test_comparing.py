@@ -10,8 +10,7 @@ import polyseme
 from polyseme.core.errors import InputError
 from polyseme.studies.comparing import _best
 from tests.interpret.test_shown import Parsed
-from tests.studies.conftest import REACHED
-from tests.studies.small import small_config
+from tests.studies.small import JUDGED, small_config
 
 SITE = "blocks.0.resid_post"
 
@@ -19,7 +18,7 @@ SITE = "blocks.0.resid_post"
 @pytest.fixture(scope="module")
 def other(finished: polyseme.StudyResult, small_network: Path, small_corpus: Path) -> polyseme.StudyResult:
     """The same study with wider dictionaries and one control fewer, so that the tokens are shared."""
-    changes = {**REACHED, "name": "wider", "dictionary": {"architecture": "topk", "n_latents": 48, "k": 6}}
+    changes = {**JUDGED, "name": "wider", "dictionary": {"architecture": "topk", "n_latents": 48, "k": 6}}
     config = small_config(small_network, small_corpus, **changes, controls=[{"kind": "gaussian_reinit"}])
     return polyseme.study(config, root=finished.run.path.parent)
 
@@ -27,8 +26,8 @@ def other(finished: polyseme.StudyResult, small_network: Path, small_corpus: Pat
 @pytest.fixture(scope="module")
 def elsewhere(finished: polyseme.StudyResult, small_network: Path, small_corpus: Path) -> polyseme.StudyResult:
     """The same study on other held-out tokens, at one of the sites."""
-    tokens = {**REACHED["tokens"], "heldout": 600}
-    config = small_config(small_network, small_corpus, **{**REACHED, "tokens": tokens}, name="fewer", sites=[SITE])
+    tokens = {**JUDGED["tokens"], "heldout": 600}
+    config = small_config(small_network, small_corpus, **{**JUDGED, "tokens": tokens}, name="fewer", sites=[SITE])
     return polyseme.study(config, root=finished.run.path.parent)
 
 

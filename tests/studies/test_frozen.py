@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from polyseme.studies.stages.specificity import SpecificityStage
 
 import polyseme
 from polyseme.core.errors import InputError
 from polyseme.dictionaries import dictionary_metadata
 from polyseme.studies.plan import Plan
 from polyseme.studies.run import as_config
-from polyseme.studies.stages.specificity import SpecificityStage
-from tests.studies.conftest import REACHED
-from tests.studies.small import shown, small_config
+from tests.studies.small import JUDGED, shown, small_config
 
 SITES = ("blocks.0.resid_post", "blocks.1.resid_post")
 CONTROLS = [{"kind": "gaussian_reinit"}, {"kind": "frozen_decoder"}, {"kind": "frozen_directions", "seed": 1}]
@@ -30,13 +29,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(small_network: Path, small_corpus: Path, root: Path) -> polyseme.StudyResult:
-    return polyseme.study(small_config(small_network, small_corpus, controls=CONTROLS, **REACHED), root=root)
+    return polyseme.study(small_config(small_network, small_corpus, controls=CONTROLS, **JUDGED), root=root)
 
 
 @pytest.fixture(scope="module")
 def without(result: polyseme.StudyResult, small_network: Path, small_corpus: Path, root: Path) -> polyseme.StudyResult:
     """The same study with the control on the weights alone."""
-    return polyseme.study(small_config(small_network, small_corpus, controls=CONTROLS[:1], **REACHED), root=root)
+    return polyseme.study(small_config(small_network, small_corpus, controls=CONTROLS[:1], **JUDGED), root=root)
 
 
 def test_the_controls_dictionaries_keep_the_directions_that_were_drawn(result: polyseme.StudyResult) -> None:
@@ -114,7 +113,7 @@ def test_what_is_said_of_them_is_about_directions_and_not_about_networks(
 def test_they_alone_are_no_control_that_a_verdict_could_rest_on(
     small_network: Path, small_corpus: Path, root: Path
 ) -> None:
-    config = small_config(small_network, small_corpus, controls=CONTROLS[1:2], **REACHED)
+    config = small_config(small_network, small_corpus, controls=CONTROLS[1:2], **JUDGED)
     plan = Plan.of(as_config(config))
     assert not plan.kind(SpecificityStage)
     assert plan.config.lacks == ("control of the weights or tokens",)
@@ -129,7 +128,7 @@ def test_a_study_of_a_frozen_dictionary_itself(
 ) -> None:
     """How many latents of random decoders the verdicts would support: the control's dictionaries are frozen, too."""
     config = small_config(
-        small_network, small_corpus, null={"kind": "frozen_decoder"}, controls=CONTROLS[:1], sites=SITES[:1], **REACHED
+        small_network, small_corpus, null={"kind": "frozen_decoder"}, controls=CONTROLS[:1], sites=SITES[:1], **JUDGED
     )
     found = polyseme.study(config, root=root)
     torch.testing.assert_close(

@@ -1,6 +1,7 @@
 """How causal effects are measured, and what that takes."""
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -19,6 +20,12 @@ def _distinct(nulls: tuple[OfLatents, ...]) -> tuple[OfLatents, ...]:
 
 class CausalConfig(Config):
     """How causal effects are measured."""
+
+    replaced: ClassVar[Mapping[str, str]] = {
+        "null": "every null of `causal.nulls` is compared with, and the answer rests on the hardest",
+        "statistic": "the expected effect is tested, and KL and loss are shown as its sizes",
+        "n_flips": "the directions of each null (`causal.n_directions`) are compared with by Student's t",
+    }
 
     n_samples: int = Field(default=32, ge=0, le=10**6)
     """Largest number of firing tokens sampled for each latent, spread over its documents; each costs an intervention

@@ -32,7 +32,7 @@ class Line:
             InputError: the word that the command needs is missing.
         """
         command = COMMANDS[name]
-        most = 0 if not command.word else len(args) if "…" in command.usage.split("[")[0] else 1
+        most = len(args) if command.n_words is None else command.n_words
         n = next((i for i, arg in enumerate(args[:most]) if arg.startswith("-") and arg != "-"), min(most, len(args)))
         line = cls(name, tuple(args[:n]), tuple(args[n:]))
         optional = command.usage.startswith("[")

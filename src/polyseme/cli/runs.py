@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from polyseme.cli.flags import Group
 from polyseme.cli.line import Line
@@ -33,7 +34,7 @@ def runs(line: Line) -> int:
     table = Table(box=None, pad_edge=False)
     # An id is copied: it is broken only where it would leave the other columns no room.
     longest = min(max(len(row[0]) for row in rows), console.width // 2)
-    for column in ("run", "status", "started", "supported", "report"):
+    for column in ("run", "status", "started", "network features", "report"):
         table.add_column(column, overflow="fold", min_width=longest if column == "run" else None)
     for row in rows:
         table.add_row(*row)
@@ -55,8 +56,9 @@ def _row(run: Run) -> list[str]:
     if os.path.lexists(path):
         try:
             found = StudyReport.load(path)
-            counts = f"{found.verdict_counts['supported']:,} of {found.n_judged:,} judged"
-            counts += f", {left:,} not" if (left := found.n_latents - found.n_judged) else ""
+            decided = found.n_latents - found.verdict_counts["undecided"]
+            counts = f"{found.verdict_counts['network_feature']:,} of {decided:,} decided"
+            counts += f", {left:,} not" if (left := found.verdict_counts["undecided"]) else ""
         except InputError:
             counts = "damaged"
     return [name, status, started, counts, str(run.report) if run.report.is_file() else "–"]
@@ -78,6 +80,27 @@ def show(line: Line) -> int:
     print_summary(StudyReport.load(path), report_path=page if page.is_file() else None, console=console)
     if run is not None and (changed := run.changed_files()):
         console.print(f"Changed or missing since the run ended: {', '.join(changed)}. Run the study again to restore.")
+    return 0
+
+
+def compare(line: Line) -> int:
+    """Print two runs side by side, and how far their verdicts agree."""
+    (options,) = line.configs(Group(RootOptions))
+    if len(line.words) != 2:
+        given = f"{len(line.words)} {'is' if len(line.words) == 1 else 'are'} given"
+        raise InputError(f"two runs are compared, and {given}", where="polyseme compare", fix="name two")
+    from polyseme.studies.comparing import compare as side_by_side
+
+    both, console = side_by_side(*line.words, root=options.root), make_console()
+    console.print(Text(repr(both)), soft_wrap=True)
+    agreement = both.agreement
+    table = Table(box=None, pad_edge=False)
+    for name, values in agreement.columns.items():
+        table.add_column(name, justify="left" if values.dtype == object else "right")
+    for row in zip(*(values.tolist() for values in agreement.columns.values()), strict=True):
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    console.print(Text(f"\n{agreement.title}"))
+    console.print(table)
     return 0
 
 

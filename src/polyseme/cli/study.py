@@ -1,7 +1,7 @@
 """`polyseme study`, `demo`, `plan` and `stage`: a study, its graph on the terminal, and stages of it alone."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from polyseme.screen.console import make_console
 from polyseme.screen.progress import make_reporter
 from polyseme.store import Store
 from polyseme.studies.config import StudyConfig
+from polyseme.studies.level_prices import LevelPrice, level_prices
 from polyseme.studies.plan import Plan, planned
 from polyseme.studies.prepare import look
 from polyseme.studies.price import price
@@ -36,7 +37,8 @@ class StudyOptions(RootOptions):
     resume: bool = True
     """Take finished stages as they are; --no-resume makes every one again."""
     jobs: int = Field(default=1, ge=1, le=256)
-    """Processes that run the study and its controls side by side, with the machine's threads divided among them."""
+    """Processes that run the study and all draws of its controls side by side, with the machine's threads divided
+    among them."""
     launch: str = Field(default="", max_length=4096)
     """Command that starts each of these processes elsewhere and waits for it, for example "srun -c 4"; without it they
     run on this machine."""
@@ -102,11 +104,14 @@ def plan(line: Line) -> int:
     worker = Worker(config, Store(options.root), make_reporter())
     sizes = look(found, worker)
     found.save(worker.store, network=worker.base)
-    seconds = Rates.measure(worker).of(stages, worker) if options.estimate else {}
+    rates = Rates.measure(worker) if options.estimate else None
+    seconds = rates.of(stages, worker) if rates else {}
     to_do = [stage for stage in stages if worker.is_used(stage) and not worker.is_done(stage)]
     console = make_console()
     console.print(_table(found, stages, to_do, worker, seconds, price(config, sizes, config.causal).stages))
     console.print(_total(stages, to_do, seconds))
+    if rates and not options.until:
+        console.print(_levels(config, level_prices(worker, sizes, rates)))
     return 0
 
 
@@ -142,6 +147,17 @@ def _table(
             state, left = "to do", (time, _megabytes(memory[stage.name]), _megabytes(stage.work(worker).disk))
         needs = ", ".join(str(place[needed]) for needed in stage.needs())
         table.add_row(plan.id(stage), Text(f"{place[stage]} {stage.shown}"), needs, state, *left)
+    return table
+
+
+def _levels(config: StudyConfig, prices: Iterable[LevelPrice]) -> Table:
+    table = Table(box=None, pad_edge=False, title="\nThe whole study at each level of evidence", title_justify="left")
+    for column in ("evidence", "dictionaries a site", "time", "memory", "disk"):
+        table.add_column(column, justify="left" if column == "evidence" else "right", no_wrap=True)
+    for cost in prices:
+        mark = " (this study's)" if cost.level == config.evidence else ""
+        sizes = (_megabytes(cost.memory), _megabytes(cost.disk))
+        table.add_row(f"{cost.level}{mark}", str(cost.dictionaries), f"≈ {duration(cost.seconds)}", *sizes)
     return table
 
 

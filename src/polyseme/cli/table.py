@@ -40,6 +40,12 @@ class Command:
         return first if first.isalpha() and first.isupper() else ""
 
     @property
+    def n_words(self) -> int | None:
+        """Most words in capitals that stand before its flags; None for any number."""
+        before = self.usage.split("--")[0]
+        return None if "…" in before else sum(word.strip("[]").isalpha() for word in before.split())
+
+    @property
     def about(self) -> str:
         """What its help says before the flags."""
         means = f" {self.word} is {self.meaning}." if self.meaning else ""
@@ -93,6 +99,15 @@ COMMANDS: dict[str, Command] = {
         usage="RUN [--root PATH]",
         meaning="the id of a run or the start of it, the folder of a run wherever it lies, or a report.json",
         example="demo",
+    ),
+    "compare": Command(
+        "runs.compare",
+        "compare two runs: their metrics, their verdicts, and how many latents keep their answers",
+        "Answers are compared latent by latent where both runs judge the same dictionary: the first of `seeds`, and "
+        "what it is trained on, are the same.",
+        "RUN RUN [--root PATH]",
+        "the id of a run, the start of it, or its folder",
+        "demo other",
     ),
     "sites": Command(
         "sites.sites",

@@ -12,6 +12,8 @@ from polyseme.activations.firings import Firings
 from polyseme.corpora import Windows
 from polyseme.evaluation.matches import Correlations, Judged
 
+TABLES = ("token", "previous token", "bigram", "position")
+"""What they are called."""
 LEAST = 5
 """Occurrences on the train side from which on a table knows an entry."""
 POSITIONS = 50
@@ -55,7 +57,7 @@ def table_keys(learn: Firings, heldout: Firings, windows: tuple[Windows, Windows
     token = Keys.of(learn.token.astype(np.int64), heldout.token.astype(np.int64))
     previous = Keys.of(*(_previous(side, of) for side, of in zip((learn, heldout), windows, strict=True)))
     bigram = Keys.of(token.learn * previous.n + previous.learn, token.heldout * previous.n + previous.heldout)
-    return {"token": token, "previous token": previous, "bigram": bigram, "position": _positions(learn, heldout)}
+    return dict(zip(TABLES, (token, previous, bigram, _positions(learn, heldout)), strict=True))
 
 
 def _previous(firings: Firings, windows: Windows) -> Int[np.ndarray, " token"]:

@@ -16,6 +16,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.records import STATUSES, MetricRecord
 from polyseme.core.table import Table
 from polyseme.evaluation import DocumentSums, gap, gap_of_records
+from polyseme.studies.agreement import Agreement, agreement
 from polyseme.studies.opening import open_study
 from polyseme.studies.result import StudyResult
 
@@ -128,6 +129,15 @@ class Comparison:
             )
         return MatchedLatents({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
+    @cached_property
+    def agreement(self) -> Agreement:
+        """How many latents keep their answers and their word, at sites where both judge the same dictionary.
+
+        Raises:
+            InputError: there is no such site.
+        """
+        return agreement(self.one, self.other)
+
     def _matched(self, site: str) -> dict[str, np.ndarray] | None:
         dictionaries = [study.dictionary(site) for study in (self.one, self.other)]
         write = [torch.nn.functional.normalize(d.write_directions().float().cpu(), dim=1) for d in dictionaries]
@@ -175,7 +185,8 @@ class Comparison:
 
 
 def compare(one: StudyResult | str | Path, other: StudyResult | str | Path, root: str | Path = "runs") -> Comparison:
-    """Two studies side by side: `.metrics`, `.verdicts` and `.latents` are tables, each with `.to_pandas()`.
+    """Two studies side by side: `.metrics`, `.verdicts`, `.latents` and `.agreement` are tables, each with
+    `.to_pandas()`.
 
     >>> both = polyseme.compare(result, "small", root)
     >>> both.latents.title

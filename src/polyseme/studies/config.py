@@ -14,10 +14,10 @@ from polyseme.core.records import Axis
 from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
 from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
-from polyseme.nulls import NullConfig, kind_of
+from polyseme.nulls import NullConfig
 from polyseme.studies.levels import DEFAULT, LEVELS, Evidence, filled
 from polyseme.training import TrainingConfig
-from polyseme.verdicts.judge import VerdictConfig
+from polyseme.verdicts.evidence import VerdictConfig
 
 PROMPT_TOKENS, NEW_TOKENS = 48, 40
 """Lengths of a continuation."""
@@ -153,10 +153,11 @@ class StudyConfig(Config):
 
     @property
     def drawn(self) -> dict[str, tuple[NullConfig, ...]]:
-        """Kind of a judging control to all its draws: those listed, or `draws` of them from the one that is."""
+        """Kind of a judging control, with its settings, to all its draws: those listed, or `draws` of them from the one
+        that is."""
         listed: dict[str, list[NullConfig]] = {}
         for control in self.judging:
-            listed.setdefault(kind_of(control), []).append(control)
+            listed.setdefault(control.model_copy(update={"seed": 0}).name, []).append(control)
         return {
             kind: tuple(nulls) if len(nulls) > 1 else tuple(_draw(nulls[0], i) for i in range(self.draws))
             for kind, nulls in listed.items()
@@ -164,19 +165,16 @@ class StudyConfig(Config):
 
     @property
     def missing(self) -> dict[Axis, str]:
-        """The axes of a latent's profile that this study can say nothing of, each with what is missing."""
+        """The axes of a profile that seeds and controls let say nothing of any latent, each with what is missing."""
         if len(self.seeds) <= LEAST_REPLICATES:
             few = f"the study has {len(self.seeds) - 1} partner dictionaries (`seeds`), and it takes {LEAST_REPLICATES}"
-            return dict.fromkeys(("recurrent", "network", "beyond_tokens"), few)
-        found: dict[Axis, str] = {}
-        of_axes: dict[Axis, str] = {"network": "weights", "beyond_tokens": "tokens"}
-        for axis, target in of_axes.items():
-            single = [kind for kind, nulls in self.drawn.items() if nulls[0].targets == target and len(nulls) == 1]
-            if single:
-                found[axis] = f"{single[0]} has one draw (`draws`), and it takes {LEAST_REPLICATES}"
-        if all(control.targets != "weights" for control in self.judging):
-            found["network"] = "the study has no control of the weights (`controls`)"
-        return found
+            return {"recurrent": few, "network": few, "beyond_tokens": few}
+        of_weights = [nulls for nulls in self.drawn.values() if nulls[0].targets == "weights"]
+        if not of_weights:
+            return {"network": "the study has no control of the weights (`controls`)"}
+        if max(map(len, of_weights)) < LEAST_REPLICATES:
+            return {"network": f"the controls have one draw (`draws`), and it takes {LEAST_REPLICATES}"}
+        return {}
 
 
 def _draw(null: NullConfig, i: int) -> NullConfig:

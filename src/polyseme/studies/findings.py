@@ -8,10 +8,10 @@ from typing import TypeVar
 import numpy as np
 
 from polyseme.causal import CausalEffects
-from polyseme.core.records import MetricRecord
+from polyseme.core.records import Axis, MetricRecord
 from polyseme.core.seeds import derive_seed
 from polyseme.evaluation import Continuation, DocumentSums
-from polyseme.evaluation.specificity import Specificity
+from polyseme.evaluation.recurrence import Recurrence
 from polyseme.evaluation.token_share import TokenShare, token_share
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig
@@ -22,12 +22,13 @@ from polyseme.studies.stage import Stage, Worker
 from polyseme.studies.stages.baselines import BaselinesStage
 from polyseme.studies.stages.causal import CausalStage
 from polyseme.studies.stages.continuations import ContinuationsStage
-from polyseme.studies.stages.specificity import SpecificityStage
+from polyseme.studies.stages.recurrence import RecurrenceStage
 from polyseme.studies.stages.stability import StabilityStage
 from polyseme.studies.stages.tokens import Tokens
 from polyseme.studies.subject import Subject
-from polyseme.verdicts.judge import SiteVerdicts, judge
-from polyseme.verdicts.requirements import shortfalls
+from polyseme.verdicts.evidence import site_evidence
+from polyseme.verdicts.judge import SiteEvidence, SiteVerdicts, judge
+from polyseme.verdicts.requirements import shortfalls, unused
 
 T = TypeVar("T")
 
@@ -124,10 +125,16 @@ class Findings:
         """By site, of the first seed's dictionaries, as everything that follows."""
         return {s.site: self.at.of(s) for s in self.plan.kind(CausalStage) if self.at.is_used(s)}
 
+    @cached_property
+    def recurrence(self) -> dict[str, Recurrence]:
+        """By site, what other dictionaries make of every latent; empty without a second seed."""
+        return {s.site: self.at.of(s) for s in self.plan.kind(RecurrenceStage) if self.at.is_used(s)}
+
     @property
-    def specificity(self) -> dict[str, Specificity]:
-        """By site; empty without a second seed and a control to judge against."""
-        return self._one(SpecificityStage) or {}
+    def missing(self) -> dict[Axis, str]:
+        """By axis, why it says nothing of any latent; empty where it can."""
+        predicts = all(map(self.at.is_used, self.plan.kind(CausalStage)))
+        return {**self.config.missing, "used": unused(self.config.causal, predicts=predicts)}
 
     @cached_property
     def shares(self) -> dict[str, TokenShare]:
@@ -142,22 +149,20 @@ class Findings:
 
     @cached_property
     def verdicts(self) -> dict[str, SiteVerdicts]:
-        """The verdict on every latent, by site, judged from the evidence."""
+        """The verdict on every latent, by site, judged from the evidence of all sites together."""
         config, seed = self.config, self.config.seeds[0]
         progress = self.at.reporter.task("verdicts", len(config.bindings), "sites")
-        found: dict[str, SiteVerdicts] = {}
+        evidence: dict[str, SiteEvidence] = {}
         for site in config.bindings:
-            found[site] = judge(
-                self.real.readings.firings[site, seed],
+            evidence[site] = site_evidence(
+                self.real.readings.firings[site, seed].document_counts,
+                self.recurrence.get(site),
                 self.effects.get(site),
-                self.specificity.get(site),
                 config=config.verdicts,
-                statistic=config.causal.statistic,
-                lacks=config.lacks,
-                scope={"site": site, "seed": seed, "study": self.real.subject.label},
+                missing=self.missing,
             )
-            progress.update(len(found))
-        return found
+            progress.update(len(evidence))
+        return judge(evidence, config=config.verdicts, scope={"seed": seed, "study": self.real.subject.label})
 
     def _one(self, kind: type[Stage[T]]) -> T | None:
         """The result of the only stage of a kind; None where the study has none, or the network no use for it."""
@@ -172,10 +177,9 @@ def heldout_documents(tokens: Tokens) -> int:
 def shortfalls_of(config: StudyConfig, network: Network, tokens: Tokens) -> list[str]:
     """What keeps the study's verdicts from saying anything, as far as it is known before anything is trained."""
     return shortfalls(
+        config.missing,
         config.causal,
         config.verdicts,
-        [config.dictionary.width(sum(map(network.width, binding.reads))) for binding in config.bindings.values()],
         n_documents=heldout_documents(tokens),
         predicts=network.predicts_tokens,
-        lacks=config.lacks,
     )

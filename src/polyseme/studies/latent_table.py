@@ -1,14 +1,19 @@
 """Every latent of every judged dictionary in one table, columns first."""
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.causal import Effect
-from polyseme.core.records import STATUSES, Status
+from polyseme.causal import SIZES, CausalEffects
+from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, Evidence, Status
 from polyseme.core.table import Table
+from polyseme.evaluation.recurrence import Recurrence
+from polyseme.evaluation.tables import TABLES
+from polyseme.verdicts.judge import SiteVerdicts
 
 if TYPE_CHECKING:
     from polyseme.studies.findings import Findings
@@ -26,19 +31,22 @@ class LatentTable(Table):
 
     The columns:
 
-    - `site`, `seed`, `latent`: which one; `status`: its verdict; `missing`: with `insufficient_data`, why it has none.
+    - `site`, `seed`, `latent`: which one; `status`: the word of its verdict; `missing`: with `undecided`, what is
+      missing; `frequency`: expected share of repetitions of the study that give the same word.
     - `density`, `n_tokens`, `n_documents`: held-out vectors, tokens and documents where it fires.
-    - `effect`, `effect_low`, `effect_high`, `null`: the causal effect that is tested, in nats a firing token, its 95%
-      interval, and that of a random direction of equal norm: the `kl_…` columns, or with `causal.statistic = "ce"` the
-      `loss_…` columns; `p`, `p_corrected`: that the effect is above its null, alone and corrected over the dictionary;
-      `n_samples`, `n_sampled_documents`: what it rests on.
-    - `kl_effect`, `kl_effect_low`, `kl_effect_high`, `kl_null`: the effect by KL(clean ‖ ablated) of the predictions.
-    - `loss_effect`, `loss_effect_low`, `loss_effect_high`, `loss_null`: the effect by ΔCE of the actual next tokens.
-    - `causal_passed`, `specific_passed`: the two tests; False where one was not made.
-    - `recurrence`: correlation with the best match in another seed's dictionary.
-    - `margin`: the least model-specificity over the controls; and for each control `margin_<control>` with its
-      interval `…_low`, `…_high`, the `threshold_<control>` it must reach (infinite where the FDR filter found none),
-      and `match_<control>`, the correlation with the control's best match.
+    - For each axis of the profile (`recurrent`, `network`, `beyond_tokens`, `used`) its answer (`yes`, `no`,
+      `unknown`) under the name of the axis; against the hardest null, `<axis>_hardest`: the latent's own figure
+      `<axis>_value`, that of the null `<axis>_null`, the 95% interval of their difference `<axis>_low`, `<axis>_high`;
+      `<axis>_p` and `<axis>_p_corrected`, that the difference is not above the least one, alone and corrected over
+      the latents of all sites; `<axis>_frequency`: expected share of repetitions that answer `yes`.
+    - `match`, `predicted`: correlation on held-out text with the best match in another seed's dictionary and with the
+      best prediction from all its latents, means over seeds; `match_<kind>`, `predicted_<kind>`: the same with the
+      dictionaries of each kind of null; `table_<name>`: with the prediction of a table of tokens; `floor`: what `match`
+      is for random directions.
+    - `expected`: the expected effect of removing it; `null_<class>`: the mean for directions of that class.
+    - `kl`, `loss`, `kl_later`, `loss_later`, each with its 95% interval `…_low`, `…_high` and with the directions of
+      each class `…_<class>`: KL(clean ‖ ablated) and ablated − clean loss in nats, at the token and summed over later
+      ones; `n_samples`, `n_sampled_documents`: what they rest on.
     - `token_share`, `token_share_low`, `token_share_high`: ε², how much follows from the present token alone.
 
     Attributes:
@@ -47,7 +55,7 @@ class LatentTable(Table):
     """
 
     row = "Latent"
-    previewed = ("site", "latent", "status", "density", "n_documents", "effect", "null", "p_corrected", "margin")
+    previewed = ("site", "latent", "status", "frequency", "density", "n_documents", "match", "predicted", "expected")
 
     sites: tuple[str, ...]
 
@@ -59,14 +67,14 @@ class LatentTable(Table):
 
     @property
     def counts(self) -> dict[Status, int]:
-        """How many of these latents have each verdict."""
+        """How many of these latents have each word."""
         return {status: int((self.columns["status"] == status).sum()) for status in STATUSES}
 
     def where(self, site: str | None = None, *, status: Status | None = None) -> "LatentTable":
-        """The latents of one site, or with one verdict, or both.
+        """The latents of one site, or with one word, or both.
 
         Raises:
-            InputError: the study has no such site, or there is no such verdict.
+            InputError: the study has no such site, or there is no such word.
         """
         chosen = self.rows_where({"site": site, "status": status}, {"site": self.sites, "status": STATUSES})
         return LatentTable({name: values[chosen] for name, values in self.columns.items()}, self.sites)
@@ -81,60 +89,88 @@ def latent_table(findings: "Findings") -> LatentTable:
 
 
 def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
-    seed = findings.config.seeds[0]
+    config, seed = findings.config, findings.config.seeds[0]
     firings, judged = findings.real.readings.firings[site, seed], findings.verdicts[site]
-    effects, specific = findings.effects.get(site), findings.specificity.get(site)
     share, n = findings.shares[site], firings.n_latents
-    absent = np.full(n, np.nan)
-    fired = firings.counts
-    causal: dict[str, np.ndarray] = {
-        **_effect("", effects.of(findings.config.causal.statistic) if effects else None, absent),
-        "p": effects.p if effects else absent,
-        "p_corrected": judged.p_corrected,
-        "n_samples": effects.n_tokens if effects else np.zeros(n, dtype=np.int64),
-        "n_sampled_documents": effects.n_documents if effects else np.zeros(n, dtype=np.int64),
-        **_effect("kl_", effects.of("kl") if effects else None, absent),
-        **_effect("loss_", effects.of("ce") if effects else None, absent),
-        "causal_passed": judged.tests["causal_effect"].passed,
-    }
-    specificity: dict[str, np.ndarray] = {
-        "specific_passed": judged.tests["model_specificity"].passed,
-        "recurrence": specific.recurrence.value if specific else absent,
-        "margin": specific.smallest.value if specific else absent,
-    }
-    for control in findings.config.judging:
-        name = control.name
-        margin = specific.margins[name] if specific else None
-        specificity |= {
-            f"margin_{name}": margin.value if margin else absent,
-            f"margin_{name}_low": margin.low if margin else absent,
-            f"margin_{name}_high": margin.high if margin else absent,
-            f"threshold_{name}": np.full(n, judged.thresholds.get(name, np.nan)),
-            f"match_{name}": specific.controls[name].value if specific else absent,
-        }
     return {
         "site": np.full(n, site, dtype=object),
         "seed": np.full(n, seed, dtype=np.int64),
         "latent": np.arange(n),
         "status": np.array([v.status for v in judged.verdicts], dtype=object),
         "missing": np.array([v.missing for v in judged.verdicts], dtype=object),
+        "frequency": judged.frequency,
         "density": firings.densities,
-        "n_tokens": fired,
+        "n_tokens": firings.counts,
         "n_documents": judged.n_documents.astype(np.int64),
-        **causal,
-        **specificity,
+        **{name: values for axis in AXES for name, values in _axis(axis, judged).items()},
+        **_recurrence(findings.recurrence.get(site), tuple(config.drawn), n),
+        **_effects(findings.effects.get(site), config.causal.nulls, n),
         "token_share": share.value,
         "token_share_low": share.low,
         "token_share_high": share.high,
     }
 
 
-def _effect(
-    prefix: str, effect: Effect | None, absent: Float[np.ndarray, " latent"]
-) -> dict[str, Float[np.ndarray, " latent"]]:
+def _axis(axis: Axis, judged: SiteVerdicts) -> dict[str, np.ndarray]:
+    """What one axis says, with the comparison with the hardest null."""
+    outcome = judged.outcomes[axis]
+    hardest = [_hardest(verdict.axis(axis)) for verdict in judged.verdicts]
+    intervals = [one.interval if one else None for one in hardest]
     return {
-        f"{prefix}effect": effect.value if effect else absent,
-        f"{prefix}effect_low": effect.low if effect else absent,
-        f"{prefix}effect_high": effect.high if effect else absent,
-        f"{prefix}null": effect.null if effect else absent,
+        axis: outcome.answer,
+        f"{axis}_hardest": outcome.hardest,
+        f"{axis}_value": _numbers(one.value if one else math.nan for one in hardest),
+        f"{axis}_null": _numbers(one.null_value if one else math.nan for one in hardest),
+        f"{axis}_low": _numbers(interval.low if interval else math.nan for interval in intervals),
+        f"{axis}_high": _numbers(interval.high if interval else math.nan for interval in intervals),
+        f"{axis}_p": outcome.p,
+        f"{axis}_p_corrected": outcome.p_corrected,
+        f"{axis}_frequency": outcome.frequency,
+    }
+
+
+def _hardest(result: AxisResult) -> Evidence | None:
+    return next((one for one in result.evidence if one.null == result.hardest), None)
+
+
+def _numbers(values: Iterable[float]) -> Float[np.ndarray, " latent"]:
+    return np.array(list(values), dtype=np.float64)
+
+
+def _recurrence(found: Recurrence | None, kinds: Sequence[str], n: int) -> dict[str, np.ndarray]:
+    absent = np.full(n, math.nan)
+
+    def mean(values: Float[np.ndarray, "dictionary latent"] | None) -> Float[np.ndarray, " latent"]:
+        return absent if values is None or not len(values) else values.mean(axis=0)
+
+    columns = {
+        "match": mean(found.match.value if found else None),
+        "floor": found.floor if found else absent,
+        "predicted": mean(found.predicted.value if found else None),
+    }
+    for kind in kinds:
+        columns[f"match_{kind}"] = mean(found.null_match[kind] if found else None)
+        columns[f"predicted_{kind}"] = mean(found.nulls[kind].value if found else None)
+    for name in TABLES:
+        columns[f"table_{name.replace(' ', '_')}"] = mean(found.tables[name].value if found else None)
+    return columns
+
+
+def _effects(found: CausalEffects | None, nulls: Sequence[str], n: int) -> dict[str, np.ndarray]:
+    absent, none = np.full(n, math.nan), np.zeros(n, dtype=np.int64)
+    columns = {"expected": found.expected if found else absent}
+    for null in nulls:
+        columns[f"null_{null}"] = found.null_expected[null].mean(axis=0) if found else absent
+    for name in SIZES:
+        size = found.sizes[name] if found else None
+        columns |= {
+            name: size.value if size else absent,
+            f"{name}_low": size.low if size else absent,
+            f"{name}_high": size.high if size else absent,
+            **{f"{name}_{null}": size.null[null] if size else absent for null in nulls},
+        }
+    return {
+        **columns,
+        "n_samples": found.n_tokens if found else none,
+        "n_sampled_documents": found.n_documents if found else none,
     }

@@ -62,11 +62,10 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
     logits = _logits(findings, write[latents], texts)
     near, together = nearest_by_writing(write, latents), nearest_by_firing(firings, latents)
     nearest = _nearest(findings, site, latents)
-    effects, shows_kl = findings.effects.get(site), findings.config.causal.statistic == "kl"
-    share, specific = findings.shares[site], findings.specificity.get(site)
+    effects, share, recurrence = findings.effects.get(site), findings.shares[site], findings.recurrence.get(site)
     for row, (telling, latent) in enumerate(zip(chosen, latents, strict=True)):
         _, values = firings.of(latent)
-        ce, kl = effects.at_tokens(latent) if effects else ({}, {})
+        loss, kl = effects.at_tokens(latent) if effects else ({}, {})
         yield LatentReport(
             site=site,
             latent=latent,
@@ -79,7 +78,7 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             max_activation=float(values.max()) if len(values) else math.nan,
             token_share=float(share.value[latent]),
             token_share_interval=_interval(float(share.low[latent]), float(share.high[latent])),
-            recurrence=float(specific.recurrence.value[latent]) if specific else math.nan,
+            recurrence=float(recurrence.match.value[:, latent].mean()) if recurrence else math.nan,
             read_norm=float(read[latent].norm()),
             write_norm=float(write[latent].norm()),
             read_write_cosine=float(torch.cosine_similarity(read[latent], write[latent], dim=0))
@@ -92,7 +91,7 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             n_listed=reader.n_listed(latent),
             top_logits=logits[row][0],
             bottom_logits=logits[row][1],
-            contexts=reader.contexts(latent, ce, kl if shows_kl else None),
+            contexts=reader.contexts(latent, loss, kl),
         )
 
 
@@ -107,9 +106,10 @@ def _logits(
 
 
 def _nearest(findings: Findings, site: str, latents: list[int]) -> dict[int, tuple[Neighbour, ...]]:
-    """The best match of each latent in the other seed and in every control, by correlation over all held-out tokens.
+    """The best match of each latent in another seed and in every control, by correlation over all held-out tokens.
 
-    The verdict rests on cross-fitted correlations, which are lower; these say which latent to look at.
+    The verdict rests on matches that are chosen on train text, whose correlations are lower; these say which latent to
+    look at.
     """
     seeds = findings.config.seeds
     own = findings.real.readings.firings[site, seeds[0]]

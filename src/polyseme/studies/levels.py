@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, cast
 
 from polyseme.causal import CausalConfig
@@ -57,3 +58,12 @@ def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(causal, Mapping):
         found["causal"] = {**level.causal, **cast("Mapping[str, Any]", causal)}
     return found
+
+
+def at_level(study: Mapping[str, Any], level: Evidence) -> dict[str, Any]:
+    """The fields of a study with what `level` sets in the place of its own; its judged seed stays the first."""
+    own, of_level = {**study}, LEVELS[level]
+    first = own["seeds"][0]
+    others = (seed for seed in range(2 + of_level.partners) if seed != first)
+    own["seeds"] = (first, *islice(others, of_level.partners))
+    return {**own, "evidence": level, "draws": of_level.draws, "causal": {**own["causal"], **of_level.causal}}

@@ -31,13 +31,7 @@ def look(plan: Plan, worker: Worker) -> Sizes:
     looking.update(3)
     tell_predictions(network, reporter)  # last, for it takes longest and refuses nothing
     looking.update(4)
-    sizes = Sizes.asked(
-        config,
-        network,
-        context,
-        n_controls=len(config.controls),
-        second_network=any(control.targets == "weights" for control in config.controls),
-    )
+    sizes = Sizes.asked(config, network, context, n_further=len(plan.nulls) - len(plan.controls))
     if not config.tokens.allow_fewer:  # what is asked for is what there will be
         _check_price(sizes, worker, reporter)
     return sizes
@@ -63,13 +57,13 @@ def _check_price(sizes: Sizes, worker: Worker, reporter: Reporter) -> None:
 
 
 def _check_documents(config: StudyConfig, tokens: Tokens) -> None:
-    """Matches are chosen on one half of the held-out documents and measured on the other."""
-    if not config.lacks and heldout_documents(tokens) < 2:
+    """The errors of correlations are over held-out documents."""
+    if len(config.seeds) > 1 and heldout_documents(tokens) < 2:
         raise InputError(
-            "the held-out tokens are of one document, and model-specificity needs at least two",
+            "the held-out tokens are of one document, and matches of latents need at least two",
             where="tokens.heldout",
-            fix="raise tokens.heldout, set tokens.heldout_document_tokens to take less of each document, or leave out "
-            "the controls",
+            fix="raise tokens.heldout, set tokens.heldout_document_tokens to take less of each document, or "
+            "train one seed",
         )
 
 

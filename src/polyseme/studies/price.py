@@ -21,8 +21,9 @@ from polyseme.core.memory import available_memory
 from polyseme.core.progress import Reporter
 from polyseme.evaluation.lookup import LookupConfig
 from polyseme.evaluation.passes import LOGITS_BYTES
-from polyseme.evaluation.specificity import SpecificityConfig
+from polyseme.evaluation.recurrence import RecurrenceConfig
 from polyseme.evaluation.stability import CANDIDATES, EXACT
+from polyseme.evaluation.tables import TABLES
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig, TokensConfig
 
@@ -63,6 +64,7 @@ class Sizes:
         n_train, n_heldout: tokens of either side.
         n_documents: on the held-out side.
         n_controls: controls that the study is repeated on, with one seed each.
+        n_further: further draws of them, whose dictionaries are compared with the study's.
         second_network: some control has a network of its own.
     """
 
@@ -75,12 +77,11 @@ class Sizes:
     n_heldout: int
     n_documents: int
     n_controls: int
+    n_further: int
     second_network: bool
 
     @classmethod
-    def asked(
-        cls, study: StudyConfig, network: Network, context: int, *, n_controls: int, second_network: bool
-    ) -> "Sizes":
+    def asked(cls, study: StudyConfig, network: Network, context: int, *, n_further: int) -> "Sizes":
         """With the tokens that the config asks for, in as few documents as they can come from."""
         tokens: TokensConfig = study.tokens
         return cls(
@@ -95,8 +96,9 @@ class Sizes:
             n_train=tokens.train,
             n_heldout=tokens.heldout,
             n_documents=-(-tokens.heldout // (tokens.heldout_document_tokens or tokens.heldout)),
-            n_controls=n_controls,
-            second_network=second_network,
+            n_controls=len(study.controls),
+            n_further=n_further,
+            second_network=any(control.targets == "weights" for control in study.controls),
         )
 
     @property
@@ -118,8 +120,8 @@ class Price:
     """What a study needs beside the network, in bytes where nothing else is said.
 
     Attributes:
-        kept: on the CPU from when they are made to the end: every dictionary, every held-out firing (by row and by
-            column), the tokens.
+        kept: on the CPU from when they are made to the end: the dictionaries and firings (by row and by column) of the
+            study and its controls, and of one further draw at a time; the tokens.
         training: on the network's device while dictionaries are trained: weights, gradients, Adam's two moments, the
             vectors of one batch, the shuffle buffer, and a pass of the network.
         passes: on the network's device afterwards: the activations and logits of the largest pass, and a control's
@@ -149,13 +151,14 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
     """What a study needs, from its config and what its network and corpus turned out to be."""
     latents, seeds = sizes.latents(study), len(study.seeds)
     weights = float(_FLOAT * sum(n * (w.reads + w.writes + 2) + w.writes for n, w in _pairs(latents, sizes)))
-    n_dictionaries, n_latents = seeds + sizes.n_controls, max(latents.values())
+    n_dictionaries, n_latents = seeds + sizes.n_controls + sizes.n_further, max(latents.values())
     l0 = study.training.target_l0 or study.dictionary.active_latents or UNKNOWN_L0
-    entries = sizes.n_heldout * float(l0) * len(sizes.widths)
+    n_learn = min(study.evaluation.match_tokens, sizes.n_train)
+    entries, learned = (n_tokens * float(l0) * len(sizes.widths) for n_tokens in (sizes.n_heldout, n_learn))
     windows = float(_IDS * (sizes.n_train + sizes.n_heldout))
     vector = 2 if study.harvest.shard_dtype == "float16" else _FLOAT
     cache = sizes.n_train * sizes.width * vector if study.harvest.cache == "disk" else 0
-    ids = _IDS * sizes.n_heldout * n_dictionaries * len(sizes.widths)
+    ids = _IDS * (sizes.n_heldout + n_learn) * n_dictionaries * len(sizes.widths)
     read = _pass(sizes, _read_at_once(study, sizes))
     counted = min(sizes.n_train, study.evaluation.lookup_tokens)
     meant = max(causal.held_bytes(latents[n], sizes.vocabulary, w.writes, counted, l0) for n, w in sizes.widths.items())
@@ -168,30 +171,33 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
         "continuations": max(read, _spliced(study, sizes)),
         "baselines": _lookup(study, sizes),
         "causal": max(read, _intervened(sizes, causal, n_latents)),
-        "specificity": max(_correlated(study, sizes, n) for n in latents.values()),
+        "matching": read,
+        "recurrence": max(map(_recurring, latents.values())) if seeds > 1 else 0.0,
         "stability": max(map(_matched, latents.values())) if seeds > 1 else 0.0,
     }
-    own, fired = windows + weights * seeds, 24 * entries
+    own, fired, learning = windows + weights * seeds, 24 * entries, 24 * learned
+    compared = own + (fired + learning) * (seeds + 2) + weights  # a draw, and random latents
     held = {
         "tokens": windows,
         "statistics": windows,
         "dictionaries": windows,
         "baselines": windows,
         "readings": own + fired * seeds,
+        "matching": own + learning * seeds,
         "splice": own,
         "continuations": own,
         "causal": own + fired * seeds,
-        "specificity": weights * n_dictionaries + fired * n_dictionaries,
+        "recurrence": compared,
         "stability": weights * seeds + fired * seeds,
     }
     return Price(
-        kept=weights * n_dictionaries + fired * n_dictionaries + windows,
+        kept=compared + (weights + fired) * sizes.n_controls,
         training=arrays["dictionaries"],
         passes=max(arrays[name] for name in ("readings", "splice", "causal")) + sizes.network * sizes.second_network,
-        tables=max(arrays["baselines"], meant, arrays["specificity"], arrays["stability"]),
-        disk=weights * (n_dictionaries + 3 * seeds) + 8 * entries * n_dictionaries + ids + windows + cache,
+        tables=max(arrays["baselines"], arrays["causal"] + meant, arrays["recurrence"], arrays["stability"]),
+        disk=weights * (n_dictionaries + 3 * seeds) + 8 * (entries + learned) * n_dictionaries + ids + windows + cache,
         tokens=study.training.n_tokens or sizes.n_train,
-        stages={name: held[name] + max(needed, meant * (name == "causal")) for name, needed in arrays.items()},
+        stages={name: held[name] + needed + meant * (name == "causal") for name, needed in arrays.items()},
     )
 
 
@@ -258,14 +264,12 @@ def _matched(n: int) -> float:
     return 24.0 * n**2 if n <= EXACT else 8.0 * 1024 * n + 48.0 * CANDIDATES * n
 
 
-def _correlated(study: StudyConfig, sizes: Sizes, n: int) -> float:
-    """Dictionaries of n latents matched by their activations."""
-    if len(study.seeds) < 2 or not sizes.n_controls:
-        return 0.0
-    chunk, n_resamples = float(SpecificityConfig().chunk_bytes), study.evaluation.n_resamples
-    of_documents = 16.0 * sizes.n_documents * n * (3 + sizes.n_controls)
-    drawn = min(chunk / 8, 8.0 * n_resamples * n) * (8 + 2 * (1 + sizes.n_controls))
-    return of_documents + max(1.5 * min(chunk, 24.0 * n**2), drawn)
+def _recurring(n: int) -> float:
+    """A dictionary of n latents predicted from another's: their products, those of the other's with themselves, the
+    factor of these and the weights; and sums over groups of documents by what the tables know."""
+    config = RecurrenceConfig()
+    cells = config.n_groups * 2.0 ** len(TABLES)
+    return 5.0 * _FLOAT * n**2 + 8 * 5 * cells * n + 1.5 * config.chunk_bytes
 
 
 def check_price(

@@ -14,21 +14,22 @@ from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
 from polyseme.core.batch import Batch
+from polyseme.corpora import Windows
 from polyseme.evaluation import stability
-from polyseme.evaluation.specificity import SpecificityConfig, specificity
+from polyseme.evaluation.recurrence import Sides, recurrence
 from polyseme.evaluation.stability import EXACT
 from polyseme.studies.price import UNKNOWN_L0
 from polyseme.studies.stage import Stage, Work, Worker
 
 _LEAST_SECONDS = 0.2
 _TOKENS = 2048
+_WORDS = 200
+"""Kinds of tokens among these."""
 _LATENTS = 4096
 _MATCHED = 1024
 """Latents that are matched to measure how fast that is: the assignment takes seconds for more."""
-
-
-_A_RESAMPLE = 100
-"""Operations on one resample of a latent's correlation, its place in an interval included, in multiply-adds."""
+_A_VALUE = 20
+"""Operations on one prediction beside the products that it is a sum of, in multiply-adds."""
 
 
 def matching_work(n: int, width: int) -> float:
@@ -36,10 +37,13 @@ def matching_work(n: int, width: int) -> float:
     return float(n) ** 2 * (width + (n if n <= EXACT else 0))
 
 
-def correlating_work(at: Worker, n: int, *, n_tokens: float, n_documents: float, n_others: int) -> float:
-    """Work of matching n latents with those of other dictionaries by their activations, and of the resamples."""
-    products = n_tokens * active_latents(at) ** 2 * (1 + n_others)  # one more: the level of luck
-    return products + SpecificityConfig().n_resamples * (5.0 * n_documents + _A_RESAMPLE) * n * n_others
+def correlating_work(at: Worker, n: int, *, n_learn: float, n_heldout: float, n_others: int) -> float:
+    """Work of predicting n latents from those of other dictionaries as wide, and of what tables make of them.
+
+    For each other dictionary: products of firings, a factor of n latents' products, n predictions at every token.
+    """
+    l0 = active_latents(at)
+    return n_others * (n_learn * l0**2 + float(n) ** 3 + n_heldout * n * (l0 + _A_VALUE))
 
 
 def active_latents(at: Worker) -> float:
@@ -87,8 +91,9 @@ class Rates:
         ]
         tokens_of_a_document = at.config.tokens.heldout / heldout_documents_at_least(at)
         n_documents = max(2, round(_TOKENS / tokens_of_a_document))
-        firings = [_firings(n, active_latents(at), n_documents, seed) for seed in range(3)]
-        correlating = correlating_work(at, n, n_tokens=_TOKENS, n_documents=n_documents, n_others=2)
+        sides = [Sides(*(_firings(n, active_latents(at), n_documents, 2 * i + j) for j in range(2))) for i in range(3)]
+        windows = _windows(n_documents)
+        correlating = correlating_work(at, n, n_learn=_TOKENS, n_heldout=_TOKENS, n_others=2)
         text = Path(argparse.__file__).read_text(encoding="utf-8")
         ids = len(_encode(at, text))
         return cls(
@@ -96,7 +101,8 @@ class Rates:
             read=tokens.numel() / _seconds(lambda: network.read(tokens, sites)),
             passed=tokens.numel() / _seconds(lambda: network.logits(tokens)),
             trained=len(vectors) * width * dictionary.n_latents / _seconds(step),
-            correlated=correlating / _seconds(lambda: specificity(firings[0], firings[1], {"": firings[2]})),
+            correlated=correlating
+            / _seconds(lambda: recurrence(sides[0], sides[1:], {}, sides[0], (windows, windows), seed=0)),
             matched=matching_work(n, width) / _seconds(lambda: stability(directions[0], directions[1])),
         )
 
@@ -114,7 +120,14 @@ def _firings(n_latents: int, l0: float, n_documents: int, seed: int) -> Firings:
     rng, rows = np.random.default_rng(seed), np.arange(_TOKENS, dtype=np.int32)
     fires = rng.random((_TOKENS, n_latents), dtype=np.float32)
     matrix = csr_array(np.where(fires < l0 / n_latents, fires, 0))
-    return Firings(matrix, rows, rows * n_documents // _TOKENS, rows, rows)
+    return Firings(matrix, rows % _WORDS, rows * n_documents // _TOKENS, rows, np.zeros_like(rows))
+
+
+def _windows(n_documents: int) -> Windows:
+    """The tokens that random firings are over, a window each."""
+    rows = np.arange(_TOKENS, dtype=np.int32)[:, None]
+    names = tuple(map(str, range(n_documents)))
+    return Windows(rows % _WORDS, rows * n_documents // _TOKENS, rows < 0, names, np.ones(n_documents, dtype=np.int64))
 
 
 def _encode(at: Worker, text: str) -> Any:

@@ -190,6 +190,12 @@ class Worker:
         network, null = self.config.network.build(), self.config.null
         return network if null is None else null.network(network, self.reporter)
 
+    def beside(self, config: StudyConfig) -> "Worker":
+        """A worker for another study of the same network at the same sites, which has found nothing yet."""
+        other = Worker(config, self.store, self.reporter)
+        other.__dict__["network"] = self.network
+        return other
+
     def check_same(self, network: Network, expected: str) -> None:
         """Refuse a network that is loaded in the place of another.
 

@@ -11,7 +11,7 @@ from polyseme.evaluation.matches import Sides
 from polyseme.evaluation.recurrence import Recurrence, RecurrenceConfig, recurrence
 from polyseme.store import Artifact
 from polyseme.studies.measures import Drawn, Finding, Outline
-from polyseme.studies.rates import active_latents
+from polyseme.studies.rates import correlating_work
 from polyseme.studies.stage import Work, Worker
 from polyseme.studies.stages.matching import MatchingStage, matched_on
 from polyseme.studies.stages.readings import ReadingsStage
@@ -70,9 +70,9 @@ class RecurrenceStage(Finding[Recurrence]):
 
     def work(self, at: Worker) -> Work:
         n_others = len(self.role.seeds) - 1 + sum(map(len, self.draws.values()))
-        n, l0 = float(at.latents[self.site]), active_latents(at)
         n_learn, n_heldout = at.config.evaluation.match_tokens, at.config.tokens.heldout
-        return Work(correlated=n_others * (n_learn * l0**2 + n**3 + n_heldout * n * l0))
+        n = at.latents[self.site]
+        return Work(correlated=correlating_work(at, n, n_learn=n_learn, n_heldout=n_heldout, n_others=n_others))
 
     def make(self, folder: Path, at: Worker) -> None:
         first, *others = self.role.seeds
@@ -102,7 +102,7 @@ class RecurrenceStage(Finding[Recurrence]):
         for matching, readings in self.draws[kind]:
             key = self.site, matching.role.seeds[0]
             yield Sides(at.of(matching).firings[key], at.of(readings).firings[key])
-            at.let_go(matching, readings)
+            at.let_go(matching, readings, readings.dictionaries)
 
 
 def _is_of_text(drawn: Drawn) -> bool:
