@@ -1,7 +1,7 @@
-"""A language of four modes and a small Llama that has learned it, so that some of what it computes is used.
+"""A language of eight modes and a small Llama that has learned it, so that some of what it computes is used.
 
 A document is a row of words. A word of a mode (`mode0`, …) says which table of successors holds from there on; each
-table leads into ten words of its own, which the modes share in part. The next word therefore depends on the last word
+table leads into fifty words of its own, which the modes share in part. The next word therefore depends on the last word
 and on the mode, which may stand many tokens back. Before some words the mode changes; some words are drawn at random.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-MODES, WORDS = 4, 24
+MODES, WORDS, LED_TO = 8, 200, 50
 LENGTH = 31
 """Words of a document: with BOS it is one window."""
 ENTRIES = ("<bos>", *(f"mode{i}" for i in range(MODES)), *(f"word{i}" for i in range(WORDS)))
@@ -24,7 +24,7 @@ CHANGES, STRAYS = 0.1, 0.15
 def documents(n: int, seed: int) -> np.ndarray:
     """Documents as ids of `ENTRIES` without BOS: [document, word]."""
     tables = np.random.default_rng(0)  # the language; `seed` draws documents in it
-    successors = np.stack([tables.choice(tables.choice(WORDS, 10, replace=False), WORDS) for _ in range(MODES)])
+    successors = np.stack([tables.choice(tables.choice(WORDS, LED_TO, replace=False), WORDS) for _ in range(MODES)])
     rng = np.random.default_rng(seed)
     mode, word = rng.integers(MODES, size=n), rng.integers(WORDS, size=n)
     columns = [1 + mode]
@@ -49,11 +49,11 @@ def write_llama(folder: Path, *, steps: int) -> Path:
     config = LlamaConfig(
         vocab_size=len(ENTRIES),
         max_position_embeddings=LENGTH + 1,
-        hidden_size=32,
+        hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        intermediate_size=64,
+        intermediate_size=128,
         bos_token_id=0,
         eos_token_id=0,
         tie_word_embeddings=False,
