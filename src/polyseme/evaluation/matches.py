@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.sparse import csr_array
 
 from polyseme.activations.firings import Firings
@@ -166,8 +166,8 @@ class Judged:
         return found
 
     def everywhere(
-        self, values: Float[np.ndarray, "*batch alive"], otherwise: float = np.nan
-    ) -> Float[np.ndarray, "*batch latent"]:
+        self, values: Shaped[np.ndarray, "*batch alive"], otherwise: float = np.nan
+    ) -> Shaped[np.ndarray, "*batch latent"]:
         """Values of the latents that fire among those of all."""
         found = np.full((*values.shape[:-1], self.n_latents), otherwise, values.dtype)
         found[..., self.alive] = values

@@ -160,6 +160,7 @@ def recurrence(
             no partner.
     """
     config = config or RecurrenceConfig()
+    _check_same(judged, random, "the random latents")
     keys = table_keys(judged.learn, judged.heldout, windows)
     everywhere = np.ones(judged.heldout.n_tokens, dtype=bool)
     sets = {_EVERYWHERE: everywhere} | {name: of.known for name, of in keys.items()}

@@ -18,8 +18,9 @@ LEAST = 5
 """Occurrences on the train side from which on a table knows an entry."""
 POSITIONS = 50
 """Train tokens, at least, that positions next to each other are put together for."""
-_MOST = 1e9
-"""Stands for the ratio of a latent that does not differ between entries."""
+_MOST = 1000.0
+"""The largest κ. A correlation does not know the size of what little differs between entries, so that where nothing
+does, it is about 0 whatever κ is."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Table:
         usual = n_tokens - float(of @ self._counts**2)  # tokens an entry, times n_between
         between = (self._explained - above - n_between * within) / usual if n_between and usual > 0 else 0 * within
         ratio = np.divide(within, between, out=np.full_like(within, _MOST), where=between > within / _MOST)
-        self._shrink = np.maximum(ratio, 0).astype(np.float32)
+        self._shrink = np.maximum(ratio, 1 / _MOST).astype(np.float32)
 
     @property
     def _n_known(self) -> int:
@@ -122,13 +123,14 @@ class Table:
         return np.divide(1.0, self._counts, out=np.zeros_like(self._counts), where=self._counts > 0)
 
     def predict(self, rows: slice) -> Float[np.ndarray, "token alive"]:
-        """The predictions at some held-out tokens, which are counted in the order of the cells."""
+        """The predictions at some held-out tokens, counted in the order of the cells, less the mean over all tokens."""
         entries = self._heldout[rows]
-        values = self._sums[entries].toarray()
         counts = self._counts[entries].astype(np.float32)[:, None]
-        above = self._mean.astype(np.float32) if self._parent is None else self._parent.predict(rows)
-        values += self._shrink * above
-        return values / np.maximum(counts + self._shrink, 1 / _MOST)
+        values = self._sums[entries].toarray()
+        values -= counts * self._mean.astype(np.float32)
+        if self._parent is not None:
+            values += self._shrink * self._parent.predict(rows)
+        return values / (counts + self._shrink)
 
 
 def tables(judged: Judged, keys: Mapping[str, Keys]) -> Iterator[tuple[str, Correlations]]:
