@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from polyseme.activations.firings import Firings
+from polyseme.causal import Meanings
 from polyseme.corpora.pack import PADDING, Windows
 
 
@@ -54,3 +55,8 @@ def random_firings(windows: Windows, n_latents: int, *, density: float, seed: in
     rng = np.random.default_rng(seed)
     shape = (windows.n_tokens, n_latents)
     return firings_of(windows, (rng.random(shape) < density) * rng.uniform(0.5, 3.0, shape))
+
+
+def meanings_of(firings: Firings, windows: Windows, vocabulary: int) -> Meanings:
+    """What latents stand for where the text they are tested on is all there is."""
+    return Meanings.learn(firings, windows, vocabulary)

@@ -23,7 +23,8 @@ from tests import tiny
 TEXTS = {f"d{i}": list(range(10 * i + 1, 10 * i + 61)) for i in range(6)}
 WRITTEN = Written(
     directions=torch.nn.functional.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(1)), dim=1),
-    alive=np.arange(1, 9),
+    density=np.where(np.isin(np.arange(10), [0, 9]), 0, 0.1),
+    size=np.linspace(1, 2, 10),
     vectors=torch.randn(50, 6, generator=torch.Generator().manual_seed(2)),
 )
 LATENT = np.array([1, 1, 4, 8, 8, 8, 2])
@@ -57,7 +58,7 @@ THINGS: dict[Target, tuple[Callable[[], Any], Callable[[Null, Any], Any], Callab
     "labels": (lambda: torch.arange(24).reshape(12, 2) // 3, lambda null, it: null.labels(it), torch.clone),
     "latents": (
         lambda: WRITTEN.directions[LATENT] * 3,
-        lambda null, it: null.latents(it, LATENT, WRITTEN, 7),
+        lambda null, it: null.latents(it, LATENT, WRITTEN, 6),
         torch.clone,
     ),
 }

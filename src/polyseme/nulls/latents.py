@@ -50,11 +50,11 @@ class LatentNull(Null):
 
     def rng(self, latent: int, *draw: int) -> np.random.Generator:
         """Random numbers of one latent (and one draw)."""
-        return np.random.default_rng(derive_seed(self.seed, "null", kind_of(self), int(latent), *draw))
+        return np.random.default_rng(derive_seed(self.seed, "null", kind_of(self), latent, *draw))
 
     def normal(self, latent: Int[np.ndarray, " latent"], n: int, draw: int) -> Float[np.ndarray, "latent n"]:
         """Standard normal numbers for each latent."""
-        rows = [self.rng(one, draw).standard_normal(n, dtype=np.float32) for one in latent]
+        rows = [self.rng(one, draw).standard_normal(n, dtype=np.float32) for one in latent.tolist()]
         return np.stack(rows) if rows else np.empty((0, n), dtype=np.float32)
 
 
@@ -79,7 +79,7 @@ class OfOthers(LatentNull):
                 where=self.name,
                 fix="ask for fewer directions, or train the dictionary longer",
             )
-        place = np.array([_nth(self.rng(one), n, draw) for one in latent], dtype=np.int64)
+        place = np.array([_nth(self.rng(one), n, draw) for one in latent.tolist()], dtype=np.int64)
         return written.directions[torch.from_numpy(self.others(latent, place, written).astype(np.int64))]
 
 

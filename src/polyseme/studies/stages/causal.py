@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyseme.activations.firings import Firings, FiringsCollector, encode_windows
+from polyseme.activations.firings import Firings, collect_firings
 from polyseme.causal import CausalEffects, Meanings, array_names, causal_effects, n_predicted
 from polyseme.core.config import identity
 from polyseme.core.seeds import derive_seed
@@ -110,16 +110,11 @@ class CausalStage(Finding[CausalEffects]):
     def _firings(self, dictionary: Dictionary, windows: Windows, at: Worker) -> Firings:
         """The dictionary's firings there; it does not fire at tokens that its training left out."""
         subject = self.role.subject(at)
-        binding, trained_on = subject.bindings[self.site], at.of(self.dictionaries).statistics.trained_on
-        left_in = {site: trained_on[site] for site in binding.places if site in trained_on}
-        collector = FiringsCollector({self.site: dictionary.n_latents}, {self.site: left_in})
-        read = encode_windows(
+        return collect_firings(
             subject.network,
             windows,
-            {self.site: (binding, dictionary)},
+            {self.site: (subject.bindings[self.site], dictionary)},
+            trained_on=at.of(self.dictionaries).statistics.trained_on,
             batch_windows=at.config.evaluation.batch_windows,
             reporter=at.reporter,
-        )
-        for reading, latents in read:
-            collector.see(reading, latents)
-        return collector.finish()[self.site]
+        )[self.site]
