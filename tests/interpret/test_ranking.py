@@ -6,85 +6,60 @@ from pathlib import Path
 import pytest
 
 from polyseme.core.errors import InputError
-from polyseme.core.numbers import count, duration, interval, memory, percent, short, signed
-from polyseme.core.records import Evidence, Interval, Status, Verdict
-from polyseme.interpret.ranking import Candidate, evidence_strength, most_telling
+from polyseme.core.numbers import count, duration, interval, memory, percent, plain, short, signed
+from polyseme.core.records import DECIDED, STATUSES, Interval, MetricRecord, Status, Verdict
+from polyseme.interpret.ranking import Candidate, most_telling
 from polyseme.report.headlines import headlines
+from polyseme.report.profiles import RULE_AXES, RULE_LINES, asked
 from polyseme.report.schema import StudyReport
 from polyseme.report.words import gap_of, metric_name, value_of
-from tests.report.fixture import bare_report, record, sample_report
-
-
-def evidence(name: str, low: float, high: float, passed: bool, null: float = 0.0) -> Evidence:
-    bounds = Interval(low=low, high=high)
-    return Evidence(name=name, effect=(low + high) / 2, interval=bounds, null=null, n=10, passed=passed)
+from tests.report.fixture import ANSWERS, JUDGING, MISSING, NO_EFFECTS, bare_report, encoder, record, sample_report
 
 
 def candidate(
     latent: int,
     status: Status,
-    effect: float = 1,
-    margin: float = 1,
+    frequency: float = 0.9,
     *,
     site: str = "a",
-    passed: str = "em",
-    density: float = 0.1,
     documents: int = 5,
+    missing: str = "",
 ) -> Candidate:
-    verdict = Verdict(
-        status=status,
-        evidence=(
-            evidence("causal_effect", effect, effect + 1, "e" in passed),
-            evidence("model_specificity/gaussian", margin, margin + 1, "m" in passed),
-        ),
-    )
-    return Candidate(site, latent, verdict, density, documents)
+    verdict = Verdict(status=status, axes=(), frequency=frequency, missing=missing)
+    return Candidate(site, latent, verdict, 0.1, documents)
 
 
 def ids(found: tuple) -> list[int]:
     return [t.candidate.latent for t in found]
 
 
-def test_strength_is_the_standardised_lower_bound():
-    assert evidence_strength(evidence("x", 1.0, 1.0 + 2 * 1.96, True)) == pytest.approx(1.0)
-    assert evidence_strength(evidence("x", 1.0, 1.0 + 2 * 1.96, True, null=0.4)) == pytest.approx(0.6)
-    assert evidence_strength(None) == -math.inf
-    assert evidence_strength(Evidence(name="x", effect=1, n=3, passed=True)) == -math.inf
-    assert evidence_strength(evidence("x", math.nan, math.nan, False)) == -math.inf
+@pytest.mark.parametrize("status", DECIDED)
+def test_the_most_stable_of_a_word_come_first_and_of_those_the_ones_seen_most(status: Status):
+    rows = [
+        *(candidate(1, status, 0.5, documents=99), candidate(2, status, 0.9), candidate(3, status, 0.9, documents=7)),
+        candidate(4, status, math.nan, documents=500),
+    ]
+    found = most_telling(rows, 50)
+    assert ids(found[status]) == [3, 2, 1, 4]
+    assert found[status][0].why == "a repetition is most likely to give it the same word: no. 1 at this site"
+    assert all(not found[other] for other in STATUSES if other != status)
 
 
-def test_the_weaker_test_ranks_the_supported():
-    found = most_telling([candidate(1, "supported", 9, 0.1), candidate(2, "supported", 3, 3)], 50)
-    assert ids(found["supported"]) == [2, 1]
-    assert ids(found["mixed"]) == []
-
-
-def test_mixed_shows_both_kinds_in_turn():
-    rows = [candidate(i, "mixed", i, 0, passed="e") for i in (1, 2, 3)]
-    rows += [candidate(i, "mixed", 0, i, passed="m") for i in (11, 12)]
-    found = most_telling(rows, 4)["mixed"]
+def test_what_the_undecided_lack_takes_turns():
+    rows = [candidate(i, "undecided", documents=i, missing="power") for i in (1, 2, 3)]
+    rows += [candidate(i, "undecided", documents=i, missing="documents") for i in (11, 12)]
+    found = most_telling(rows, 4)["undecided"]
     assert ids(found) == [3, 12, 2, 11]
-    assert "not shown to be specific" in found[0].why
-    assert "not shown to have a causal effect" in found[1].why
-
-
-def test_the_control_like_and_the_dense_take_turns_without_repeats():
-    like: Status = "indistinguishable_from_control"
-    rows = [candidate(i, like, 0, i, passed="", density=i / 10) for i in range(4)]
-    assert ids(most_telling(rows, 50)[like]) == [0, 3, 1, 2]
+    assert found[1].why == "of those that lack the same, it fires in most documents: no. 1 at this site"
 
 
 def test_sites_take_turns_and_the_number_is_kept():
-    rows = [candidate(i, "insufficient_data", site="a", documents=i) for i in range(60)]
-    rows += [candidate(i, "insufficient_data", site="b", documents=0) for i in range(2)]
-    found = most_telling(rows, 50)["insufficient_data"]
+    rows = [candidate(i, "token_level", site="a", documents=i) for i in range(60)]
+    rows += [candidate(i, "token_level", site="b", documents=0) for i in range(2)]
+    found = most_telling(rows, 50)["token_level"]
     assert len(found) == 50
     assert [(t.candidate.site, t.candidate.latent) for t in found[:5]] == [
-        ("a", 59),
-        ("b", 0),
-        ("a", 58),
-        ("b", 1),
-        ("a", 57),
+        *(("a", 59), ("b", 0), ("a", 58), ("b", 1), ("a", 57)),
     ]
 
 
@@ -115,44 +90,67 @@ def test_another_schema_version_is_refused(tmp_path: Path):
 
 def test_headlines_say_what_was_found():
     text = "\n".join(headlines(sample_report(per_status=1)))
-    # 812 + 722 + 632 supported, 377 mixed and 301 + 371 + 441 like a control; 190 + 368 a site are not judged.
-    assert "2,166 of 4,410 judged latents (49%) are supported" in text
-    assert "1,674 latents were not judged" in text
-    assert "calls 3.1% (95% interval 1.8% to 4.7%) of 512 non-features supported" in text
+    # 142 + 112 + 82 network features of three dictionaries of 2,048; 480 of 630 undecided fire in too few documents.
+    assert "336 of 6,144 latents (5.5%) are network features: every axis says yes." in text
+    assert "token-level 1,131, use not shown 1,113, not shown beyond nulls 864, not shown recurrent 2,070" in text
+    assert f"undecided 630 (480: {MISSING}; 150: no value" in text
+    # (336·0.91 + 1131·0.84 + 1113·0.80 + 864·0.77 + 2070·0.95) / 5514
+    assert (
+        "87% of the 5,514 latents with a word would be expected to keep it, and 91% of the 336 network features" in text
+    )
+    assert "Recurrent: yes for 2,436, not shown for 3,108, no answer for 600. Yes means that" in text
+    assert f"No axis has an answer for 600 latents: {MISSING}." in text
+    assert text.count(MISSING) == 2  # once for the words and once for the axes
+    assert "87% [86%, 90%] of 240 features; of the 2 kinds that are not features, at most 1.4% [0.20%, 4.5%]" in text
     assert "at 3 of 3 sites a control is reconstructed better" in text
     assert "from 2.95 to 3.42 nats/token" in text
     assert "With every site patched the 3.9 M model predicts like a 0.6 M one." in text
     assert "nan" not in text.lower().replace("finan", "")
 
 
-def test_headlines_name_the_loss_that_was_tested():
-    report = sample_report(per_status=1)
-    observed = report.model_copy(update={"statistic": "ce"})
-    alone = [
-        d.model_copy(update={"verdict_counts": {"insufficient_data": 9}, "tests": (("causal_effect", 4, 9),)})
-        for d in report.dictionaries[:1]
-    ]
-    for one, removing, latents in (
-        (
-            report,
-            "removing them changes the predictions more than",
-            "latents change the predictions more than a random",
-        ),
-        (
-            observed,
-            "removing them raises the loss of the actual next token more than",
-            "latents raise the loss of the actual next token more than a random",
-        ),
-    ):
-        assert removing in headlines(one)[0]
-        said = headlines(one.model_copy(update={"dictionaries": tuple(alone)}))
-        assert any(latents in line for line in said)
+def test_an_axis_says_what_it_was_compared_with_in_this_study():
+    said = {axis: asked(axis, JUDGING) for axis in ("recurrent", "network", "beyond_tokens", "used")}
+    assert "the dictionaries of 2 other seeds" in said["recurrent"]
+    assert "more than 0.7 and more than that of 95% of random directions that fire as often" in said["recurrent"]
+    assert said["network"].endswith(
+        "by more than 0.05, than that from the dictionaries of spectrum_reinit or gaussian_reinit+embeddings, 2 draws "
+        "each"
+    )
+    assert said["beyond_tokens"].endswith("than a table of token, previous token, bigram or position does")
+    assert "at up to 16 of its firings" in said["used"]
+    assert "more than removing 3 null directions of equal norm does (each of isotropic, covariance," in said["used"]
+    text = JUDGING.nulls[0].model_copy(update={"name": "unigram_tokens", "targets": "tokens", "draws": 1})
+    other = JUDGING.model_copy(
+        update={"partners": (4,), "margin": 0.1, "nulls": (JUDGING.nulls[0].model_copy(update={"draws": 5}), text)}
+    )
+    assert "from the dictionary of 1 other seed" in asked("network", other)
+    assert asked("network", other).endswith(
+        "more than 0.1, than that from the dictionaries of spectrum_reinit, 5 draws"
+    )
+    assert asked("beyond_tokens", other).endswith("and than that from the dictionaries of unigram_tokens, 1 draw")
+
+
+def test_a_site_where_most_latents_have_no_answer_is_named():
+    report = sample_report(per_status=0)
+    first = report.dictionaries[0]
+    axes = tuple(
+        part.model_copy(update={"yes": 3, "no": 5, "unknown": 2040, "missing": {"no power": 2040}})
+        if part.axis == "beyond_tokens"
+        else part
+        for part in first.axes
+    )
+    changed = report.model_copy(
+        update={"dictionaries": (first.model_copy(update={"axes": axes}), *report.dictionaries[1:])}
+    )
+    said = "At blocks.0.resid_post the axis beyond tokens answers for 8 of 2,048 latents only (no power)."
+    assert said in headlines(changed)
+    assert not any(line.startswith("At ") for line in headlines(report))
 
 
 def test_headlines_of_an_empty_study_claim_nothing():
     assert headlines(bare_report()) == ("No latent was judged.",)
     none = sample_report(per_status=0)
-    counts = {"supported": 0, "mixed": 3, "insufficient_data": 7}
+    counts = {"use_not_shown": 3, "undecided": 7}
     none = none.model_copy(
         update={
             "dictionaries": tuple(
@@ -162,11 +160,46 @@ def test_headlines_of_an_empty_study_claim_nothing():
             "calibration": None,
         }
     )
-    first = headlines(none)[0]
-    assert first.startswith(
-        "None of 9 judged latents is supported. 1,125 latents were not judged (18: of this; 3: of that)."
+    assert headlines(none)[0] == (
+        "None of 30 latents is a network feature. Words of the others: use not shown 9, undecided 21 (18: of this; "
+        "3: of that)."
     )
-    assert "The rate of false positives of this procedure was not measured." in headlines(none)
+    assert "How often this procedure errs was not measured on planted networks." in headlines(none)
+
+
+def test_one_network_feature_is_one():
+    report = sample_report(per_status=0)
+    one = report.dictionaries[0].model_copy(update={"verdict_counts": {"network_feature": 1, "token_level": 14}})
+    assert headlines(report.model_copy(update={"dictionaries": (one,)}))[0].startswith(
+        "1 of 15 latents (6.7%) is a network feature: every axis says yes. Words of the others: token-level 14."
+    )
+
+
+def test_a_study_that_decides_no_latent_says_why():
+    report = sample_report(per_status=0)
+    dictionaries = tuple(
+        d.model_copy(update={"verdict_counts": {"undecided": 9}, "verdicts_missing": {"no second seed": 9}, "axes": ()})
+        for d in report.dictionaries[:1]
+    )
+    said = headlines(report.model_copy(update={"dictionaries": dictionaries}))
+    assert said[0] == "All 9 latents are undecided (no second seed)."
+    assert "planted" not in " ".join(said)  # no rate of a procedure that was not run
+    assert "expected to keep" not in " ".join(said)
+
+
+def test_an_axis_without_any_answer_says_why_and_nothing_else():
+    said = [line for line in headlines(encoder()) if line.startswith("Used")]
+    assert said == [f"Used: no latent has an answer ({NO_EFFECTS})."]
+
+
+def test_the_table_from_profile_to_word_is_that_of_the_words():
+    assert RULE_AXES == ("recurrent", "network", "used", "beyond_tokens")
+    for answers, status in RULE_LINES:
+        given = dict(zip(("recurrent", "network", "beyond_tokens", "used"), ANSWERS[status], strict=True))
+        shown = {"yes": "yes", "no": "not shown", "unknown": "no answer"}
+        for axis, answer in zip(RULE_AXES, answers, strict=True):
+            assert answer in ("any", shown[given[axis]])
+    assert [status for _, status in RULE_LINES[-1:]] == ["network_feature"]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +227,8 @@ def test_other_numbers():
         "not measured",
     ]
     assert (memory(2.5 * 2**30), memory(2**20)) == ("2.50 GiB", "1 MiB")
-    assert metric_name("model_specificity/gaussian") == "Model-specificity / gaussian"
+    assert [plain(v) for v in (0.05, 0.7, 20, 1.0, 0.0)] == ["0.05", "0.7", "20", "1", "0"]
+    assert metric_name("never_heard_of") == "Never heard of"
     assert value_of(record("ce_recovered", 0.977)) == "97.7%"
     assert gap_of(-0.12, record("ce_recovered", 0.9)) == "−12 pp"
     assert gap_of(-0.12, record("fvu", 0.9)) == "−0.120"
@@ -218,43 +252,23 @@ def test_headlines_claim_no_difference_where_an_interval_holds_zero():
     assert "would mislead" not in text
 
 
-def test_an_encoder_is_told_what_could_be_tested():
-    """No causal test, so no verdict; the headline has what model-specificity says."""
-    report = sample_report(per_status=0)
-    dictionaries = tuple(
-        d.model_copy(
-            update={
-                "verdict_counts": {"insufficient_data": 1022},
-                "verdicts_missing": {"no causal effect: the network does not predict the next token": 1022},
-                "n_not_judged": 0,
-                "tests": (("causal_effect", 0, 0), ("model_specificity", 188, 1000)),
-            }
-        )
-        for d in report.dictionaries[:1]
-    )
-    said = headlines(report.model_copy(update={"dictionaries": dictionaries}))
-    assert said[0] == "No latent was judged (no causal effect: the network does not predict the next token)."
-    assert said[1] == (
-        "One test alone says: 188 of 1,000 latents are matched better by another seed's dictionary than by any "
-        "control's dictionary, by at least the FDR threshold."
-    )
-    assert "planted" not in " ".join(said)  # no rate of a procedure that was not run
-
-
-def test_a_rate_is_quoted_with_its_controls_and_the_kind_it_is_worst_for():
+def test_a_rate_is_quoted_with_its_nulls_and_the_kind_it_is_worst_for():
     report = sample_report(per_status=0)
     assert report.calibration is not None
-    rate = report.calibration.false_positive_rate
-    worse = rate.model_copy(update={"value": 0.986, "n": 139, "interval": None})
-    calibration = report.calibration.model_copy(
-        update={"controls": ("gaussian_reinit", "spectrum_reinit"), "by_kind": (("statistics of the input", worse),)}
+    text = "\n".join(headlines(report))
+    assert "On 12 planted networks, judged as here against gaussian_reinit, spectrum_reinit, these are called" in text
+    assert "of 139 statistics of the input. All kinds are under Method." in text
+    assert "half of a feature" not in text  # neither right nor wrong
+    unmeasured = MetricRecord(name="called_network_feature", value=math.nan, n=0)
+    kinds = tuple(
+        k.model_copy(update={"called": unmeasured}) if k.name == "statistics of the input" else k
+        for k in report.calibration.kinds
     )
-    text = "\n".join(headlines(report.model_copy(update={"calibration": calibration})))
-    assert "with the controls gaussian_reinit, spectrum_reinit calls 3.1%" in text
-    assert "among statistics of the input, 99% of 139" in text
-    nobody = calibration.model_copy(update={"counts": (("features", {"insufficient_data": 240}),)})
-    text = "\n".join(headlines(report.model_copy(update={"calibration": nobody})))
-    assert "judges no latent, so its error rates are not known" in text
+    fewer = report.calibration.model_copy(update={"kinds": kinds})
+    text = "\n".join(headlines(report.model_copy(update={"calibration": fewer})))
+    assert "of 240 features; 0% [0%, 3.1%] of 300 latents of random directions. All" in text
     why = {"calibration": None, "calibration_missing": "it differs from the calibrated ones (verdicts.alpha 0.1)"}
     text = "\n".join(headlines(report.model_copy(update=why)))
-    assert "was not measured: it differs from the calibrated ones (verdicts.alpha 0.1)." in text
+    assert (
+        "errs was not measured on planted networks: it differs from the calibrated ones (verdicts.alpha 0.1)." in text
+    )

@@ -73,7 +73,7 @@ def test_hostile_text_in_a_table_is_text(evil: str):
 
 @pytest.mark.parametrize("evil", HOSTILE)
 def test_hostile_text_in_a_latents_card_is_text(evil: str):
-    latent = latent_report(np.random.default_rng(0), "blocks.0", 3, "supported", hostile=True)
+    latent = latent_report(np.random.default_rng(0), "blocks.0", 3, "network_feature", hostile=True)
     context = latent.contexts[0].model_copy(update={"document": evil, "tokens": (evil, "b"), "activations": (2.0, 0.0)})
     context = context.model_copy(update={"focus": 0, "loss_effects": (0.5, nan), "kl_effects": ()})
     latent = latent.model_copy(
@@ -133,7 +133,7 @@ def test_records_are_a_tuple_with_a_data_frame_and_the_first_of_them_shown():
 
 
 def test_contexts_of_a_latent_are_records_and_survive_json():
-    latent = latent_report(np.random.default_rng(0), "blocks.0", 3, "mixed", hostile=False)
+    latent = latent_report(np.random.default_rng(0), "blocks.0", 3, "use_not_shown", hostile=False)
     again = LatentReport.model_validate_json(latent.model_dump_json())
     assert isinstance(again.contexts, Records)
     assert again.contexts == latent.contexts

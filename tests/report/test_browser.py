@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from polyseme.core.records import STATUSES
 from polyseme.report.html import write_report
 from tests.report.fixture import sample_report
 
@@ -50,7 +51,7 @@ def test_nothing_runs_and_nothing_leaves(browser, path: Path, width: int, scheme
     page = watched.page
     page.goto(path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    for i in range(4):
+    for i in range(len(STATUSES)):
         page.locator(f"label[for=show-{i}]").click()
         assert page.locator(f".show-{i}").is_visible()
         for latent in page.locator(f".show-{i} .latent:visible").all():

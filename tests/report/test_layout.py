@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from polyseme.core.records import STATUSES
 from polyseme.report.html import write_report
 from tests.report.fixture import KINDS
 from tests.report.test_browser import CHROMIUM, browser
@@ -60,8 +61,8 @@ def test_paper_shows_what_is_folded_away_in_light_colours(browser, tmp_path: Pat
         assert page.get_by_text(folded).first.is_visible(), folded
     # Latents stay as they were left: the open one open, the others one line each, those of every verdict.
     assert page.locator(".evidence:visible").count() == 1
-    assert page.locator(".latent > summary:visible").count() == 8
-    assert page.locator(".show > h3:visible").count() == 4
+    assert page.locator(".latent > summary:visible").count() == 2 * len(STATUSES)
+    assert page.locator(".show > h3:visible").count() == len(STATUSES)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate(AUDIT) == []
     page.close()

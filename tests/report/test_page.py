@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyseme.core.errors import InputError
-from polyseme.core.records import STATUSES, Evidence, Interval
+from polyseme.core.records import AXES, STATUSES, AxisResult, Evidence, Interval
 from polyseme.interpret.records import Context, Histogram
 from polyseme.nulls import NullConfig
 from polyseme.report.html import charts, render, svg, write_report
 from polyseme.report.html.svg import SHAPES, Frame, Scale, legend, nice_ticks, tag, tick_labels
+from polyseme.report.profiles import SIZE_NAMES, STATUS_LINES, STATUS_SIGNS
 from polyseme.report.schema import StudyReport
-from tests.report.fixture import HOSTILE, bare_report, encoder, one_site, sample_report
+from polyseme.studies.config import StudyConfig
+from tests.report.fixture import HOSTILE, MISSING, NO_EFFECTS, NULLS, bare_report, encoder, one_site, sample_report
 
 VOID = {"meta", "link", "input", "br", "img", "wbr"}
 
@@ -94,8 +96,8 @@ def test_the_page_says_what_the_study_found():
     text = " ".join(Page(render(sample_report(per_status=2))).text.split())
     for expected in (
         *(
-            "2,166",
-            "false positives on planted truth",
+            "336 of 6,144 latents",
+            "Called network feature",
             "like a 0.6 M one",
             "all sites jointly",
             "the control is better",
@@ -115,7 +117,7 @@ def test_the_page_says_what_the_study_found():
                 "has no control",
                 "One seed only",
                 "Splicing was not run",
-                "No error rate was measured for the procedure of this study",
+                "The procedure of this study was not run on planted networks",
                 "not measured",
             ],
         ),
@@ -155,47 +157,49 @@ def test_what_an_encoder_cannot_be_measured_on_is_one_sentence_and_no_chart():
     why = "the network sees later tokens, so it has no next-token prediction"
     assert f"What reconstructions cost was not measured: {why}." in text
     assert f"Not measured, as {why}: CE recovered over mean-ablation." in text
-    assert (
-        "No latent has both a measured effect and a measured specificity: the study measured no causal effects." in text
-    )
+    assert f"Used: no latent has an answer ({NO_EFFECTS})." in text
     labels = [a["aria-label"] or "" for _, a in Page(html).elements if "chart" in (a.get("class") or "").split()]
-    assert not [
-        label for label in labels if label.startswith(("Cross-entropy", "CE recovered", "Causal effect against"))
-    ]
+    assert not [label for label in labels if label.startswith(("Cross-entropy", "CE recovered", "used at"))]
     assert any(label.startswith("FVU at") for label in labels)
+    assert any(label.startswith("recurrent at") for label in labels)
 
 
-def test_a_test_that_says_nothing_is_neither_passed_nor_failed():
+def card(status: str) -> str:
+    """The text of the card of the one latent with a word."""
     full = sample_report(per_status=1)
-    [latent] = [x for x in full.latents if x.verdict.status == "insufficient_data"]
-    evidence = tuple(
-        e.model_copy(update={"passed": False, "made": e.name != "causal_effect"}) for e in latent.verdict.evidence
+    latents = tuple(latent for latent in full.latents if latent.verdict.status == status)
+    assert len(latents) == 1
+    [found] = re.findall(
+        '<details class="latent.*?</details>', render(full.model_copy(update={"latents": latents})), re.S
     )
-    latent = latent.model_copy(update={"verdict": latent.verdict.model_copy(update={"evidence": evidence})})
-    text = " ".join(Page(render(full.model_copy(update={"latents": (latent,)}))).text.split())
-    assert "– effect" in text
-    assert "✗ effect" not in text
-    assert text.count("– no evidence") == 1
+    return " ".join(Page(found).text.split())
 
 
-@pytest.mark.parametrize(("margin", "beyond"), [(0.0, "does."), (0.05, "does, by at least 0.0500.")])
-def test_without_the_luck_filter_no_threshold_is_said_to_be_its(margin: float, beyond: str):
-    full = sample_report(per_status=1)
-    off = {"margin_fdr": 1.0, "thresholds": (("gaussian_reinit", margin),)}
-    report = full.model_copy(update={"dictionaries": tuple(d.model_copy(update=off) for d in full.dictionaries)})
-    text = " ".join(Page(render(report)).text.split())
-    assert f"than any control's dictionary {beyond}" in text
-    assert "The FDR filter is off" in text
-    assert "more than the luck of training explains" not in text
-    filtered = " ".join(Page(render(full)).text.split())
-    assert "The FDR filter is off" not in filtered
-    assert "more than the luck of training explains" in filtered
+def test_a_card_shows_the_answer_of_every_axis_with_every_null_and_the_sizes_of_effect():
+    text = card("token_level")
+    for said in (
+        *("✓ recurrent: yes", "✓ the network's: yes", "✗ beyond tokens: not shown", "✓ used: yes"),
+        *(null for axis in AXES for null in NULLS[axis]),
+        *SIZE_NAMES.values(),
+        *(f"{STATUS_LINES['token_level']}.", "expected to give the same word with frequency 0."),
+    ):
+        assert said in text, said
+    assert text.count("the hardest") == len(AXES)
+    assert "What is missing" not in text
+
+
+def test_an_axis_without_an_answer_says_why_and_is_neither_passed_nor_failed():
+    text = card("undecided")
+    assert f"What is missing: {MISSING}." in text
+    assert f"– the network's: no answer {MISSING}" in text
+    assert "✗ the network's" not in text
+    assert "✓ the network's" not in text
 
 
 def test_sentences_of_what_a_study_lacks_are_left_out():
     full = sample_report(per_status=1)
     text = " ".join(Page(render(full)).text.split())
-    for sentence in ("the sites taking turns", "Where the causal test sampled the token", "Whiskers are 95% intervals"):
+    for sentence in ("the sites taking turns", "Where the token was sampled", "Whiskers are 95% intervals"):
         assert sentence in text
     blind = tuple(
         x.model_copy(
@@ -203,17 +207,8 @@ def test_sentences_of_what_a_study_lacks_are_left_out():
         )
         for x in full.latents
     )
-    assert "Where the causal test" not in Page(render(full.model_copy(update={"latents": blind}))).text
+    assert "Where the token was sampled" not in Page(render(full.model_copy(update={"latents": blind}))).text
     assert "taking turns" not in Page(render(one_site())).text
-
-
-@pytest.mark.parametrize("threshold", [math.nan, 0.1])
-def test_an_encoder_without_a_threshold_says_that_specificity_says_nothing(threshold: float):
-    full = encoder()
-    none = {"tests": (("model_specificity", 0, 0),), "thresholds": (("spectrum", threshold),)}
-    report = full.model_copy(update={"dictionaries": tuple(d.model_copy(update=none) for d in full.dictionaries)})
-    said = "Model-specificity says nothing either: the FDR filter finds no threshold against spectrum."
-    assert (said in Page(render(report)).text) == math.isnan(threshold)
 
 
 def test_every_shipped_control_has_its_own_line():
@@ -225,37 +220,28 @@ def test_every_shipped_control_has_its_own_line():
         assert css.count(f"--c{i}:#") == 2  # in light and in dark
 
 
-def test_the_null_of_the_causal_test_is_named_where_a_result_is_said():
-    report = sample_report(per_status=1).model_copy(update={"causal_null": "another latent's direction of equal norm"})
-    text = Page(render(report)).text
-    assert "more than removing another latent's direction of equal norm does, and another seed's" in text
-    assert "predictions more than removing another latent's direction of equal norm does. The dashed" in text
-
-
-def test_one_supported_latent_is_one():
+def test_a_word_that_no_latent_has_is_said_to_be_nobodys():
     full = sample_report(per_status=1)
-    counts = [{"supported": 1, "mixed": 4}, *[{"mixed": 5}] * (len(full.dictionaries) - 1)]
-    changed = [d.model_copy(update={"verdict_counts": c}) for d, c in zip(full.dictionaries, counts, strict=True)]
-    text = Page(render(full.model_copy(update={"dictionaries": tuple(changed)}))).text
-    assert "1 of 15 judged latents (6.7%) is supported: removing it changes" in text
-
-
-def test_no_supported_latent_is_said():
-    full = sample_report(per_status=1)
-    counts = {"mixed": 5}
     report = full.model_copy(
         update={
-            "dictionaries": tuple(d.model_copy(update={"verdict_counts": counts}) for d in full.dictionaries),
-            "latents": tuple(x for x in full.latents if x.verdict.status == "mixed"),
+            "dictionaries": tuple(
+                d.model_copy(update={"verdict_counts": {"token_level": 5}}) for d in full.dictionaries
+            ),
+            "latents": tuple(x for x in full.latents if x.verdict.status == "token_level"),
         }
     )
     text = " ".join(Page(render(report)).text.split())
-    assert "None of 15 judged latents is supported" in text
-    assert "No latent of this study is supported" in text
+    assert "None of 15 latents is a network feature" in text
+    assert "No latent of this study is a network feature" in text
+    assert "No latent of this study is use not shown" not in text
+    assert "No latent of this study has the word “use not shown”" in text
 
 
 def test_everything_not_measured_still_renders():
-    measured = {"value", "effect", "low", "high", "margin", "null", "threshold", "p_corrected", "gap", "x", "y"}
+    measured = {
+        *("value", "null_value", "low", "high", "least", "p", "p_corrected", "frequency", "detectable", "kept"),
+        *("difference", "edges", "counts", "gap", "x", "y"),
+    }
 
     def blank(value: object, key: str = "") -> object:
         if isinstance(value, dict):
@@ -269,11 +255,11 @@ def test_everything_not_measured_still_renders():
     assert "not measured" in page.text
 
 
-def test_two_hundred_latents_stay_small():
+def test_the_latents_of_a_study_stay_small():
     one = sample_report(per_status=1)
     two = sample_report(per_status=3)
-    each = (len(render(two).encode()) - len(render(one).encode())) / 8
-    assert len(render(one).encode()) + 200 * each < 4e6
+    each = (len(render(two).encode()) - len(render(one).encode())) / (2 * len(STATUSES))
+    assert len(render(one).encode()) + len(STATUSES) * StudyConfig().shown * each < 4e6
 
 
 def test_the_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -386,7 +372,7 @@ def test_what_lies_beyond_the_axes_points_out_of_them_from_the_edge():
     assert frame.mark(-1, 3, "dot", small=True) == '<use href="#left-small" x="0%" y="3"></use>'
     assert "L" not in str(frame.line([(1, 0.5), (2, 7.0), (3, 0.5)], "s0").svg()).split(' d="')[1]
     symbols = str(svg.symbols())
-    for shape in ("dot", "left", "right", *SHAPES, *charts.STATUS_SHAPES.values()):
+    for shape in ("dot", "left", "right", *SHAPES):
         assert f'id="{shape}"' in symbols
         assert f'id="{shape}-small"' in symbols
 
@@ -417,22 +403,72 @@ def test_labels_of_ticks_never_touch(low: float, span: float, pixels: float, log
     assert all(a[1] < b[0] for a, b in pairwise(ends))
 
 
-def test_a_threshold_for_p_is_not_drawn_on_the_effects_axis():
-    effect = Evidence(
-        name="causal_effect", effect=0.3, interval=Interval(low=0.2, high=0.4), n=3, threshold=0.05, passed=True
+def test_comparisons_at_a_glance_stand_on_one_scale_with_0_and_the_least_difference():
+    bounds = Interval(low=0.2, high=0.5)
+    one = Evidence(null="spectrum_reinit", value=0.8, null_value=0.4, interval=bounds, least=0.05)
+    other = one.model_copy(update={"null": "gaussian_reinit", "null_value": 0.8, "interval": None})
+    unmeasured = one.model_copy(update={"null": "permuted_weights", "value": math.nan})
+    found = charts.glances(AxisResult(axis="network", answer="yes", evidence=(one, other, unmeasured)))
+    places = {null: {k: int(v) for k, v in re.findall(r"--(\w):(\d+)%", style)} for null, style in found.items()}
+    assert places.keys() == {"spectrum_reinit", "gaussian_reinit"}
+    wide, narrow = places.values()
+    assert (wide["z"], wide["l"]) == (narrow["z"], narrow["l"])
+    assert wide["z"] < wide["l"] < wide["a"] < wide["v"] < wide["b"] <= 100
+    assert narrow["a"] == narrow["v"] == narrow["b"] == narrow["z"]
+    # 0 to 0.5 with room above: 0.4 stands at four fifths of where the upper end does.
+    assert wide["v"] / wide["b"] == pytest.approx(0.8, abs=0.02)
+
+
+def test_differences_show_every_answer_and_every_null():
+    first = sample_report(per_status=0).dictionaries[0]
+    for axis in AXES:
+        drawn = str(charts.differences(first, axis))
+        assert [f'class="answer {answer}"' in drawn for answer in ("yes", "no", "unknown")] == [True, True, False]
+        assert all(null in Page(drawn).text for null in NULLS[axis])
+        assert drawn.count('class="middle"') == len(NULLS[axis])
+    few = first.axes[0].model_copy(update={"differences": ()})
+    assert charts.differences(first.model_copy(update={"axes": (few,)}), "recurrent") is None
+    assert charts.differences(first.model_copy(update={"axes": (few,)}), "used") is None
+
+
+def test_the_bars_of_the_answers_are_stacked():
+    histogram = {"edges": (0.0, 1.0, 2.0), "label": "x"}
+    part = (
+        sample_report(per_status=0)
+        .dictionaries[0]
+        .axes[0]
+        .model_copy(
+            update={
+                "differences": tuple(
+                    (answer, Histogram(counts=counts, **histogram))
+                    for answer, counts in (("yes", (0.0, 3.0)), ("no", (4.0, 1.0)), ("unknown", (0.0, 0.0)))
+                ),
+                "nulls": (),
+            }
+        )
     )
-    margin = effect.model_copy(update={"name": "model_specificity/gaussian"})
-    assert "threshold" not in str(charts.evidence(effect))
-    assert "threshold" in str(charts.evidence(margin))
+    dictionary = sample_report(per_status=0).dictionaries[0].model_copy(update={"axes": (part,)})
+    paths = re.findall('<path class="answer (\\w+)" d="([^"]*)"', str(charts.differences(dictionary, "recurrent")))
+    assert [answer for answer, _ in paths] == ["no", "yes"]  # the last one lies on top
+    tops = {answer: [float(v) for v in re.findall("V([0-9.]+)H", d)] for answer, d in paths}
+    height = max(float(v) for _, d in paths for v in re.findall("V([0-9.]+)Z", d))
+    assert len(tops["yes"]) == 1
+    assert (height - tops["yes"][0]) / (height - tops["no"][1]) == pytest.approx(3 / 4, abs=0.01)
 
 
 def test_charts_without_data_are_none():
     bare = bare_report().dictionaries[0]
-    assert charts.scatter(bare) is None
+    assert charts.differences(bare, "network") is None
     assert charts.density(bare) is None
     assert charts.activation_histogram(None) is None
     assert charts.activation_histogram(Histogram(edges=(0, 1), counts=(0,))) is None
 
 
-def test_every_verdict_has_its_own_mark():
-    assert len(set(charts.STATUS_SHAPES.values())) == len(STATUSES)
+def test_every_word_has_its_own_sign_and_its_own_colour_in_light_and_in_dark():
+    assert len(set(STATUS_SIGNS.values())) == len(STATUSES)
+    css = render(bare_report())
+    names = [re.findall(rf"\.v-{status}\{{--v:var\(--(\w+)\)\}}", css) for status in STATUSES]
+    assert all(len(found) == 1 for found in names)
+    for theme in (0, 1):
+        colours = {re.findall(rf"--{name}:(#\w+)", css)[theme] for [name] in names}
+        assert len(colours) == len(STATUSES)

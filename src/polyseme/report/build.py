@@ -9,7 +9,6 @@ import numpy as np
 from polyseme.core.memory import peak_memory
 from polyseme.core.records import Backend, MetricRecord
 from polyseme.core.text import visible
-from polyseme.nulls import null_of_latents
 from polyseme.report.comparisons import comparisons, record_of, why_mute
 from polyseme.report.dictionaries import dictionary_report
 from polyseme.report.faithfulness import faithfulness, ladder_of
@@ -17,6 +16,8 @@ from polyseme.report.headlines import headlines
 from polyseme.report.schema import (
     Continuation,
     ControlSummary,
+    Judging,
+    NullKind,
     Provenance,
     StudyReport,
     StudySummary,
@@ -37,8 +38,7 @@ def report_of(result: StudyResult) -> StudyReport:
         title=findings.config.name,
         run=run.id,
         summary=_summary(findings, run),
-        statistic=config.causal.statistic,
-        causal_null=null_of_latents(config.causal.null).phrase,
+        judging=_judging(findings),
         dictionaries=tuple(dictionary_report(findings, site) for site in findings.config.bindings),
         faithfulness=faithfulness(findings),
         comparisons=tuple(comparisons(findings)),
@@ -150,19 +150,37 @@ def _computed_by(backend: Backend | None) -> str:
     return f", {names[backend.name]}, {backend.threads} thread{'' if backend.threads == 1 else 's'}"
 
 
+def _judging(findings: Findings) -> Judging:
+    """What the profiles rest on, as it was measured."""
+    config = findings.config
+    recurrence = next(iter(findings.recurrence.values()), None)
+    effects = next(iter(findings.effects.values()), None)
+    directions = {} if effects is None else effects.null_expected
+    return Judging(
+        partners=config.seeds[1:] if recurrence else (),
+        nulls=tuple(
+            NullKind(name=kind, targets=nulls[0].targets, draws=len(nulls)) for kind, nulls in config.drawn.items()
+        )
+        if recurrence
+        else (),
+        tables=tuple(recurrence.tables) if recurrence else (),
+        directions=tuple(directions),
+        n_directions=max((len(values) for values in directions.values()), default=0),
+        n_samples=config.causal.n_samples if effects else 0,
+        horizon=config.causal.horizon,
+        alpha=config.verdicts.alpha,
+        recurrence=config.verdicts.recurrence,
+        margin=config.verdicts.margin,
+        min_documents=config.verdicts.min_documents,
+    )
+
+
 def _limits(findings: Findings) -> Iterator[str]:
     config = findings.config
     judged = config.seeds[0]
     yield from shortfalls_of(config, findings.real.subject.network, findings.real.subject.tokens)
-    if len(config.seeds) > 2:
-        yield f"Recurrence is measured against seed {config.seeds[1]} alone, of {len(config.seeds)} seeds."
     if config.controls:
-        yield f"Each control was trained from one seed ({judged}); its own spread over seeds is not measured."
-    if findings.effects and config.causal.n_samples:
-        yield (
-            f"A causal effect is the mean over at most {config.causal.n_samples} firing tokens of a latent, and counts "
-            "the prediction made at that token only: what a latent does for later tokens is not in it."
-        )
+        yield f"Scores are compared on one draw of each control and one seed ({judged}): their spread is not measured."
     if config.evaluation.n_continuations and findings.real.subject.network.predicts_tokens:
         context = findings.real.subject.tokens.heldout.tokens.shape[1]
         if context < PROMPT_TOKENS + NEW_TOKENS:

@@ -60,6 +60,15 @@ STATUS_MEANINGS: dict[Status, str] = {
         "all of them together do not pass the correction. This is no evidence against it."
     ),
 }
+STATUS_LINES: dict[Status, str] = {
+    "network_feature": "recurrent, the network's, beyond tokens and used",
+    "token_level": "recurrent, the network's and used, and not shown to be beyond tokens",
+    "use_not_shown": "recurrent and the network's, and not shown to be used",
+    "not_beyond_nulls": "recurrent, and not shown to be more than null networks give",
+    "not_recurrent": "not shown to be found in the dictionaries of other seeds",
+    "undecided": "an axis that its word needs has no answer",
+}
+"""The same in a line, for the card of a latent."""
 ANSWER_SIGNS: dict[Answer, str] = {"yes": "✓", "no": "✗", "unknown": "–"}
 ANSWER_NAMES: dict[Answer, str] = {"yes": "yes", "no": "not shown", "unknown": "no answer"}
 AXIS_NAMES: dict[Axis, str] = {
@@ -80,12 +89,6 @@ SIZE_NAMES = {
     "loss": "CE(ablated) − CE(clean) at the token",
     "kl_later": "KL(clean ‖ ablated) after the token",
     "loss_later": "CE(ablated) − CE(clean) after the token",
-}
-SIZE_MEANINGS = {
-    "kl": "the rise of the loss that the clean predictions expect",
-    "loss": "the rise of the loss of the actual next token",
-    "kl_later": "summed over the predictions that follow",
-    "loss_later": "summed over the predictions that follow",
 }
 RULE_AXES: tuple[Axis, ...] = tuple(axis for axis, _ in CHAIN)
 """The axes in the order in which they decide the word."""

@@ -99,8 +99,8 @@ class StudyConfig(Config):
     sampled, and the directions that are compared. No dictionary rests on it."""
     causal: CausalConfig = CausalConfig()
     verdicts: VerdictConfig = VerdictConfig()
-    shown: int = Field(default=50, ge=0, le=10_000)
-    """Most telling latents of each verdict that the report shows."""
+    shown: int = Field(default=30, ge=0, le=10_000)
+    """Most latents of each word that the report shows, the most stable ones first."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The latents a report shows: the most telling of each verdict, each with everything known about it."""
+"""The latents a report shows: the most telling of each word, each with everything known about it."""
 
 import math
 from collections.abc import Iterator
@@ -6,19 +6,21 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from polyseme.causal import CausalEffects
 from polyseme.core.progress import Reporter
 from polyseme.core.records import STATUSES, Interval
 from polyseme.corpora.spelling import TokenTexts
+from polyseme.evaluation.recurrence import Recurrence
 from polyseme.interpret.contexts import LatentReader
 from polyseme.interpret.logit_effects import logit_effects
 from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
 from polyseme.interpret.ranking import Candidate, Telling, most_telling
-from polyseme.interpret.records import LatentReport, Neighbour, TokenWeight
+from polyseme.interpret.records import LatentReport, Neighbour, Size, TokenWeight
 from polyseme.studies.findings import Findings
 
 
 def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport, ...]:
-    """At most `shown` latents of each verdict over all sites, in the order of display."""
+    """At most `shown` latents of each word over all sites, in the order of display."""
     seed = findings.config.seeds[0]
     candidates = [
         Candidate(
@@ -61,8 +63,8 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
     write, read = dictionary.write_directions().float().cpu(), dictionary.read_directions().float().cpu()
     logits = _logits(findings, write[latents], texts)
     near, together = nearest_by_writing(write, latents), nearest_by_firing(firings, latents)
-    nearest = _nearest(findings, site, latents)
-    effects, share, recurrence = findings.effects.get(site), findings.shares[site], findings.recurrence.get(site)
+    effects, recurrence = findings.effects.get(site), findings.recurrence.get(site)
+    share = findings.shares[site]
     for row, (telling, latent) in enumerate(zip(chosen, latents, strict=True)):
         _, values = firings.of(latent)
         loss, kl = effects.at_tokens(latent) if effects else ({}, {})
@@ -79,12 +81,13 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
             token_share=float(share.value[latent]),
             token_share_interval=_interval(float(share.low[latent]), float(share.high[latent])),
             recurrence=float(recurrence.match.value[:, latent].mean()) if recurrence else math.nan,
+            sizes=_sizes(effects, latent) if effects else (),
             read_norm=float(read[latent].norm()),
             write_norm=float(write[latent].norm()),
             read_write_cosine=float(torch.cosine_similarity(read[latent], write[latent], dim=0))
             if findings.config.bindings[site].is_autoencoder
             else math.nan,
-            nearest=nearest[latent],
+            nearest=_nearest(findings, recurrence, latent) if recurrence else (),
             neighbours=(*near[latent], *together[latent]),
             histogram=reader.histogram(latent),
             top_tokens=reader.top_tokens(latent),
@@ -105,24 +108,31 @@ def _logits(
     return logit_effects(write, unembedding.cpu(), texts)
 
 
-def _nearest(findings: Findings, site: str, latents: list[int]) -> dict[int, tuple[Neighbour, ...]]:
-    """The best match of each latent in another seed and in every control, by correlation over all held-out tokens.
+def _sizes(effects: CausalEffects, latent: int) -> tuple[Size, ...]:
+    return tuple(
+        Size(
+            name=name,
+            value=float(size.value[latent]),
+            interval=_interval(float(size.low[latent]), float(size.high[latent])),
+            nulls=tuple((null, float(values[latent])) for null, values in size.null.items()),
+        )
+        for name, size in effects.sizes.items()
+    )
 
-    The verdict rests on matches that are chosen on train text, whose correlations are lower; these say which latent to
-    look at.
-    """
-    seeds = findings.config.seeds
-    own = findings.real.readings.firings[site, seeds[0]]
-    others = {f"seed {seed}": findings.real.readings.firings[site, seed] for seed in seeds[1:2]}
-    others |= {f"control {name}": c.shared.firings[site, seeds[0]] for name, c in findings.controls.items()}
-    out: dict[int, tuple[Neighbour, ...]] = dict.fromkeys(latents, ())
-    for name, other in others.items():
-        correlations = own.correlations(latents, other)
-        for latent, row in zip(latents, correlations, strict=True):
-            best = int(np.argmax(row))
-            if row[best] > 0:
-                out[latent] += (Neighbour(dictionary=name, latent=best, value=float(row[best])),)
-    return out
+
+def _nearest(findings: Findings, recurrence: Recurrence, latent: int) -> tuple[Neighbour, ...]:
+    """The best match in each partner, and the mean best match in the dictionaries of each kind of null."""
+    partners = [
+        Neighbour(dictionary=f"seed {seed}", latent=int(matched), value=float(value))
+        for seed, matched, value in zip(
+            findings.config.seeds[1:], recurrence.matched[:, latent], recurrence.match.value[:, latent], strict=True
+        )
+    ]
+    nulls = [
+        Neighbour(dictionary=kind, latent=None, value=float(draws[:, latent].mean()))
+        for kind, draws in recurrence.null_match.items()
+    ]
+    return tuple(neighbour for neighbour in (*partners, *nulls) if not math.isnan(neighbour.value))
 
 
 def _interval(low: float, high: float) -> Interval | None:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from polyseme.core.numbers import count, interval, measured, short, signed
-from polyseme.core.records import Axis, Evidence, MetricRecord
+from polyseme.core.numbers import count, measured, short
+from polyseme.core.records import Axis, AxisResult, Evidence, MetricRecord
 from polyseme.interpret.records import Histogram
-from polyseme.report.html.svg import NARROWEST, SHAPES, Frame, central, chart, finite, legend, padded, strip, tag
+from polyseme.report.html.svg import NARROWEST, SHAPES, Frame, Scale, central, chart, finite, legend, padded, strip, tag
 from polyseme.report.profiles import ANSWER_NAMES, AXIS_NAMES
 from polyseme.report.schema import (
     Chart,
@@ -230,8 +230,9 @@ def differences(dictionary: DictionaryReport, axis: Axis) -> Markup | None:
         return None
     x = padded([edges[0], edges[-1], data.least, *(v for null in data.nulls for v in null.difference)], 0.02, zero=True)
     plot = Frame(x, (0, top * 1.05), height=96, left=_COUNTS, right=22, bottom=0).y_axis(2).x_grid(4)
-    for (answer, _), heights in reversed(list(zip(data.differences, stacks, strict=True))):
-        plot.bars(edges, heights, f"answer {answer}")
+    for (answer, histogram), heights in reversed(list(zip(data.differences, stacks, strict=True))):
+        if any(histogram.counts):
+            plot.bars(edges, heights, f"answer {answer}")
     plot.vertical(0).vertical(data.least, "threshold")
     strips = [strip("latents", plot)]
     strips += [strip(null.null, _spread(null, data.least, x, i)) for i, null in enumerate(data.nulls)]
@@ -273,17 +274,21 @@ def activation_histogram(histogram: Histogram | None) -> Markup | None:
     return chart(label, frame.x_axis(4).svg(), x="activation where it fires (√count)", class_="small")
 
 
-def evidence(item: Evidence, answer: str) -> Markup | None:
-    """One comparison at a glance: value − null with its interval, 0, and the least difference (bar)."""
-    low, high = (item.interval.low, item.interval.high) if item.interval else (math.nan, math.nan)
+def glances(axis: AxisResult) -> dict[str, str]:
+    """By null, where value − null, its interval, 0 and the least difference lie on one scale: a style for the page's
+    own marks, as the figures stand beside them. Nothing for a null that was not measured."""
+    places = {e.null: _places(e) for e in axis.evidence if finite([e.value - e.null_value])}
+    x = Scale(*padded([v for one in places.values() for v in one.values()], zero=True), 0, 100)
+    return {
+        null: ";".join(f"--{name}:{round(x(value))}%" for name, value in one.items()) for null, one in places.items()
+    }
+
+
+def _places(item: Evidence) -> dict[str, float]:
     difference = item.value - item.null_value
-    if not finite([difference]):
-        return None
-    label = f"value − {item.null}: {signed(difference)} {interval(item.interval, sign=True)}, least {short(item.least)}"
-    x = padded([difference, low, high, item.least], 0.08, zero=True)
-    frame = Frame(x, height=18, left=8, right=8, top=0, bottom=0).segment(*x, "axis").vertical(0)
-    frame.vertical(item.least, "threshold")
-    return chart(label, frame.whisker(difference, low, high, f"answer-{answer}", label, "dot").svg(), class_="glance")
+    low, high = (item.interval.low, item.interval.high) if item.interval else (math.nan, math.nan)
+    ends = finite([difference, low, high])
+    return {"a": min(ends), "b": max(ends), "v": difference, "z": 0.0, "l": item.least}
 
 
 def _bounds(record: MetricRecord) -> tuple[float, float]:

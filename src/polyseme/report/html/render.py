@@ -89,6 +89,25 @@ def _opened(report: StudyReport) -> int:
     return next((i for i, status in enumerate(STATUSES) if status in shown), 0)
 
 
+def _said_of(axis: AxisResult) -> str:
+    """What an answer rests on, beside its comparisons."""
+    least = max((e.least for e in axis.evidence), default=0.0)
+    return "; ".join(
+        [
+            *([axis.missing] if axis.missing else []),
+            *([f"each difference must exceed {numbers.plain(least)}"] if least else []),
+            *([] if math.isnan(axis.p_corrected) else [f"p corrected {numbers.short(axis.p_corrected, 2)}"]),
+            *([] if math.isnan(axis.frequency) else [f"frequency of yes {numbers.short(axis.frequency, 2)}"]),
+            *([f"{numbers.count(axis.n)} {axis.n_unit}"] if axis.n and axis.evidence else []),
+        ]
+    )
+
+
+def _dashed(value: float, sign: bool = False) -> str:
+    """A number, – where it was not measured."""
+    return "–" if math.isnan(value) else numbers.signed(value) if sign else numbers.short(value)
+
+
 def _rows_of(axis: AxisResult) -> list[Evidence]:
     """The comparisons of an axis, that with the hardest null first."""
     return sorted(axis.evidence, key=lambda item: item.null != axis.hardest)
@@ -230,6 +249,7 @@ def _environment() -> Environment:
         "lines": _lines,
         "spaced": _spaced,
         "short": numbers.short,
+        "dashed": _dashed,
         "signed": numbers.signed,
         "count": numbers.count,
         "percent": numbers.percent,
@@ -255,9 +275,8 @@ def _environment() -> Environment:
         "firing_contexts": _firing_contexts,
         "effects_of": _effects_of,
         "rows_of": _rows_of,
+        "said_of": _said_of,
         "reasons": reasons,
-        "asked": profiles.asked,
-        "correction": profiles.correction,
         "share_of": _share_of,
         "reading_of": _reading,
         "primary": words.PRIMARY,
@@ -265,12 +284,12 @@ def _environment() -> Environment:
         "status_names": profiles.STATUS_NAMES,
         "status_signs": profiles.STATUS_SIGNS,
         "status_meanings": profiles.STATUS_MEANINGS,
+        "status_lines": profiles.STATUS_LINES,
         "answer_names": profiles.ANSWER_NAMES,
         "answer_signs": profiles.ANSWER_SIGNS,
         "axis_names": profiles.AXIS_NAMES,
         "axis_values": profiles.AXIS_VALUES,
         "size_names": profiles.SIZE_NAMES,
-        "size_meanings": profiles.SIZE_MEANINGS,
         "rules": profiles.RULE_LINES,
         "rule_axes": profiles.RULE_AXES,
         "glossary": GLOSSARY,
