@@ -101,10 +101,12 @@ def work_done(result: StudyResult, config: StudyConfig, store: Store) -> dict[st
         name = dictionary_name(site, config.seeds[0])
         firings = Firings.load(artifacts["readings (trained)"].path, name)
         causal = f"causal (trained, {site})" if len(config.bindings) > 1 else "causal (trained)"
-        rows = load_array(artifacts[causal].path / "sample_row.npy")
+        rows, n_later = (load_array(artifacts[causal].path / f"{part}.npy") for part in ("sample_row", "n_later"))
+        directions, later = 1 + len(config.causal.nulls) * config.causal.n_directions, 1 + len(config.causal.nulls)
         sites.append(
             {
-                "interventions": 2 * len(rows),  # each latent's own direction and its null
+                # Each latent's own direction and those of its nulls, and at most so many edited later tokens.
+                "interventions": directions * len(rows) + later * config.causal.horizon * int(n_later.sum()),
                 "windows": len(np.unique(firings.window[rows])),
                 "places": len(np.unique(rows)),
                 "documents": firings.n_documents,

@@ -241,7 +241,7 @@ def toy(module):
     return load_network(module, causal=True, example_inputs=EXAMPLE)
 
 
-def speaking(n=10, d=24, n_windows=80, context=50):
+def speaking(n=24, d=32, n_windows=300, context=50):
     """A network whose token i writes direction i, to be read one token later, and a text that it predicts exactly."""
     directions = torch.linalg.qr(normal(d, d, seed=1)).Q[:n]
     readout = 0.7 * normal(n, d, seed=2)
@@ -260,7 +260,7 @@ def test_latents_that_say_what_they_stand_for_are_near_the_largest_effect_and_ot
     network, windows, directions, firings = speaking()
     n = len(directions)
     meanings = meanings_of(firings, windows, n)
-    config = CausalConfig(n_samples=24, n_directions=8)
+    config = CausalConfig(n_samples=12, n_directions=6, horizon=0)
     own = causal_effects(network, windows, AT_SITE, Directions(directions), firings, meanings, config=config)
     # Of all Δ that are centred and of unit variance under p, Δ ∝ q / p − Σ q has the largest q · Δ.
     clean = (network.module.embedding.weight[:n] @ network.module.readout.T).detach()
@@ -269,12 +269,12 @@ def test_latents_that_say_what_they_stand_for_are_near_the_largest_effect_and_ot
     largest = np.sqrt((q**2 / p).sum(axis=1) - q.sum(axis=1) ** 2)
     assert (own.expected <= largest + 1e-6).all()
     assert (own.expected > 0.6 * largest).all()
-    assert np.mean(own.expected / largest) > 0.8  # the rest is what counting 400 firings leaves of q
-    assert all((contrast.p()[own.n_tokens > 0] < 1e-3).mean() > 0.7 for contrast in own.used().values())
+    assert np.mean(own.expected / largest) > 0.8  # the rest is what counting 600 firings leaves of q
+    assert all((contrast.p() < 0.02).all() for contrast in own.used().values())
     other = Directions(torch.linalg.qr(normal(directions.shape[1], directions.shape[1], seed=7)).Q[:n])
     replaced = causal_effects(network, windows, AT_SITE, other, firings, meanings, config=config)
-    assert abs(np.mean(replaced.expected / largest)) < 0.3
-    assert all((contrast.p() < 0.01).mean() <= 0.1 for contrast in replaced.used().values())
+    assert abs(np.mean(replaced.expected / largest)) < 0.15
+    assert all((contrast.p() < 0.01).sum() <= 1 for contrast in replaced.used().values())
 
 
 def test_latents_of_a_random_network_do_not_stand_out_from_fixed_directions():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyseme.activations.firings import FiringsCollector, collect_firings
-from polyseme.causal import CausalConfig, causal_effects
+from polyseme.causal import CausalConfig, Meanings, causal_effects, n_predicted
 from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.corpora.pack import Windows, pack
@@ -155,6 +155,7 @@ def test_a_place_by_itself_stands_for_its_binding(network, sites, by_name):
 
     def found(key):
         firings = collect_firings(network, heldout, {"d": (key, dictionary)})["d"]
+        meanings = Meanings.learn(firings, heldout, n_predicted(network, heldout))
         return {
             "firings": firings.matrix.toarray(),
             "fvu": evaluate_reconstruction(network, heldout, {"d": (key, dictionary)}, n_resamples=20)["d"][0].value,
@@ -164,7 +165,7 @@ def test_a_place_by_itself_stands_for_its_binding(network, sites, by_name):
                 for record in splice(network, heldout, {"": {key: dictionary}}, {sites[0]: torch.zeros(16)})[""]
             ],
             "text": continue_text(network, heldout, {key: dictionary}, config=settings),
-            "effects": causal_effects(network, heldout, key, dictionary, firings, config=causal).effect,
+            "effects": causal_effects(network, heldout, key, dictionary, firings, meanings, config=causal).expected,
         }
 
     for name, value in found(binding).items():

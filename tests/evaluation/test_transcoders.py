@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from polyseme.activations import HarvestConfig, LiveSource, collect_firings, site_means
 from polyseme.activations.massive import Ordinary
-from polyseme.causal import CausalConfig, causal_effects
+from polyseme.causal import CausalConfig, Meanings, causal_effects
 from polyseme.core.batch import Latents
 from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
@@ -165,8 +165,9 @@ def test_a_latent_of_a_transcoder_is_ablated_where_it_writes(network, binding, t
 
 def _effects_are_two_hand_made_passes(network: Network, binding: Binding, dictionary, route) -> None:
     firings = collect_firings(network, WINDOWS, {"d": (binding, dictionary)})["d"]
-    config = CausalConfig(n_samples=3, route=route, n_flips=99, n_resamples=20)
-    effects = causal_effects(network, WINDOWS, binding, dictionary, firings, config=config)
+    config = CausalConfig(n_samples=3, n_directions=2, horizon=2, route=route, n_resamples=20)
+    meanings = Meanings.learn(firings, WINDOWS, VOCABULARY)
+    effects = causal_effects(network, WINDOWS, binding, dictionary, firings, meanings, config=config)
     directions = dictionary.write_directions()
     values = firings.matrix.toarray()
     clean = network.logits(TOKENS).double().log_softmax(-1)
@@ -184,7 +185,7 @@ def _effects_are_two_hand_made_passes(network: Network, binding: Binding, dictio
             edits[site] = subtract
         edited = network.run(TOKENS, edits=edits).logits.double().log_softmax(-1)
         target = TOKENS[w, t + 1]
-        assert effects.sample_ce[i] == pytest.approx(float((clean - edited)[w, t, target]), abs=1e-5)
+        assert effects.sample_loss[i] == pytest.approx(float((clean - edited)[w, t, target]), abs=1e-5)
         kl = (clean[w, t].exp() * (clean - edited)[w, t]).sum()
         assert effects.sample_kl[i] == pytest.approx(float(kl), abs=1e-5)
 

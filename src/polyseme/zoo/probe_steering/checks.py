@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.activations.memory import TensorSource
-from polyseme.causal import CausalConfig, causal_effects
+from polyseme.causal import CausalConfig, Meanings, causal_effects
 from polyseme.causal.directions import difference_of_means, duals, leaks, linear_probe, optimal_probe, surgical_steering
 from polyseme.core.binding import Binding
 from polyseme.core.progress import Reporter
@@ -206,7 +206,15 @@ def _effect(
         Binding.at(SITE),
         Directions(written),
         firings,
-        config=CausalConfig(n_samples=windows.n_tokens, n_flips=99, n_resamples=200, tokens_per_pass=2**15),
+        Meanings.learn(firings, windows, 2 ** len(rows)),
+        config=CausalConfig(
+            n_samples=windows.n_tokens,
+            nulls=("isotropic",),
+            n_directions=2,
+            horizon=0,
+            n_resamples=200,
+            tokens_per_pass=2**15,
+        ),
         seed=seed,
         reporter=reporter,
     )
@@ -222,12 +230,11 @@ def _effect(
         kl[mine] = expected_kl(state[mine], change, removed[i])
         ce[mine] = exact_ce(state[mine], after[mine], change, removed[i])
     kl_apart = _apart(torch.from_numpy(measured.sample_kl).double(), kl)
-    ce_apart = _apart(torch.from_numpy(measured.sample_ce).double(), ce)
+    ce_apart = _apart(torch.from_numpy(measured.sample_loss).double(), ce)
     expected = float(kl[latent == 0].mean())
-    interval = Interval(
-        low=float(measured.low[0]), high=float(measured.high[0]), level=0.95, method="bootstrap over windows"
-    )
-    effect = Value(float(measured.effect[0]), int(measured.n_tokens[0]), interval)
+    loss = measured.sizes["loss"]
+    interval = Interval(low=float(loss.low[0]), high=float(loss.high[0]), level=0.95, method="bootstrap over windows")
+    effect = Value(float(loss.value[0]), int(measured.n_tokens[0]), interval)
     return [
         KL.fill(Value(kl_apart, len(latent)), name=name),
         CE.fill(Value(ce_apart, len(latent)), name=name),
