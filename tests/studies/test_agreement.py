@@ -1,10 +1,9 @@
 """Two runs of one study, latent by latent: what is drawn again, what is the same, and how far the answers agree."""
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,35 +12,36 @@ import torch
 import polyseme
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
-from polyseme.core.records import AXES, DECIDED
+from polyseme.core.records import AXES, DECIDED, Status
 from polyseme.store import Store
 from polyseme.studies.agreement import agreement
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.plan import Plan
+from polyseme.studies.result import StudyResult
 from polyseme.studies.stage import Worker
 from tests.studies.small import small_config
 
 SITE = "blocks.0.resid_post"
 
 
-@dataclass
-class Run:
-    """As much of a study as is compared."""
+class Run(StudyResult):
+    """As much of a study as is compared: by site and column, what is said of its latents."""
 
-    answers: dict[str, dict[str, list[str]]]
-    """By site and column, of four latents."""
-    weight: float = 0.0
-    run: Any = field(default_factory=lambda: SimpleNamespace(id="a run"))
+    def __init__(self, answers: dict[str, dict[str, list[str]]], weight: float = 0.0):
+        object.__setattr__(self, "run", SimpleNamespace(id="a run"))
+        object.__setattr__(self, "answers", answers)
+        object.__setattr__(self, "weight", weight)
 
     @property
     def sites(self) -> tuple[str, ...]:
-        return tuple(self.answers)
+        return tuple(self.answers)  # type: ignore[attr-defined]
 
-    def dictionary(self, site: str) -> Any:
-        return SimpleNamespace(tensors=lambda: {"w": torch.tensor([self.weight, len(site)])})
+    def dictionary(self, site: str, seed: int | None = None) -> Any:
+        return SimpleNamespace(tensors=lambda: {"w": torch.tensor([self.weight, len(site)])})  # type: ignore[attr-defined]
 
-    def latents(self, site: str) -> dict[str, np.ndarray]:
-        return {name: np.array(values, dtype=object) for name, values in self.answers[site].items()}
+    def latents(self, site: str | None = None, *, status: Status | None = None) -> Any:
+        columns = self.answers[site]  # type: ignore[attr-defined]
+        return {name: np.array(values, dtype=object) for name, values in columns.items()}
 
 
 def site(status: list[str], **answers: list[str]) -> dict[str, list[str]]:
@@ -65,8 +65,7 @@ OTHER = Run(
 
 
 def rows(one: Run, other: Run) -> dict[tuple[str, str, str], Any]:
-    found = agreement(cast(Any, one), cast(Any, other))
-    return {(row.site, row.of, row.measure): row for row in found}
+    return {(row.site, row.of, row.measure): row for row in agreement(one, other)}
 
 
 def test_shares_and_sets_are_counted_by_hand() -> None:
@@ -105,11 +104,11 @@ def test_a_run_agrees_with_itself_and_in_either_order() -> None:
 
 def test_runs_of_other_dictionaries_are_refused() -> None:
     with pytest.raises(InputError, match="judge no dictionary that is the same"):
-        rows(ONE, Run(ONE.answers, weight=1.0))
+        rows(ONE, Run(ONE.answers, weight=1.0))  # type: ignore[attr-defined]
 
 
 def test_a_single_site_stands_under_its_name_too() -> None:
-    one = Run({"a": ONE.answers["a"]})
+    one = Run({"a": ONE.answers["a"]})  # type: ignore[attr-defined]
     assert {site for site, _, _ in rows(one, one)} == {"all", "a"}
 
 

@@ -30,18 +30,19 @@ BASE: dict[str, Any] = {
     },
     "training": {"n_tokens": 1024, "batch_size": 128},
     "controls": [{"kind": "gaussian_reinit"}],
-    "causal": {"n_samples": 3},
-    "evaluation": {"n_resamples": 100, "lookup_tokens": 500, "n_continuations": 0},
+    "causal": {"n_samples": 3, "n_directions": 2},
+    "evaluation": {"n_resamples": 100, "lookup_tokens": 500, "match_tokens": 600, "n_continuations": 0},
 }
-OF_DICTIONARIES = {"dictionaries", "readings", "splice", "causal", "specificity", "stability"}
-OF_HELDOUT = {"tokens (heldout)", "readings", "causal", "specificity", "stability", "baselines"}
+OF_DICTIONARIES = {"dictionaries", "readings", "splice", "causal", "matching", "recurrence", "stability"}
+OF_HELDOUT = {"tokens (heldout)", "readings", "causal", "matching", "recurrence", "stability", "baselines"}
 ALL = {"tokens (train)", "statistics", *OF_DICTIONARIES, *OF_HELDOUT}
 OF_NETWORK = ALL - {"tokens (train)", "tokens (heldout)"}
 
 WITHOUT_EFFECT: dict[str, dict[str, Any]] = {
     "name": {"name": "another"},
     "shown": {"shown": 7},
-    "verdicts.alpha": {"verdicts": {"alpha": 0.01}},
+    "evidence": {"evidence": "paper"},
+    "verdicts": {"verdicts": {"alpha": 0.01, "recurrence": 0.3, "margin": 0.1}},
     "training.checkpoint_seconds": {"training": {"checkpoint_seconds": 1.0}},
     "harvest.cache": {"harvest": {"cache": "disk"}},
     "harvest.prefetch": {"harvest": {"prefetch": True}},
@@ -62,8 +63,12 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "allow_fewer": ({"tokens": {"allow_fewer": True}}, {"tokens (train)", "tokens (heldout)"}),
     "k": ({"dictionary": {"k": 5}}, OF_DICTIONARIES),
     "seeds": ({"seeds": [0, 2]}, OF_DICTIONARIES),
-    "lookup_tokens": ({"evaluation": {"lookup_tokens": 900}}, {"baselines"}),
+    "lookup_tokens": ({"evaluation": {"lookup_tokens": 900}}, {"baselines", "causal"}),
+    "match_tokens": ({"evaluation": {"match_tokens": 900}}, {"matching", "recurrence"}),
+    "draws": ({"draws": 2}, {"statistics", "dictionaries", "readings", "matching", "recurrence"}),
+    "draw_seed": ({"draw_seed": 1}, {*OF_HELDOUT, "splice"}),
     "n_samples": ({"causal": {"n_samples": 4}}, {"causal"}),
+    "n_directions": ({"causal": {"n_directions": 3}}, {"causal"}),
     "context": ({"tokens": {"context": 24}}, ALL),
     # The train tokens and the first held-out ones are of documents that stay on their side.
     "heldout_fraction": ({"tokens": {"heldout_fraction": 0.5}}, {"tokens (train)", *OF_HELDOUT}),
@@ -72,7 +77,7 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "another site": ({"sites": ["blocks.1.resid_post", "blocks.0.resid_post"]}, OF_NETWORK),
     "another control": (
         {"controls": [{"kind": "gaussian_reinit"}, {"kind": "shuffled_tokens"}]},
-        {"statistics", "dictionaries", "readings", "splice", "specificity"},
+        {"statistics", "dictionaries", "readings", "splice", "matching", "recurrence"},
     ),
 }
 
@@ -121,7 +126,7 @@ def test_another_control_leaves_what_the_study_and_the_first_control_made(
     worker = Worker(config(small_network, small_corpus, controls=both), Store(finished), Silent())
     find(worker)
     new = {record.stage for record in worker.records if not record.reused}
-    assert {name for name in new if "unigram_tokens" not in name} == {"specificity"}
+    assert {name for name in new if "unigram_tokens" not in name} == {"recurrence"}
 
 
 def test_what_was_moved_or_renamed_is_not_computed_again(

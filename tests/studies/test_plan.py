@@ -9,8 +9,10 @@ from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
 from polyseme.store import Store
 from polyseme.studies.config import StudyConfig
+from polyseme.studies.launchers.local import units
 from polyseme.studies.plan import Plan, planned
 from polyseme.studies.stage import Worker
+from polyseme.studies.stages.recurrence import RecurrenceStage
 from tests.studies.small import small_config
 
 NOWHERE = Path("nowhere")
@@ -28,7 +30,9 @@ def test_a_plan_is_made_without_anything_that_it_names() -> None:
     shown = names(plan().stages)
     assert shown[:4] == ["tokens (train)", "tokens (heldout)", "statistics (trained)", "dictionaries (trained)"]
     assert len(set(shown)) == len(shown)
-    assert {"causal (trained, blocks.0.resid_post)", "specificity", "stability (trained)"} <= set(shown)
+    assert {"causal (trained, blocks.0.resid_post)", "recurrence (blocks.1.resid_post)", "stability (trained)"} <= {
+        *shown
+    }
     assert "readings (shuffled_tokens, on the study's own held-out tokens)" in shown
     assert "readings (gaussian_reinit, on the study's own held-out tokens)" not in shown
 
@@ -49,9 +53,40 @@ def test_a_control_is_matched_to_the_study_where_sparsity_has_a_coefficient() ->
     assert "readings (trained)" not in of_control("topk")
 
 
-def test_nothing_is_compared_without_a_second_seed_or_a_control() -> None:
-    assert not [n for n in names(plan(seeds=[0]).stages) if n.startswith(("specificity", "stability"))]
-    assert "specificity" not in names(plan(controls=[]).stages)
+def test_nothing_is_compared_without_a_second_seed() -> None:
+    alone = names(plan(seeds=[0], draws=3).stages)
+    assert not [n for n in alone if n.startswith(("recurrence", "stability", "matching")) or "seed" in n]
+    assert [n for n in names(plan(controls=[]).stages) if n.startswith("recurrence")]
+
+
+def test_a_further_draw_goes_through_what_dictionaries_are_compared_by_and_no_more() -> None:
+    once, thrice = names(plan(draws=1).stages), names(plan(draws=3).stages)
+    of_weights, of_text = "gaussian_reinit_seed{}", "shuffled_tokens_seed{}"
+    new = {
+        *(f"{stage} ({null.format(i)})" for stage in ("statistics", "dictionaries", "matching")
+          for null in (of_weights, of_text) for i in (1, 2)),
+        *(f"readings ({of_weights.format(i)})" for i in (1, 2)),
+        *(f"readings ({of_text.format(i)}, on the study's own held-out tokens)" for i in (1, 2)),
+    }  # fmt: skip
+    assert set(thrice) - set(once) == new
+    assert set(once) <= set(thrice)
+
+
+def test_what_compares_a_site_needs_every_partner_and_every_draw_of_every_null() -> None:
+    found = plan(seeds=[0, 1, 2], draws=2, controls=[{"kind": "gaussian_reinit"}, {"kind": "frozen_decoder"}])
+    for stage in found.kind(RecurrenceStage):
+        assert {one.shown for one in stage.needs() if one.name == "matching"} == {
+            "matching (trained)", "matching (gaussian_reinit)", "matching (gaussian_reinit_seed1)",
+        }  # fmt: skip
+    assert [null.role.label for null in found.nulls] == ["gaussian_reinit", "frozen_decoder", "gaussian_reinit_seed1"]
+    assert not [n for n in names(found.stages) if n.startswith("matching (frozen")]
+
+
+def test_what_no_null_is_needed_for_is_a_unit_beside_each_draw() -> None:
+    found = plan(draws=2)
+    first, *others = units(found)
+    assert not [n for n in names(first) if "reinit" in n or "shuffled" in n or n.startswith("recurrence")]
+    assert [names(one)[0] for one in others] == [f"statistics ({null.role.label})" for null in found.nulls]
 
 
 def test_a_plan_is_cut_after_a_stage() -> None:
@@ -92,3 +127,18 @@ def test_a_stage_alone_makes_what_it_needs_and_a_worker_elsewhere_finds_it(
     other.of(Plan.of(config).real.splice)
     assert [record.stage for record in other.records] == made
     assert all(record.reused for record in other.records)
+
+
+@pytest.mark.slow
+def test_what_was_let_go_is_read_again_and_is_the_same(small_network: Path, small_corpus: Path, tmp_path: Path) -> None:
+    config = StudyConfig.model_validate(small_config(small_network, small_corpus, controls=[]))
+    worker, stages = Worker(config, Store(tmp_path), Silent()), Plan.of(config).real
+    before = worker.of(stages.readings)
+    records = list(worker.records)
+    worker.let_go(*stages.stages)
+    after = worker.of(stages.readings)
+    assert after is not before
+    for key, firings in before.firings.items():
+        assert (firings.matrix != after.firings[key].matrix).nnz == 0
+    assert worker.records == records
+    assert worker.artifact(stages.readings) is before.artifact

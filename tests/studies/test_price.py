@@ -22,7 +22,7 @@ from polyseme.studies.plan import Plan
 from polyseme.studies.price import Price, Sizes, Widths, check_price, price
 from tests.studies.small import small_config
 
-SIZES = Sizes({"a": Widths(99, 99, 99)}, 400, 0, 1e6, 100, 10**6, 100_000, 100, 2, second_network=False)
+SIZES = Sizes({"a": Widths(99, 99, 99)}, 400, 0, 1e6, 100, 10**6, 100_000, 100, 1, 2, second_network=False)
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -50,12 +50,14 @@ def test_the_price_in_closed_form() -> None:
     position = 2 * 400 + 8 * 99  # of a pass
     step = 8e6 + 4 * 2048 * 1000 * 4
     assert cost.training == 4 * weights * 2 + 2048 * 8 * 99 * 4 * 2 + step + 65_536 * 99 * 4 + 2048 * position
-    assert cost.kept == weights * 4 + 100_000 * 10 * 24 * 4 + 13 * 1_100_000
+    # Both seeds, a control, and random latents or a further draw; of these all but the control on train tokens, too.
+    assert cost.kept == weights * 4 + 24 * 10 * (100_000 * 5 + 60_000 * 4) + 13 * 1_100_000
     assert cost.passes == 1600 * position
     assert cost.tables == 99 * (12 + 16) * 100_000 + 100 * 102 * 32 + 1600 * position
     few = price(_study(harvest=harvest), replace(SIZES, n_heldout=1000), CausalConfig(n_samples=0))
-    assert few.tables == 100 * 1000 * 16 * 5 + 8 * 1000 * 1000 * 14  # activations compared, in 1,000 resamples
-    assert cost.disk == weights * 10 + 100_000 * 4 * (80 + 13) + 13 * 1_100_000
+    cells = 20 * 2**4  # groups of documents by what four tables know
+    assert few.tables == 20 * 1000**2 + 8 * 5 * cells * 1000 + 1.5 * 100 * 2**20
+    assert cost.disk == weights * 11 + 160_000 * 5 * (80 + 13) + 13 * 1_100_000
     assert cost.tokens == 10**6
     assert cost.memory == cost.kept + max(cost.training, min(cost.training / 2, 2e8) + cost.tables)
 
@@ -88,7 +90,7 @@ def test_a_transcoder_is_priced_by_both_its_widths() -> None:
         return price(_study(harvest={"prefetch": False}), replace(SIZES, widths={"a": widths}), CausalConfig())
 
     weights = 4 * (1000 * (30 + 70 + 2) + 70)
-    assert cost(30, 70).disk == weights * 10 + 100_000 * 4 * (80 + 13) + 13 * 1_100_000
+    assert cost(30, 70).disk == weights * 11 + 160_000 * 5 * (80 + 13) + 13 * 1_100_000
     assert cost(70, 30).disk < cost(70, 70).disk
     assert cost(30, 70).training < cost(70, 70).training
     assert cost(30, 70).stages["baselines"] - cost(30, 30).stages["baselines"] > 40 * (12 + 16) * 100_000
@@ -131,7 +133,7 @@ SITES = {f"site{i}": Widths(2048, 2048, 2048) for i in range(100)}
         ({"seeds": list(range(100))}, {"widths": SITES}),
         ({"dictionary": {"architecture": "topk", "n_latents": 2**17}}, {"n_documents": 10**5}),
     ],
-    ids=["latents", "held-out tokens", "block", "batch", "pass", "look-up", "seeds and sites", "specificity"],
+    ids=["latents", "held-out tokens", "block", "batch", "pass", "look-up", "seeds and sites", "recurrence"],
 )
 def test_what_cannot_fit_is_refused(
     changes: dict[str, object], sizes: dict[str, object], monkeypatch: pytest.MonkeyPatch
@@ -150,11 +152,11 @@ def test_a_disk_too_small_is_refused_unless_what_is_there_already_makes_up_for_i
     root = tmp_path / "not" / "made"
     listener = Listener()
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(0, 0, int(needed) - 1000))
-    with pytest.raises(InputError, match=r"writes about 0[.]0\d GB, and the disk has 0[.]0\d GB free") as caught:
+    with pytest.raises(InputError, match=r"writes about 0[.]\d\d GB, and the disk has 0[.]\d\d GB free") as caught:
         _check(_study(), root=root, reporter=listener)
     assert caught.value.where == str(root)
     assert "--root" in (caught.value.fix or "")
-    assert "GB of disk (0.0" in listener.said[0]
+    assert "GB of disk (0." in listener.said[0]
     assert "GB free)" in listener.said[0]
     root.mkdir(parents=True)
     (root / "artifact").write_bytes(bytes(2000))

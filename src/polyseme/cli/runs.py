@@ -56,8 +56,7 @@ def _row(run: Run) -> list[str]:
     if os.path.lexists(path):
         try:
             found = StudyReport.load(path)
-            decided = found.n_latents - found.verdict_counts["undecided"]
-            counts = f"{found.verdict_counts['network_feature']:,} of {decided:,} decided"
+            counts = f"{found.verdict_counts['network_feature']:,} of {found.n_decided:,} decided"
             counts += f", {left:,} not" if (left := found.verdict_counts["undecided"]) else ""
         except InputError:
             counts = "damaged"

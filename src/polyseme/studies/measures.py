@@ -54,7 +54,13 @@ class Drawn:
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
         """In the order in which they are run."""
-        return (self.statistics, self.dictionaries, self.shared, self.matching)
+        return (self.statistics, self.dictionaries, self.shared, *self._compared)
+
+    @property
+    def _compared(self) -> tuple[MatchingStage, ...]:
+        """The matching stage, unless the study has no partners or this is a null of the dictionary."""
+        null, study = self.role.null, self.matching.study
+        return () if len(study.seeds) < 2 or (null and null.targets == "dictionary") else (self.matching,)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Measures(Drawn):
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
-        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice, self.matching)
+        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice, *self._compared)
 
 
 def _shared(role: Role, study: Role, statistics: StatisticsStage, dictionaries: DictionariesStage) -> ReadingsStage:

@@ -73,7 +73,7 @@ class Plan:
         controls = {null.name: Measures.of(role(null), study, matched) for null in config.controls}
         draws = {
             kind: tuple(controls.get(null.name) or Drawn.of(role(null), study, matched) for null in nulls)
-            for kind, nulls in config.drawn.items()
+            for kind, nulls in (config.drawn if len(config.seeds) > 1 else {}).items()
         }
         outline = Outline(config, real, controls, draws)
         return cls(config, real, controls, draws, tuple(stage for kind in FINDINGS for stage in kind.among(outline)))
