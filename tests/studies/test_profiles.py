@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import polyseme
+from polyseme.core.records import Axis
 from tests.language import write_documents, write_llama
 
 FIELDS: dict[str, Any] = {
@@ -26,3 +27,26 @@ def _study(folder: Path, steps: int) -> polyseme.StudyResult:
     texts = write_documents(folder / "texts.jsonl", 1_500)
     corpus = {"kind": "jsonl", "paths": [str(texts)]}
     return polyseme.study({**FIELDS, "network": {"source": str(network)}, "corpus": corpus}, root=folder / "runs")
+
+
+def _yes(result: polyseme.StudyResult, axis: Axis) -> int:
+    (judged,) = result.findings.verdicts.values()
+    return int(judged.outcomes[axis].yes.sum())
+
+
+@pytest.mark.slow
+def test_latents_of_a_network_that_learned_are_its_own_and_used(tmp_path: Path) -> None:
+    """Not all of them are shown to be: the level is the lowest, and the dictionary is trained for a second or two."""
+    result = _study(tmp_path, LEARNED)
+    assert _yes(result, "used") > 25
+    assert _yes(result, "network") > 50
+
+
+@pytest.mark.slow
+def test_no_latent_of_a_random_network_is_used(tmp_path: Path) -> None:
+    """Its dictionary has latents of tokens like any other; what they write moves predictions in no direction."""
+    result = _study(tmp_path, 0)
+    assert _yes(result, "used") <= 1
+    claimed = result.verdict_counts["network_feature"] + result.verdict_counts["token_level"]
+    assert claimed <= 1
+    assert sum(result.verdict_counts.values()) == 128
