@@ -7,7 +7,6 @@ import ast
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from torch import Tensor
 
 import polyseme
 from polyseme.activations.massive import Ordinary
-from polyseme.causal.effect import Statistic
+from polyseme.causal import SIZES
 from polyseme.core.batch import Latents
 from polyseme.core.records import MetricRecord
 from polyseme.core.site import Site
@@ -187,7 +186,7 @@ def _named(node: ast.Dict | ast.Tuple | ast.List | ast.Set) -> set[str]:
     inside = [e for part in parts if isinstance(part, ast.Tuple | ast.List) for e in part.elts]
     constants = {part.value for part in (*parts, *inside) if isinstance(part, ast.Constant)}
     # The causal test's statistics and two toys have the names of metrics.
-    return (constants & set(METRICS)) - set(get_args(Statistic)) - set(TOYS)
+    return (constants & set(METRICS)) - set(SIZES) - set(TOYS)
 
 
 def second_tables(source: str) -> list[tuple[int, set[str]]]:
