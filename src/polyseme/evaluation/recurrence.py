@@ -40,9 +40,8 @@ class RecurrenceConfig(Config):
 class Recurrence:
     """What other dictionaries make of every latent of one dictionary.
 
-    Matches, predictions and tables are learned on train text and measured on held-out text. A table knows only what
-    occurs often enough in the train text, whereas another dictionary reads the vector itself, so that it knows rare
-    tokens too: tables and dictionaries are compared at the tokens that the table knows (`tables.LEAST` occurrences).
+    Matches, predictions and tables are learned on train text and measured on held-out text. Tables and dictionaries are
+    compared at the tokens that the table knows (`evaluation.tables` says why).
 
     Attributes:
         match: with the single best match in each partner, a dictionary of another seed on the same network and text.

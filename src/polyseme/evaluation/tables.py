@@ -1,4 +1,16 @@
-"""What tables of the token, the previous token, the bigram and the position make of latents."""
+"""What tables of the token, the previous token, the bigram and the position make of latents.
+
+A table knows only what occurs on the train side, whereas another dictionary reads the vector itself. At rare tokens it
+therefore knows more than a table, although the latent may be a function of the token. So tables and dictionaries are
+compared at the held-out tokens whose entry occurs `LEAST` times or more. With 400 planted functions of the token,
+Zipfian tokens of a vocabulary of 20,000, 60,000 train and 100,000 held-out tokens, and three partners with less noise
+than the latent, the share that exceeds the table by more than 0.05 (p < 0.05, not corrected) was:
+
+    noise of the latent's size, firings left out   match   all tokens   once or more   five times or more
+    0.3, none                                       0.95      4.5%          0.0%             0.0%
+    0.5, 20%                                        0.77      4.3%          1.6%             0.0%
+    0.5, 40%                                        0.69      8.5%          6.0%             1.4%
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
