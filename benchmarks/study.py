@@ -133,8 +133,8 @@ def seconds(done: dict[str, Any]) -> dict[str, float]:
     before = events[0]["time"]
     for event in events[1:-1]:
         stage = event["stage"].partition(" (")[0]
-        # Between two stages the next one's inputs are loaded; before stability, verdicts are made of all that is known.
-        gap = "loading the network" if stage == "tokens" else "verdicts" if stage == "stability" else "between stages"
+        # Between two stages the next one's inputs are loaded. Verdicts are made for the report, after the last stage.
+        gap = "loading the network" if stage == "tokens" else "between stages"
         found[gap] = found.get(gap, 0.0) + event["time"] - event["seconds"] - before
         if stage == "dictionaries" and "harvest" not in found:
             found |= {

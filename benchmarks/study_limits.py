@@ -9,18 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from polyseme.activations.massive import SAMPLE as MEAN_TOKENS
 from polyseme.networks import load_network
 from polyseme.studies.config import StudyConfig
+from polyseme.studies.plan import Plan
 from polyseme.studies.stages.continuations import NEW_TOKENS, PROMPT_TOKENS
 
 ROUNDS = 9
 ROWS = 2048
 """Rows of the products that are timed: tokens of a harvest's pass, and of a training batch."""
-N_RESAMPLES = 1000
 DISK_BYTES = 64 * 2**20
 TEXTS = 60
 STAGES = {
@@ -30,7 +29,8 @@ STAGES = {
     "baselines": "look-up baselines",
     "continuations": "text",
     "causal": "causal effects",
-    "specificity": "model-specificity",
+    "matching": "firings to match on",
+    "recurrence": "matches and predictions",
     "stability": "seed stability",
 }
 """A stage of the run to its part here, where they are called differently."""
@@ -72,7 +72,7 @@ class Rates:
     """Measured seconds.
 
     Attributes:
-        taken: name (`block`, `head`, `encoder`, `float64`, `byte`, `token`) and routine to the seconds of each round, a
+        taken: name (`block`, `head`, `encoder`, `byte`, `token`) and routine to the seconds of each round, a
             row of the products, a byte written, a token made.
         flop: of one row of each product.
         n_blocks: of the network.
@@ -121,8 +121,6 @@ def measured_rates(config: StudyConfig, folder: Path) -> Rates:
     backend = tokenizer.backend_tokenizer
     n_tokens = sum(len(encoded.ids) for encoded in backend.encode_batch(texts, add_special_tokens=False))
     runs["token", "tokenizer"] = (lambda: backend.encode_batch(texts, add_special_tokens=False), n_tokens)
-    left, right = np.ones((N_RESAMPLES, 128)), np.ones((128, dictionary.n_latents))
-    runs["float64", "numpy"] = (lambda: left @ right, N_RESAMPLES * 128)
     content = os.urandom(DISK_BYTES)
     runs["byte", "disk"] = (lambda: written(folder / "bytes", content), DISK_BYTES)
     taken: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
@@ -133,7 +131,6 @@ def measured_rates(config: StudyConfig, folder: Path) -> Rates:
             if round_:
                 taken[key].append((time.perf_counter() - begun) / units)
     flop = {name: sum(2.0 * a * b for a, b in sides) for name, sides in products.items()}
-    flop["float64"] = 2.0 * dictionary.n_latents
     return Rates({key: tuple(rounds) for key, rounds in taken.items()}, flop, network.n_blocks)
 
 
@@ -188,8 +185,9 @@ def limits(
     # Block n's output takes n + 1 blocks; what is patched there runs the others.
     below = [int(name.removeprefix("blocks.").removesuffix(".resid_post")) + 1 for name in config.sites]
     deepest = max(below)
-    subjects = 1 + len(config.controls)
-    n_dictionaries = n_sites * (len(config.seeds) + len(config.controls))
+    plan = Plan.of(config)
+    subjects, scored = 1 + len(plan.nulls), 1 + len(plan.controls)
+    n_dictionaries = n_sites * (len(config.seeds) + len(plan.nulls))
     assert config.training.n_tokens is not None
     steps = config.training.n_tokens // config.training.batch_size
     trained = steps * config.training.batch_size
@@ -208,8 +206,7 @@ def limits(
         for site, n in zip(done["sites"], below, strict=True)
     ]
     interventions = sum(site["interventions"] for site in done["sites"])
-    terms = 2 + 3 * (1 + len(config.controls))
-    resampled = sum(terms * N_RESAMPLES * site["documents"] for site in done["sites"])
+    matched = min(config.evaluation.match_tokens, done["train"])
     known: dict[str, tuple[float, str]] = {
         "starting Python and torch": (import_torch, "`import torch` in a fresh process"),
         "tokens": (
@@ -233,8 +230,8 @@ def limits(
             f"{heldout:,} tokens × ({subjects} networks × {deepest} blocks' + {n_dictionaries} encoders' products)",
         ),
         "patched passes": (
-            subjects * spliced * patched,
-            f"{subjects} networks × {spliced:,} tokens × ({n_blocks + 3 * sum(after)} blocks', {passes} heads' and "
+            scored * spliced * patched,
+            f"{scored} networks × {spliced:,} tokens × ({n_blocks + 3 * sum(after)} blocks', {passes} heads' and "
             f"{2 * n_sites} encoders' products)",
         ),
         "look-up baselines": (
@@ -250,9 +247,9 @@ def limits(
             f"{interventions:,} interventions × (the blocks above their site and the head), and each of the "
             f"{sum(site['windows'] for site in done['sites']):,} windows once",
         ),
-        "model-specificity": (
-            resampled * rates["float64"],
-            f"{N_RESAMPLES} resamples × documents × {terms} sums of every latent, products in float64",
+        "firings to match on": (
+            matched * (subjects * deepest * block + n_dictionaries * encoder),
+            f"{matched:,} tokens × ({subjects} networks × {deepest} blocks' + {n_dictionaries} encoders' products)",
         ),
     }
     parts: list[Part] = []
