@@ -41,9 +41,9 @@ class CausalConfig(Config):
     """Number of directions of each null for each latent, the same ones at all of its tokens."""
     horizon: int = Field(default=8, ge=0, le=4096)
     """Number of later tokens over which the effects of a change are summed."""
-    n_later: int = Field(default=4, ge=0, le=10**6)
+    n_later: int = Field(default=6, ge=0, le=10**6)
     """Largest number of a latent's sampled tokens whose effect on later tokens is measured, with one direction of each
-    null."""
+    null. An interval takes six documents at least."""
     n_resamples: Resamples = 1000
     """Number of bootstrap resamples of documents behind each interval."""
     route: Literal["auto", "ghosts", "rows"] = "auto"
