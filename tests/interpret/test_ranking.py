@@ -99,7 +99,7 @@ def test_headlines_say_what_was_found():
         "87% of the 5,514 latents with a word would be expected to keep it, and 91% of the 336 network features" in text
     )
     assert "Recurrent: yes for 2,436, not shown for 3,108, no answer for 600. Yes means that" in text
-    assert f"No axis has an answer for 600 latents: {MISSING}." in text
+    assert f"No axis has an answer for 600 latents ({MISSING})." in text
     assert text.count(MISSING) == 2  # once for the words and once for the axes
     assert "87% [86%, 90%] of 240 features; of the 2 kinds that are not features, at most 1.4% [0.20%, 4.5%]" in text
     assert "at 3 of 3 sites a control is reconstructed better" in text

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from polyseme.core.binding import unnamed
-from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, MetricRecord, Status
+from polyseme.core.records import STATUSES, AxisResult, MetricRecord, Status
 from polyseme.evaluation import density_histogram
 from polyseme.interpret.records import Histogram
 from polyseme.report.comparisons import record_of, telling
@@ -15,7 +15,9 @@ from polyseme.report.massive import massive_at
 from polyseme.report.schema import AxisReport, Chart, Curve, DictionaryReport, NullReport
 from polyseme.studies.findings import Findings
 from polyseme.training.jobs import HistoryPoint
-from polyseme.verdicts.judge import AxisOutcome, SiteVerdicts
+from polyseme.verdicts.axes import AxisOutcome
+from polyseme.verdicts.judge import SiteVerdicts
+from polyseme.verdicts.requirements import AxisPower, power
 
 BINS = 36
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -56,28 +58,29 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
 def axis_reports(judged: SiteVerdicts) -> Iterator[AxisReport]:
     """What each axis says of the latents of one dictionary."""
     profiles = list(judged.verdicts)
-    for axis in AXES:
-        yield _axis_report(axis, [profile.axis(axis) for profile in profiles], judged.outcomes[axis])
+    for could in power(judged):
+        yield _axis_report(could, [p.axis(could.axis) for p in profiles], judged.outcomes[could.axis])
 
 
-def _axis_report(axis: Axis, results: Sequence[AxisResult], outcome: AxisOutcome) -> AxisReport:
-    made, yes = outcome.made, outcome.yes
+def _axis_report(could: AxisPower, results: Sequence[AxisResult], outcome: AxisOutcome) -> AxisReport:
+    made = outcome.made
     hardest = [result.comparison for result in results]
     value = np.array([math.nan if one is None else one.value for one in hardest])
     null = np.array([math.nan if one is None else one.null_value for one in hardest])
-    kept = np.where(yes, outcome.frequency, 1 - outcome.frequency)
+    kept = np.where(outcome.yes, outcome.frequency, 1 - outcome.frequency)
     return AxisReport(
-        axis=axis,
-        yes=int(yes.sum()),
-        no=int((made & ~yes).sum()),
-        unknown=int((~made).sum()),
+        axis=could.axis,
+        yes=could.n_yes,
+        no=could.n_answered - could.n_yes,
+        unknown=could.n_latents - could.n_answered,
         missing=dict(Counter(str(why) for why in outcome.missing[~made]).most_common()),
         least=next((one.least for one in hardest if one is not None), 0.0),
         value=_median(value[made]),
         null_value=_median(null[made]),
-        detectable=_median(outcome.detectable[made]),
+        detectable=could.detectable,
         kept=float(kept[made].mean()) if made.any() else math.nan,
         nulls=tuple(_null_reports(results, outcome)),
+        left_out=could.left_out,
         differences=_histograms(value - null, outcome),
     )
 
@@ -102,12 +105,14 @@ def _null_reports(results: Sequence[AxisResult], outcome: AxisOutcome) -> Iterat
 
 
 def _histograms(difference: np.ndarray, outcome: AxisOutcome) -> tuple[tuple[str, Histogram], ...]:
+    """The differences by answer; what lies beyond the middle 99% is counted in the outermost bins."""
     known = np.isfinite(difference)
     if not known.any():
         return ()
-    edges = np.histogram_bin_edges(difference[known], BINS)
+    low, high = np.quantile(difference[known], (0.005, 0.995))
+    edges = np.histogram_bin_edges(difference[known], BINS, range=(low, high))
     counts = {
-        answer: np.histogram(difference[known & (outcome.answer == answer)], edges)[0]
+        answer: np.histogram(np.clip(difference[known & (outcome.answer == answer)], low, high), edges)[0]
         for answer in ("yes", "no", "unknown")
     }
     return tuple(

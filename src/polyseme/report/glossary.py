@@ -67,7 +67,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "The same value. Nulls: the correlation of fᵢ with tables that were learned on train text (of the token, of "
         "the previous token, of the bigram, backed off to the token, and of the position), and the best linear "
         "prediction from dictionaries of null texts where the study has them. Value − null must exceed "
-        "verdicts.margin.",
+        "verdicts.margin. A table and the partners are compared at the tokens whose entry of the table occurs at least "
+        "five times in the train text.",
     ),
     (
         "Used: expected effect",
@@ -97,9 +98,11 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "(Berger 1982). It is corrected by Benjamini–Hochberg over the latents of all sites, once for each axis.",
     ),
     (
-        "Error of a correlation",
-        "Spread over partners, over draws of the null and over 20 groups of held-out documents (jackknife). The first "
-        "two are of a few replicates each, and are shrunk towards what is usual among the latents (Smyth 2004).",
+        "Errors",
+        "Of a correlation: spread over partners, over draws of the null and over 20 groups of held-out documents "
+        "(jackknife). The first two are of a few replicates each, and are shrunk towards what is usual among the "
+        "latents (Smyth 2004). Of an expected effect: the spread of the null directions, of which the latent's own is "
+        "one more if nothing is special about it, shrunk alike.",
     ),
     (
         "Frequency, repetition",
@@ -110,7 +113,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Detectable difference",
-        "The least value − null that would have been shown of a latent, without correction over latents.",
+        "The least value − null that would have been shown of a latent, after correction, against the null that asks "
+        "for most.",
     ),
     (
         "Token share ε²",

@@ -105,15 +105,20 @@ def _axes(report: StudyReport) -> Iterator[str]:
         )
     for why, n in everywhere.items():
         if n < report.n_latents:
-            yield f"No axis has an answer for {_latents(n)}: {why}."
+            yield f"No axis has an answer for {_latents(n)} ({why})."
     if any(part.n_answered for part in report.axes):
         yield correction(report.judging)
 
 
 def _unanswered(report: StudyReport) -> Iterator[str]:
-    """Sites where an axis leaves most latents without an answer: what a site lacks is said of the site."""
+    """What a site lacks: nulls that nothing could be compared with, and answers of most latents."""
     for dictionary in report.dictionaries:
         for part in dictionary.axes:
+            if part.left_out and part.n_answered:
+                yield (
+                    f"At {dictionary.name} no latent could be compared with {' or '.join(part.left_out)} on the axis "
+                    f"{AXIS_NAMES[part.axis]}; its answers rest on the other nulls."
+                )
             if part.n_answered and part.unknown > part.n_answered:
                 yield (
                     f"At {dictionary.name} the axis {AXIS_NAMES[part.axis]} answers for {count(part.n_answered)} of "

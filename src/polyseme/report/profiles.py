@@ -34,9 +34,10 @@ STATUS_SIGNS: dict[Status, str] = {
 }
 STATUS_MEANINGS: dict[Status, str] = {
     "network_feature": (
-        "Every axis says yes: it recurs in the dictionaries of other seeds, it is predicted from them better than from "
-        "dictionaries of null networks and better than from tables of tokens, and removing it has the effect that the "
-        "text leads one to expect, more than removing null directions has."
+        "Every axis says yes, also when the four are corrected together: it recurs in the dictionaries of other "
+        "seeds, it is predicted from them better than from dictionaries of null networks and better than from tables "
+        "of tokens, and removing it has the effect that the text leads one to expect, more than removing null "
+        "directions has."
     ),
     "token_level": (
         "It recurs, it is predicted better than null networks allow, and it is used; but it is not shown to be more "
@@ -66,7 +67,7 @@ STATUS_LINES: dict[Status, str] = {
     "use_not_shown": "recurrent and the network's, and not shown to be used",
     "not_beyond_nulls": "recurrent, and not shown to be more than null networks give",
     "not_recurrent": "not shown to be found in the dictionaries of other seeds",
-    "undecided": "an axis that its word needs has no answer",
+    "undecided": "an axis that its word needs has no answer, or its answers do not pass together",
 }
 """The same in a line, for the card of a latent."""
 ANSWER_SIGNS: dict[Answer, str] = {"yes": "✓", "no": "✗", "unknown": "–"}

@@ -77,10 +77,12 @@ class AxisReport(Record):
     null_value: Number = math.nan
     """Median of the hardest null's figures."""
     detectable: Number = math.nan
-    """Median of the least difference that would have been shown without correction."""
+    """Median of the least difference that would have been shown, after correction, against the null that asks most."""
     kept: Number = math.nan
     """Mean of the frequency at which a repetition gives the same answer."""
     nulls: tuple[NullReport, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Nulls that no latent could be compared with, so that the answers rest on the others."""
     differences: tuple[tuple[str, Histogram], ...] = ()
     """Histograms of value − hardest null: (answer, histogram), edges shared."""
 
