@@ -115,7 +115,10 @@ class AxisResult(Record):
     p_corrected: Number = math.nan
     """Of the hardest null, Benjamini–Hochberg corrected over the latents of all sites."""
     frequency: Number = math.nan
-    """Expected share of repetitions of the study, with everything random drawn again, that answer `yes`."""
+    """Expected share of repetitions of the study that answer `yes`: the same dictionary is judged, and everything else
+    that is random is drawn again."""
+    frequency_interval: Interval | None = None
+    """Of the share of repetitions itself, for true differences within their 95% intervals."""
     n: int = 0
     n_unit: str = "documents"
     missing: str = ""
@@ -134,7 +137,9 @@ class Verdict(Record):
     axes: tuple[AxisResult, ...]
     """In the order of `AXES`."""
     frequency: Number = math.nan
-    """Expected share of repetitions of the study that give the same word."""
+    """Expected share of repetitions of the study that give the same word, the axes taken as independent."""
+    frequency_interval: Interval | None = None
+    """The same at the bounds of the axes: not an interval of 95%, for not all of them are at their bounds at once."""
     missing: str = ""
     """With `undecided`: what the first axis that the word needs is missing."""
 

@@ -12,6 +12,28 @@ from polyseme.core.records import Axis
 from polyseme.core.stats import benjamini_hochberg
 from polyseme.verdicts.evidence import SiteEvidence, VerdictConfig
 
+Z = 1.959964
+"""Standard errors to either side of a 95% interval."""
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """How often repetitions of a study give an answer.
+
+    A repetition judges the same dictionary with everything else drawn again: partners, draws of nulls, held-out
+    documents, sampled firings and directions. With D the difference measured, δ the true one, σ its standard deviation
+    under redrawing and b what must be reached, whose standard deviation is β, repetitions say `yes` with the frequency
+    π = Φ((δ − b) / √(σ² + β²)).
+
+    Attributes:
+        expected: mean of π over δ ~ N(D, σ²), Φ((D − b) / √(2 (σ² + β²))) with the b of this study drawn again too.
+        low, high: π at δ = D ± 1.96 σ: a 95% interval of π itself.
+    """
+
+    expected: Float[np.ndarray, " latent"]
+    low: Float[np.ndarray, " latent"]
+    high: Float[np.ndarray, " latent"]
+
 
 @dataclass(frozen=True)
 class AxisOutcome:
@@ -23,7 +45,7 @@ class AxisOutcome:
         p: of the hardest null, uncorrected; NaN where it was not measured or the latent fires in too few documents.
         p_corrected: the same after correction over the latents of all sites.
         hardest: the null of the largest p-value.
-        frequency: expected share of repetitions of the study that say `yes`.
+        frequencies: how often repetitions of the study say `yes`; NaN where it is unknown.
         detectable: the least difference that would have been shown, after correction, against the null that asks for
             most.
         left_out: nulls that no latent of the site could be compared with, so that the answers rest on the others.
@@ -34,9 +56,14 @@ class AxisOutcome:
     p: Float[np.ndarray, " latent"]
     p_corrected: Float[np.ndarray, " latent"]
     hardest: Shaped[np.ndarray, " latent"]
-    frequency: Float[np.ndarray, " latent"]
+    frequencies: Frequency
     detectable: Float[np.ndarray, " latent"]
     left_out: tuple[str, ...] = ()
+
+    @property
+    def frequency(self) -> Float[np.ndarray, " latent"]:
+        """Expected share of repetitions of the study that say `yes`; NaN where it is unknown."""
+        return self.frequencies.expected
 
     @property
     def yes(self) -> Bool[np.ndarray, " latent"]:
@@ -125,18 +152,25 @@ class Comparison:
         undetermined = contrast.difference > 2 * self.least - needed
         return (room < needed) & undetermined
 
-    def frequency(self, needed: float) -> Float[np.ndarray, " latent"]:
-        """How often a repetition exceeds every null at this p-value: that of the least certain one."""
+    def frequency(self, needed: float) -> "Frequency":
+        """How often a repetition exceeds every null at this p-value: that of the null that is least often exceeded."""
         from scipy.special import ndtr
 
-        found = np.full(len(self.p), np.nan)
+        n = len(self.p)
+        found = [np.full(n, np.nan) for _ in range(3)]
         for contrast in self.contrasts.values():
-            above = contrast.difference - contrast.reaches(needed, self.least)
+            bar = contrast.reaches(needed, self.least)
+            above, error = contrast.difference - bar, contrast.redrawn
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                often = ndtr(above / (math.sqrt(2) * contrast.redrawn))
-            certain = np.where(np.isnan(above), np.nan, contrast.p(self.least) <= needed)
-            found = np.fmin(found, np.where(contrast.redrawn == 0, certain, often))
-        return np.where(self.missing == "", found, np.nan)
+                # One study varies by its difference, and by what must be reached, whose error is known to 1 / √(2ν).
+                one = np.sqrt(error**2 + (bar - self.least) ** 2 / (2 * contrast.freedom))
+                shares = [
+                    ndtr(x)
+                    for x in (above / (math.sqrt(2) * one), (above - Z * error) / one, (above + Z * error) / one)
+                ]
+            certain = np.where(np.isnan(bar), np.nan, contrast.p(self.least) <= needed)
+            found = [np.fmin(f, np.where(one == 0, certain, share)) for f, share in zip(found, shares, strict=True)]
+        return Frequency(*(np.where(self.missing == "", f, np.nan) for f in found))
 
     def detectable(self, needed: float) -> Float[np.ndarray, " latent"]:
         """The least difference that would have been shown at this p-value against the null that asks for most."""
@@ -161,7 +195,7 @@ def outcomes(
             p=one.p,
             p_corrected=adjusted[name],
             hardest=one.hardest,
-            frequency=one.frequency(needed),
+            frequencies=one.frequency(needed),
             detectable=one.detectable(needed),
             left_out=one.left_out,
         )
