@@ -48,7 +48,12 @@ def test_a_study_runs_and_is_listed_and_shown(study_file: Path, capsys: pytest.C
     assert run(["runs", "--root", str(root)]) == 0
     assert "complete" in capsys.readouterr().out
     assert run(["show", "flagged", "--root", str(root)]) == 0
-    assert "supported" in capsys.readouterr().out
+    assert "not recurrent" in capsys.readouterr().out
+    assert run(["compare", "flagged", "flagged", "--root", str(root)]) == 0
+    assert "64 latents keep their word" in (out := capsys.readouterr().out) or "no latent has a word" in out
+    assert "every axis" in out
+    assert run(["compare", "flagged", "--root", str(root)]) == 2
+    assert "two runs are compared, and 1 is given" in capsys.readouterr().err
     assert run(["show", "flaged", "--root", str(root)]) == 2
     assert "flagged-" in capsys.readouterr().err
 

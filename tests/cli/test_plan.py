@@ -14,6 +14,7 @@ from polyseme.cli.main import run
 from polyseme.core.errors import InputError
 from polyseme.evaluation.metric import Metric
 from polyseme.evaluation.metrics import METRICS
+from polyseme.studies.levels import LEVELS
 from tests.studies.small import small_config
 
 pytestmark = pytest.mark.slow
@@ -27,6 +28,7 @@ def flags(small_network: Path, small_corpus: Path) -> list[str]:
         "--tokens.heldout_fraction", "0.4", "--dictionary.n_latents", "16", "--dictionary.k", "4",
         "--training.n_tokens", "1024", "--training.batch_size", "128", "--controls", "gaussian_reinit",
         "--evaluation.n_resamples", "100", "--evaluation.n_continuations", "0", "--causal.n_samples", "3",
+        "--seeds", "0", "1", "--draws", "1",
     ]  # fmt: skip
 
 
@@ -97,8 +99,23 @@ def test_times_are_estimated_where_they_can_be(
     assert run(["plan", *flags, "--root", str(tmp_path), "--until", "readings"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"dictionaries \(trained\).*(≈ \d|< 1 s)", out)
-    assert "specificity" not in out
+    assert "recurrence" not in out
     assert re.search(r"stages to do, about", out)
+    assert "paper" not in out  # a part of a study has no level
+    assert not list(tmp_path.glob("objects/*-*"))
+
+
+def test_what_each_level_would_cost_is_told_beforehand(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["plan", *flags, "--root", str(tmp_path), "--evidence", "quick"]) == 0
+    out = capsys.readouterr().out
+    assert "The whole study at each level of evidence" in out
+    rows = [re.search(rf"^{level}( \(this study's\))? +(\d+) .*MB", out, re.MULTILINE) for level in LEVELS]
+    assert all(rows)
+    assert [row[2] for row in rows if row] == ["5", "11", "20"]  # seeds, and draws of one control
+    assert [bool(row[1]) for row in rows if row] == [True, False, False]
     assert not list(tmp_path.glob("objects/*-*"))
 
 
@@ -126,7 +143,11 @@ def test_what_is_no_stage_is_refused_in_one_sentence(
 def test_processes_side_by_side_find_what_one_process_finds(
     small_network: Path, small_corpus: Path, tmp_path: Path
 ) -> None:
-    changes: dict[str, Any] = {"sites": ["blocks.1.resid_post"], "training": {"n_tokens": 2048, "batch_size": 256}}
+    changes: dict[str, Any] = {
+        "sites": ["blocks.1.resid_post"],
+        "training": {"n_tokens": 2048, "batch_size": 256},
+        "draws": 2,
+    }
     config = small_config(small_network, small_corpus, **changes)
     one, two = (polyseme.study(config, root=tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
     assert [(m.name, m.scope, str(m.value)) for m in one.run.metrics] == [
@@ -134,7 +155,7 @@ def test_processes_side_by_side_find_what_one_process_finds(
     ]
     assert {stage.key for stage in one.stages} == {stage.key for stage in two.stages}
     alone = {stage.stage for stage in two.stages if not stage.reused}
-    assert alone == {"tokens (train)", "tokens (heldout)", "specificity"}
+    assert alone == {"tokens (train)", "tokens (heldout)", "recurrence"}
 
 
 def test_a_command_starts_the_processes_elsewhere(
@@ -149,14 +170,18 @@ def test_a_command_starts_the_processes_elsewhere(
         "os.chdir('/')\n"
         "sys.exit(subprocess.run(sys.argv[2:]).returncode)\n"
     )
-    changes: dict[str, Any] = {"sites": ["blocks.1.resid_post"], "training": {"n_tokens": 2048, "batch_size": 256}}
+    changes: dict[str, Any] = {
+        "sites": ["blocks.1.resid_post"],
+        "training": {"n_tokens": 2048, "batch_size": 256},
+        "draws": 2,
+    }
     config = small_config(small_network, small_corpus, **changes)
     launch = shlex.join([sys.executable, str(starter), str(log)])
     result = polyseme.study(config, root="here", launch=launch)
     started = log.read_text().splitlines()
-    assert len(started) == 1 + len(result.findings.plan.controls)
+    assert len(started) == 1 + len(result.findings.plan.nulls) == 5
     assert all("'-m', 'polyseme', 'stage'" in line for line in started)
-    assert {s.stage for s in result.stages if not s.reused} == {"tokens (train)", "tokens (heldout)", "specificity"}
+    assert {s.stage for s in result.stages if not s.reused} == {"tokens (train)", "tokens (heldout)", "recurrence"}
 
 
 def test_a_command_that_fails_says_which_stage_and_what_next(

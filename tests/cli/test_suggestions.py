@@ -89,7 +89,7 @@ def test_fields_of_a_study_that_texts_name_exist() -> None:
         for place in PLACES.findall(text)
         if place.split(".")[0] in TABLES and place.rsplit(".", 1)[1] not in FILES
     }
-    assert ("causal.n_flips", "requirements.py") in named
+    assert ("causal.n_samples", "requirements.py") in named
     assert ("dictionary.k", "activation.py") in named
     tables = {place.rsplit(".", depth)[0] for place in known for depth in (1, 2)}
     assert not {(place, file) for place, file in named if place not in known | tables}

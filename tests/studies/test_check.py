@@ -66,7 +66,7 @@ def test_what_will_not_be_measured_is_said_once(name: str, why: str) -> None:
     tell_predictions(loaded(made(name)), told)
     (line,) = told.lines
     assert f"does not predict the next token: {why}" in line
-    assert "Reconstruction and specificity are measured" in line
+    assert "Reconstruction and matches of latents are measured" in line
 
 
 @pytest.mark.parametrize(

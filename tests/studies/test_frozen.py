@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from polyseme.studies.stages.specificity import SpecificityStage
 
 import polyseme
 from polyseme.core.errors import InputError
@@ -68,10 +67,14 @@ def test_no_verdict_rests_on_them(result: polyseme.StudyResult, without: polysem
     assert table.columns.keys() == same.columns.keys()
     for name, column in table.columns.items():
         np.testing.assert_array_equal(column, same[name])
-    assert result.run.record.parents["specificity"] == without.run.record.parents["specificity"]
-    assert sum(count for status, count in table.counts.items() if status != "insufficient_data") > 0
+    for site in SITES:
+        stage = f"recurrence ({site})"
+        assert result.run.record.parents[stage] == without.run.record.parents[stage]
+    assert sum(count for status, count in table.counts.items() if status != "undecided") > 0
     for line in (result.run.artifacts / "verdicts.jsonl").read_text().splitlines():
-        assert not any("frozen" in evidence["name"] for evidence in json.loads(line)["evidence"])
+        nulls = {evidence["null"] for axis in json.loads(line)["axes"] for evidence in axis["evidence"]}
+        assert "gaussian_reinit" in nulls
+        assert not any("frozen" in null for null in nulls)
 
 
 def test_their_scores_stand_beside_the_studys(result: polyseme.StudyResult) -> None:
@@ -115,12 +118,12 @@ def test_they_alone_are_no_control_that_a_verdict_could_rest_on(
 ) -> None:
     config = small_config(small_network, small_corpus, controls=CONTROLS[1:2], **JUDGED)
     plan = Plan.of(as_config(config))
-    assert not plan.kind(SpecificityStage)
-    assert plan.config.lacks == ("control of the weights or tokens",)
-    alone = polyseme.study(config, root=root)
-    assert set(alone.latents()["missing"]) == {
-        "no model-specificity: the study has no control of the weights or tokens"
-    }
+    assert plan.draws == {}
+    assert plan.config.missing == {"network": "the study has no control of the weights (`controls`)"}
+    table = polyseme.study(config, root=root).latents()
+    assert set(table["network"]) == {"unknown"}
+    assert {status for status, n in table.counts.items() if n} <= {"not_recurrent", "undecided"}
+    assert set(table["recurrent"]) > {"unknown"}
 
 
 def test_a_study_of_a_frozen_dictionary_itself(

@@ -139,7 +139,7 @@ def test_verdicts_that_this_version_would_not_give_are_said_to_differ(
 ):
     path = copied / finished.run.path.name / "artifacts" / "verdicts.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[0]["status"] = "supported" if lines[0]["status"] != "supported" else "mixed"
+    lines[0]["status"] = "token_level" if lines[0]["status"] != "token_level" else "undecided"
     path.write_text("".join(json.dumps(line) + os.linesep for line in lines))
     with pytest.raises(DamagedArtifact, match=r"verdicts\.jsonl is missing, or was changed"):
         polyseme.open_study("small", copied).latents()

@@ -15,10 +15,10 @@ from rich.console import Console
 import polyseme
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Silent
-from polyseme.core.records import MetricRecord
+from polyseme.core.records import AXES, STATUSES, MetricRecord
 from polyseme.report.terminal import print_summary
+from tests.studies.small import JUDGED, small_config
 from tests.studies.small import shown as report_in
-from tests.studies.small import small_config
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +28,8 @@ def result(small_network: Path, small_corpus: Path, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def judged(result: polyseme.StudyResult, small_network: Path, small_corpus: Path) -> polyseme.StudyResult:
-    """A study of more documents, with thresholds that it can reach."""
-    changes: dict[str, Any] = {
-        "verdicts": {"min_documents": 6, "margin_fdr": 1.0, "alpha": 0.6},
-        "tokens": {
-            "train": 4000,
-            "heldout": 700,
-            "heldout_document_tokens": 64,
-            "splice": 400,
-            "heldout_fraction": 0.4,
-        },
-    }
-    return polyseme.study(small_config(small_network, small_corpus, **changes), root=result.run.path.parent)
+    """A study of more documents, partners and draws, with thresholds that it can reach."""
+    return polyseme.study(small_config(small_network, small_corpus, **JUDGED), root=result.run.path.parent)
 
 
 def test_the_corpus_is_named_without_brackets(result: polyseme.StudyResult, small_corpus: Path) -> None:
@@ -73,51 +63,48 @@ def test_the_study_ends_in_a_report_with_a_verdict_on_every_latent(result: polys
 def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged: polyseme.StudyResult) -> None:
     table = judged.latents()
     assert len(table) == 2 * 32
-    assert {status for status, n in table.counts.items() if n} >= {
-        "indistinguishable_from_control",
-        "insufficient_data",
-    }
+    assert sum(n for status, n in table.counts.items() if status != "undecided") > 0
+    assert table.counts["undecided"] > 0
     assert table.counts == judged.verdict_counts
     lines = [json.loads(line) for line in (judged.run.artifacts / "verdicts.jsonl").read_text().splitlines()]
     assert [(v["site"], v["seed"], v["latent"], v["status"], v["missing"]) for v in lines] == [
         (row.site, row.seed, row.latent, row.status, row.missing) for row in table
     ]
     for line, row in zip(lines, table, strict=True):
-        evidence = {e["name"]: e for e in line["evidence"]}
-        causal = evidence["causal_effect"]
-        for column, value in (
-            ("effect", causal["effect"]),
-            ("effect_low", causal["interval"]["low"]),
-            ("null", causal["null"]),
-            ("p_corrected", causal["p_corrected"]),
-            ("loss_effect", evidence["observed_loss_effect"]["effect"]),
-            ("n_documents", evidence["firing_documents"]["effect"]),
-            ("margin_gaussian_reinit", evidence["model_specificity/gaussian_reinit"]["effect"]),
-            ("margin_shuffled_tokens_high", evidence["model_specificity/shuffled_tokens"]["interval"]["high"]),
-            ("threshold_gaussian_reinit", evidence["model_specificity/gaussian_reinit"]["threshold"]),
-        ):
-            assert getattr(row, column) == pytest.approx(math.nan if value is None else value, nan_ok=True), column
-        assert row.causal_passed == causal["passed"]
-        names = [name for name in evidence if name.startswith("model_specificity")]
-        assert row.specific_passed == all(evidence[name]["passed"] for name in names)
+        assert line["frequency"] == pytest.approx(row.frequency, nan_ok=True)
+        assert [axis["axis"] for axis in line["axes"]] == list(AXES)
+        for axis in line["axes"]:
+            hardest = next((e for e in axis["evidence"] if e["null"] == axis["hardest"]), None)
+            interval = hardest["interval"] if hardest else {"low": None, "high": None}
+            for column, value in (
+                ("", axis["answer"]),
+                ("_hardest", axis["hardest"]),
+                ("_value", hardest and hardest["value"]),
+                ("_null", hardest and hardest["null_value"]),
+                ("_low", interval["low"]),
+                ("_high", interval["high"]),
+                ("_p", hardest and hardest["p"]),
+                ("_p_corrected", axis["p_corrected"]),
+                ("_frequency", axis["frequency"]),
+            ):
+                found = getattr(row, f"{axis['axis']}{column}")
+                expected = math.nan if value is None else value
+                assert found == (expected if isinstance(found, str) else pytest.approx(expected, nan_ok=True)), column
     report = json.loads((judged.run.artifacts / "report.json").read_text())
     for site in ("blocks.0.resid_post", "blocks.1.resid_post"):
         [dictionary] = [d for d in report["dictionaries"] if d["name"] == site]
         assert judged.latents(site).counts == dictionary["verdict_counts"]
-        missing = judged.latents(site, status="insufficient_data")["missing"].tolist()
-        assert {what: missing.count(what) for what in missing} == dictionary["verdicts_missing"]
     shares = {
-        (r.scope["site"], r.scope["seed"], r.scope["study"], r.scope["status"]): r.details["count"]
+        (r.scope["site"], r.scope["seed"], r.scope["study"], r.name.removeprefix("share_")): r.details["count"]
         for r in judged.run.metrics
-        if r.name == "verdict_share"
+        if r.name.removeprefix("share_") in STATUSES
     }
     assert shares == {
         (site, 0, "trained", status): n
         for site in ("blocks.0.resid_post", "blocks.1.resid_post")
         for status, n in judged.latents(site).counts.items()
     }
-    n_judged = len(table) - table.counts["insufficient_data"]
-    assert f"of {n_judged} judged" in report_in(judged).headlines[0]
+    assert f"{table.counts['not_recurrent']} not recurrent" in " ".join(report_in(judged).headlines)
     page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
     assert f"{len(report_in(judged).latents)} of 64 latents are shown" in page
 
@@ -142,9 +129,9 @@ def test_one_held_out_document_is_refused_before_anything_is_trained(
     with pytest.raises(InputError, match=r"of one document.*heldout_document_tokens"):
         polyseme.study(config, root=tmp_path)
     assert not list((tmp_path / "objects").glob("dictionaries-*"))
-    alone = polyseme.study({**config, "controls": []}, root=tmp_path)
-    assert alone.verdict_counts["insufficient_data"] == 64
-    assert set(alone.latents()["missing"]) == {"no model-specificity: the study has no control"}
+    alone = polyseme.study({**config, "seeds": [0]}, root=tmp_path)
+    assert alone.verdict_counts["undecided"] == 64
+    assert all("`seeds`" in why or "held-out documents" in why for why in alone.latents()["missing"])
     faithfulness = report_in(alone).faithfulness
     assert faithfulness is not None
     bounds, recovered = faithfulness.notes
@@ -185,23 +172,21 @@ def test_a_network_that_predicts_nothing_is_not_called_better_or_worse(judged: p
 
 
 def test_a_part_of_the_table_is_asked_for_by_site_and_verdict(judged: polyseme.StudyResult) -> None:
-    some = judged.latents("blocks.1.resid_post", status="indistinguishable_from_control")
+    some = judged.latents("blocks.1.resid_post", status="undecided")
     assert 0 < len(some) < 32
-    assert set(some["status"]) == {"indistinguishable_from_control"}
+    assert set(some["status"]) == {"undecided"}
     assert len(some.where("blocks.0.resid_post")) == 0
     with pytest.raises(InputError, match=r"blocks\.0\.resid_post"):
         judged.latents("blocks.0.resid_pots")
-    with pytest.raises(Exception, match="insufficient_data"):  # the tests' own checks of types come first
-        judged.latents(status="suported")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="margin_gaussian_reinit"):
-        some["margin_gaussian"]
+    with pytest.raises(Exception, match="undecided"):  # the tests' own checks of types come first
+        judged.latents(status="undecide")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="predicted_gaussian_reinit"):
+        some["predicted_gaussian"]
 
 
 def test_the_table_says_what_of_it_is_shown_and_turns_into_a_data_frame(judged: polyseme.StudyResult) -> None:
     table = judged.latents()
-    assert re.match(
-        r"64 latents at 2 sites: .*\d+ indistinguishable_from_control, \d+ insufficient_data\n", repr(table)
-    )
+    assert re.match(r"64 latents at 2 sites: .*\d+ not_recurrent, \d+ undecided\n", repr(table))
     assert repr(table).splitlines()[-1].startswith("5 of 64 rows and 9 of ")
     assert repr(table.where("blocks.0.resid_post")).startswith("32 latents at 1 site: ")
     frame = table.to_pandas()

@@ -31,6 +31,8 @@ sites = [
     {{ reads = {crossed}, writes = {crossed}, name = "{cross}" }},
 ]
 controls = [{{ kind = "gaussian_reinit" }}, {{ kind = "shuffled_tokens" }}]
+seeds = [0, 1, 2]
+draws = 2
 shown = 3
 [network]
 source = "{network}"
@@ -56,10 +58,10 @@ lookup_tokens = 2000
 n_continuations = 0
 [causal]
 n_samples = 8
+n_directions = 2
 [verdicts]
 min_documents = 6
-margin_fdr = 1.0
-alpha = 0.6
+alpha = 0.4
 """
 
 
@@ -95,7 +97,7 @@ def test_every_latent_of_a_transcoder_has_a_verdict(result: polyseme.StudyResult
     assert len(table) == 4 * 32
     assert set(table["site"].tolist()) == set(result.sites)
     statuses = {v["status"] for v in lines if v["site"] == TRANSCODER}
-    assert statuses - {"insufficient_data"}, "some of them are judged"
+    assert statuses - {"undecided"}, "some of them are judged"
     page = result.report.read_text()
     assert TRANSCODER in page
     assert TWO in page
@@ -197,12 +199,11 @@ def test_a_plan_prices_the_stages_of_every_binding(result: polyseme.StudyResult)
     work = {stage.shown: stage.work(worker) for stage in Plan.of(config).stages}
     assert worker.read_widths == {STREAM: 16, TRANSCODER: 16, TWO: 32, CROSS: 32}
     assert worker.multiply_adds == sum((worker.read_widths[s] + worker.write_widths[s]) / 2 for s in result.sites) * 32
-    fewest = -(-worker.config.tokens.heldout // (worker.config.tokens.heldout_document_tokens or 10**9))
-    products, resampled = worker.config.tokens.heldout * 4**2, 1000 * (5 * fewest + 100) * 32
-    if config.controls:
-        n = len(config.controls)
-        assert work["specificity"].correlated == 4 * ((2 + n) * products + (1 + n) * resampled)
+    n_heldout, n_learn = worker.config.tokens.heldout, worker.config.evaluation.match_tokens
+    for site in result.sites:  # two partners, and two draws of two nulls
+        each = n_learn * 4**2 + 32**3 + n_heldout * 32 * (4 + 20)
+        assert work[f"recurrence ({site})"].correlated == 6 * each
     assert work["stability (trained)"].matched == sum(32**2 * (worker.write_widths[s] + 32) for s in result.sites)
-    assert work["dictionaries (trained)"].trained == 8192 * 2 * worker.multiply_adds
-    assert work[f"causal (trained, {TWO})"].passed == 2 * 32 * 8
+    assert work["dictionaries (trained)"].trained == 8192 * 3 * worker.multiply_adds
+    assert work[f"causal (trained, {TWO})"].passed == 32 * config.causal.edited
     assert work["splice (trained)"].passed == 400 * (1 + 3 * 5)

@@ -58,8 +58,8 @@ def tell_predictions(network: Network, reporter: Reporter) -> None:
     """Say what will not be measured on a network that predicts no next token; it takes a few passes to know."""
     if network.no_prediction is not None:
         reporter.message(
-            f"the network does not predict the next token: {network.no_prediction}. Reconstruction and specificity are "
-            "measured; losses under patches, continuations and causal effects are not"
+            f"the network does not predict the next token: {network.no_prediction}. Reconstruction and matches of "
+            "latents are measured; losses under patches, continuations and causal effects are not"
         )
 
 
