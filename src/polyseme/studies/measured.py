@@ -1,6 +1,7 @@
 """What the stages of one subject give: statistics, dictionaries, readings, and what patching costs."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -14,6 +15,7 @@ from polyseme.dictionaries import Dictionary
 from polyseme.evaluation import DocumentSums
 from polyseme.evaluation.matches import Sides
 from polyseme.store import Artifact
+from polyseme.studies.subject import dictionary_name, file_name
 from polyseme.training import HistoryPoint
 
 
@@ -97,15 +99,26 @@ class Readings:
 
 @dataclass(frozen=True)
 class Matching:
-    """What the train tokens gave that matches of latents are chosen on.
+    """What the train tokens gave that matches of latents are chosen on; each part is read when it is asked for.
 
     Attributes:
-        firings: (site name, seed) to its latents.
-        random: site name to random latents there, on both sides; of the study itself only.
+        artifact: where they are kept.
     """
 
-    firings: dict[tuple[str, int], Firings]
-    random: dict[str, Sides]
+    artifact: Artifact
+
+    def firings(self, site: str, seed: int) -> Firings:
+        """Of one dictionary."""
+        return Firings.load(self.artifact.path, dictionary_name(site, seed))
+
+    def random(self, site: str) -> Sides:
+        """Of random latents on both sides; of the study itself only."""
+        return Sides(*(Firings.load(self.artifact.path, random_name(site, side)) for side in ("learn", "heldout")))
+
+
+def random_name(site: str, side: Literal["learn", "heldout"]) -> str:
+    """What the firings of a site's random latents are called on one side."""
+    return f"{file_name(site)}-random-{side}"
 
 
 @dataclass(frozen=True)

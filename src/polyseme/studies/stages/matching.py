@@ -17,14 +17,13 @@ from polyseme.core.seeds import derive_seed
 from polyseme.core.site import Site
 from polyseme.corpora import Windows
 from polyseme.dictionaries import LatentEncoder
-from polyseme.evaluation.matches import Sides
 from polyseme.nulls.random_latents import random_latents
 from polyseme.store import Artifact
-from polyseme.studies.measured import Matching
+from polyseme.studies.measured import Matching, random_name
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.statistics import StatisticsStage
-from polyseme.studies.subject import Role, Subject, dictionary_name, file_name, on
+from polyseme.studies.subject import Role, Subject, dictionary_name, on
 
 N_RANDOM = 1024
 """Random latents of a site; their densities are those of the judged latents, evenly spread over them."""
@@ -92,21 +91,14 @@ class MatchingStage(Stage[Matching]):
             densities = firings[dictionary_name(site, self.role.seeds[0])].densities
             seed = derive_seed(self.role.seeds[0], "random latents", site)
             latents = random_latents(vectors, _spread(densities), seed)
-            random[file_name(site)] = subject.bindings[site], latents
-        for side, windows in (("learn", matched_on(text)), ("heldout", text.tokens.heldout)):
-            for name, of_random in self._collected(subject, windows, random, at).items():
-                of_random.save(folder, f"{name}-random-{side}")
+            random[site] = subject.bindings[site], latents
+        for site, of_random in self._collected(subject, matched_on(text), random, at).items():
+            of_random.save(folder, random_name(site, "learn"))
+        for site, of_random in self._collected(subject, text.tokens.heldout, random, at).items():
+            of_random.save(folder, random_name(site, "heldout"))
 
     def load(self, artifact: Artifact, at: Worker) -> Matching:
-        firings = {
-            key: Firings.load(artifact.path, dictionary_name(*key)) for key in at.of(self.dictionaries).dictionaries
-        }
-
-        def random(site: str, side: str) -> Firings:
-            return Firings.load(artifact.path, f"{file_name(site)}-random-{side}")
-
-        sites = at.bindings if self._has_random else ()
-        return Matching(firings, {site: Sides(random(site, "learn"), random(site, "heldout")) for site in sites})
+        return Matching(artifact)
 
     @property
     def _has_random(self) -> bool:

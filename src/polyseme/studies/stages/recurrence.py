@@ -77,13 +77,13 @@ class RecurrenceStage(Finding[Recurrence]):
     def make(self, folder: Path, at: Worker) -> None:
         first, *others = self.role.seeds
         own, read, subject = at.of(self.matching), at.of(self.readings), self.role.subject(at)
-        judged = Sides(own.firings[self.site, first], read.firings[self.site, first])
+        judged = Sides(own.firings(self.site, first), read.firings[self.site, first])
         n_others = len(others) + sum(map(len, self.draws.values()))
         found = recurrence(
             judged,
-            (Sides(own.firings[self.site, seed], read.firings[self.site, seed]) for seed in others),
+            (Sides(own.firings(self.site, seed), read.firings[self.site, seed]) for seed in others),
             {kind: self._drawn(kind, at) for kind in self.draws},
-            own.random[self.site],
+            own.random(self.site),
             (matched_on(subject), subject.tokens.heldout),
             of_text=self.of_text,
             config=RecurrenceConfig(),
@@ -101,7 +101,7 @@ class RecurrenceStage(Finding[Recurrence]):
         """The dictionaries of a null's draws, one in memory at a time."""
         for matching, readings in self.draws[kind]:
             key = self.site, matching.role.seeds[0]
-            yield Sides(at.of(matching).firings[key], at.of(readings).firings[key])
+            yield Sides(at.of(matching).firings(*key), at.of(readings).firings[key])
             at.let_go(matching, readings, readings.dictionaries)
 
 
