@@ -58,7 +58,7 @@ def assert_same(one, other, atol=1e-5):
 
 def test_routes_passes_and_chunks_of_latents_change_nothing(small, monkeypatch):
     whole = measured(small)
-    assert np.isfinite(whole.expected).all()
+    assert np.isfinite(whole.expected.value).all()
     assert (np.abs(whole.sizes["kl_later"].value) > 1e-4).all()
     for given in ({"tokens_per_pass": 1}, {"max_ghosts": 3}, {"route": "rows"}, {"route": "rows", "max_ghosts": 5}):
         assert_same(whole, measured(small, **given))
@@ -82,7 +82,7 @@ def test_means_over_samples_are_the_figures_of_latents(small):
         assert math.isclose(np.mean([*loss.values()]), found.sizes["loss"].value[latent], abs_tol=1e-6)
         assert math.isclose(np.mean([*kl.values()]), found.sizes["kl"].value[latent], abs_tol=1e-6)
         mine = found.sample_latent == latent
-        assert math.isclose(found.sample_expected[mine].mean(), found.expected[latent], abs_tol=1e-6)
+        assert math.isclose(found.sample_expected[mine].mean(), found.expected.value[latent], abs_tol=1e-6)
     assert found.n_later.tolist() == [5] * 5
 
 
@@ -125,17 +125,18 @@ def test_every_figure_is_that_of_its_interventions_one_by_one(small):
         ]
         every = {name: np.array([getattr(x, name)[0] for x in each]) for name in dataclasses.asdict(each[0])}
         later = {name: every[name][with_later].mean() for name in ("ce_later", "kl_later")}
-        return {name: array.mean() for name, array in every.items()} | later
+        return {name: array.mean(axis=0) for name, array in every.items()} | later
 
     names = {"kl": "kl", "loss": "ce", "kl_later": "kl_later", "loss_later": "ce_later"}
     expected = one_by_one(own)
-    assert math.isclose(found.expected[latent], expected["expected"], abs_tol=1e-5)
+    assert math.isclose(found.expected.value[latent], expected["expected"][0], abs_tol=1e-5)
+    assert math.isclose(found.given_token.value[latent], expected["expected"][1], abs_tol=1e-5)
     for name in SIZES:
         assert math.isclose(found.sizes[name].value[latent], expected[names[name]], abs_tol=1e-5)
     null = null_of_latents("isotropic", 3)
     each = [one_by_one(null.directions(np.array([latent]), written_by(dictionary), k)[0] * own.norm()) for k in (0, 1)]
     for k in (0, 1):
-        assert math.isclose(found.null_expected["isotropic"][k, latent], each[k]["expected"], abs_tol=1e-5)
+        assert math.isclose(found.expected.null["isotropic"][k, latent], each[k]["expected"][0], abs_tol=1e-5)
     for name in SIZES:
         used = each[:1] if name.endswith("later") else each
         mean = np.mean([x[names[name]] for x in used])
@@ -164,10 +165,10 @@ def test_latents_of_few_documents_are_not_measured_and_change_no_others(small):
     )
     assert firings.document_counts.tolist()[4] == 1
     assert some.n_tokens[4] == 0
-    assert np.isnan(some.expected[4])
-    np.testing.assert_allclose(some.expected[:4], every.expected[:4], atol=1e-5)
+    assert np.isnan(some.expected.value[4])
+    np.testing.assert_allclose(some.expected.value[:4], every.expected.value[:4], atol=1e-5)
     np.testing.assert_allclose(
-        some.null_expected["isotropic"][:, :4], every.null_expected["isotropic"][:, :4], atol=1e-5
+        some.expected.null["isotropic"][:, :4], every.expected.null["isotropic"][:, :4], atol=1e-5
     )
     assert np.isnan(some.used()["isotropic"].p()[4])
     assert np.isnan(every.sizes["kl_later"].value).all()
@@ -265,15 +266,15 @@ def test_latents_that_say_what_they_stand_for_are_near_the_largest_effect_and_ot
     # Of all Δ that are centred and of unit variance under p, Δ ∝ q / p − Σ q has the largest q · Δ.
     clean = (network.module.embedding.weight[:n] @ network.module.readout.T).detach()
     p = clean.double().softmax(-1).numpy()
-    q = meanings.of(np.arange(n)).astype(np.float64)
+    q = meanings.of(np.arange(n))[:, 0].astype(np.float64)
     largest = np.sqrt((q**2 / p).sum(axis=1) - q.sum(axis=1) ** 2)
-    assert (own.expected <= largest + 1e-6).all()
-    assert (own.expected > 0.6 * largest).all()
-    assert np.mean(own.expected / largest) > 0.8  # the rest is what counting 600 firings leaves of q
+    assert (own.expected.value <= largest + 1e-6).all()
+    assert (own.expected.value > 0.6 * largest).all()
+    assert np.mean(own.expected.value / largest) > 0.8  # the rest is what counting 600 firings leaves of q
     assert all((contrast.p() < 0.02).all() for contrast in own.used().values())
     other = Directions(torch.linalg.qr(normal(directions.shape[1], directions.shape[1], seed=7)).Q[:n])
     replaced = causal_effects(network, windows, AT_SITE, other, firings, meanings, config=config)
-    assert abs(np.mean(replaced.expected / largest)) < 0.15
+    assert abs(np.mean(replaced.expected.value / largest)) < 0.15
     assert all((contrast.p() < 0.01).sum() <= 1 for contrast in replaced.used().values())
 
 
@@ -327,18 +328,18 @@ def test_a_linear_network_has_its_analytic_effect_and_an_unread_direction_has_no
     assert math.isclose(kl.value[0], float(each.mean()), abs_tol=1e-5)
     centred = change - each[:, None]
     spread = (clean.exp() * centred**2).sum(-1).sqrt()
-    q = torch.from_numpy(meanings.of([0])).double()
-    assert math.isclose(effects.expected[0], float(((q * centred).sum(-1) / spread).mean()), abs_tol=1e-5)
+    q = torch.from_numpy(meanings.of([0]))[:, 0].double()
+    assert math.isclose(effects.expected.value[0], float(((q * centred).sum(-1) / spread).mean()), abs_tol=1e-5)
     assert kl.low[0] < kl.value[0] < kl.high[0]
     assert loss.value[1] == 0
     assert kl.value[1] < 1e-6
-    assert abs(effects.expected[1]) < 1e-6
+    assert abs(effects.expected.value[1]) < 1e-6
     assert kl.null["isotropic"][1] > 0.05
     assert effects.n_tokens.tolist() == effects.n_later.tolist() == [len(rows)] * 2
     for name in ("kl_later", "loss_later"):  # a token is changed that no later one sees
         np.testing.assert_allclose(effects.sizes[name].value, 0, atol=1e-6)
     # Each latent has one other: no variance, and no answer.
-    assert effects.null_expected["other_latent"].shape == (1, 2)
+    assert effects.expected.null["other_latent"].shape == (1, 2)
     assert np.isnan(effects.used()["other_latent"].p()).all()
     assert np.isfinite(effects.used()["isotropic"].p()).all()
 
@@ -348,9 +349,9 @@ def test_a_dictionary_with_one_latent_that_fires_is_measured_without_others(smal
     alone = firings_of(windows, firings.matrix.toarray() * [1, 0, 0, 0, 0])
     meanings = meanings_of(alone, windows, VOCABULARY)
     found = causal_effects(network, windows, AT_BLOCK, Directions(normal(5, WIDTH)), alone, meanings)
-    assert np.isfinite(found.expected[0])
-    assert np.isnan(found.expected[1:]).all()
-    assert found.null_expected["alike_latent"].shape == (0, 5)
+    assert np.isfinite(found.expected.value[0])
+    assert np.isnan(found.expected.value[1:]).all()
+    assert found.expected.null["alike_latent"].shape == (0, 5)
     assert np.isnan(found.used()["alike_latent"].p()).all()
     assert np.isnan(found.sizes["kl"].null["other_latent"]).all()
     assert np.isfinite(found.sizes["kl"].null["covariance"][0])

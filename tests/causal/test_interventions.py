@@ -39,8 +39,8 @@ def by_hand(module, path, tokens, position, vector, later, q):
     p, change = clean[read].exp(), (clean - edited)[read]
     ce, kl = change.gather(1, target)[:, 0], (p * change).sum(-1)
     centred = change[0] - kl[0]
-    expected = (q.double() * centred).sum() / (p[0] * centred**2).sum().sqrt()
-    return [float(x) for x in (ce[0], kl[0], ce[1:].sum(), kl[1:].sum(), expected)]
+    expected = (q.double() * centred).sum(-1) / (p[0] * centred**2).sum().sqrt()
+    return [float(x) for x in (ce[0], kl[0], ce[1:].sum(), kl[1:].sum(), *expected)]
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -64,8 +64,8 @@ def test_every_route_agrees_with_a_forward_pass_by_hand(family):
             2, np.array([9, 2]), torch.randn(2, WIDTH, generator=generator), np.array([3, 1]), np.array([1, 1])
         ),
     ]
-    q = torch.randn(3, VOCABULARY, generator=generator)
-    q = (q - q.mean(1, keepdim=True)) / q.abs().sum(1, keepdim=True)  # a difference of two distributions
+    q = torch.randn(3, 2, VOCABULARY, generator=generator)
+    q = (q - q.mean(-1, keepdim=True)) / q.abs().sum(-1, keepdim=True)  # a difference of two distributions
     expected = [
         np.array(
             [
@@ -80,8 +80,9 @@ def test_every_route_agrees_with_a_forward_pass_by_hand(family):
     for route in ["ghosts", "rows"] if masks else ["rows"]:
         outcomes = intervene(network, windows, [Site(path=path)], todo, route=route, tokens_per_pass=70, meanings=q)
         for outcome, truth in zip(outcomes, expected, strict=True):
-            for column, name in enumerate(("ce", "kl", "ce_later", "kl_later", "expected")):
+            for column, name in enumerate(("ce", "kl", "ce_later", "kl_later")):
                 np.testing.assert_allclose(getattr(outcome, name), truth[:, column], atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(outcome.expected, truth[:, 4:], atol=1e-5)
 
 
 def test_without_meanings_there_is_no_expected_effect_and_nothing_changes_nothing():

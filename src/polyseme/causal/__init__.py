@@ -12,12 +12,14 @@ from polyseme.causal.directions import (
 )
 from polyseme.causal.effect import causal_effects, n_predicted
 from polyseme.causal.meaning import Meanings
-from polyseme.causal.result import SIZES, CausalEffects, Size, array_names
+from polyseme.causal.result import EXPECTED, SIZES, CausalEffects, Expected, Size, array_names
 
 __all__ = [
+    "EXPECTED",
     "SIZES",
     "CausalConfig",
     "CausalEffects",
+    "Expected",
     "Meanings",
     "Probe",
     "Size",

@@ -73,7 +73,7 @@ class CausalConfig(Config):
             vocabulary: tokens that the network predicts.
             width: of what the dictionary writes.
         """
-        return max(1, CHUNK_BYTES // (12 * vocabulary + 4 * width * (1 + len(self.nulls) * self.n_directions)))
+        return max(1, CHUNK_BYTES // (20 * vocabulary + 4 * width * (1 + len(self.nulls) * self.n_directions)))
 
     def held_bytes(self, n_latents: int, vocabulary: int, width: int, n_train: int, l0: float) -> float:
         """Most bytes held beside the passes: what a chunk of latents stands for, its directions, and the counts.
@@ -85,6 +85,6 @@ class CausalConfig(Config):
             l0: latents that fire at a token.
         """
         at_once = min(n_latents, self.latents_at_once(vocabulary, width))
-        chunk = at_once * (12.0 * vocabulary + 4.0 * width * (1 + len(self.nulls) * self.n_directions))
+        chunk = at_once * (20.0 * vocabulary + 4.0 * width * (1 + len(self.nulls) * self.n_directions))
         # Firings by row and by column, and two tables of counts that hold one entry a firing at most.
         return chunk + n_train * (l0 * 4 * 12.0 + 24)

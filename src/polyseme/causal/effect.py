@@ -14,8 +14,8 @@ from polyseme.activations.reading import fitting_windows, read_windows
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, error_of_means
 from polyseme.causal.config import CausalConfig
 from polyseme.causal.interventions import Interventions, Outcome, Route, choose_route, intervene
-from polyseme.causal.meaning import Meanings
-from polyseme.causal.result import SIZES, CausalEffects, Size
+from polyseme.causal.meaning import REFERENCES, Meanings
+from polyseme.causal.result import SIZES, CausalEffects, Expected, Size
 from polyseme.causal.sampling import Samples, n_followed, sample_firings, spread_out
 from polyseme.core.binding import BindingLike, located
 from polyseme.core.errors import InputError
@@ -204,7 +204,7 @@ class _Measured:
     """What was measured, of each sample for the latents themselves, and added up over samples for their nulls.
 
     Attributes:
-        own: expected effect and `SIZES` of each sample; 0 for later tokens where these are not measured.
+        own: expected effects and `SIZES` of each sample; 0 for later tokens where these are not measured.
         totals: the same summed over the samples of each latent, by column; the first is not filled.
     """
 
@@ -222,7 +222,7 @@ def _measure(
     route: Route,
     reporter: Reporter,
 ) -> _Measured:
-    samples, n_quantities = plan.samples, 1 + len(SIZES)
+    samples, n_quantities = plan.samples, len(REFERENCES) + len(SIZES)
     measured = _Measured(
         np.full((len(samples), n_quantities), np.nan),
         np.zeros((plan.width, plan.firings.n_latents, n_quantities)),
@@ -305,7 +305,7 @@ def _interventions(
 
 def _record(measured: _Measured, plan: _Plan, chunk: _Chunk, outcome: Outcome) -> None:
     found = np.stack(
-        [outcome.expected, outcome.kl, outcome.ce, outcome.kl_later, outcome.ce_later], axis=1, dtype=np.float64
+        [*outcome.expected.T, outcome.kl, outcome.ce, outcome.kl_later, outcome.ce_later], axis=1, dtype=np.float64
     )
     own = chunk.column == 0
     measured.own[chunk.sample[own]] = found[own]
@@ -320,12 +320,19 @@ def _result(measured: _Measured, plan: _Plan, config: CausalConfig, seed: int) -
     later = cluster_by_document(samples.latent[has], document[has], measured.own[has], n)
     n_tokens, n_later = (np.bincount(some, minlength=n) for some in (samples.latent, samples.latent[has]))
     with np.errstate(invalid="ignore", divide="ignore"):
-        nulls = {
-            kind: np.where(n_tokens > 0, measured.totals[columns, :, 0] / n_tokens, np.nan)
-            for kind, columns in plan.columns.items()
-        }
+        expected = [
+            Expected(
+                every.means()[:, quantity],
+                error_of_means(every, quantity),
+                {
+                    kind: np.where(n_tokens > 0, measured.totals[columns, :, quantity] / n_tokens, np.nan)
+                    for kind, columns in plan.columns.items()
+                },
+            )
+            for quantity in range(len(REFERENCES))
+        ]
     sizes: dict[str, Size] = {}
-    for quantity, name in enumerate(SIZES, start=1):
+    for quantity, name in enumerate(SIZES, start=len(REFERENCES)):
         of_later = name.endswith("_later")
         clusters, count = (later, n_later) if of_later else (every, n_tokens)
         bounds = bootstrap_means(
@@ -335,17 +342,16 @@ def _result(measured: _Measured, plan: _Plan, config: CausalConfig, seed: int) -
         null = {kind: _mean(measured.totals[own, :, quantity], count) for kind, own in columns.items()}
         sizes[name] = Size(clusters.means()[:, quantity], bounds[:, 0], bounds[:, 1], null)
     return CausalEffects(
-        expected=every.means()[:, 0],
-        expected_error=error_of_means(every, 0),
-        null_expected=nulls,
+        expected=expected[0],
+        given_token=expected[1],
         sizes=sizes,
         n_tokens=n_tokens,
         n_documents=every.n_documents,
         n_later=n_later,
         sample_latent=samples.latent.astype(np.int32),
         sample_row=samples.row.astype(np.int32),
-        sample_kl=measured.own[:, 1].astype(np.float32),
-        sample_loss=measured.own[:, 2].astype(np.float32),
+        sample_kl=measured.own[:, 2].astype(np.float32),
+        sample_loss=measured.own[:, 3].astype(np.float32),
         sample_expected=measured.own[:, 0].astype(np.float32),
     )
 

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from polyseme.causal.meaning import REFERENCES
 from polyseme.core.binding import side_by_side
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
@@ -84,15 +85,16 @@ class Outcome:
         ce: cross-entropy of the window's next token at the changed position, edited minus clean, in nats.
         kl: KL(clean ‖ edited) of the distributions predicted there, in nats.
         ce_later, kl_later: the same summed over the later positions that are read.
-        expected: q · Δ of the meaning q that the intervention stands for, Δ = log p(clean) − log p(edited) at the
-            changed position, centred under p(clean) and divided by its standard deviation under it; NaN without q.
+        expected: q · Δ of both meanings q that the intervention stands for (`meaning.REFERENCES`), Δ = log p(clean) −
+            log p(edited) at the changed position, centred under p(clean) and divided by its standard deviation under
+            it; NaN without q.
     """
 
     ce: Float[np.ndarray, " intervention"]
     kl: Float[np.ndarray, " intervention"]
     ce_later: Float[np.ndarray, " intervention"]
     kl_later: Float[np.ndarray, " intervention"]
-    expected: Float[np.ndarray, " intervention"]
+    expected: Float[np.ndarray, "intervention reference"]
 
 
 LEAST_SPREAD = 1e-6
@@ -130,7 +132,7 @@ def intervene(
     *,
     route: Route,
     tokens_per_pass: int,
-    meanings: Float[Tensor, "latent vocabulary"] | None = None,
+    meanings: Float[Tensor, "latent reference vocabulary"] | None = None,
 ) -> list[Outcome]:
     """Run interventions on several windows, each exact and by itself.
 
@@ -154,7 +156,7 @@ def _ghosts(
     windows: Windows,
     sites: Sequence[Site],
     todo: Sequence[Interventions],
-    meanings: Float[Tensor, "latent vocabulary"] | None,
+    meanings: Float[Tensor, "latent reference vocabulary"] | None,
 ) -> list[Outcome]:
     device, context = network.device, windows.tokens.shape[1]
     chains = [one.chains for one in todo]
@@ -244,7 +246,7 @@ def _rows(
     sites: Sequence[Site],
     one: Interventions,
     tokens_per_pass: int,
-    meanings: Float[Tensor, "latent vocabulary"] | None,
+    meanings: Float[Tensor, "latent reference vocabulary"] | None,
 ) -> Outcome:
     device, context = network.device, windows.tokens.shape[1]
     tokens = torch.from_numpy(windows.tokens[one.window].astype(np.int64))
@@ -258,7 +260,8 @@ def _rows(
     reference = network.run(inputs, logits_at=clean.to(device), prefix=prefix).logits.float().log_softmax(-1)
     # Nothing after the last prediction that is read has a part in it: rows end at the last one of their pass.
     order = last.argsort(stable=True)
-    measured = [np.full(len(chains.of), np.nan, dtype=np.float32) for _ in range(3)]
+    n = len(chains.of)
+    measured = [np.full(shape, np.nan, dtype=np.float32) for shape in (n, n, (n, len(REFERENCES)))]
     done = 0
     while done < len(one):
         n_rows = max(MIN_ROWS, tokens_per_pass // (int(last[order[done]]) + 1))
@@ -299,9 +302,9 @@ def _measured(
     after: Float[Tensor, "read vocab"],
     place: Int[Tensor, " read"],
     target: Int[Tensor, " read"],
-    q: tuple[Float[Tensor, "latent vocab"], Int[Tensor, " read"]] | None,
+    q: tuple[Float[Tensor, "latent reference vocab"], Int[Tensor, " read"]] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ΔCE, KL and expected effect at each prediction, from its edited log-probabilities and the clean ones of places.
+    """ΔCE, KL and expected effects at each prediction, from its edited log-probabilities and the clean ones of places.
 
     Args:
         before, after: those log-probabilities.
@@ -312,7 +315,7 @@ def _measured(
     device, n = after.device, len(after)
     place, target = place.to(device), target.to(device)
     ce = before[place, target] - after.gather(1, target[:, None])[:, 0]
-    kl, expected = ce.new_empty(n), ce.new_full((n,), torch.nan)
+    kl, expected = ce.new_empty(n), ce.new_full((n, len(REFERENCES)), torch.nan)
     row = None if q is None else q[1].to(device)
     step = max(1, (_AT_ONCE if device.type == "cpu" else 64 * _AT_ONCE) // after.shape[1])
     for at in range(0, n, step):
@@ -327,7 +330,8 @@ def _measured(
             change, p = change[compared], p[compared]
         change -= kl[some][compared, None]
         spread = (p * change).mul_(change).sum(-1).sqrt()
-        expected[at + compared] = (q[0][row[some][compared]] * change).sum(-1) / spread.clamp_min(LEAST_SPREAD)
+        along = torch.linalg.vecdot(q[0][row[some][compared]], change[:, None])
+        expected[at + compared] = along / spread.clamp_min(LEAST_SPREAD)[:, None]
     kl.clamp_min_(0)  # rounding can leave −1e-7 where nothing changed
     return ce.cpu().numpy(), kl.cpu().numpy(), expected.cpu().numpy()
 

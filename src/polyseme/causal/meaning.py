@@ -13,25 +13,32 @@ from polyseme.causal.sampling import has_target
 from polyseme.core.errors import InputError
 from polyseme.corpora.pack import Windows
 
+REFERENCES = ("any token", "the same tokens")
+"""What the next tokens at a latent's firings are compared with: those after any token, and those after the tokens at
+which it fires."""
+
 
 @dataclass(frozen=True)
 class Meanings:
     """What each latent of a dictionary stands for, counted on train text.
 
-    qᵢ(v) = P(next token = v | i fires) − P(next token = v | the same current tokens): how often v follows the tokens
-    at which latent i fires, less how often it follows these tokens wherever they occur, in the shares in which i fires
-    at them. It sums to 0, and is 0 throughout for a latent that fires at every occurrence of its tokens.
+    qᵢ(v) = P(next token = v | i fires) − P(next token = v), and the same with another reference: P(next token = v | the
+    same current tokens), how often v follows the tokens at which latent i fires wherever they occur, in the shares in
+    which i fires at them. Both sum to 0. The second is 0 throughout for a latent that fires at every occurrence of its
+    tokens, so that it cannot show whether the network uses such a latent; the first can.
 
     Attributes:
         following: how often each token follows the firings of each latent.
         current: at which tokens each latent fires, and how often.
         bigrams: P(next token | current token).
+        overall: P(next token).
         counts: firings counted: those whose next token exists in the window and is not special.
     """
 
     following: csr_array
     current: csr_array
     bigrams: csr_array
+    overall: Float[np.ndarray, " vocabulary"]
     counts: Int[np.ndarray, " latent"]
 
     @property
@@ -75,17 +82,19 @@ class Meanings:
             following=csr_array(fired @ of_following),
             current=csr_array(fired @ of_current),
             bigrams=pairs,
+            overall=np.bincount(following, minlength=vocabulary).astype(np.float32) / max(1, len(following)),
             counts=np.diff(fired.indptr).astype(np.int64),
         )
 
-    def of(self, latents: Sequence[int] | Int[np.ndarray, " some"]) -> Float[np.ndarray, "some vocabulary"]:
-        """q of some latents; NaN for a latent that never fired."""
+    def of(self, latents: Sequence[int] | Int[np.ndarray, " some"]) -> Float[np.ndarray, "some reference vocabulary"]:
+        """q of some latents with each of `REFERENCES`; NaN for a latent that never fired."""
         some = np.asarray(latents, dtype=np.int64)
-        expected = (self.bigrams.T @ self.current[some].T.toarray()).T
-        found = self.following[some].toarray()
-        found -= expected
         with np.errstate(invalid="ignore", divide="ignore"):
-            found /= np.where(self.counts[some] > 0, self.counts[some], np.nan).astype(np.float32)[:, None]
+            each = (1 / np.where(self.counts[some] > 0, self.counts[some], np.nan)).astype(np.float32)[:, None]
+        following = self.following[some].toarray() * each
+        found = np.stack([following, following], axis=1)
+        found[:, 0] -= self.overall
+        found[:, 1] -= (self.bigrams.T @ self.current[some].T.toarray()).T * each
         return found
 
 

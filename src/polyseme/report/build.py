@@ -155,7 +155,7 @@ def _judging(findings: Findings) -> Judging:
     config = findings.config
     recurrence = next(iter(findings.recurrence.values()), None)
     effects = next(iter(findings.effects.values()), None)
-    directions = {} if effects is None else effects.null_expected
+    directions = {} if effects is None else effects.expected.null
     return Judging(
         partners=config.seeds[1:] if recurrence else (),
         nulls=tuple(

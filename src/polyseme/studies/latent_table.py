@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from polyseme.causal import SIZES, CausalEffects
+from polyseme.causal import EXPECTED, SIZES, CausalEffects, Expected
 from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, Evidence, Status
 from polyseme.core.table import Table
 from polyseme.evaluation.recurrence import Recurrence
@@ -43,7 +43,8 @@ class LatentTable(Table):
       best prediction from all its latents, means over seeds; `match_<kind>`, `predicted_<kind>`: the same with the
       dictionaries of each kind of null; `table_<name>`: with the prediction of a table of tokens; `floor`: what `match`
       is for random directions.
-    - `expected`: the expected effect of removing it; `null_<class>`: the mean for directions of that class.
+    - `expected`: the expected effect of removing it; `expected_<class>`: the mean for directions of that class.
+      `given_token`, `given_token_<class>`: the same against what follows the same tokens.
     - `kl`, `loss`, `kl_later`, `loss_later`, each with its 95% interval `…_low`, `…_high` and with the directions of
       each class `…_<class>`: KL(clean ‖ ablated) and ablated − clean loss in nats, at the token and summed over later
       ones; `n_samples`, `n_sampled_documents`: what they rest on.
@@ -158,9 +159,12 @@ def _recurrence(found: Recurrence | None, kinds: Sequence[str], n: int) -> dict[
 
 def _effects(found: CausalEffects | None, nulls: Sequence[str], n: int) -> dict[str, np.ndarray]:
     absent, none = np.full(n, math.nan), np.zeros(n, dtype=np.int64)
-    columns = {"expected": found.expected if found else absent}
-    for null in nulls:
-        columns[f"null_{null}"] = found.null_expected[null].mean(axis=0) if found else absent
+    columns: dict[str, np.ndarray] = {}
+    for name in EXPECTED:
+        expected: Expected | None = getattr(found, name) if found else None
+        columns[name] = expected.value if expected else absent
+        for null in nulls:
+            columns[f"{name}_{null}"] = expected.null[null].mean(axis=0) if expected else absent
     for name in SIZES:
         size = found.sizes[name] if found else None
         columns |= {
