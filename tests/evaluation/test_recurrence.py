@@ -260,7 +260,7 @@ def test_what_was_found_is_read_again_as_it_was_written(tmp_path):
     _, read = Store(tmp_path).stage("recurrence", {}, {}, found.save, Recurrence.load)
     for axis in ("network", "beyond_tokens"):
         for name, contrast in getattr(found, axis)().items():
-            for field, array in contrast.arrays().items():
+            for field, array in vars(contrast).items():
                 np.testing.assert_array_equal(array, getattr(getattr(read, axis)()[name], field))
     np.testing.assert_array_equal(
         found.recurrent(0.7)["random directions"].error, read.recurrent(0.7)["random directions"].error

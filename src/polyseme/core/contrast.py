@@ -1,7 +1,7 @@
 """Comparisons of many latents with one null at once, and the spread of a few replicates of each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,6 @@ class Contrast:
         """(low, high) of the two-sided confidence interval of the difference."""
         half = self.reaches((1 - level) / 2)
         return self.difference - half, self.difference + half
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every array under its name, for saving; `Contrast(**arrays)` gives the object back."""
-        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -170,13 +166,14 @@ def _shrunk(variance: Float[np.ndarray, " latent"], d: int) -> Spread:
     usable = known & (np.nan_to_num(variance) > _NEGLIGIBLE * _usual(variance))
     if usable.sum() < FEWEST:
         return Spread(variance, np.where(known, float(d), np.nan))
+    pooled = float(d * usable.sum())  # nothing is known better than by the replicates of all latents
     logs = _log_variance(variance[usable], d)
     excess = float(logs.var(ddof=1)) - float(polygamma(1, d / 2))
     if excess <= 1e-8:  # no more spread than chance gives
-        return Spread(np.where(known, variance[usable].mean(), np.nan), np.where(known, np.inf, np.nan))
+        return Spread(np.where(known, variance[usable].mean(), np.nan), np.where(known, pooled, np.nan))
     d0 = 2 * _inverse_trigamma(excess)
     s0 = float(np.exp(logs.mean() + digamma(d0 / 2) - np.log(d0 / 2)))
-    return Spread((d0 * s0 + d * variance) / (d0 + d), np.where(known, d0 + d, np.nan))
+    return Spread((d0 * s0 + d * variance) / (d0 + d), np.where(known, min(d0 + d, pooled), np.nan))
 
 
 def _inverse_trigamma(x: float) -> float:

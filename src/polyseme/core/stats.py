@@ -97,10 +97,20 @@ def _drawn(rng: np.random.Generator, n_documents: int, n_resamples: int) -> Floa
 _kept_weights = functools.lru_cache(maxsize=2)(_weights)
 
 
-def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+def benjamini_hochberg(
+    p: Float[np.ndarray, " test"], filters: Float[np.ndarray, " test"] | None = None
+) -> Float[np.ndarray, " test"]:
     """Benjamini–Hochberg adjusted p-values (step-up false discovery rate); NaN stays NaN and is not counted.
 
-    Benjamini & Hochberg 1995, Controlling the false discovery rate.
+    Benjamini & Hochberg 1995, Controlling the false discovery rate. With n(t) tests counted at a threshold t, of which
+    r(t) have p ≤ t, a test is adjusted to the smallest t · n(t) / r(t) over t ≥ p: n(t) = m without filters.
+
+    Args:
+        p: of each test.
+        filters: p-values at most p, independent of p where p is that of a true null: tests are counted at t where they
+            are at most t. For a claim of several independent parts, p is the largest of their p-values and the filter
+            the second largest: a test that is far from passing in two parts cannot pass by luck in one (Wang, Gui, Su,
+            Sabatti & Owen 2022, Detecting multiple replicating signals using adaptive filtering procedures).
     """
     p = np.asarray(p, dtype=np.float64)
     adjusted = np.full_like(p, np.nan)
@@ -108,8 +118,12 @@ def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " tes
     if len(tested) == 0:
         return adjusted
     order = tested[np.argsort(p[tested], kind="stable")]
-    m = len(order)
-    scaled = p[order] * m / np.arange(1, m + 1)
+    counted = np.full(len(order), len(order))
+    if filters is not None:
+        counted = np.searchsorted(np.sort(filters[tested]), p[order], side="right")
+    # Where p are equal, the last of them has the number that have it.
+    passing = np.searchsorted(p[order], p[order], side="right")
+    scaled = p[order] * counted / passing
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return adjusted
 

@@ -77,25 +77,31 @@ class AxisOutcome:
 
 
 def corrected(
-    p: Mapping[str, Float[np.ndarray, " latent"]], alpha: float
+    p: Mapping[str, Float[np.ndarray, " latent"]],
+    alpha: float,
+    filters: Mapping[str, Float[np.ndarray, " latent"]] | None = None,
 ) -> tuple[dict[str, Float[np.ndarray, " latent"]], float]:
-    """Benjamini–Hochberg over the latents of all sites together.
+    """Benjamini–Hochberg over the latents of all sites together (`core.stats.benjamini_hochberg`).
 
     Args:
         p: by site; NaN for latents that are not tested.
         alpha: false discovery rate.
+        filters: by site, those of the tests.
 
     Returns:
-        By site the corrected p-values, and the uncorrected one that passes beside the others as they are: α R / m with
-        R passing of m tested, and α / m where none passes.
+        By site the corrected p-values, and the uncorrected one that passes beside the others as they are: α r / n with
+        r passing of n counted, and α / n where none passes.
     """
     every = np.concatenate([np.empty(0), *p.values()])
-    together = benjamini_hochberg(every)
-    n_tested, n_passed = int(np.isfinite(every).sum()), int((together <= alpha).sum())
+    filter_ = np.concatenate([np.empty(0), *filters.values()]) if filters is not None else np.zeros(len(every))
+    together = benjamini_hochberg(every, filter_)
+    passed = together <= alpha
+    largest = float(every[passed].max()) if passed.any() else alpha
+    n_counted = int((np.isfinite(every) & (filter_ <= largest)).sum())
     ends = np.cumsum([len(mine) for mine in p.values()])
     return (
         dict(zip(p, np.split(together, ends[:-1]), strict=True)) if p else {},
-        alpha * max(1, n_passed) / max(1, n_tested),
+        alpha * max(1, int(passed.sum())) / max(1, n_counted),
     )
 
 

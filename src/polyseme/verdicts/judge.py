@@ -16,6 +16,8 @@ from polyseme.verdicts.evidence import AxisEvidence, SiteEvidence, VerdictConfig
 from polyseme.verdicts.words import CHAIN, words
 
 _METHOD = "Student's t"
+INDEPENDENT: tuple[tuple[Axis, ...], ...] = (("recurrent", "network", "beyond_tokens"), ("used",))
+"""Parts of a claim whose errors are independent of each other: axes that rest on the same partners are one part."""
 NOT_TOGETHER = "its answers pass one by one, and not together after correction"
 
 
@@ -63,9 +65,11 @@ def judge(
     (Benjamini–Hochberg); all that fire in enough documents and could be measured are counted, whatever their answer.
     At most the share `alpha` of the `yes` of an axis is expected to be false.
 
-    **Over axes.** A word claims that several axes say `yes`, and false answers of any of them would make it false. So
-    the largest p-value over the axes that a word claims is corrected over the latents of all sites in the same way; a
-    latent whose axes all pass one by one and not together is `undecided`.
+    **Over axes.** A word claims that several axes say `yes`, and a false answer of any of them makes it false: where
+    few latents pass them all, those that pass one by luck may be most of them. So the largest p-value over the axes
+    that a word claims is corrected over the latents of all sites too. Counted are the latents that at most one part of
+    the claim can keep from the word; `recurrent`, `network` and `beyond_tokens` are one part, for they rest on the same
+    partners, and `used` is the other. A latent whose axes pass one by one and not together is `undecided`.
 
     An axis says `unknown` of a latent that fires in too few documents, where there is nothing to compare it with, and
     where even the largest possible value would not have been shown to exceed a null, without another null saying `no`.
@@ -91,7 +95,7 @@ def judge(
     compared: dict[Axis, dict[str, Comparison]] = {}
     for axis in AXES:
         found[axis], compared[axis] = outcomes(axis, sites, config)
-    claims = [corrected(p, config.alpha) for p in _claims(found, sites)]
+    claims = _claims(found, sites, config.alpha)
     verdicts: dict[str, SiteVerdicts] = {}
     for name, site in sites.items():
         mine: dict[Axis, AxisOutcome] = {axis: found[axis][name] for axis in AXES}
@@ -125,14 +129,24 @@ def _check(name: str, site: SiteEvidence) -> None:
 
 
 def _claims(
-    found: Mapping[Axis, Mapping[str, AxisOutcome]], sites: Mapping[str, SiteEvidence]
-) -> list[dict[str, Float[np.ndarray, " latent"]]]:
-    """By how many axes a word claims, the largest of their p-values for every latent of every site."""
+    found: Mapping[Axis, Mapping[str, AxisOutcome]], sites: Mapping[str, SiteEvidence], alpha: float
+) -> list[tuple[dict[str, Float[np.ndarray, " latent"]], float]]:
+    """By how many axes a word claims: the corrected p-values that all of them say `yes`, and the one that passes."""
     claimed: list[Axis] = [axis for axis, _ in CHAIN]
-    return [
-        {name: np.stack([found[axis][name].p for axis in claimed[:k]]).max(axis=0) for name in sites}
-        for k in range(1, len(claimed) + 1)
-    ]
+    claims: list[tuple[dict[str, Float[np.ndarray, " latent"]], float]] = []
+    for k in range(1, len(claimed) + 1):
+        largest: dict[str, Float[np.ndarray, " latent"]] = {}
+        filters: dict[str, Float[np.ndarray, " latent"]] = {}
+        for name in sites:
+            parts = [
+                np.stack([found[axis][name].p for axis in claimed[:k] if axis in part]).max(axis=0)
+                for part in INDEPENDENT
+                if set(part) & set(claimed[:k])
+            ]
+            largest[name] = np.max(parts, axis=0)
+            filters[name] = np.min(parts, axis=0) if len(parts) > 1 else np.zeros(len(parts[0]))
+        claims.append(corrected(largest, alpha, filters))
+    return claims
 
 
 def _frequencies(
