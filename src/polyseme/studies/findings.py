@@ -148,21 +148,28 @@ class Findings:
         return found
 
     @cached_property
-    def verdicts(self) -> dict[str, SiteVerdicts]:
-        """The verdict on every latent, by site, judged from the evidence of all sites together."""
+    def evidence(self) -> dict[str, SiteEvidence]:
+        """What the latents are judged on, by site."""
         config, seed = self.config, self.config.seeds[0]
-        progress = self.at.reporter.task("verdicts", len(config.bindings), "sites")
-        evidence: dict[str, SiteEvidence] = {}
-        for site in config.bindings:
-            evidence[site] = site_evidence(
+        return {
+            site: site_evidence(
                 self.real.readings.firings[site, seed].document_counts,
                 self.recurrence.get(site),
                 self.effects.get(site),
                 config=config.verdicts,
                 missing=self.missing,
             )
-            progress.update(len(evidence))
-        return judge(evidence, config=config.verdicts, scope={"seed": seed, "study": self.real.subject.label})
+            for site in config.bindings
+        }
+
+    @cached_property
+    def verdicts(self) -> dict[str, SiteVerdicts]:
+        """The verdict on every latent, by site, judged from the evidence of all sites together."""
+        progress = self.at.reporter.task("verdicts", len(self.config.bindings), "sites")
+        scope = {"seed": self.config.seeds[0], "study": self.real.subject.label}
+        found = judge(self.evidence, config=self.config.verdicts, scope=scope)
+        progress.update(len(found))
+        return found
 
     def _one(self, kind: type[Stage[T]]) -> T | None:
         """The result of the only stage of a kind; None where the study has none, or the network no use for it."""

@@ -1,7 +1,7 @@
 """Every latent of every judged dictionary in one table, columns first."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from polyseme.causal import EXPECTED, SIZES, CausalEffects, Expected
-from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, Evidence, Status
+from polyseme.core.records import AXES, STATUSES, Axis, Status
 from polyseme.core.table import Table
 from polyseme.evaluation.recurrence import Recurrence
 from polyseme.evaluation.tables import TABLES
-from polyseme.verdicts.judge import SiteVerdicts
+from polyseme.verdicts.axes import AxisOutcome
+from polyseme.verdicts.evidence import AxisEvidence
 
 if TYPE_CHECKING:
     from polyseme.studies.findings import Findings
@@ -32,7 +33,8 @@ class LatentTable(Table):
     The columns:
 
     - `site`, `seed`, `latent`: which one; `status`: the word of its verdict; `missing`: with `undecided`, what is
-      missing; `frequency`: expected share of repetitions of the study that give the same word.
+      missing; `frequency`, `frequency_low`, `frequency_high`: share of repetitions of the study that are expected to
+      give the same word, with a 95% interval.
     - `density`, `n_tokens`, `n_documents`: held-out vectors, tokens and documents where it fires.
     - For each axis of the profile (`recurrent`, `network`, `beyond_tokens`, `used`) its answer (`yes`, `no`,
       `unknown`) under the name of the axis; against the hardest null, `<axis>_hardest`: the latent's own figure
@@ -92,18 +94,24 @@ def latent_table(findings: "Findings") -> LatentTable:
 def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
     config, seed = findings.config, findings.config.seeds[0]
     firings, judged = findings.real.readings.firings[site, seed], findings.verdicts[site]
-    share, n = findings.shares[site], firings.n_latents
+    evidence, share, n = findings.evidence[site], findings.shares[site], firings.n_latents
     return {
         "site": np.full(n, site, dtype=object),
         "seed": np.full(n, seed, dtype=np.int64),
         "latent": np.arange(n),
-        "status": np.array([v.status for v in judged.verdicts], dtype=object),
-        "missing": np.array([v.missing for v in judged.verdicts], dtype=object),
-        "frequency": judged.frequency,
+        "status": judged.status,
+        "missing": judged.missing,
+        "frequency": judged.frequencies.expected,
+        "frequency_low": judged.frequencies.low,
+        "frequency_high": judged.frequencies.high,
         "density": firings.densities,
         "n_tokens": firings.counts,
         "n_documents": judged.n_documents.astype(np.int64),
-        **{name: values for axis in AXES for name, values in _axis(axis, judged).items()},
+        **{
+            name: values
+            for axis in AXES
+            for name, values in _axis(axis, evidence.axes[axis], judged.outcomes[axis]).items()
+        },
         **_recurrence(findings.recurrence.get(site), tuple(config.drawn), n),
         **_effects(findings.effects.get(site), config.causal.nulls, n),
         "token_share": share.value,
@@ -112,30 +120,24 @@ def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
     }
 
 
-def _axis(axis: Axis, judged: SiteVerdicts) -> dict[str, np.ndarray]:
+def _axis(axis: Axis, evidence: AxisEvidence, outcome: AxisOutcome) -> dict[str, np.ndarray]:
     """What one axis says, with the comparison with the hardest null."""
-    outcome = judged.outcomes[axis]
-    hardest = [_hardest(verdict.axis(axis)) for verdict in judged.verdicts]
-    intervals = [one.interval if one else None for one in hardest]
+    value, null, low, high = (np.full(len(outcome.p), math.nan) for _ in range(4))
+    for name, contrast in evidence.contrasts.items():
+        at, interval = outcome.hardest == name, contrast.interval()
+        value[at], null[at] = contrast.value[at], contrast.null[at]
+        low[at], high[at] = interval[0][at], interval[1][at]
     return {
         axis: outcome.answer,
         f"{axis}_hardest": outcome.hardest,
-        f"{axis}_value": _numbers(one.value if one else math.nan for one in hardest),
-        f"{axis}_null": _numbers(one.null_value if one else math.nan for one in hardest),
-        f"{axis}_low": _numbers(interval.low if interval else math.nan for interval in intervals),
-        f"{axis}_high": _numbers(interval.high if interval else math.nan for interval in intervals),
+        f"{axis}_value": value,
+        f"{axis}_null": null,
+        f"{axis}_low": low,
+        f"{axis}_high": high,
         f"{axis}_p": outcome.p,
         f"{axis}_p_corrected": outcome.p_corrected,
         f"{axis}_frequency": outcome.frequency,
     }
-
-
-def _hardest(result: AxisResult) -> Evidence | None:
-    return next((one for one in result.evidence if one.null == result.hardest), None)
-
-
-def _numbers(values: Iterable[float]) -> Float[np.ndarray, " latent"]:
-    return np.array(list(values), dtype=np.float64)
 
 
 def _recurrence(found: Recurrence | None, kinds: Sequence[str], n: int) -> dict[str, np.ndarray]:
