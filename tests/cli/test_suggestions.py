@@ -12,7 +12,7 @@ from polyseme.core.config import Config
 from polyseme.diagnosis import DiagnosisConfig
 from polyseme.networks import NetworkConfig
 from polyseme.studies.config import StudyConfig
-from polyseme.trials.verdicts import CalibrationConfig
+from polyseme.trials.calibration import CalibrationConfig
 
 OTHERS = {"help", "version", "FIELD", "NAME", "toy.FIELD", "toy.seeds", "table.field"}
 """Flags that are no field of a config, and words that stand for any."""

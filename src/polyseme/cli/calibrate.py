@@ -1,16 +1,17 @@
-"""`polyseme calibrate`: how often the verdicts are wrong, on networks whose features are planted."""
+"""`polyseme calibrate`: how often the verdicts are wrong, on networks whose variables are planted."""
 
 from pathlib import Path
 
 from polyseme.cli.flags import Group
 from polyseme.cli.line import Line
-from polyseme.core.config import Config, FilePath
+from polyseme.cli.runs import RootOptions
+from polyseme.core.config import FilePath
 from polyseme.screen.progress import make_reporter
-from polyseme.store import check_writable, save_json
-from polyseme.trials import verdicts
+from polyseme.store import check_writable, save_text
+from polyseme.trials import calibration, matrix, verdicts
 
 
-class CalibrateOptions(Config):
+class CalibrateOptions(RootOptions):
     """Where the figures go."""
 
     out: FilePath = Path("calibration.json")
@@ -18,11 +19,11 @@ class CalibrateOptions(Config):
 
 
 def calibrate(line: Line) -> int:
-    """Measure it, print a summary, and keep the figures."""
-    options, config = line.configs(Group(CalibrateOptions), Group(verdicts.CalibrationConfig, title="calibration"))
+    """Measure it, print the matrix, and keep the figures."""
+    options, config = line.configs(Group(CalibrateOptions), Group(calibration.CalibrationConfig, title="calibration"))
     check_writable(options.out)
-    report = verdicts.calibrate(config, reporter=make_reporter())
-    save_json(options.out, report.model_dump(mode="json"))
-    print(report.summary())
+    report = verdicts.calibrate(config, reporter=make_reporter(), root=options.root)
+    save_text(options.out, report.model_dump_json() + "\n")
+    print(matrix.as_markdown(report.procedures))
     print(f"written to {options.out}")
     return 0

@@ -128,7 +128,7 @@ def benjamini_hochberg(
     return adjusted
 
 
-def wilson_interval(count: int, n: int, *, level: float = 0.95) -> Interval:
+def wilson_interval(count: float, n: float, *, level: float = 0.95) -> Interval:
     """Wilson's interval of a share of `count` in `n`; NaN bounds when n is 0 (Wilson 1927, JASA 22)."""
     if n == 0:
         return Interval(low=math.nan, high=math.nan, level=level, method="Wilson")

@@ -33,7 +33,7 @@ def report_of(result: StudyResult) -> StudyReport:
     """Everything the report shows, from everything the study found."""
     findings, run = result.findings, result.run
     config = findings.config
-    calibration, uncalibrated = shipped_calibration(config.causal, config.verdicts, config.judging)
+    calibration, uncalibrated = shipped_calibration(config)
     report = StudyReport(
         title=findings.config.name,
         run=run.id,

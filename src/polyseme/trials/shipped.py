@@ -1,23 +1,18 @@
-"""The error rates that come with the package, each for the procedure that it was measured with."""
+"""The error rates that come with the package, each for the way of judging that it was measured with."""
 
-from collections.abc import Sequence
 from importlib.resources import files
 
-from polyseme.causal import CausalConfig
+from polyseme.core.config import Config
 from polyseme.nulls import Null, kind_of, make_null
-from polyseme.trials.planted import NON_FEATURES, Kind
-from polyseme.trials.verdicts import CalibratedProcedure, CalibrationReport
-from polyseme.verdicts.error_rates import Calibration
-from polyseme.verdicts.judge import VerdictConfig
+from polyseme.studies.config import StudyConfig
+from polyseme.studies.levels import LEVELS, Evidence
+from polyseme.trials.kinds import FEATURES, MODES, NAMES, Kind
+from polyseme.trials.matrix import Procedure, Row
+from polyseme.trials.verdicts import CalibrationReport
+from polyseme.verdicts.error_rates import Calibration, PlantedKind
 
-KIND_NAMES: dict[Kind, str] = {
-    "feature": "features",
-    "hidden": "variables that nothing reads",
-    "bystander": "variables along directions like any other",
-    "input": "statistics of the input",
-}
-_DECISIVE = ("n_samples", "statistic", "null", "n_flips", "n_resamples")
-"""Fields of the causal test that decide its result; the others decide what it costs."""
+_DECISIVE = ("nulls",)
+"""Fields of the causal test that decide an answer, beside those that a level sets."""
 
 
 def shipped_report() -> CalibrationReport:
@@ -26,38 +21,79 @@ def shipped_report() -> CalibrationReport:
     return CalibrationReport.model_validate_json(file.read_text("utf-8"))
 
 
-def shipped_calibration(
-    causal: CausalConfig, verdicts: VerdictConfig, controls: Sequence[Null]
-) -> tuple[Calibration | None, str]:
-    """The error rates measured with a study's procedure; if there are none, None and why."""
+def shipped_calibration(config: StudyConfig) -> tuple[Calibration | None, str]:
+    """The error rates measured with a study's way of judging; if there are none, None and why."""
     report = shipped_report()
-    others = [*_differing("causal", causal, report.config.causal, _DECISIVE)]
-    others += _differing("verdicts", verdicts, report.config.verdicts, tuple(VerdictConfig.model_fields))
-    # A control's seed draws one null of many, and decides nothing else.
-    others += [f"control {c.name}" for c in controls if c != make_null(kind_of(c), c.seed)]
-    found = report.of("trained", *(kind_of(control) for control in controls)) if not others else None
-    if found is None and not others:
-        others = [f"controls {', '.join(control.name for control in controls) or 'none'}"]
-    if found is None:
+    level, others = _level(config, report)
+    others += _differing("causal", config.causal, report.config.causal, _DECISIVE)
+    others += _differing("verdicts", config.verdicts, report.config.verdicts, tuple(type(config.verdicts).model_fields))
+    others += [f"control {null.name}" for null in config.judging if not _plain(null)]
+    if level is None or others:
         return None, f"it differs from the calibrated ones ({'; '.join(others)})"
-    return _shown(report, found), ""
+    controls = sorted({kind_of(null) for null in config.judging})
+    found = [p for mode in MODES if (p := report.of(level, mode, *controls)) is not None]
+    if not found:
+        return None, f"these controls were not calibrated together ({', '.join(controls) or 'none'})"
+    return _shown(report, level, found), ""
 
 
-def _differing(name: str, given: object, calibrated: object, fields: tuple[str, ...]) -> list[str]:
+def _level(config: StudyConfig, report: CalibrationReport) -> tuple[Evidence | None, list[str]]:
+    """The calibrated level that has a study's numbers of partners, draws, samples and directions; else, how it differs
+    from the one that it names."""
+    drawn = {len(nulls) for nulls in config.drawn.values()}
+    mine = {
+        "seeds": {len(config.seeds)},
+        "draws": drawn,
+        "causal.n_samples": {config.causal.n_samples},
+        "causal.n_directions": {config.causal.n_directions},
+    }
+
+    def others(name: Evidence) -> list[str]:
+        level = LEVELS[name]
+        its = {"seeds": 1 + level.partners, "draws": level.draws}
+        its |= {f"causal.{field}": value for field, value in level.causal.items()}
+        return [
+            f"{field} {', '.join(map(str, sorted(mine[field])))}, calibrated with {value}"
+            for field, value in its.items()
+            if not mine[field] <= {value}
+        ]
+
+    for name in report.config.levels:
+        if not others(name):
+            return name, []
+    if config.evidence not in report.config.levels:
+        return None, [f"evidence {config.evidence}, calibrated with {' and '.join(report.config.levels)}"]
+    return None, others(config.evidence)
+
+
+def _plain(null: Null) -> bool:
+    """Whether a null has its defaults; its seed draws one null of many, and decides nothing else."""
+    return null == make_null(kind_of(null), null.seed)
+
+
+def _differing(name: str, given: Config, calibrated: Config, fields: tuple[str, ...]) -> list[str]:
     pairs = [(field, getattr(given, field), getattr(calibrated, field)) for field in fields]
     return [f"{name}.{field} {mine}, calibrated with {its}" for field, mine, its in pairs if mine != its]
 
 
-def _shown(report: CalibrationReport, found: CalibratedProcedure) -> Calibration:
-    config = report.config
+def _shown(report: CalibrationReport, level: Evidence, found: list[Procedure]) -> Calibration:
+    n = report.config.n_networks
     return Calibration(
-        description=f"{config.n_networks} small networks with planted variables, none of them this study's; two "
-        f"dictionaries of {config.n_latents} latents trained on each and one on every control, made and judged as this "
-        "study's are, with the same controls. Non-features: variables that nothing reads, variables along directions "
-        "like any other, and statistics of the input. How often a latent of this network is judged wrongly may differ.",
-        controls=found.controls,
-        false_positive_rate=found.false_positive_rate(),
-        miss_rate=found.miss_rate(),
-        by_kind=tuple((KIND_NAMES[kind], found.false_positive_rate(kind)) for kind in NON_FEATURES),
-        counts=tuple((KIND_NAMES[group.kind], group.counts) for group in found.groups),
+        description=f"{n} small networks with planted variables, none of them this study's, judged with the controls "
+        f"and the numbers of seeds, draws and samples of this study (evidence {level}): their dictionaries as this "
+        "study trains them, and dictionaries that were given, with latents that are no features. How often a latent "
+        "of this network is judged wrongly may differ.",
+        controls=found[0].controls,
+        n_networks=n,
+        kinds=tuple(_kind(procedure, row) for procedure in found for row in procedure.rows),
+    )
+
+
+def _kind(procedure: Procedure, row: Row) -> PlantedKind:
+    of_features: tuple[Kind, ...] = FEATURES
+    return PlantedKind(
+        name=f"{NAMES[row.kind]}; {MODES[procedure.mode]}",
+        is_feature=row.kind in of_features,
+        called=row.called,
+        counts=row.counts,
     )

@@ -90,7 +90,7 @@ class MatchingStage(Stage[Matching]):
         for site, vectors in self._sample(subject, at):
             densities = firings[dictionary_name(site, self.role.seeds[0])].densities
             seed = derive_seed(self.role.seeds[0], "random latents", site)
-            latents = random_latents(vectors, _spread(densities), seed)
+            latents = random_latents(vectors, spread(densities), seed)
             random[site] = subject.bindings[site], latents
         for site, of_random in self._collected(subject, matched_on(text), random, at).items():
             of_random.save(folder, random_name(site, "learn"))
@@ -146,7 +146,7 @@ def matched_on(subject: Subject) -> Windows:
     return subject.learned_on(subject.study.evaluation.match_tokens)
 
 
-def _spread(densities: Float[np.ndarray, " latent"]) -> Float[np.ndarray, " random"]:
+def spread(densities: Float[np.ndarray, " latent"]) -> Float[np.ndarray, " random"]:
     """`N_RANDOM` densities, evenly spread over those of the latents that fire."""
     fires = densities[densities > 0]
     return np.quantile(fires if len(fires) else np.array([0.01]), np.linspace(0, 1, N_RANDOM))

@@ -1,0 +1,91 @@
+"""What is planted when verdicts are calibrated, and how they are judged there."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from polyseme.causal import CausalConfig
+from polyseme.core.config import Config, Count, Width
+from polyseme.dictionaries import TopKConfig
+from polyseme.studies.levels import Evidence
+from polyseme.trials.kinds import Mode
+from polyseme.trials.planted import Planting
+from polyseme.verdicts.evidence import VerdictConfig
+
+ControlKind = Literal[
+    "gaussian_reinit", "spectrum_reinit", "permuted_weights", "shuffled_tokens", "unigram_tokens", "uniform_tokens"
+]
+OF_WEIGHTS: tuple[ControlKind, ...] = ("gaussian_reinit", "permuted_weights", "spectrum_reinit")
+OF_TOKENS: tuple[ControlKind, ...] = ("shuffled_tokens", "unigram_tokens", "uniform_tokens")
+TOGETHER: tuple[tuple[ControlKind, ...], ...] = (
+    ("gaussian_reinit", "spectrum_reinit"),
+    ("gaussian_reinit", "shuffled_tokens"),
+    ("gaussian_reinit", "shuffled_tokens", "spectrum_reinit"),
+    OF_WEIGHTS,
+    tuple(sorted((*OF_WEIGHTS, *OF_TOKENS))),
+)
+"""Sets of controls that are judged together, beside each alone."""
+Split = Literal["calibration", "test"]
+SIZES: dict[Split, Planting] = {
+    "calibration": Planting(),
+    "test": Planting(
+        feature=28,
+        token=12,
+        bigram=12,
+        rare=8,
+        unread=10,
+        bystander=14,
+        built_in=12,
+        built_in_unread=6,
+        d=80,
+        vocabulary=320,
+        zipf=0.7,
+    ),
+}
+"""The networks that the trial was built on, and those behind the figures that come with the package."""
+
+
+class CalibrationConfig(Config):
+    """What is planted, and how the dictionaries that look for it are made and judged."""
+
+    split: Split = "test"
+    """Which networks: the two sets share no seed and no size. Nothing was chosen by what `test` gave."""
+    n_networks: int = Field(default=8, ge=1, le=1_000)
+    """Number of planted networks, each with its own nulls, text and dictionaries."""
+    planting: Planting | None = None
+    """Number of variables of each kind, and the networks' size. None: those of the split."""
+    n_documents: int = Field(default=60, ge=2, le=10**6)
+    """Number of held-out documents of 384 tokens."""
+    n_train_tokens: Count = 200_000
+    """Number of tokens that each dictionary is trained on, all distinct."""
+    n_latents: Width | None = None
+    """Width of the trained dictionaries. None: one and a half times the number of variables."""
+    k: Width = 8
+    """Active latents per token of the trained dictionaries."""
+    levels: tuple[Evidence, ...] = Field(default=("quick", "standard"), min_length=1, max_length=3)
+    """Levels of evidence, each as a study has it."""
+    controls: tuple[ControlKind, ...] = Field(default=(*OF_WEIGHTS, *OF_TOKENS), min_length=1, max_length=6)
+    """Kinds of control, made by the code that makes them for a study; each alone is judged, and some together."""
+    modes: tuple[Mode, ...] = Field(
+        default=("trained", "oracle", "altered", "frozen_decoder", "frozen_directions", "random_writes"), min_length=1
+    )
+    """Which dictionaries are judged."""
+    causal: CausalConfig = CausalConfig()
+    """Its `n_samples` and `n_directions` are those of each level."""
+    verdicts: VerdictConfig = VerdictConfig()
+
+    @property
+    def planted(self) -> Planting:
+        """The variables of each network."""
+        return self.planting or SIZES[self.split]
+
+    @property
+    def dictionary(self) -> TopKConfig:
+        """The dictionary that is trained on every planted network and null."""
+        return TopKConfig(n_latents=self.n_latents or round(1.5 * len(self.planted.kinds)), k=self.k)
+
+    @property
+    def combinations(self) -> tuple[tuple[ControlKind, ...], ...]:
+        """The sets of controls that latents are compared with, each in alphabetical order."""
+        alone: list[tuple[ControlKind, ...]] = [(kind,) for kind in sorted(self.controls)]
+        return (*alone, *(some for some in TOGETHER if set(some) <= set(self.controls)))
