@@ -27,7 +27,7 @@ class CausalConfig(Config):
         "n_flips": "the directions of each null (`causal.n_directions`) are compared with by Student's t",
     }
 
-    n_samples: int = Field(default=32, ge=0, le=10**6)
+    n_samples: int = Field(default=16, ge=0, le=10**6)
     """Largest number of firing tokens sampled for each latent, spread over its documents; each costs an intervention
     for the latent and one for every direction of every null."""
     nulls: Annotated[tuple[OfLatents, ...], Field(min_length=1, max_length=16), AfterValidator(_distinct)] = get_args(
@@ -37,7 +37,7 @@ class CausalConfig(Config):
     uniformly random (`isotropic`), of the covariance of the site's vectors, those of other latents that fire, and those
     of other latents that fire about as often and write about as much (`alike_latent`). All are shown, and the answer
     rests on the hardest."""
-    n_directions: int = Field(default=4, ge=2, le=256)
+    n_directions: int = Field(default=8, ge=2, le=256)
     """Number of directions of each null for each latent, the same ones at all of its tokens."""
     horizon: int = Field(default=8, ge=0, le=4096)
     """Number of later tokens over which the effects of a change are summed."""

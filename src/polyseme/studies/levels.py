@@ -38,9 +38,9 @@ class Level:
 
 
 LEVELS: dict[Evidence, Level] = {
-    "quick": Level(partners=2, draws=2, n_samples=16, n_directions=3),
-    "standard": Level(partners=5, draws=5, n_samples=32, n_directions=4),
-    "paper": Level(partners=9, draws=10, n_samples=64, n_directions=8),
+    "quick": Level(partners=2, draws=2, n_samples=8, n_directions=6),
+    "standard": Level(partners=5, draws=5, n_samples=16, n_directions=8),
+    "paper": Level(partners=9, draws=10, n_samples=32, n_directions=16),
 }
 DEFAULT: Evidence = "standard"
 
