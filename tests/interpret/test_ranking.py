@@ -118,7 +118,7 @@ def test_an_axis_says_what_it_was_compared_with_in_this_study():
     )
     assert said["beyond_tokens"].endswith("than a table of token, previous token, bigram or position does")
     assert "at up to 16 of its firings" in said["used"]
-    assert "more than removing 3 null directions of equal norm does (each of isotropic, covariance," in said["used"]
+    assert "more than removing null directions of equal norm does (3 each: isotropic, covariance," in said["used"]
     text = JUDGING.nulls[0].model_copy(update={"name": "unigram_tokens", "targets": "tokens", "draws": 1})
     other = JUDGING.model_copy(
         update={"partners": (4,), "margin": 0.1, "nulls": (JUDGING.nulls[0].model_copy(update={"draws": 5}), text)}

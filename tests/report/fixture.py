@@ -172,6 +172,7 @@ def axis_result(rng: np.random.Generator, axis: Axis, answer: Answer) -> AxisRes
         hardest=max(evidence, key=lambda item: item.p).null,
         p_corrected=0.004 if answer == "yes" else 0.41,
         frequency=0.93 if answer == "yes" else 0.12,
+        frequency_interval=Interval(low=0.66, high=0.99) if answer == "yes" else Interval(low=0.0, high=0.6),
         n=int(rng.integers(20, 180)),
     )
 
@@ -182,6 +183,7 @@ def verdict(rng: np.random.Generator, status: Status) -> Verdict:
         status=status,
         axes=tuple(axis_result(rng, axis, answer) for axis, answer in zip(AXES, ANSWERS[status], strict=True)),
         frequency=float(rng.uniform(0.6, 1)),
+        frequency_interval=Interval(low=0.31, high=1.0),
         missing=MISSING if status == "undecided" else "",
     )
 

@@ -181,7 +181,8 @@ def test_a_card_shows_the_answer_of_every_axis_with_every_null_and_the_sizes_of_
         *("✓ recurrent: yes", "✓ the network's: yes", "✗ beyond tokens: not shown", "✓ used: yes"),
         *(null for axis in AXES for null in NULLS[axis]),
         *SIZE_NAMES.values(),
-        *(f"{STATUS_LINES['token_level']}.", "expected to give the same word with frequency 0."),
+        *(f"{STATUS_LINES['token_level']}.", "It is expected to get the same word in ", "[31%, 100%] of repetitions."),
+        *("yes expected in 93% [66%, 99%] of repetitions", "each difference must exceed 0.05"),
     ):
         assert said in text, said
     assert text.count("the hardest") == len(AXES)

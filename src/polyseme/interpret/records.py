@@ -263,7 +263,7 @@ class LatentReport(Record):
         words = [f"{w.token!r}" for w in self.top_tokens[:8]]
         return [
             ("undecided:", self.verdict.missing),
-            ("frequency of the word", numbers.short(self.verdict.frequency)),
+            ("same word expected in", f"{numbers.percent(self.verdict.frequency)} of repetitions"),
             ("fires at", f"{self.n_tokens:,} tokens in {self.n_documents:,} documents"),
             ("density", numbers.percent(self.density)),
             ("mean activation", numbers.short(self.mean_activation)),

@@ -105,11 +105,13 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "one more if nothing is special about it, shrunk alike.",
     ),
     (
-        "Frequency, repetition",
-        "The share of repetitions of the study, with seeds, draws of nulls, held-out documents, sampled firings and "
-        "null directions all drawn again, that are expected to give the same answer or word: for a difference that is "
-        "normally distributed around the measured one, with √2 times its standard deviation under redrawing. The "
-        "frequency of a word takes the answers on the axes to be independent.",
+        "Repetition",
+        "A repetition of the study judges the same dictionary; seeds of the partners, draws of nulls, held-out "
+        "documents, sampled firings and null directions are all drawn again. The share of repetitions that give an "
+        "answer is that of a difference which is normally distributed around the measured one, with √2 times its "
+        "standard deviation under redrawing; its interval is for true differences within their 95% intervals. The "
+        "share that give a word takes the axes to be independent. With two partners, where few latents have a yes on "
+        "an axis, these shares are too high.",
     ),
     (
         "Detectable difference",

@@ -120,10 +120,12 @@ def asked(axis: Axis, judging: Judging) -> str:
             return f"{_predicted(judging)} than {tables} does{f', and than {texts}' if texts else ''}"
         case "used":
             firings = f" at up to {count(judging.n_samples)} of its firings" if judging.n_samples else ""
-            classes = f" (each of {_all(judging.directions)})" if judging.directions else ""
+            classes = (
+                f" ({count(judging.n_directions)} each: {', '.join(judging.directions)})" if judging.directions else ""
+            )
             return (
                 f"removing it{firings} moves the predictions the way the text that follows it leads one to expect, "
-                f"more than removing {count(judging.n_directions)} null directions of equal norm does{classes}"
+                f"more than removing null directions of equal norm does{classes}"
             )
 
 
@@ -163,12 +165,4 @@ def _draws(n: int) -> str:
 
 
 def _any(names: Sequence[str]) -> str:
-    return _joined(names, "or")
-
-
-def _all(names: Sequence[str]) -> str:
-    return _joined(names, "and")
-
-
-def _joined(names: Sequence[str], word: str) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from polyseme.core import numbers
-from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, Evidence, MetricRecord, Status
+from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, Evidence, Interval, MetricRecord, Status
 from polyseme.core.text import visible
 from polyseme.core.version import __version__
 from polyseme.interpret.records import EFFECTS, LatentReport
@@ -92,15 +92,24 @@ def _opened(report: StudyReport) -> int:
 def _said_of(axis: AxisResult) -> str:
     """What an answer rests on, beside its comparisons."""
     least = max((e.least for e in axis.evidence), default=0.0)
+    often = _often(axis.frequency, axis.frequency_interval)
     return "; ".join(
         [
             *([axis.missing] if axis.missing else []),
             *([f"each difference must exceed {numbers.plain(least)}"] if least else []),
             *([] if math.isnan(axis.p_corrected) else [f"p corrected {numbers.short(axis.p_corrected, 2)}"]),
-            *([] if math.isnan(axis.frequency) else [f"frequency of yes {numbers.short(axis.frequency, 2)}"]),
+            *([f"yes expected in {often}"] if often else []),
             *([f"{numbers.count(axis.n)} {axis.n_unit}"] if axis.n and axis.evidence else []),
         ]
     )
+
+
+def _often(frequency: float, bounds: Interval | None) -> str:
+    """A share of repetitions with its interval; nothing where it is not known."""
+    if math.isnan(frequency):
+        return ""
+    between = "" if bounds is None else f" [{numbers.percent(bounds.low)}, {numbers.percent(bounds.high)}]"
+    return f"{numbers.percent(frequency)}{between} of repetitions"
 
 
 def _dashed(value: float, sign: bool = False) -> str:
@@ -276,6 +285,7 @@ def _environment() -> Environment:
         "effects_of": _effects_of,
         "rows_of": _rows_of,
         "said_of": _said_of,
+        "often": _often,
         "reasons": reasons,
         "share_of": _share_of,
         "reading_of": _reading,
