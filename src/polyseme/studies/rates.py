@@ -28,8 +28,10 @@ _WORDS = 200
 _LATENTS = 4096
 _MATCHED = 1024
 """Latents that are matched to measure how fast that is: the assignment takes seconds for more."""
-_A_VALUE = 20
-"""Operations on one prediction beside the products that it is a sum of, in multiply-adds."""
+_A_VALUE = 60
+"""Operations on one prediction beside the products that it is a sum of, in multiply-adds: its sums over documents."""
+_DENSE = 0.2
+"""What a multiply-add of a dense factor takes of one of sparse firings."""
 
 
 def matching_work(n: int, width: int) -> float:
@@ -40,10 +42,11 @@ def matching_work(n: int, width: int) -> float:
 def correlating_work(at: Worker, n: int, *, n_learn: float, n_heldout: float, n_others: int) -> float:
     """Work of predicting n latents from those of other dictionaries as wide, and of what tables make of them.
 
-    For each other dictionary: products of firings, a factor of n latents' products, n predictions at every token.
+    For each other dictionary: products of firings, a factor of n latents' products, n predictions at every token. The
+    tables take about as long as one more.
     """
     l0 = active_latents(at)
-    return n_others * (n_learn * l0**2 + float(n) ** 3 + n_heldout * n * (l0 + _A_VALUE))
+    return (n_others + 1) * (n_learn * l0**2 + _DENSE * n**3 + n_heldout * n * (l0 + _A_VALUE))
 
 
 def active_latents(at: Worker) -> float:
