@@ -21,13 +21,13 @@ class Frequency:
     """How often repetitions of a study give an answer.
 
     A repetition judges the same dictionary with everything else drawn again: partners, draws of nulls, held-out
-    documents, sampled firings and directions. With D the difference measured, δ the true one, σ its standard deviation
-    under redrawing and b what must be reached, whose standard deviation is β, repetitions say `yes` with the frequency
-    π = Φ((δ − b) / √(σ² + β²)).
+    documents, sampled firings and directions. It says `yes` where its difference D exceeds what must be reached, b. In
+    the mean over repetitions D − b is δ, and σ its standard deviation: that of D under redrawing, and of b, which rests
+    on an error known to 1 / √(2ν) of itself. So repetitions say `yes` with the frequency π = Φ(δ / σ).
 
     Attributes:
-        expected: mean of π over δ ~ N(D, σ²), Φ((D − b) / √(2 (σ² + β²))) with the b of this study drawn again too.
-        low, high: π at δ = D ± 1.96 σ: a 95% interval of π itself.
+        expected: the mean of π over δ ~ N(D − b, σ²) with the D and b of this study: Φ(z / √2), z = (D − b) / σ.
+        low, high: π at the ends of the 95% interval of δ: Φ(z ± 1.96).
     """
 
     expected: Float[np.ndarray, " latent"]
@@ -166,14 +166,11 @@ class Comparison:
         found = [np.full(n, np.nan) for _ in range(3)]
         for contrast in self.contrasts.values():
             bar = contrast.reaches(needed, self.least)
-            above, error = contrast.difference - bar, contrast.redrawn
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 # One study varies by its difference, and by what must be reached, whose error is known to 1 / √(2ν).
-                one = np.sqrt(error**2 + (bar - self.least) ** 2 / (2 * contrast.freedom))
-                shares = [
-                    ndtr(x)
-                    for x in (above / (math.sqrt(2) * one), (above - Z * error) / one, (above + Z * error) / one)
-                ]
+                one = np.sqrt(contrast.redrawn**2 + (bar - self.least) ** 2 / (2 * contrast.freedom))
+                z = (contrast.difference - bar) / one
+                shares = (ndtr(z / math.sqrt(2)), ndtr(z - Z), ndtr(z + Z))
             certain = np.where(np.isnan(bar), np.nan, contrast.p(self.least) <= needed)
             found = [np.fmin(f, np.where(one == 0, certain, share)) for f, share in zip(found, shares, strict=True)]
         return Frequency(*(np.where(self.missing == "", f, np.nan) for f in found))
