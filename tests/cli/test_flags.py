@@ -228,6 +228,7 @@ HELPED = [
     ["demo"],
     ["runs"],
     ["show"],
+    ["compare"],
     ["sites"],
     ["info"],
     ["calibrate"],
@@ -274,7 +275,7 @@ def test_the_help_of_every_command_is_tried() -> None:
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.run])
 def test_a_command_takes_the_words_that_its_usage_names(name: str) -> None:
-    needed = {"stage": "ID", "show": "RUN", "sites": "NETWORK", "diagnose": "NETWORK"}
+    needed = {"stage": "ID", "show": "RUN", "compare": "RUN", "sites": "NETWORK", "diagnose": "NETWORK"}
     needed |= {"zoo train": "NAME", "zoo figures": "NAME"}
     optional = {"study": "FILE", "plan": "FILE", "zoo check": "NAME"}
     word = needed.get(name) or optional.get(name, "")
@@ -285,7 +286,7 @@ def test_a_command_takes_the_words_that_its_usage_names(name: str) -> None:
     else:
         assert Line.of(name, []) == Line(name, (), ())  # what it does without any flag
     found = Line.of(name, ["a", "b", "--root", "c"])
-    words = 2 if name == "stage" else 1 if word else 0
+    words = 2 if name in ("stage", "compare") else 1 if word else 0
     assert found == Line(name, ("a", "b")[:words], ("a", "b", "--root", "c")[words:])
 
 

@@ -104,7 +104,7 @@ def test_the_table_of_latents_holds_all_and_agrees_with_every_other_place(judged
         for site in ("blocks.0.resid_post", "blocks.1.resid_post")
         for status, n in judged.latents(site).counts.items()
     }
-    assert f"{table.counts['not_recurrent']} not recurrent" in " ".join(report_in(judged).headlines)
+    assert f"not shown recurrent {table.counts['not_recurrent']}" in " ".join(report_in(judged).headlines)
     page = " ".join(re.sub(r"<[^>]*>", " ", judged.report.read_text()).split())
     assert f"{len(report_in(judged).latents)} of 64 latents are shown" in page
 

@@ -41,7 +41,7 @@ class Recurrence:
     """What other dictionaries make of every latent of one dictionary.
 
     Matches, predictions and tables are learned on train text and measured on held-out text. Tables and dictionaries are
-    compared at the tokens that the table knows (`evaluation.tables` says why).
+    compared at the tokens that the table knows (`polyseme.evaluation.tables` says why).
 
     Attributes:
         match: with the single best match in each partner, a dictionary of another seed on the same network and text.
