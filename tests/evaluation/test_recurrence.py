@@ -295,3 +295,25 @@ def test_other_tokens_no_partner_and_a_single_document_are_refused():
     alone = Corpus(12, heldout=2)
     with pytest.raises(InputError, match="two held-out documents"):
         alone.measure(alone.noise(), [alone.noise()])
+
+
+def test_the_floor_of_a_latent_is_that_of_random_latents_as_dense_as_it_is():
+    rng = np.random.default_rng(13)
+    corpus = Corpus(13, learn=400, heldout=400)
+    vectors = [rng.standard_normal((n, 10)) for n in corpus.n]
+
+    def reading(densities):
+        directions = rng.standard_normal((10, len(densities)))
+        heights = np.sort(vectors[0] @ directions, axis=0)
+        bounds = heights[np.rint((1 - densities) * (len(heights) - 1)).astype(int), np.arange(len(densities))]
+        return corpus.sides(*(np.maximum(v @ directions - bounds, 0) for v in vectors))
+
+    # Few are dense, and denser ones match better.
+    densities = rng.permutation(np.minimum(0.01 * (1 + rng.pareto(2.0, 600)), 0.4))
+    partners = [reading(np.geomspace(0.01, 0.4, 60)) for _ in range(2)]
+    found = corpus.measure(reading(densities), partners, {}, reading(np.geomspace(0.01, 0.8, 600)))
+    contrast = found.recurrent(0.0)["random directions"]
+    dense_ones = densities > np.quantile(densities, 0.95)
+    assert found.floor[dense_ones].mean() > found.floor[~dense_ones].mean() + 0.05
+    assert (contrast.value > contrast.null)[dense_ones].mean() < 0.15
+    assert (contrast.value > contrast.null).mean() < 0.10

@@ -19,7 +19,7 @@ from polyseme.evaluation.matches import Cells, Correlations, Judged, Other, Side
 from polyseme.evaluation.tables import table_keys, tables
 from polyseme.store import Artifact, save_array, save_json
 
-NEIGHBOURS = 200
+NEIGHBOURS = 100
 """Random latents of like density that a latent's floor is the 95th percentile of."""
 _NAMES = "recurrence.json"
 _EVERYWHERE = "all"

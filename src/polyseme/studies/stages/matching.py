@@ -26,7 +26,7 @@ from polyseme.studies.stages.statistics import StatisticsStage
 from polyseme.studies.subject import Role, Subject, dictionary_name, on
 
 N_RANDOM = 1024
-"""Random latents of a site; their densities are those of the judged latents, evenly spread over them."""
+"""Random latents of a site."""
 SAMPLE = 16_384
 """Vectors, about, that their directions and thresholds are of."""
 
@@ -43,6 +43,8 @@ class MatchingStage(Stage[Matching]):
     """
 
     name = "matching"
+    version = 2
+    """1 had random latents of the densities of latents, few of them dense."""
 
     role: Role
     statistics: StatisticsStage
@@ -147,6 +149,14 @@ def matched_on(subject: Subject) -> Windows:
 
 
 def spread(densities: Float[np.ndarray, " latent"]) -> Float[np.ndarray, " random"]:
-    """`N_RANDOM` densities, evenly spread over those of the latents that fire."""
+    """`N_RANDOM` densities with equal ratios, from the 5th percentile of the latents that fire to twice the largest.
+
+    A floor is a percentile over the random latents of nearest densities. There are few dense latents: with densities
+    evenly spread over those of the latents, the neighbours of the densest were sparser than they are, and 45% of the
+    densest 2% of random latents on `pylm` exceeded their floor (p < 0.05); with equal ratios, 0%.
+    """
     fires = densities[densities > 0]
-    return np.quantile(fires if len(fires) else np.array([0.01]), np.linspace(0, 1, N_RANDOM))
+    if not len(fires):
+        fires = np.array([0.01])
+    high = min(2 * float(fires.max()), 0.9)
+    return np.geomspace(min(float(np.quantile(fires, 0.05)), high), high, N_RANDOM)
