@@ -188,6 +188,9 @@ def verdict(rng: np.random.Generator, status: Status) -> Verdict:
     )
 
 
+SIZES = {"given_token": 0.081, "kl": 0.0172, "loss": 0.0121, "kl_later": 0.0312, "loss_later": -0.0021}
+
+
 def _sizes(rng: np.random.Generator) -> tuple[Size, ...]:
     return tuple(
         Size(
@@ -196,7 +199,7 @@ def _sizes(rng: np.random.Generator) -> tuple[Size, ...]:
             interval=Interval(low=value - 0.01, high=value + 0.012),
             nulls=tuple((null, float(rng.gamma(2, 0.008))) for null in NULLS["used"]),
         )
-        for name, value in (("kl", 0.0172), ("loss", 0.0121), ("kl_later", 0.0312), ("loss_later", -0.0021))
+        for name, value in SIZES.items()
     )
 
 

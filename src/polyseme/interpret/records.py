@@ -188,11 +188,11 @@ class Neighbour(Record):
 
 
 class Size(Record):
-    """How much removing a latent changes the predictions, in nats; no answer rests on it."""
+    """How much removing a latent changes the predictions; no answer rests on it."""
 
     name: str
-    """`kl`, `loss`, `kl_later`, `loss_later`: KL(clean ‖ ablated) or CE(ablated) − CE(clean), at the token or summed
-    over the predictions after it."""
+    """`kl`, `loss`, `kl_later`, `loss_later`: KL(clean ‖ ablated) or CE(ablated) − CE(clean) in nats, at the token or
+    summed over the predictions after it; `given_token`: the expected effect beyond the same tokens."""
     value: Number
     interval: Interval | None = None
     nulls: tuple[tuple[str, Number], ...] = ()

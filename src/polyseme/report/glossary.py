@@ -72,11 +72,12 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Used: expected effect",
-        "What the latent stands for in the text: q(v) = P(next = v | it fires) − P(next = v | the same current "
-        "tokens), counted on train text. What removing it does: Δ(v) = log p(v) − log p(v with fᵢdᵢ removed) at a "
-        "firing, centred under p and divided by its standard deviation under p. Value: Σ q(v)·Δ(v), mean over sampled "
-        "held-out firings. Null: the same with null directions in its place, of the norm of what is removed, at the "
-        "same tokens, each fixed over all firings of the latent.",
+        "What the latent stands for in the text: q(v) = P(next = v | it fires) − P(next = v), counted on train text. "
+        "What removing it does: Δ(v) = log p(v) − log p(v with fᵢdᵢ removed) at a firing, centred under p and divided "
+        "by its standard deviation under p. Value: Σ q(v)·Δ(v), mean over sampled held-out firings. Null: the same "
+        "with null directions in its place, of the norm of what is removed, at the same tokens, each fixed over all "
+        "firings of the latent. Beside it stands the expected effect beyond the same tokens, with P(next = v | the "
+        "same current tokens) in the place of P(next = v); no answer rests on that.",
     ),
     (
         "Null directions",

@@ -40,12 +40,12 @@ STATUS_MEANINGS: dict[Status, str] = {
         "directions has."
     ),
     "token_level": (
-        "It recurs, it is predicted better than null networks allow, and it is used; but it is not shown to be more "
-        "than a function of the current and the previous token and the position."
+        "It recurs, other seeds predict it better than null networks do, and it is used; but it is not shown to be "
+        "more than a function of the current and the previous token and the position."
     ),
     "use_not_shown": (
-        "It recurs and is predicted better than null networks allow; but removing it is not shown to have the effect "
-        "that the text leads one to expect, more than removing null directions has."
+        "It recurs, and other seeds predict it better than null networks do; but removing it is not shown to have the "
+        "effect that the text leads one to expect, more than removing null directions has."
     ),
     "not_beyond_nulls": (
         "It recurs; but it is not shown to be predicted better from other seeds' dictionaries than from dictionaries "
@@ -86,10 +86,11 @@ AXIS_VALUES: dict[Axis, str] = {
 }
 """What the latent's own figure is."""
 SIZE_NAMES = {
-    "kl": "KL(clean ‖ ablated) at the token",
-    "loss": "CE(ablated) − CE(clean) at the token",
-    "kl_later": "KL(clean ‖ ablated) after the token",
-    "loss_later": "CE(ablated) − CE(clean) after the token",
+    "given_token": "Expected effect beyond the same tokens",
+    "kl": "KL(clean ‖ ablated) at the token, nats",
+    "loss": "CE(ablated) − CE(clean) at the token, nats",
+    "kl_later": "KL(clean ‖ ablated) after the token, nats",
+    "loss_later": "CE(ablated) − CE(clean) after the token, nats",
 }
 RULE_AXES: tuple[Axis, ...] = tuple(axis for axis, _ in CHAIN)
 """The axes in the order in which they decide the word."""

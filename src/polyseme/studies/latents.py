@@ -109,14 +109,25 @@ def _logits(
 
 
 def _sizes(effects: CausalEffects, latent: int) -> tuple[Size, ...]:
-    return tuple(
+    """What is shown of a latent's effects beside the answer."""
+    beyond = effects.given_token
+    value, half = float(beyond.value[latent]), 1.96 * float(beyond.error[latent])
+    return (
         Size(
-            name=name,
-            value=float(size.value[latent]),
-            interval=_interval(float(size.low[latent]), float(size.high[latent])),
-            nulls=tuple((null, float(values[latent])) for null, values in size.null.items()),
-        )
-        for name, size in effects.sizes.items()
+            name="given_token",
+            value=value,
+            interval=_interval(value - half, value + half),
+            nulls=tuple((null, float(values[:, latent].mean())) for null, values in beyond.null.items()),
+        ),
+        *(
+            Size(
+                name=name,
+                value=float(size.value[latent]),
+                interval=_interval(float(size.low[latent]), float(size.high[latent])),
+                nulls=tuple((null, float(values[latent])) for null, values in size.null.items()),
+            )
+            for name, size in effects.sizes.items()
+        ),
     )
 
 
