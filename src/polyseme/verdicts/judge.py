@@ -16,8 +16,6 @@ from polyseme.verdicts.evidence import AxisEvidence, SiteEvidence, VerdictConfig
 from polyseme.verdicts.words import CHAIN, words
 
 _METHOD = "Student's t"
-INDEPENDENT: tuple[tuple[Axis, ...], ...] = (("recurrent", "network", "beyond_tokens"), ("used",))
-"""Parts of a claim whose errors are independent of each other: axes that rest on the same partners are one part."""
 NOT_TOGETHER = "its answers pass one by one, and not together after correction"
 
 
@@ -67,16 +65,16 @@ def judge(
 
     **Over axes.** A word claims that several axes say `yes`, and a false answer of any of them makes it false: where
     few latents pass them all, those that pass one by luck may be most of them. So the largest p-value over the axes
-    that a word claims is corrected over the latents of all sites too. Counted are the latents that at most one part of
-    the claim can keep from the word; `recurrent`, `network` and `beyond_tokens` are one part, for they rest on the same
-    partners, and `used` is the other. A latent whose axes pass one by one and not together is `undecided`.
+    that a word claims is corrected over the latents of all sites too, among those that at most one of these axes can
+    keep from the word (`core.stats.benjamini_hochberg`, filters). A latent whose axes pass one by one and not together
+    is `undecided`.
 
     An axis says `unknown` of a latent that fires in too few documents, where there is nothing to compare it with, and
     where even the largest possible value would not have been shown to exceed a null, without another null saying `no`.
 
     **Frequencies.** See `axes.Frequency`. A repetition must pass the p-value that passes here, and the frequency of an
     axis is that of the null that is least often exceeded. That of a word takes the axes as independent of each other.
-    In simulated pairs of studies (`tests/verdicts/test_repetition.py`) both agree with what the second study says, but
+    In simulated pairs of studies (`tests/verdicts/test_simulated.py`) both agree with what the second study says, but
     for axes that few latents pass with two partners: their p-value that passes varies from study to study, and the
     frequency is too high.
 
@@ -138,13 +136,9 @@ def _claims(
         largest: dict[str, Float[np.ndarray, " latent"]] = {}
         filters: dict[str, Float[np.ndarray, " latent"]] = {}
         for name in sites:
-            parts = [
-                np.stack([found[axis][name].p for axis in claimed[:k] if axis in part]).max(axis=0)
-                for part in INDEPENDENT
-                if set(part) & set(claimed[:k])
-            ]
-            largest[name] = np.max(parts, axis=0)
-            filters[name] = np.min(parts, axis=0) if len(parts) > 1 else np.zeros(len(parts[0]))
+            in_order = np.sort(np.stack([found[axis][name].p for axis in claimed[:k]]), axis=0)
+            largest[name] = in_order[-1]
+            filters[name] = in_order[-2] if k > 1 else np.zeros(in_order.shape[1])
         claims.append(corrected(largest, alpha, filters))
     return claims
 
