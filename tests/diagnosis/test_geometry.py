@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,13 +16,14 @@ from polyseme.diagnosis.geometry import (
     random_arrangements,
     rank,
     rotations,
+    turned,
     turned_purity,
     varimax,
     worst_purity,
 )
 from polyseme.diagnosis.signatures.arrangement import crowding
 from polyseme.diagnosis.signatures.sparse_read import sparse_codes
-from polyseme.diagnosis.variables import resting, typical
+from polyseme.diagnosis.variables import canonical_order, resting, typical, variables_of
 
 PENTAGON = np.stack([np.cos(np.arange(5) * 2 * np.pi / 5), np.sin(np.arange(5) * 2 * np.pi / 5)], 1)
 
@@ -77,6 +79,7 @@ def test_rotations_keep_what_is_not_about_axes(seed: int, n: int, d: int):
     assert pytest.approx(np.eye(d)) == Q @ Q.T
     assert rank(D @ Q, 1e-6) == rank(D, 1e-6) == min(n, d)
     assert turned_purity(D @ Q) == pytest.approx(turned_purity(D), abs=1e-6)
+    assert worst_purity(turned(D @ Q)) == pytest.approx(worst_purity(turned(D)), abs=1e-6)
     assert one_sided(D @ Q) == pytest.approx(one_sided(D), abs=1e-9)
     assert one_sided(3 * D) == pytest.approx(one_sided(D), abs=1e-9)
 
@@ -113,6 +116,37 @@ def test_a_resting_value_is_the_mode_of_sparse_data_and_the_mean_of_dense():
     assert resting(np.array([2.0, 2.0, 2.0, 5.0, 6.0])) == 2
     dense = np.linspace(0, 1, 101)
     assert resting(dense) == pytest.approx(0.5)
+
+
+def test_columns_are_ordered_by_what_they_hold():
+    rng = np.random.default_rng(0)
+    x = rng.exponential(size=(300, 6))
+    x[:, 4] = 0.1
+    order = canonical_order(x, np.random.default_rng(1))
+    assert sorted(order) == list(range(6))
+    assert order[-1] == 4
+    places = rng.permutation(6)
+    other = (x * [1e-3, 5, -1, 1e3, 1, -0.2] + [1, 0, -7, 1e3, 0, 2])[:, places]
+    assert [places[i] for i in canonical_order(other, np.random.default_rng(1))] == list(order)
+
+
+def test_copies_of_a_column_are_one_variable_and_constants_are_none():
+    x = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
+    a, b, c = x.T
+    data = torch.stack([a, torch.full((300,), 0.1), b, 3 - 5 * a, c, (a + b) / 2], 1)
+    found = variables_of(data, np.random.default_rng(0))
+    assert found is not None
+    assert sorted(found.names) == ["x0=x3", "x2", "x4", "x5"]
+    held = dict(zip(found.names, found.columns, strict=True))
+    assert held["x0=x3"].tolist() == [0, 3]
+    tokens = torch.tensor([[5, 6, 7], [5, 6, 8], [9, 9, 7], [9, 9, 8]])
+    present = variables_of(tokens, np.random.default_rng(0))
+    assert present is not None
+    assert sorted(present.names) == ["token 5=token 6=token 9", "token 7=token 8"]
+    constant = variables_of(torch.ones(300, 2), np.random.default_rng(0))
+    assert constant is not None
+    assert constant.names == ()
+    assert variables_of(torch.arange(200).reshape(100, 2), np.random.default_rng(0)) is None
 
 
 def test_sparse_codes_of_orthonormal_directions_are_the_shrunk_projections():

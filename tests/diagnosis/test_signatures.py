@@ -135,6 +135,11 @@ CASES: dict[str, list[tuple[Callable[[], Observations], float, float, bool]]] = 
         (lambda: seen(SUM, sparse(4, 0)), 1.0, 1e-5, True),
         (lambda: seen(PENTAGON, sparse(5, 1)), 0.4, 1e-4, False),
     ],
+    # Two features of twenty on one line leave an axis that both have half of; the others have their own.
+    "worst_rotation": [
+        (lambda: seen(SUM, sparse(4, 0)), 1.0, 1e-5, True),
+        (lambda: seen(tied(orthogonal(20, 1) @ SHARED), signs(20)), 0.5, 1e-5, False),
+    ],
     # Neurons x + y and x − y are pure in the variables turned by 45°; three at 60° are not in any.
     "variable_rotation": [
         (

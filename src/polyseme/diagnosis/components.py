@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from polyseme.diagnosis.geometry import rotations
+from polyseme.diagnosis.reading import oriented
 
 GAUSSIAN = 0.3745672075
 """E log cosh of a standard Gaussian."""
@@ -20,12 +21,12 @@ class Sources:
 
     Attributes:
         values: the components, of unit variance on the rows fitted, `[row, source]`.
-        random: the same number of components under a random rotation, `[row, source]`.
+        whitened: the principal components that the sources are a rotation of, `[row, source]`.
         directions: what each source writes to the site, `[source, d]`.
     """
 
     values: Float[np.ndarray, "row source"]
-    random: Float[np.ndarray, "row source"]
+    whitened: Float[np.ndarray, "row source"]
     directions: Float[np.ndarray, "source d"]
 
 
@@ -64,6 +65,7 @@ def independent_sources(
     """
     centred = vectors - vectors[fit].mean(0)
     values, axes = leading_axes(centred[fit], most)
+    axes = oriented(centred[fit], axes)
     z = centred @ axes / values * np.sqrt(len(fit))
     x, k = z[fit], z.shape[1]
     best, chosen = -np.inf, np.eye(k)
@@ -83,7 +85,7 @@ def independent_sources(
             best, chosen = contrast, turn
     values = z @ chosen.T
     directions = values[fit].T @ centred[fit] / len(fit)
-    return Sources(values, z @ rotations(1, k, rng)[0].T, directions)
+    return Sources(values, z, directions)
 
 
 def principal_axes(

@@ -85,7 +85,7 @@ def _roomy(e: Mapping[str, Line], interacts: bool) -> Decision:
         return _collided(e)
     if _high(pure) >= pure.threshold:
         return "abstain", "neurons answer mostly to one feature each, but some are shared, or chance would give as much"
-    if e["rotation"].passed and e["additivity"].passed:
+    if e["rotation"].passed and e["worst_rotation"].passed and e["additivity"].passed:
         return "rotated", "neurons answer to several features, and one rotation would give each feature its own"
     if e["variable_rotation"].passed:
         return "rotated", "neurons answer to several features, and to one each of the features turned"

@@ -1,5 +1,6 @@
 """Why a site's neurons are polysemantic: observe, compute every signature, decide."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from jaxtyping import Bool
@@ -91,5 +92,10 @@ def diagnose(
         evidence=tuple(evidence.values()),
         n_rows=len(seen.vectors),
         n_neurons=seen.vectors.shape[1],
-        features=seen.written.names if seen.written else (),
+        features=tuple(sorted(seen.written.names, key=_place)) if seen.written else (),
     )
+
+
+def _place(name: str) -> int:
+    """The first column, or the token, that a variable's name gives."""
+    return int(re.findall(r"\d+", name)[0])

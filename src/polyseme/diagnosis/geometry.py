@@ -56,16 +56,19 @@ def concentration(directions: Directions) -> Float[np.ndarray, "*batch"]:
     return purity(directions.swapaxes(-1, -2))
 
 
-def turned_purity(directions: Directions) -> Float[np.ndarray, "*batch"]:
-    """`purity` after the orthogonal transform that brings the features nearest to axes of their own.
+def turned(directions: Directions) -> Float[np.ndarray, "*batch feature feature"]:
+    """The features after the orthogonal transform that brings them nearest to axes of their own.
 
-    With D = USVᵀ that transform takes D to USUᵀ = (DDᵀ)^½, the nearest to a diagonal by Procrustes. Features that are
-    orthogonal reach 1; more features than dimensions cannot.
+    With D = USVᵀ that transform takes D to USUᵀ = (DDᵀ)^½, the nearest to a diagonal by Procrustes. Lengths are taken
+    out first: a long feature's small part on a short one's axis would otherwise count as the larger.
     """
-    # Lengths are taken out: a long feature's small part on a short one's axis would otherwise count as the larger.
     values, vectors = np.linalg.eigh(unit(directions) @ unit(directions).swapaxes(-1, -2))
-    root = (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
-    return purity(root)
+    return (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ vectors.swapaxes(-1, -2)
+
+
+def turned_purity(directions: Directions) -> Float[np.ndarray, "*batch"]:
+    """`purity` of the features `turned`: those that are orthogonal reach 1, more features than dimensions cannot."""
+    return purity(turned(directions))
 
 
 def worst_purity(directions: Directions) -> Float[np.ndarray, "*batch"]:

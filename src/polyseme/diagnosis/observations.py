@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.activations.reading import pass_limits
@@ -18,7 +17,7 @@ from polyseme.core.site import Site
 from polyseme.diagnosis.components import Components, independent_sources
 from polyseme.diagnosis.config import DiagnosisConfig
 from polyseme.diagnosis.reading import halves
-from polyseme.diagnosis.variables import Array, Written, variables_of, write
+from polyseme.diagnosis.variables import Array, Variables, Written, canonical_order, variables_of, write
 from polyseme.networks import Network
 
 Sampler = Callable[[int, torch.Generator], Tensor]
@@ -39,12 +38,13 @@ class Observations:
     Attributes:
         network: the network, for interventions.
         site: the site read.
+        neurons: the order in which the site's neurons are taken here (`canonical_order`), `[d]`.
         inputs: the data, `[row, ...]`.
         vectors: the site's vectors, `[row, d]`; a sequence's are those of its last position.
         all_vectors: the vectors of every position that counts, `[vector, d]`.
         outputs: the network's outputs, `[row, output]`; None where the network's output is not one vector a row.
-        variables: the variables of the data, `[row, variable]`: the coordinates of vector inputs, or the presence of
-            each token where there are few; None where the inputs are of another kind.
+        variables: the variables of the data: the coordinates of vector inputs, or the presence of each token where
+            there are few; None where the inputs are of another kind.
         written: see `Written`; None without variables.
         siblings: what the same variables write in networks that differ by their seed, `[feature, d]` each.
         controls: vectors of networks with re-initialised weights on the same inputs, `[row * position, d]` each.
@@ -53,11 +53,12 @@ class Observations:
 
     network: Network
     site: Site
+    neurons: Int[np.ndarray, " d"]
     inputs: Tensor
     vectors: Float[np.ndarray, "row d"]
     all_vectors: Float[np.ndarray, "vector d"]
     outputs: Float[np.ndarray, "row output"] | None
-    variables: Float[np.ndarray, "row variable"] | None
+    variables: Variables | None
     written: Written | None
     config: DiagnosisConfig
     siblings: tuple[Float[np.ndarray, "feature d"], ...] = ()
@@ -65,7 +66,7 @@ class Observations:
 
     def read(self, inputs: Tensor) -> Float[np.ndarray, "row d"]:
         """The site's vectors of other inputs, of the last position for a sequence."""
-        return _rows(_read(self.network, inputs, self.site))
+        return _rows(_read(self.network, inputs, self.site))[:, self.neurons]
 
     @property
     def features(self) -> Written:
@@ -80,7 +81,7 @@ class Observations:
 
     def rng(self, name: str) -> np.random.Generator:
         """The random numbers of one signature."""
-        return np.random.default_rng(derive_seed(self.config.seed, name))
+        return _rng(self.config, name)
 
     @cached_property
     def components(self) -> Components:
@@ -148,12 +149,21 @@ def observe(
             where=where,
             fix="diagnose a site that depends on the inputs, with inputs that vary",
         )
-    variables = variables_of(inputs)
-    generator = np.random.default_rng(derive_seed(config.seed, "written"))
+    neurons = canonical_order(everything, _rng(config, "neurons"))
+    everything, last = everything[:, neurons], last[:, neurons]
+    variables = variables_of(inputs, _rng(config, "variables"))
     written, alike = None, ()
     if variables is not None:
-        progress = (reporter or Silent()).task("switch variables off", variables.shape[1], "variables")
-        written = write(lambda x: _rows(_read(network, x, place)), inputs, variables, last, config, generator, progress)
+        progress = (reporter or Silent()).task("switch variables off", len(variables.names), "variables")
+        written = write(
+            lambda x: _rows(_read(network, x, place))[:, neurons],
+            inputs,
+            variables,
+            last,
+            config,
+            _rng(config, "written"),
+            progress,
+        )
     active = int((spread > 1e-6 * spread.max()).sum())
     if written is None and len(everything) < 4 * active:
         raise InputError(
@@ -161,13 +171,14 @@ def observe(
             where=where,
             fix=f"give at least {4 * active} vectors, and set max_rows to allow them",
         )
-    if written is not None:
+    if variables is not None and written is not None:
         alike = tuple(_sibling(other, place, inputs, variables, written, last.shape[1], config) for other in siblings)
     blind = written is None
     elsewhere = tuple(_counted(_read(other, inputs, place, reporter), counted) for other in controls) if blind else ()
     return Observations(
         network=network,
         site=place,
+        neurons=neurons,
         inputs=inputs,
         vectors=last,
         all_vectors=everything,
@@ -178,6 +189,10 @@ def observe(
         controls=elsewhere,
         config=config,
     )
+
+
+def _rng(config: DiagnosisConfig, name: str) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(config.seed, name))
 
 
 def _numpy(x: Tensor) -> Array:
@@ -244,7 +259,7 @@ def _sibling(
     other: Network,
     site: Site,
     inputs: Tensor,
-    variables: Array | None,
+    variables: Variables,
     written: Written,
     width: int,
     config: DiagnosisConfig,
@@ -257,12 +272,12 @@ def _sibling(
             where=str(site),
             fix="siblings are networks of the same shape, trained from other seeds",
         )
-    rng = np.random.default_rng(derive_seed(config.seed, "written"))
     narrow = config.model_copy(update={"n_resamples": 1})
+    neurons = canonical_order(_rows(vectors), _rng(config, "neurons"))
 
     def read(x: Tensor) -> Array:
-        return _rows(_read(other, x, site))
+        return _rows(_read(other, x, site))[:, neurons]
 
-    found = write(read, inputs, cast(Array, variables), _rows(vectors), narrow, rng)
+    found = write(read, inputs, variables, _rows(vectors)[:, neurons], narrow, _rng(config, "written"))
     rows = dict(zip(found.names, found.directions, strict=True)) if found else {}
     return np.stack([rows.get(name, np.zeros(width)) for name in written.names])

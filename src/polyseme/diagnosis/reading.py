@@ -19,7 +19,12 @@ def whitened(vectors: Float[np.ndarray, "row d"], fit: Int[np.ndarray, " fit"]) 
     centred = vectors - vectors[fit].mean(0)
     _, values, vt = np.linalg.svd(centred[fit], full_matrices=False)
     kept = values >= FLOOR * values[0]
-    return centred @ vt[kept].T / values[kept] * np.sqrt(len(fit))
+    return centred @ oriented(centred[fit], vt[kept].T) / values[kept] * np.sqrt(len(fit))
+
+
+def oriented(centred: Float[np.ndarray, "row d"], axes: Float[np.ndarray, "d k"]) -> Float[np.ndarray, "d k"]:
+    """Principal axes pointed along the longer tail of the coordinates, as a decomposition leaves their signs open."""
+    return axes * np.where(((centred @ axes) ** 3).sum(0) < 0, -1.0, 1.0)
 
 
 def probe(

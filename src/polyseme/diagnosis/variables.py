@@ -1,7 +1,9 @@
 """The variables of the data, and what each of them writes to a site.
 
 Units belong to whoever wrote the data down, not to the network: a length in metres or in millimetres is one variable.
-Every variable is therefore measured in steps of its typical distance from rest, and pointed the way it mostly goes.
+Every variable is therefore measured in steps of its typical distance from rest, and pointed the way it mostly goes. Nor
+does the order of the columns belong to the network: variables are taken in an order that their values decide, so that
+equal draws fall to equal variables, and columns that are copies of each other are one variable.
 """
 
 from collections.abc import Callable
@@ -26,6 +28,8 @@ MAX_CONTRASTS = 1 << 24
 """Maximum number of values held for the changes that switching variables off makes at the site."""
 AT_REST = 1e-6
 """Typical distances up to which a variable counts as being at rest."""
+COPY = 1e-6
+"""1 − |correlation| of two columns up to which they are one variable, written down twice."""
 TWO_SIDED = 0.1
 """Ratio of the rows on a feature's rarer side to those on its commoner side from which it has both signs."""
 _FAR = 3.0
@@ -58,17 +62,69 @@ class Written:
         return np.minimum(above, below) >= TWO_SIDED * np.maximum(np.maximum(above, below), 1)
 
 
-def variables_of(inputs: Tensor) -> Array | None:
+@dataclass(frozen=True)
+class Variables:
+    """The variables of the data that vary, in the order of their values (`canonical_order`).
+
+    Attributes:
+        values: one column each, in the data's own unit, `[row, variable]`.
+        names: `x3`, or `x3=x7` for two columns that hold one variable; `token 3` for the presence of a token.
+        columns: the columns of vector inputs that hold each variable; empty for tokens.
+    """
+
+    values: Float[np.ndarray, "row variable"]
+    names: tuple[str, ...]
+    columns: tuple[Rows, ...]
+
+
+def canonical_order(values: Float[np.ndarray, "row column"], rng: np.random.Generator) -> Rows:
+    """An order of the columns that depends on what they hold, not on their places, units, zeros or signs.
+
+    They are sorted by |Σ_r g_r z_r|, with z a column at mean 0 and variance 1, and g Gaussian, one draw for each row.
+    """
+    g, varies = rng.standard_normal(len(values)), _varies(values)
+    key = np.abs(g @ values - g.sum() * values.mean(0)) / np.where(varies, values.std(0), 1)
+    return np.argsort(np.where(varies, key, np.inf), kind="stable")
+
+
+def _varies(values: Float[np.ndarray, "row column"]) -> Bool[np.ndarray, " column"]:
+    # The deviation of a constant that is no binary fraction is rounding, and not 0.
+    return values.max(0) > values.min(0)
+
+
+def variables_of(inputs: Tensor, rng: np.random.Generator) -> Variables | None:
     """Coordinates of vector inputs; presence of each token where the data have few; None for inputs of other kinds."""
-    if inputs.is_floating_point():
-        few = inputs.dim() == 2 and inputs.shape[1] <= MAX_VARIABLES
-        return inputs.detach().cpu().double().numpy() if few else None
     if inputs.dim() != 2:
         return None
-    known = inputs.unique()
-    if len(known) > MAX_TOKENS:
-        return None
-    return np.stack([(inputs == token).any(-1).cpu().double().numpy() for token in known], axis=1)
+    if inputs.is_floating_point():
+        if inputs.shape[1] > MAX_VARIABLES:
+            return None
+        values = inputs.detach().cpu().double().numpy()
+        names = [f"x{i}" for i in range(values.shape[1])]
+    else:
+        known = inputs.unique()
+        if len(known) > MAX_TOKENS:
+            return None
+        values = np.stack([(inputs == token).any(-1).cpu().double().numpy() for token in known], axis=1)
+        names = [f"token {token}" for token in known.tolist()]
+    order = canonical_order(values, rng)
+    groups = _copies(values[:, order])
+    columns = [np.sort(order[group]) for group in groups]
+    return Variables(
+        values=values[:, [order[group[0]] for group in groups]],
+        names=tuple("=".join(names[i] for i in group) for group in columns),
+        columns=tuple(columns) if inputs.is_floating_point() else (),
+    )
+
+
+def _copies(values: Float[np.ndarray, "row column"]) -> list[Rows]:
+    """The columns that vary, with those that are equal up to unit, zero and sign in one group."""
+    varying = np.flatnonzero(_varies(values))
+    z = values[:, varying] - values[:, varying].mean(0)
+    z /= np.linalg.norm(z, axis=0)
+    alike = (np.abs(z.T @ z) >= 1 - COPY) | np.eye(len(varying), dtype=bool)
+    first = alike.argmax(0) if len(varying) else varying
+    return [varying[first == i] for i in np.unique(first)]
 
 
 def resting(column: Float[np.ndarray, " row"]) -> float:
@@ -96,7 +152,7 @@ def typical(away: Float[np.ndarray, " row"]) -> float:
 def write(
     read: Callable[[Tensor], Array],
     inputs: Tensor,
-    variables: Array,
+    variables: Variables,
     vectors: Array,
     config: DiagnosisConfig,
     rng: np.random.Generator,
@@ -114,34 +170,47 @@ def write(
         progress: receives the number of variables done.
     """
     progress = progress or Silent()
-    if not inputs.is_floating_point():
+    n_variables = len(variables.names)
+    if n_variables == 0:
+        return None
+    if not variables.columns:
         found = _regressed(variables, vectors, config, rng)
-        progress.update(variables.shape[1])
+        progress.update(n_variables)
         return found
-    n_contrasts = max(16, min(config.n_contrasts, MAX_CONTRASTS // (variables.shape[1] * vectors.shape[1])))
+    n_contrasts = max(16, min(config.n_contrasts, MAX_CONTRASTS // (n_variables * vectors.shape[1])))
+    # The same rows come first for every variable, so that none depends on how many others there are.
+    priority = rng.permutation(len(vectors))
     changes: list[_Change] = []
-    for i in range(variables.shape[1]):
+
+    def change(name: str, rows: Rows, values: Array, columns: Rows, rest: Tensor) -> _Change:
+        changed = inputs[torch.from_numpy(rows)].clone()
+        changed[:, columns] = rest
+        return _Change(name, vectors[rows] - read(changed), rows, values)
+
+    for i, (name, columns) in enumerate(zip(variables.names, variables.columns, strict=True)):
         progress.update(i)
-        rest = resting(variables[:, i])
-        away, sign = _pointed(variables[:, i] - rest)
-        rows = _some(np.flatnonzero(np.abs(away) > AT_REST), n_contrasts, rng)
+        column = variables.values[:, i]
+        rest = resting(column)
+        at_rest = np.flatnonzero(column == rest)
+        off = inputs[int(at_rest[0]), columns] if len(at_rest) else inputs[:, columns].double().mean(0).to(inputs)
+        away, sign = _pointed(column - rest)
+        rows = _some(np.flatnonzero(np.abs(away) > AT_REST), n_contrasts, priority)
         if len(rows) == 0:
             continue
-        whole = _Change(f"x{i}", _contrast(read, inputs, i, rows, rest, vectors), away[rows], away)
-        sides = [_some(np.flatnonzero(side * away > AT_REST), n_contrasts, rng) for side in (1, -1)]
+        whole = change(name, rows, away, columns, off)
+        sides = [_some(np.flatnonzero(side * away > AT_REST), n_contrasts, priority) for side in (1, -1)]
         if min(map(len, sides)) < min(16, n_contrasts):
             changes.append(whole)
             continue
         parts: list[_Change] = []
         for side, part in zip((1, -1), sides, strict=True):
             values = np.maximum(side * away, 0)
-            values = values / typical(values)
-            delta = _contrast(read, inputs, i, part, rest, vectors)
-            parts.append(_Change(f"x{i}{'+' if side * sign > 0 else '-'}", delta, values[part], values))
+            label = f"{name}{'+' if side * sign > 0 else '-'}"
+            parts.append(change(label, part, values / typical(values), columns, off))
         # ReLU(x) and ReLU(−x) carry a variable's two signs apart: two features, that never fire together.
         apart = _cosine(parts[0].slope, -parts[1].slope) < 0.5
         changes += parts if apart else [whole]
-    progress.update(variables.shape[1])
+    progress.update(n_variables)
     if not changes:
         return None
     directions = np.stack([change.slope for change in changes])
@@ -152,10 +221,12 @@ def write(
     moved = np.array([change.moved for change in changes])
     kept = np.flatnonzero(norms >= config.represented * norms.max())
     carried = np.flatnonzero(moved >= config.represented * moved.max())
+    n = len(vectors)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=config.n_resamples)
     return Written(
         names=tuple(changes[i].name for i in kept),
         directions=directions[kept],
-        resampled=np.stack([changes[i].resampled(config.n_resamples, rng) for i in kept], axis=1),
+        resampled=np.stack([changes[i].resampled(counts) for i in kept], axis=1),
         values=np.stack([changes[i].values for i in kept], axis=1),
         carried=np.stack([changes[i].values for i in carried], axis=1),
     )
@@ -168,14 +239,19 @@ class _Change:
     Attributes:
         name: the name of the feature.
         delta: the site's vectors less those with the feature at rest, `[contrast, d]`.
-        dose: the feature's value there, `[contrast]`.
+        rows: the rows that these are, `[contrast]`.
         values: the feature's value on every row, `[row]`.
     """
 
     name: str
     delta: Array
-    dose: Array
+    rows: Rows
     values: Array
+
+    @property
+    def dose(self) -> Array:
+        """The feature's value on the rows on which it was switched off, `[contrast]`."""
+        return self.values[self.rows]
 
     @property
     def slope(self) -> Array:
@@ -187,12 +263,11 @@ class _Change:
         """How far a typical value moves the site, in any direction."""
         return float(np.sqrt((self.delta**2).sum() / (self.dose**2).sum()))
 
-    def resampled(self, n: int, rng: np.random.Generator) -> Array:
-        """Slopes on rows drawn with replacement, `[n, d]`."""
-        rows = len(self.dose)
-        weights = rng.multinomial(rows, np.full(rows, 1 / rows), size=n)
-        top = weights @ (self.delta * self.dose[:, None])
-        return top / np.maximum(weights @ self.dose**2, 1e-30)[:, None]
+    def resampled(self, counts: Int[np.ndarray, "resample row"]) -> Array:
+        """Slopes with every row counted so often, `[resample, d]`; a sample with none of the contrasts has them all."""
+        weights = counts[:, self.rows]
+        weights = np.where(weights.any(1, keepdims=True), weights, 1)
+        return weights @ (self.delta * self.dose[:, None]) / (weights @ self.dose**2)[:, None]
 
 
 def _pointed(away: Float[np.ndarray, " row"]) -> tuple[Float[np.ndarray, " row"], float]:
@@ -205,11 +280,10 @@ def _pointed(away: Float[np.ndarray, " row"]) -> tuple[Float[np.ndarray, " row"]
     return sign * away, sign
 
 
-def _regressed(variables: Array, vectors: Array, config: DiagnosisConfig, rng: np.random.Generator) -> Written | None:
-    varying = np.flatnonzero(variables.std(0) > 0)
-    if len(varying) == 0:
-        return None
-    x = variables[:, varying]
+def _regressed(
+    variables: Variables, vectors: Array, config: DiagnosisConfig, rng: np.random.Generator
+) -> Written | None:
+    x = variables.values
 
     def fit(rows: Rows) -> Array:
         a, b = x[rows] - x[rows].mean(0), vectors[rows] - vectors[rows].mean(0)
@@ -223,7 +297,7 @@ def _regressed(variables: Array, vectors: Array, config: DiagnosisConfig, rng: n
     kept = np.flatnonzero(norms >= config.represented * norms.max())
     resampled = np.stack([fit(rng.integers(0, n, n))[kept] for _ in range(config.n_resamples)])
     return Written(
-        names=tuple(f"token {varying[i]}" for i in kept),
+        names=tuple(variables.names[i] for i in kept),
         directions=directions[kept],
         resampled=resampled,
         values=x[:, kept],
@@ -231,17 +305,9 @@ def _regressed(variables: Array, vectors: Array, config: DiagnosisConfig, rng: n
     )
 
 
-def _some(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
-    return rows if len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
-
-
-def _contrast(
-    read: Callable[[Tensor], Array], inputs: Tensor, i: int, rows: Rows, rest: float, vectors: Array
-) -> Array:
-    """The site's vectors less those of the same rows with variable i at rest."""
-    changed = inputs[torch.from_numpy(rows)].clone()
-    changed[:, i] = rest
-    return vectors[rows] - read(changed)
+def _some(rows: Rows, n: int, priority: Rows) -> Rows:
+    """At most n of the rows: those of the lowest priority numbers."""
+    return rows if len(rows) <= n else np.sort(rows[np.argsort(priority[rows])[:n]])
 
 
 def _cosine(a: Array, b: Array) -> float:

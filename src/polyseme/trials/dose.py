@@ -42,7 +42,7 @@ _FAST = OptimiserConfig(steps=3_000, lr=5e-3)
 DENSITIES = (0.1, 0.3, 0.5, 0.65, 0.8, 0.95)
 ANGLES = (0.0, 10.0, 15.0, 20.0, 30.0, 45.0)
 MIXINGS = (0.0, 0.02, 0.04, 0.08)
-VERSION = 1
+VERSION = 2
 """Raised when the code, or a default, changes what a curve is; kept curves are then computed again."""
 
 

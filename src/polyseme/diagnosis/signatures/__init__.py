@@ -17,7 +17,7 @@ from polyseme.diagnosis.signatures.outputs import output_joint
 from polyseme.diagnosis.signatures.overcomplete import overcomplete_gain
 from polyseme.diagnosis.signatures.partners import partners
 from polyseme.diagnosis.signatures.probes import linear_read, probe_gap
-from polyseme.diagnosis.signatures.rotation import rotation, variable_rotation
+from polyseme.diagnosis.signatures.rotation import rotation, variable_rotation, worst_rotation
 from polyseme.diagnosis.signatures.scaling import scaling
 from polyseme.diagnosis.signatures.sources import source_purity, source_rotation, sources, two_sided
 from polyseme.diagnosis.signatures.sparse_read import sparse_read
@@ -32,6 +32,7 @@ SIGNATURES: dict[str, Signature] = {
     "worst_neuron": worst_neuron,
     "neuron_concentration": neuron_concentration,
     "rotation": rotation,
+    "worst_rotation": worst_rotation,
     "variable_rotation": variable_rotation,
     "arrangement": arrangement,
     "co_firing": co_firing,

@@ -1,6 +1,8 @@
 """Whether what the inputs write to the site adds up."""
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 
 from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
@@ -20,10 +22,22 @@ def additivity(seen: Observations) -> Line:
     n = min(512, len(seen.inputs) // 2)
     order = rng.permutation(len(seen.inputs))
     a, b = (torch.from_numpy(part) for part in (order[:n], order[n : 2 * n]))
-    half = torch.from_numpy(rng.random((n, seen.inputs.shape[1])) < 0.5)
+    half = torch.from_numpy(_halves(seen, n, rng))
     x, y = seen.inputs[a], seen.inputs[b]
     crossed = seen.read(torch.where(half, x, y)) + seen.read(torch.where(half, y, x))
     residual = ((crossed - seen.vectors[a.numpy()] - seen.vectors[b.numpy()]) ** 2).sum(1)
     variance = 4 * float(seen.vectors.var(0).sum())
     found = of_rows(seen, lambda rows: float(residual[rows].mean()) / variance, n, rng)
     return at_most("additivity", found, ADDITIVE, n, "pairs of rows", note="passed: additive")
+
+
+def _halves(seen: Observations, n: int, rng: np.random.Generator) -> Bool[np.ndarray, "pair coordinate"]:
+    """Random halves of the coordinates, those that hold one variable together; of the positions, for tokens."""
+    width = seen.inputs.shape[1]
+    columns = seen.variables.columns if seen.variables else ()
+    if not columns:
+        return rng.random((n, width)) < 0.5
+    drawn, found = rng.random((n, len(columns))) < 0.5, np.zeros((n, width), dtype=bool)
+    for i, held in enumerate(columns):
+        found[:, held] = drawn[:, i : i + 1]
+    return found

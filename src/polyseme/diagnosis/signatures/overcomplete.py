@@ -6,14 +6,16 @@ import numpy as np
 from jaxtyping import Float
 
 from polyseme.diagnosis.components import independent_sources, leading_axes, sparse_dictionary, unexplained
+from polyseme.diagnosis.geometry import percentiles
 from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.reading import halves
-from polyseme.diagnosis.signatures.lines import mean_of_rows
 
 GAIN = 0.02
 """Share of the variance by which the gain must exceed its nulls."""
 _SURROGATES = 4
+_FITS = 3
+"""Halvings of the vectors, with dictionaries learned on each: what one gains moves by as much as its rows' error."""
 _ROWS = 3072
 _MOST = 16
 _SIZES = (2, 4)
@@ -25,23 +27,32 @@ def overcomplete_gain(seen: Observations) -> Line:
     Both use as many entries a row. More atoms explain more of anything, so the gain is compared with two nulls: vectors
     with as many *independent* components of the same distributions as there are dimensions (each source shuffled over
     the rows), which is what aligned and rotated features are; and the same site of re-initialised networks, whose
-    random maps crowd the inputs' features as well. Without the latter the evidence does not pass.
+    random maps crowd the inputs' features as well. Without the latter the evidence does not pass. The interval draws
+    one of a few halvings, and then rows, so that it holds the luck of the dictionaries too.
     """
     rng = seen.rng("overcomplete_gain")
+
+    def resampled(gain: Float[np.ndarray, " held_out"]) -> float:
+        return float(gain[rng.integers(0, len(gain), len(gain))].mean())
+
     reduced = _reduced(seen.components.vectors[:_ROWS])
-    gains = _gain(reduced, rng)
+    gains = [_gain(reduced, rng) for _ in range(_FITS)]
     found = independent_sources(reduced, np.arange(len(reduced)), rng, n_starts=1)
     surrogates = (rng.permuted(found.values, axis=0) @ found.directions for _ in range(_SURROGATES))
     controls = (_reduced(other[: len(reduced)]) for other in seen.controls)
     worst = max(float(_gain(null, rng).mean()) for null in chain(surrogates, controls))
-    effect, interval = mean_of_rows(seen, gains, rng)
+    effect = float(np.mean([gain.mean() for gain in gains]))
+    interval = percentiles(
+        [resampled(gains[rng.integers(_FITS)]) for _ in range(seen.config.n_resamples)],
+        "bootstrap over halvings and rows",
+    )
     enough = len(seen.controls) >= 2
     return Line(
         name="overcomplete_gain",
         effect=effect,
         interval=interval,
         null=worst,
-        n=len(gains),
+        n=len(gains[0]),
         n_unit="vectors",
         threshold=worst + GAIN,
         passed=enough and interval.low >= worst + GAIN,

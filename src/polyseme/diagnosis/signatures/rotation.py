@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from polyseme.diagnosis.geometry import purity, turned_purity, varimax
+from polyseme.diagnosis.geometry import purity, turned, turned_purity, varimax, worst_purity
 from polyseme.diagnosis.line import Line
 from polyseme.diagnosis.observations import Observations
 from polyseme.diagnosis.signatures.lines import at_least, not_measured, of_directions
+from polyseme.diagnosis.signatures.neuron_axes import SHARED
 
 _MOST = 8
 """Features turned among themselves; more are not."""
@@ -24,6 +25,14 @@ def rotation(seen: Observations) -> Line:
     tested = float(np.mean([turned_purity(D) for D in sets]))
     note = "null: random directions"
     return at_least(seen, "rotation", found, seen.config.pure, n, "features", null=null, tested=tested, note=note)
+
+
+def worst_rotation(seen: Observations) -> Line:
+    """The same for the one axis that is shared most: two features of many that collide leave `rotation` high."""
+    n, d = seen.features.directions.shape
+    found = of_directions(seen, lambda D: worst_purity(turned(D)))
+    null = float(worst_purity(turned(seen.rng("worst_rotation").standard_normal((50, n, d)))).mean())
+    return at_least(seen, "worst_rotation", found, SHARED, n, "features", null=null, note="null: random directions")
 
 
 def variable_rotation(seen: Observations) -> Line:
