@@ -12,19 +12,19 @@ from tests.language import write_documents, write_llama
 FIELDS: dict[str, Any] = {
     "sites": ["blocks.1.resid_post"],
     "evidence": "quick",
-    "tokens": {"train": 20_000, "heldout": 6_000, "splice": 500, "heldout_fraction": 0.3},
-    "dictionary": {"architecture": "topk", "n_latents": 128, "k": 6},
-    "training": {"n_tokens": 80_000, "batch_size": 512},
+    "tokens": {"train": 12_000, "heldout": 4_000, "splice": 500, "heldout_fraction": 0.3},
+    "dictionary": {"architecture": "topk", "n_latents": 64, "k": 6},
+    "training": {"n_tokens": 40_000, "batch_size": 512},
     "evaluation": {"n_resamples": 100, "n_continuations": 0},
     "controls": [{"kind": "gaussian_reinit"}],
 }
-LEARNED = 200
+LEARNED = 150
 """Steps of training, after which the network predicts better than any table of two tokens."""
 
 
 def _study(folder: Path, steps: int) -> polyseme.StudyResult:
     network = write_llama(folder / "network", steps=steps)
-    texts = write_documents(folder / "texts.jsonl", 1_500)
+    texts = write_documents(folder / "texts.jsonl", 1_000)
     corpus = {"kind": "jsonl", "paths": [str(texts)]}
     return polyseme.study({**FIELDS, "network": {"source": str(network)}, "corpus": corpus}, root=folder / "runs")
 
@@ -36,10 +36,10 @@ def _yes(result: polyseme.StudyResult, axis: Axis) -> int:
 
 @pytest.mark.slow
 def test_latents_of_a_network_that_learned_are_its_own_and_used(tmp_path: Path) -> None:
-    """Not all of them are shown to be: the level is the lowest, and the dictionary is trained for a second or two."""
+    """Nearly all of them are, at the lowest level of evidence."""
     result = _study(tmp_path, LEARNED)
-    assert _yes(result, "used") > 25
-    assert _yes(result, "network") > 50
+    assert _yes(result, "used") > 40
+    assert _yes(result, "network") > 25
 
 
 @pytest.mark.slow
@@ -49,4 +49,4 @@ def test_no_latent_of_a_random_network_is_used(tmp_path: Path) -> None:
     assert _yes(result, "used") <= 1
     claimed = result.verdict_counts["network_feature"] + result.verdict_counts["token_level"]
     assert claimed <= 1
-    assert sum(result.verdict_counts.values()) == 128
+    assert sum(result.verdict_counts.values()) == 64
