@@ -142,6 +142,19 @@ def test_contexts_of_a_latent_are_records_and_survive_json():
     assert sum(len(group) for _, group in again.by_stratum) == len(again.contexts)
 
 
+def test_a_latents_card_has_its_profile_against_the_hardest_nulls():
+    latent = latent_report(np.random.default_rng(0), "blocks.0", 3, "undecided", hostile=False)
+    assert "profile: recurrent yes, network unknown, beyond tokens unknown, used no" in repr(latent)
+    shown = Parsed(latent._repr_html_()).text
+    recurrent, network = latent.verdict.axes[:2]
+    hardest = recurrent.comparison
+    assert hardest is not None
+    assert f"{hardest.value:.3f}{hardest.null_value:.3f}" in shown
+    assert "random directions" in shown
+    assert network.comparison is None
+    assert network.missing in shown
+
+
 def test_the_focus_stands_between_marks_and_under_an_outline():
     context = Context(
         stratum="top", document="d", position=1, focus=1, tokens=("a", "b", "c"), activations=(0.0, 2.0, 1.0)

@@ -261,7 +261,9 @@ class LatentReport(Record):
     @property
     def _facts(self) -> list[tuple[str, object]]:
         words = [f"{w.token!r}" for w in self.top_tokens[:8]]
+        answers = [f"{axis.axis.replace('_', ' ')} {axis.answer}" for axis in self.verdict.axes]
         return [
+            ("profile:", ", ".join(answers)),
             ("undecided:", self.verdict.missing),
             ("same word expected in", f"{numbers.percent(self.verdict.frequency)} of repetitions"),
             ("fires at", f"{self.n_tokens:,} tokens in {self.n_documents:,} documents"),
@@ -287,7 +289,18 @@ class LatentReport(Record):
         return html.frame(self.title, *parts)
 
 
-_PROFILE = ("axis", "answer", "value", "hardest null", "null", "low", "high", "p corrected", "frequency of yes", "n")
+_PROFILE = (
+    "axis",
+    "answer",
+    "value",
+    "null",
+    "low",
+    "high",
+    "p corrected",
+    "yes in",
+    "n",
+    "hardest null, or what is missing",
+)
 
 
 def _profile(axis: AxisResult) -> tuple[object, ...]:
@@ -296,13 +309,13 @@ def _profile(axis: AxisResult) -> tuple[object, ...]:
     bounds = hardest.interval if hardest else None
     return (
         axis.axis.replace("_", " "),
-        f"unknown: {axis.missing}" if axis.missing else axis.answer,
+        axis.answer,
         hardest.value if hardest else math.nan,
-        axis.hardest,
         hardest.null_value if hardest else math.nan,
         bounds.low if bounds else math.nan,
         bounds.high if bounds else math.nan,
         axis.p_corrected,
-        axis.frequency,
+        "" if math.isnan(axis.frequency) else numbers.percent(axis.frequency),
         f"{axis.n:,} {axis.n_unit}" if axis.n else "",
+        axis.missing or axis.hardest,
     )
