@@ -50,8 +50,8 @@ def test_the_price_in_closed_form() -> None:
     position = 2 * 400 + 8 * 99  # of a pass
     step = 8e6 + 4 * 2048 * 1000 * 4
     assert cost.training == 4 * weights * 2 + 2048 * 8 * 99 * 4 * 2 + step + 65_536 * 99 * 4 + 2048 * position
-    # Both seeds, a control, and random latents or a further draw; of these all but the control on train tokens, too.
-    assert cost.kept == weights * 4 + 24 * 10 * (100_000 * 5 + 60_000 * 4) + 13 * 1_100_000
+    # Both seeds, a control and a further draw; of three dictionaries what is compared, on held-out and train tokens.
+    assert cost.kept == weights * 4 + 24 * 10 * (100_000 * 4 + 3 * 160_000) + 13 * 1_100_000
     assert cost.passes == 1600 * position
     assert cost.tables == 99 * (12 + 16) * 100_000 + 100 * 102 * 32 + 1600 * position
     few = price(_study(harvest=harvest), replace(SIZES, n_heldout=1000), CausalConfig(n_samples=0))

@@ -37,7 +37,7 @@ _RETAINED = 2e8
 """Most bytes of small arrays that the allocator keeps when the training that made them is over."""
 UNKNOWN_L0 = 64
 """Active latents a vector, where neither k nor a target says how many there will be."""
-_IDS = 13
+IDS = 13
 """Bytes of a packed token: its id, its document, and whether it is special; a firing's token takes as many."""
 _SPLICE_WINDOWS = 8
 _READ_TOKENS = 2048
@@ -155,10 +155,10 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
     l0 = study.training.target_l0 or study.dictionary.active_latents or UNKNOWN_L0
     n_learn = min(study.evaluation.match_tokens, sizes.n_train)
     entries, learned = (n_tokens * float(l0) * len(sizes.widths) for n_tokens in (sizes.n_heldout, n_learn))
-    windows = float(_IDS * (sizes.n_train + sizes.n_heldout))
+    windows = float(IDS * (sizes.n_train + sizes.n_heldout))
     vector = 2 if study.harvest.shard_dtype == "float16" else _FLOAT
     cache = sizes.n_train * sizes.width * vector if study.harvest.cache == "disk" else 0
-    ids = _IDS * (sizes.n_heldout + n_learn) * n_dictionaries * len(sizes.widths)
+    ids = IDS * (sizes.n_heldout + n_learn) * n_dictionaries * len(sizes.widths)
     read = _pass(sizes, _read_at_once(study, sizes))
     counted = min(sizes.n_train, study.evaluation.lookup_tokens)
     meant = max(causal.held_bytes(latents[n], sizes.vocabulary, w.writes, counted, l0) for n, w in sizes.widths.items())
@@ -176,7 +176,8 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
         "stability": max(map(_matched, latents.values())) if seeds > 1 else 0.0,
     }
     own, fired, learning = windows + weights * seeds, 24 * entries, 24 * learned
-    compared = own + (fired + learning) * (seeds + 2) + weights  # a draw, and random latents
+    # A further draw; at one site the judged latents, those of another dictionary and random ones, on both sides.
+    compared = own + fired * (seeds + 1) + weights + 3 * (fired + learning) / len(sizes.widths)
     held = {
         "tokens": windows,
         "statistics": windows,

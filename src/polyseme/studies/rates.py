@@ -18,7 +18,7 @@ from polyseme.corpora import Windows
 from polyseme.evaluation import stability
 from polyseme.evaluation.recurrence import Sides, recurrence
 from polyseme.evaluation.stability import EXACT
-from polyseme.studies.price import UNKNOWN_L0
+from polyseme.studies.price import IDS, UNKNOWN_L0
 from polyseme.studies.stage import Stage, Work, Worker
 
 _LEAST_SECONDS = 0.2
@@ -52,6 +52,11 @@ def correlating_work(at: Worker, n: int, *, n_learn: float, n_heldout: float, n_
 def active_latents(at: Worker) -> float:
     """Latents that fire at a token, as far as the config says."""
     return float(at.config.training.target_l0 or at.config.dictionary.active_latents or UNKNOWN_L0)
+
+
+def firings_bytes(at: Worker, n_tokens: float, n_dictionaries: int) -> float:
+    """Bytes of the firings of dictionaries over some tokens: a value and a latent each, and which tokens these are."""
+    return n_dictionaries * n_tokens * (8.0 * active_latents(at) + IDS)
 
 
 def heldout_documents_at_least(at: Worker) -> int:

@@ -20,6 +20,7 @@ from polyseme.dictionaries import LatentEncoder
 from polyseme.nulls.random_latents import random_latents
 from polyseme.store import Artifact
 from polyseme.studies.measured import Matching, random_name
+from polyseme.studies.rates import firings_bytes
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.statistics import StatisticsStage
@@ -69,13 +70,15 @@ class MatchingStage(Stage[Matching]):
     def work(self, at: Worker) -> Work:
         config = at.config
         learn, random = config.evaluation.match_tokens, 0.0
-        read = float(learn)
+        read, seeds, sites = float(learn), len(self.role.seeds), len(at.bindings)
+        disk = firings_bytes(at, learn, seeds * sites)
         if self._has_random:
             both = learn + config.tokens.heldout
             read += both + SAMPLE
             random = both * N_RANDOM * sum(at.read_widths.values())
+            disk += firings_bytes(at, both, sites)
         # Encoding is a third of a training step.
-        return Work(read=read, trained=(learn * len(self.role.seeds) * at.multiply_adds + random) / 3)
+        return Work(read=read, trained=(learn * seeds * at.multiply_adds + random) / 3, disk=disk)
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, trained, text = self.role.subject(at), at.of(self.dictionaries), self.study.subject(at)

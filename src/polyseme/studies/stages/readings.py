@@ -12,6 +12,7 @@ from polyseme.corpora import Windows
 from polyseme.evaluation import DocumentSums, ReconstructionSums, load_sums, save_sums, sweep
 from polyseme.store import Artifact, save_array
 from polyseme.studies.measured import Readings
+from polyseme.studies.rates import firings_bytes
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.dictionaries import DictionariesStage
 from polyseme.studies.stages.statistics import StatisticsStage
@@ -55,7 +56,8 @@ class ReadingsStage(Stage[Readings]):
     def work(self, at: Worker) -> Work:
         n_tokens, seeds = at.config.tokens.heldout, len(self.role.seeds)
         # Encoding is a third of a training step.
-        return Work(read=n_tokens, trained=n_tokens * seeds * at.multiply_adds / 3)
+        encoded = n_tokens * seeds * at.multiply_adds / 3
+        return Work(read=n_tokens, trained=encoded, disk=firings_bytes(at, n_tokens, seeds * len(at.bindings)))
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, trained, heldout = self.role.subject(at), at.of(self.dictionaries), self._heldout(at)
