@@ -6,6 +6,8 @@ import pytest
 from polyseme.core.records import AXES
 from tests.verdicts.simulated import PAPER, QUICK, STANDARD, judged_site, population, study
 
+pytestmark = pytest.mark.slow
+
 HALF = np.arange(600) < 300
 
 
