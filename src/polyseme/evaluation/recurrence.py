@@ -69,7 +69,13 @@ class Recurrence:
     of_text: tuple[str, ...] = ()
 
     def recurrent(self, least: float) -> dict[str, Contrast]:
-        """Axis `recurrent`: the mean match over partners against the larger of `least` and the floor."""
+        """Axis `recurrent`: the mean match over these partners against the larger of `least` and the floor.
+
+        Most latents recur in nearly all seeds or in nearly none, and some in about half of them: two partners cannot
+        tell how often other seeds would have such a latent, and the mean over seeds at large would need many of them
+        to be shown. So the claim is about the partners that there are, and how often others would bear it out is the
+        frequency of the answer.
+        """
         return {"random directions": _against_figure(self.match, np.maximum(self.floor, least))}
 
     def network(self) -> dict[str, Contrast]:
@@ -253,7 +259,11 @@ def _floor(
 
 
 def _against_figure(value: Correlations, null: Float[np.ndarray, " latent"]) -> Contrast:
-    return _contrast(value, null, value.without.mean(axis=0), ())
+    """What is claimed is about these partners, so that held-out documents alone make its error; others may differ,
+    which is in what a repetition gives."""
+    mean, documents = _mean(value), _over_documents(value.without.mean(axis=0))
+    redrawn, _ = combined(_over_dictionaries(value), documents)
+    return Contrast(mean, null.astype(np.float64), np.sqrt(documents[0]), documents[1], redrawn, reach=1.0)
 
 
 def _against_table(value: Correlations, table: Correlations) -> Contrast:
@@ -282,10 +292,20 @@ def _contrast(
         without: the difference with each group of documents left out.
         of_null: squared error of the figure and its freedom, where it is a mean over draws.
     """
-    mean = value.value.mean(axis=0, dtype=np.float64)
-    documents = (jackknife_error(without.astype(np.float64)) ** 2, np.full(len(mean), len(without) - 1.0))
-    error, freedom = combined(_over_dictionaries(value), *of_null, documents)
-    return Contrast(mean, null.astype(np.float64), error, freedom, redrawn=error, reach=1.0)
+    error, freedom = combined(_over_dictionaries(value), *of_null, _over_documents(without))
+    return Contrast(_mean(value), null.astype(np.float64), error, freedom, redrawn=error, reach=1.0)
+
+
+def _mean(found: Correlations) -> Float[np.ndarray, " latent"]:
+    """Mean over dictionaries."""
+    return found.value.mean(axis=0, dtype=np.float64)
+
+
+def _over_documents(
+    without: Float[np.ndarray, "group latent"],
+) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
+    """(squared error over held-out documents by jackknife, its degrees of freedom)."""
+    return jackknife_error(without.astype(np.float64)) ** 2, np.full(without.shape[1], len(without) - 1.0)
 
 
 def _over_dictionaries(found: Correlations) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
