@@ -41,9 +41,11 @@ check: $(SITE_DEV)
 	$(BIN)/lint-imports
 	$(PYTEST)
 
-# The networks with known answers whose checks take one to ten minutes each; a killed run goes on where it was.
+# The networks with known answers whose checks take one to ten minutes each, and the attacks on the verdicts; a killed run
+# goes on where it was.
 check-slow: $(SITE_DEV)
 	$(BIN)/polyseme zoo check --all --cost slow
+	$(BIN)/python -m pytest -m attack tests/attacks
 
 # Beside the other libraries, in an environment of their own (.venv-peers); about an hour, on a machine that does nothing else.
 PEERS := .venv-peers

@@ -1,0 +1,47 @@
+"""What a hostile reviewer would try on the embedded network: minutes each, run by `make check-slow`.
+
+Finished stages are kept in `.attacks`, or in the folder that `POLYSEME_ATTACKS` names, so that a killed run goes on.
+`python -m tests.attacks.table` prints what every attack gives, for docs/verdicts.md.
+"""
+
+import pytest
+
+from polyseme.core.records import AXES
+from tests.attacks import attacks
+
+pytestmark = pytest.mark.attack
+
+
+@pytest.mark.parametrize("what", attacks.NOTHING_LEARNED)
+def test_where_nothing_was_learned_no_latent_is_a_network_feature(what: str) -> None:
+    table = attacks.study(what).latents()
+    assert attacks.shares(table)["network_feature"] <= 0.01
+    assert attacks.answered(table)["used"] <= 0.05  # the share of false discoveries that is allowed
+
+
+def test_random_write_directions_are_not_used() -> None:
+    for own, replaced in attacks.random_write_directions().values():
+        assert own > 50, "there must be something to lose"
+        assert replaced <= 0.05 * own
+
+
+def test_another_draw_of_everything_keeps_the_answers() -> None:
+    found = attacks.redrawn()
+    for axis in AXES:
+        assert attacks.one(found, axis, "kept") >= 0.9, axis
+    assert attacks.one(found, "network_feature", "Jaccard") >= 0.85
+
+
+@pytest.mark.parametrize("less", attacks.LESS)
+def test_half_of_what_is_measured_with_moves_no_share_by_five_points(less: str) -> None:
+    whole, half = (attacks.shares(attacks.study(which).latents()) for which in ("as it is", less))
+    for status, share in whole.items():
+        assert abs(share - half[status]) < 0.05, status
+
+
+def test_nulls_of_the_text_are_no_veto() -> None:
+    """They add comparisons to one axis: the others answer as before, and it says yes of fewer latents, not of more."""
+    without, with_text = attacks.study("as it is").latents(), attacks.study("text nulls").latents()
+    for axis in ("recurrent", "network", "used"):
+        assert (with_text[axis] == without[axis]).all(), axis
+    assert (with_text["beyond_tokens"] == "yes").sum() <= (without["beyond_tokens"] == "yes").sum()
