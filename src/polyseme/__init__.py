@@ -5,7 +5,7 @@
     result = polyseme.study("study.toml")        # or a config, or a dict
     print(result.report)                         # the path of report.html
     result.latents("blocks.2.resid_post").to_pandas()          # every latent with its verdict and evidence
-    for latent in result.shown(status="supported"):            # the few that the report shows, with their contexts
+    for latent in result.shown(status="network_feature"):  # the few that the report shows, with their contexts
         print(latent.latent, latent.top_tokens)
 
 Importing polyseme does nothing: no download, no global state; everything heavy is imported when it is used.
