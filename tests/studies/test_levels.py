@@ -129,8 +129,12 @@ WEIGHTS, TEXT = [{"kind": "gaussian_reinit"}], [{"kind": "shuffled_tokens"}]
         ({"controls": [{"kind": "gaussian_reinit", "seed": i} for i in range(2)], "draws": 1}, {}),
         ({"controls": [*WEIGHTS, *({"kind": "permuted_weights", "seed": i} for i in (0, 3))], "draws": 1}, {}),
         (
+            {"controls": WEIGHTS, "seeds": [5]},
+            dict.fromkeys(("recurrent", "network", "beyond_tokens"), "no dictionary of another seed"),
+        ),
+        (
             {"controls": WEIGHTS, "seeds": [0, 1]},
-            dict.fromkeys(("recurrent", "network", "beyond_tokens"), "1 partner dictionaries"),
+            dict.fromkeys(("recurrent", "network", "beyond_tokens"), "one dictionary of another seed"),
         ),
     ],
 )

@@ -166,14 +166,16 @@ class StudyConfig(Config):
     @property
     def missing(self) -> dict[Axis, str]:
         """The axes of a profile that seeds and controls let say nothing of any latent, each with what is missing."""
-        if len(self.seeds) <= LEAST_REPLICATES:
-            few = f"the study has {len(self.seeds) - 1} partner dictionaries (`seeds`), and it takes {LEAST_REPLICATES}"
+        n_partners = len(self.seeds) - 1
+        if n_partners < LEAST_REPLICATES:
+            have = "one dictionary" if n_partners else "no dictionary"
+            few = f"the study has {have} of another seed (`seeds`), and {LEAST_REPLICATES} are needed"
             return {"recurrent": few, "network": few, "beyond_tokens": few}
         of_weights = [nulls for nulls in self.drawn.values() if nulls[0].targets == "weights"]
         if not of_weights:
             return {"network": "the study has no control of the weights (`controls`)"}
         if max(map(len, of_weights)) < LEAST_REPLICATES:
-            return {"network": f"the controls have one draw (`draws`), and it takes {LEAST_REPLICATES}"}
+            return {"network": f"the controls have one draw (`draws`), and {LEAST_REPLICATES} are needed"}
         return {}
 
 
