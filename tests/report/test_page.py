@@ -404,6 +404,22 @@ def test_labels_of_ticks_never_touch(low: float, span: float, pixels: float, log
     assert all(a[1] < b[0] for a, b in pairwise(ends))
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.31, 0.99, "93% [31%, 99%] of repetitions"),
+        (0.93, 0.93, "93% of repetitions"),
+        (None, None, "93% of repetitions"),
+    ],
+)
+def test_a_share_of_repetitions_has_its_interval_where_that_says_more(low: float, high: float, said: str):
+    one = sample_report(per_status=1).latents[0]
+    bounds = None if low is None else Interval(low=low, high=high)
+    changed = one.verdict.model_copy(update={"frequency": 0.93, "frequency_interval": bounds})
+    report = bare_report(latents=(one.model_copy(update={"verdict": changed}),))
+    assert f"It is expected to get the same word in {said}." in " ".join(Page(render(report)).text.split())
+
+
 def test_comparisons_at_a_glance_stand_on_one_scale_with_0_and_the_least_difference():
     bounds = Interval(low=0.2, high=0.5)
     one = Evidence(null="spectrum_reinit", value=0.8, null_value=0.4, interval=bounds, least=0.05)

@@ -108,8 +108,9 @@ def _often(frequency: float, bounds: Interval | None) -> str:
     """A share of repetitions with its interval; nothing where it is not known."""
     if math.isnan(frequency):
         return ""
-    between = "" if bounds is None else f" [{numbers.percent(bounds.low)}, {numbers.percent(bounds.high)}]"
-    return f"{numbers.percent(frequency)}{between} of repetitions"
+    share, ends = numbers.percent(frequency), [numbers.percent(v) for v in (bounds.low, bounds.high)] if bounds else []
+    between = f" [{', '.join(ends)}]" if {share} != {share, *ends} else ""
+    return f"{share}{between} of repetitions"
 
 
 def _dashed(value: float, sign: bool = False) -> str:
