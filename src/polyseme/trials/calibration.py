@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from polyseme.causal import CausalConfig
 from polyseme.core.config import Config, Count, Width
@@ -30,14 +30,14 @@ SIZES: dict[Split, Planting] = {
     "calibration": Planting(),
     "test": Planting(
         feature=28,
-        token=12,
-        bigram=12,
+        token=10,
+        bigram=10,
         rare=8,
-        unread=10,
-        bystander=14,
-        built_in=12,
+        unread=8,
+        bystander=10,
+        built_in=10,
         built_in_unread=6,
-        d=80,
+        d=72,
         vocabulary=320,
         zipf=0.7,
     ),
@@ -73,6 +73,11 @@ class CalibrationConfig(Config):
     causal: CausalConfig = CausalConfig()
     """Its `n_samples` and `n_directions` are those of each level."""
     verdicts: VerdictConfig = VerdictConfig()
+
+    @model_validator(mode="after")
+    def _k_possible(self) -> "CalibrationConfig":
+        self.dictionary.width(self.planted.d)
+        return self
 
     @property
     def planted(self) -> Planting:

@@ -106,7 +106,7 @@ def altered(module: PlantedNetwork, text: Text, seed: int) -> Dictionary:
     most = [_most_often(text.train, train[:, i]) for i in absorbed]
 
     def latents(side: Windows, name: str) -> Float[np.ndarray, "token latent"]:
-        z = _noisy(module, side, seed, name)
+        z = train if name == "train" else _noisy(module, side, seed, name)
         above = _vectors(module, side) @ projection > middle
         chance = np.random.default_rng(derive_seed(seed, "chance", name)).random((len(z), len(by_chance))) < 0.5
         elsewhere = side.tokens[~side.special][:, None] != np.array(most)[None]
