@@ -278,7 +278,7 @@ def test_a_study_that_sets_a_levels_numbers_itself_has_that_levels_rates():
     ("given", "says"),
     [
         ({"evidence": "paper"}, "evidence paper, calibrated with"),
-        ({"causal": {"n_samples": 17}}, "causal.n_samples 17, calibrated with 32"),
+        ({"causal": {"n_samples": 17}}, f"causal.n_samples 17, calibrated with {LEVELS['standard'].n_samples}"),
         ({"causal": {"nulls": ["isotropic"]}}, "causal.nulls"),
         ({"seeds": [0, 1, 2, 3]}, "seeds 4, calibrated with 6"),
         ({"draws": 3}, "draws 3, calibrated with 5"),
