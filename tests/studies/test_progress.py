@@ -78,8 +78,9 @@ def test_every_stage_announces_itself_before_its_work_and_has_a_task(
     assert heard.amounts["look at the network"] == [1, 2, 3, 4]
     for task in ("site statistics", "random weights (spectrum)", "token share", "verdicts", "describe latents"):
         assert task in heard.order, task
-    for task, amounts in heard.amounts.items():
-        assert amounts[-1] >= heard.totals[task] > 0, f"{task} ends at {amounts[-1]} of {heard.totals[task]}"
+    for task, total in heard.totals.items():  # one that never ends would be said to be at work for ever
+        amounts = heard.amounts[task]
+        assert amounts[-1] >= total > 0, f"{task} ends at {amounts[-1]} of {total}"
         assert len(amounts) == 1 or amounts[0] < amounts[-1], task
 
 

@@ -227,6 +227,8 @@ def _measure(
         np.full((len(samples), n_quantities), np.nan),
         np.zeros((plan.width, plan.firings.n_latents, n_quantities)),
     )
+    if not len(samples):
+        return measured
     progress = reporter.task("causal effects", plan.width * len(samples), "interventions")
     most = config.max_ghosts if route == "ghosts" else min(config.max_ghosts, _MOST_ROWS)
     most = max(1, min(most, config.logit_bytes // (4 * meanings.vocabulary)))

@@ -32,7 +32,10 @@ def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport
     ]
     chosen = most_telling(candidates, findings.config.shown)
     described: dict[tuple[str, int], LatentReport] = {}
-    progress = reporter.task("describe latents", sum(map(len, chosen.values())), "latents")
+    n_chosen = sum(map(len, chosen.values()))
+    if not n_chosen:
+        return ()
+    progress = reporter.task("describe latents", n_chosen, "latents")
     for site in findings.verdicts:
         of_site = [t for status in STATUSES for t in chosen.get(status, ()) if t.candidate.site == site]
         for report in _describe(findings, site, of_site):
