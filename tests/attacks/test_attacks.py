@@ -40,8 +40,6 @@ def test_half_of_what_is_measured_with_moves_no_share_by_five_points(less: str) 
 
 
 def test_nulls_of_the_text_are_no_veto() -> None:
-    """They add comparisons to one axis: the others answer as before, and it says yes of fewer latents, not of more."""
+    """What their dictionaries predict is shown, and no answer rests on it."""
     without, with_text = attacks.study("as it is").latents(), attacks.study("text nulls").latents()
-    for axis in ("recurrent", "network", "used"):
-        assert (with_text[axis] == without[axis]).all(), axis
-    assert (with_text["beyond_tokens"] == "yes").sum() <= (without["beyond_tokens"] == "yes").sum()
+    assert list(with_text["status"]) == list(without["status"])

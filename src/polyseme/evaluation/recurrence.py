@@ -84,9 +84,13 @@ class Recurrence:
         return {kind: _against_draws(self.predicted, null) for kind, null in of_network.items()}
 
     def beyond_tokens(self) -> dict[str, Contrast]:
-        """Axis `beyond_tokens`: how much better other seeds predict it than each table and each null text does."""
-        tables = {f"{name} table": _against_table(self.known[name], table) for name, table in self.tables.items()}
-        return tables | {kind: _against_draws(self.predicted, self.nulls[kind]) for kind in self.of_text}
+        """Axis `beyond_tokens`: how much better other seeds predict it than each table does.
+
+        No null of the text is among them. A network computes on shuffled text what it computes on any, so that a
+        dictionary trained there predicts latents of distant context nearly as well as another seed's does: on planted
+        networks no feature passed it then (`docs/verdicts.md`). What such dictionaries predict is shown.
+        """
+        return {f"{name} table": _against_table(self.known[name], table) for name, table in self.tables.items()}
 
     def save(self, folder: Path) -> None:
         """Write `recurrence.json` and an `.npy` file for each array into `folder`."""

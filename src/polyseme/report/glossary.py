@@ -40,9 +40,10 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Control, null",
         "A null is something random in the place of the weights, the tokens or the dictionary's directions; a control "
-        "is the study on a null. The profile is judged against the nulls of the weights and of the tokens, whose "
-        "dictionaries show what the method finds in a network or a text without what is to be explained. A control of "
-        "the dictionary has the real network and text: its scores show what training the directions adds.",
+        "is the study on a null. The profile is judged against the nulls of the weights, whose dictionaries show what "
+        "the method finds in a network that learned nothing. What dictionaries of null texts predict is shown, and "
+        "nothing rests on it: the network computes there what it computes on any text. A control of the dictionary has "
+        "the real network and text: its scores show what training the directions adds.",
     ),
     (
         "Partner",
@@ -65,8 +66,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Beyond tokens",
         "The same value. Nulls: the correlation of fᵢ with tables that were learned on train text (of the token, of "
-        "the previous token, of the bigram, backed off to the token, and of the position), and the best linear "
-        "prediction from dictionaries of null texts where the study has them. Value − null must exceed "
+        "the previous token, of the bigram, backed off to the token, and of the position). Value − null must exceed "
         "verdicts.margin. A table and the partners are compared at the tokens whose entry of the table occurs at least "
         "five times in the train text.",
     ),

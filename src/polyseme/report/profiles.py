@@ -117,8 +117,7 @@ def asked(axis: Axis, judging: Judging) -> str:
             return f"{_predicted(judging)} than {_drawn(judging, 'weights') or 'dictionaries of null networks'}"
         case "beyond_tokens":
             tables = f"a table of {_any(judging.tables)}" if judging.tables else "tables of tokens"
-            texts = _drawn(judging, "tokens")
-            return f"{_predicted(judging)} than {tables} does{f', and than {texts}' if texts else ''}"
+            return f"{_predicted(judging)} than {tables} does"
         case "used":
             firings = f" at up to {count(judging.n_samples)} of its firings" if judging.n_samples else ""
             classes = (

@@ -1,4 +1,4 @@
-"""What a study would cost at every level of evidence, told before any of the work."""
+"""What a study would cost at every level of evidence, before any of the work is done."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -102,8 +102,10 @@ class Subject:
         return self.at.once((self.label, side, n_tokens), lambda: first_windows(of_side, n_tokens))
 
     def learned_on(self, n_tokens: int) -> Windows:
-        """The train windows of so many tokens that matches of latents, predictions and what latents stand for are
-        learned on, the same object each time: the first ones, or with a draw seed as many from another place."""
+        """The train windows that matches, predictions and what latents stand for are learned on.
+
+        The same object each time: the first of this number of tokens, or with a draw seed as many from another place.
+        """
         draw = self.at.config.draw_seed
         if not draw:
             return self.first("train", n_tokens)

@@ -32,7 +32,7 @@ class CausalStage(Finding[CausalEffects]):
 
     name = "causal"
     version = 6
-    """5 compared sizes of effects with a direction that was drawn anew at every token."""
+    """5 compared sizes of effects with a direction that was drawn again at every token."""
 
     role: Role
     dictionaries: DictionariesStage
