@@ -89,11 +89,12 @@ class StudyConfig(Config):
     null: NullConfig | None = None
     """Study this null itself, in the place of the network, of the corpus, or of freely trained dictionaries."""
     controls: tuple[NullConfig, ...] = Field(default=(), max_length=64)
-    """Nulls that the whole study is repeated on. Without one of the weights no latent can be called a network feature;
-    those of the dictionary are compared by their scores, and no verdict rests on them."""
+    """Nulls that the whole study is repeated on. Without one of the weights no latent can be called a network feature.
+    No answer rests on the others: what dictionaries on null texts make of each latent is shown beside it, and those of
+    the dictionary are compared by their scores."""
     draws: int = Field(default=LEVELS[DEFAULT].draws, ge=1, le=100)
     """Draws of every control of the weights or the tokens, with the seeds from its own on. A control that is listed
-    with several seeds has these draws. Every draw counts for the verdicts; the scores are those of the first."""
+    with several seeds has these draws. Latents are compared with every draw; the scores are those of the first."""
     draw_seed: Seed = 0
     """Seed of what is drawn when latents are judged: held-out documents out of their side, the firings that are
     sampled, and the directions that are compared. No dictionary rests on it."""
@@ -147,8 +148,9 @@ class StudyConfig(Config):
 
     @property
     def judging(self) -> tuple[NullConfig, ...]:
-        """The controls that verdicts rest on: those of the weights and of the tokens. A null of the dictionary has the
-        real network and text, so what its dictionaries find is no measure of what is found without them."""
+        """The controls whose dictionaries each latent is compared with: those of the weights, on which the axis
+        `network` rests, and those of the tokens, which are shown. A null of the dictionary has the real network and
+        text, so what its dictionaries find is no measure of what is found without them."""
         return tuple(control for control in self.controls if control.targets != "dictionary")
 
     @property
