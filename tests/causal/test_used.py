@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from polyseme.causal import CausalEffects
+from polyseme.causal import CausalEffects, Expected
 from polyseme.core.contrast import moderated_together
 
 NULLS = ("isotropic", "other_latent")
@@ -15,7 +15,8 @@ def effects_of(expected, nulls, error=0.0) -> CausalEffects:
     count = np.zeros(n, dtype=np.int64)
     samples = {f"sample_{part}": none.astype(np.int32) for part in ("latent", "row")}
     samples |= {f"sample_{part}": none for part in ("kl", "loss", "expected")}
-    return CausalEffects(expected, np.full(n, error), nulls, {}, count, count, count, **samples)
+    effect = Expected(expected, np.full(n, error), nulls)
+    return CausalEffects(effect, effect, {}, count, count, count, **samples)
 
 
 def drawn(rng, n, k, *, spread=1.0, factors=(1.0, 3.0)):

@@ -165,7 +165,9 @@ def test_a_place_by_itself_stands_for_its_binding(network, sites, by_name):
                 for record in splice(network, heldout, {"": {key: dictionary}}, {sites[0]: torch.zeros(16)})[""]
             ],
             "text": continue_text(network, heldout, {key: dictionary}, config=settings),
-            "effects": causal_effects(network, heldout, key, dictionary, firings, meanings, config=causal).expected,
+            "effects": causal_effects(
+                network, heldout, key, dictionary, firings, meanings, config=causal
+            ).expected.value,
         }
 
     for name, value in found(binding).items():

@@ -156,7 +156,7 @@ def test_everything_but_the_judged_dictionary_can_be_drawn_again(
 def test_two_runs_that_share_only_the_judged_dictionary_are_compared(
     finished: polyseme.StudyResult, tmp_path: Path
 ) -> None:
-    config = {**finished.findings.config.model_dump(), **REDRAWN}
+    config = {**finished.findings.config.model_dump(), **REDRAWN, "name": "redrawn"}
     again = polyseme.study(config, root=finished.run.path.parent)
     both = polyseme.compare(finished, again)
     assert not both.shares_tokens

@@ -82,13 +82,20 @@ def population(rng, n, shares, *, gap=0.15, at_bounds=False):
     )
 
 
-def study(rng, latents, level):
-    """Evidence of one study, through the parts that a real one goes through."""
+def study(rng, latents, level, *, of_these=False):
+    """Evidence of one study, through the parts that a real one goes through.
+
+    With `of_these` the match that a latent has in the population is its mean over the very partners of the study, of
+    which `recurrent` makes its claim; else partners differ from the population as they happen to be drawn.
+    """
     n = len(latents.match)
     size = (level.partners, n)
     own = rng.normal(size=size)
     other = 0.6 * own + 0.8 * rng.normal(size=size)  # a partner's match and prediction vary together
     shared = OF_ALL * rng.normal(size=(level.partners, 1))
+    matched = latents.of_partners * own + shared
+    if of_these:
+        matched = matched - matched.mean(axis=0)
     predicted = _measured(rng, latents.predicted + 0.7 * latents.of_partners * other + shared)
     everywhere = np.full(n, 40)
     nulls = {}
@@ -96,7 +103,7 @@ def study(rng, latents, level):
         drawn = latents.of_draws * rng.normal(size=(level.draws, n)) + OF_ALL * rng.normal(size=(level.draws, 1))
         nulls[name] = _measured(rng, value + drawn)
     recurrence = Recurrence(
-        match=_measured(rng, latents.match + latents.of_partners * own + shared),
+        match=_measured(rng, latents.match + matched),
         matched=np.zeros(size, int),
         predicted=predicted,
         nulls=nulls,

@@ -17,7 +17,7 @@ def shares_of_false(shares, level, *, repeats=20, n=600, **kind):
     for seed in range(repeats):
         rng = np.random.default_rng(seed)
         latents = population(rng, n, shares, **kind)
-        found = judged_site(study(rng, latents, level))
+        found = judged_site(study(rng, latents, level, of_these=True))
         true = np.all(list(latents.truth.values()), axis=0)
         for axis in AXES:
             yes = found.outcomes[axis].yes

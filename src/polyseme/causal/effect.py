@@ -141,7 +141,9 @@ def _vectors(network: Network, windows: Windows, sites: Sequence[Site]) -> Float
 
 def _written(directions: Tensor, firings: Firings, vectors: Tensor) -> Written:
     mean = np.asarray(firings.columns.sum(axis=0)).ravel() / np.maximum(firings.counts, 1)
-    return Written(directions, firings.densities, np.abs(mean) * directions.norm(dim=1).double().numpy(), vectors)
+    return Written(
+        directions, firings.densities, np.abs(mean) * directions.norm(dim=1).numpy().astype(np.float64), vectors
+    )
 
 
 @dataclass(frozen=True)

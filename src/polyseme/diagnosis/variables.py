@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from polyseme.core.precision import wide
 from polyseme.core.progress import Progress, Silent
 from polyseme.diagnosis.config import DiagnosisConfig
 
@@ -192,7 +193,7 @@ def write(
         column = variables.values[:, i]
         rest = resting(column)
         at_rest = np.flatnonzero(column == rest)
-        off = inputs[int(at_rest[0]), columns] if len(at_rest) else inputs[:, columns].double().mean(0).to(inputs)
+        off = inputs[int(at_rest[0]), columns] if len(at_rest) else wide(inputs[:, columns]).mean(0).to(inputs)
         away, sign = _pointed(column - rest)
         rows = _some(np.flatnonzero(np.abs(away) > AT_REST), n_contrasts, priority)
         if len(rows) == 0:

@@ -67,7 +67,9 @@ class CalibrationConfig(Config):
     controls: tuple[ControlKind, ...] = Field(default=(*OF_WEIGHTS, *OF_TOKENS), min_length=1, max_length=6)
     """Kinds of control, made by the code that makes them for a study; each alone is judged, and some together."""
     modes: tuple[Mode, ...] = Field(
-        default=("trained", "oracle", "altered", "frozen_decoder", "frozen_directions", "random_writes"), min_length=1
+        default=("trained", "oracle", "altered", "frozen_decoder", "frozen_directions", "random_writes"),
+        min_length=1,
+        max_length=6,
     )
     """Which dictionaries are judged."""
     causal: CausalConfig = CausalConfig()

@@ -146,8 +146,8 @@ class PlantedNetwork(nn.Module):
         unseen = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float32)).Q[:, : d // 4]
         # Everything read lies outside a quarter of the space; what nothing reads is written inside it.
         inside = directions @ unseen @ unseen.T
-        read = torch.tensor([recipe.read for recipe in recipes])
-        hidden = torch.tensor([recipe.hidden for recipe in recipes])
+        read = torch.tensor([recipe.read for recipe in recipes], dtype=torch.bool)
+        hidden = torch.tensor([recipe.hidden for recipe in recipes], dtype=torch.bool)
         directions = torch.where(read[:, None], directions - inside, directions)
         directions = nn.functional.normalize(torch.where(hidden[:, None], inside, directions), dim=1)
 
