@@ -120,6 +120,17 @@ def test_what_training_left_out_is_not_patched_and_never_fires(runs: dict[str, R
         assert (counts > 0).any()
 
 
+def test_random_latents_do_not_fire_at_massive_vectors_that_training_leaves_in(runs: dict[str, Run]) -> None:
+    """They would fire there far more than anywhere else, and match every latent that does."""
+    findings = runs["plain"][0].findings
+    random = findings.at.of(findings.plan.real.matching).random(SITE)
+    for side in (random.learn, random.heldout):
+        counts = np.diff(side.matrix.indptr)
+        assert (side.position == 1).any()
+        assert (counts[side.position == 1] == 0).all()
+        assert (counts > 0).mean() > 0.9
+
+
 def test_by_position_is_as_by_norm_where_all_stand_at_one(runs: dict[str, Run]) -> None:
     for name in ("fvu", "fvu_ordinary", "ce_patched", "ce_mean", "ce_patched_all"):
         assert metric(runs["positions"], name).value == metric(runs["norm"], name).value, name

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyseme.activations.firings import Firings, collect_firings
+from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import read_windows
 from polyseme.core.binding import Binding
 from polyseme.core.seeds import derive_seed
@@ -60,7 +61,9 @@ class MatchingStage(Stage[Matching]):
             "dictionaries": at.artifact(self.dictionaries).key,
             "trained on": at.of(self.statistics).trained_on_key,
         }
-        return {**found, "heldout": text.tokens.heldout_key} if self._has_random else found
+        if self._has_random:
+            found |= {"heldout": text.tokens.heldout_key, "ordinary": at.of(self.statistics).ordinary_key}
+        return found
 
     def identity(self, at: Worker) -> dict[str, Any]:
         names = sorted(dictionary_name(*key) for key in at.of(self.dictionaries).dictionaries)
@@ -86,7 +89,8 @@ class MatchingStage(Stage[Matching]):
             dictionary_name(*key): (subject.bindings[key[0]], dictionary)
             for key, dictionary in on(subject.network.device, trained.dictionaries).items()
         }
-        firings = self._collected(subject, matched_on(text), located, at)
+        statistics = at.of(self.statistics)
+        firings = self._collected(subject, matched_on(text), located, statistics.trained_on, at)
         for name, of_dictionary in firings.items():
             of_dictionary.save(folder, name)
         if not self._has_random:
@@ -97,9 +101,9 @@ class MatchingStage(Stage[Matching]):
             seed = derive_seed(self.role.seeds[0], "random latents", site)
             latents = random_latents(vectors, spread(densities), seed)
             random[site] = subject.bindings[site], latents
-        for site, of_random in self._collected(subject, matched_on(text), random, at).items():
+        for site, of_random in self._collected(subject, matched_on(text), random, statistics.ordinary, at).items():
             of_random.save(folder, random_name(site, "learn"))
-        for site, of_random in self._collected(subject, text.tokens.heldout, random, at).items():
+        for site, of_random in self._collected(subject, text.tokens.heldout, random, statistics.ordinary, at).items():
             of_random.save(folder, random_name(site, "heldout"))
 
     def load(self, artifact: Artifact, at: Worker) -> Matching:
@@ -114,24 +118,30 @@ class MatchingStage(Stage[Matching]):
         subject: Subject,
         windows: Windows,
         dictionaries: Mapping[str, tuple[Binding[Site], LatentEncoder]],
+        fires_at: Mapping[Site, Ordinary],
         at: Worker,
     ) -> dict[str, Firings]:
         return collect_firings(
             subject.network,
             windows,
             dictionaries,
-            trained_on=at.of(self.statistics).trained_on,
+            trained_on=fires_at,
             batch_windows=at.config.evaluation.batch_windows,
             reporter=at.reporter,
         )
 
     def _sample(self, subject: Subject, at: Worker) -> Iterator[tuple[str, Float[Tensor, "sample d"]]]:
-        """Vectors that each site's dictionaries read, of windows evenly spread over the train tokens."""
-        windows, trained_on = matched_on(self.study.subject(at)), at.of(self.statistics).trained_on
+        """Ordinary vectors that each site's dictionaries read, of windows evenly spread over the train tokens.
+
+        A few massive ones make most of a covariance and of a correlation. Random latents that saw them all fired at
+        them far more than anywhere else, and so matched whatever latent does: two such tokens of 20,235, at
+        `blocks.15.resid_post` of SmolLM2-135M, put the floor at 0.998 for every latent, and at 0.67 without them.
+        """
+        windows, ordinary = matched_on(self.study.subject(at)), at.of(self.statistics).ordinary
         n = min(len(windows), -(-SAMPLE * len(windows) // max(1, windows.n_tokens)))
         rows = np.linspace(0, len(windows) - 1, max(1, n)).astype(np.int64)
         for site, binding in subject.bindings.items():
-            ruled = [place for place in binding.places if place in trained_on]
+            ruled = [place for place in binding.places if place in ordinary]
             found: list[Tensor] = []
             for reading in read_windows(
                 subject.network,
@@ -140,7 +150,7 @@ class MatchingStage(Stage[Matching]):
                 batch_windows=at.config.evaluation.batch_windows,
                 rows=np.unique(rows),
             ):
-                kept = reading.ordinary(ruled, trained_on)
+                kept = reading.ordinary(ruled, ordinary)
                 vectors = reading.at(binding.reads).float()
                 found.append(vectors if kept is None else vectors[kept])
             yield site, torch.cat(found)
