@@ -5,8 +5,8 @@ from importlib.resources import files
 from polyseme.core.config import Config
 from polyseme.nulls import Null, kind_of, make_null
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.levels import LEVELS, Evidence
-from polyseme.trials.kinds import FEATURES, MODES, NAMES, Kind
+from polyseme.studies.levels import LEVELS, LevelName
+from polyseme.trials.kinds import EITHER, FEATURES, MODES, NAMES
 from polyseme.trials.matrix import Procedure, Row
 from polyseme.trials.verdicts import CalibrationReport
 from polyseme.verdicts.error_rates import Calibration, PlantedKind
@@ -37,7 +37,7 @@ def shipped_calibration(config: StudyConfig) -> tuple[Calibration | None, str]:
     return _shown(report, level, found), ""
 
 
-def _level(config: StudyConfig, report: CalibrationReport) -> tuple[Evidence | None, list[str]]:
+def _level(config: StudyConfig, report: CalibrationReport) -> tuple[LevelName | None, list[str]]:
     """The calibrated level that has a study's numbers of partners, draws, samples and directions; else, how it differs
     from the one that it names."""
     drawn = {len(nulls) for nulls in config.drawn.values()}
@@ -48,7 +48,7 @@ def _level(config: StudyConfig, report: CalibrationReport) -> tuple[Evidence | N
         "causal.n_directions": {config.causal.n_directions},
     }
 
-    def others(name: Evidence) -> list[str]:
+    def others(name: LevelName) -> list[str]:
         level = LEVELS[name]
         its = {"seeds": 1 + level.partners, "draws": level.draws}
         its |= {f"causal.{field}": value for field, value in level.causal.items()}
@@ -76,7 +76,7 @@ def _differing(name: str, given: Config, calibrated: Config, fields: tuple[str, 
     return [f"{name}.{field} {mine}, calibrated with {its}" for field, mine, its in pairs if mine != its]
 
 
-def _shown(report: CalibrationReport, level: Evidence, found: list[Procedure]) -> Calibration:
+def _shown(report: CalibrationReport, level: LevelName, found: list[Procedure]) -> Calibration:
     n = report.config.n_networks
     return Calibration(
         description=f"{n} small networks with planted variables, none of them this study's, judged with the controls "
@@ -90,10 +90,9 @@ def _shown(report: CalibrationReport, level: Evidence, found: list[Procedure]) -
 
 
 def _kind(procedure: Procedure, row: Row) -> PlantedKind:
-    of_features: tuple[Kind, ...] = FEATURES
     return PlantedKind(
         name=f"{NAMES[row.kind]}; {MODES[procedure.mode]}",
-        is_feature=row.kind in of_features,
+        is_feature=None if row.kind in EITHER else row.kind in FEATURES,
         called=row.called,
         counts=row.counts,
     )
