@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import polyseme
 from polyseme.activations import collect_firings
@@ -21,6 +19,7 @@ from polyseme.studies.latent_table import LatentTable
 from polyseme.studies.result import StudyResult
 from polyseme.verdicts.evidence import site_evidence
 from polyseme.verdicts.judge import judge
+from polyseme.zoo.tools.exact import Directions
 
 ROOT = Path(os.environ.get("POLYSEME_ATTACKS", ".attacks"))
 WEIGHTS = ("gaussian_reinit", "spectrum_reinit")
@@ -112,18 +111,6 @@ def random_write_directions() -> dict[str, tuple[int, int]]:
     return found
 
 
-@dataclass(frozen=True)
-class _Replaced:
-    directions: Tensor
-
-    @property
-    def n_latents(self) -> int:
-        return len(self.directions)
-
-    def write_directions(self) -> Tensor:
-        return self.directions
-
-
 def _with_random_directions(result: StudyResult, site: str) -> CausalEffects:
     """The effects of latents that fire as they do and write along random directions of the site's covariance."""
     findings, dictionary = result.findings, result.dictionary(site)
@@ -143,7 +130,7 @@ def _with_random_directions(result: StudyResult, site: str) -> CausalEffects:
         network,
         heldout,
         binding,
-        _Replaced(drawn * size[:, None].detach()),
+        Directions(drawn * size[:, None].detach()),
         findings.real.readings.firings[site, config.seeds[0]],
         Meanings.learn(firings, train, n_predicted(network, train)),
         config=config.causal,

@@ -1,7 +1,6 @@
 """What a hostile reviewer would try on the embedded network: minutes each, run by `make check-slow`.
 
 Finished stages are kept in `.attacks`, or in the folder that `POLYSEME_ATTACKS` names, so that a killed run goes on.
-`python -m tests.attacks.table` prints what every attack gives, for docs/verdicts.md.
 """
 
 import pytest

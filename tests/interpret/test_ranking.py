@@ -7,7 +7,7 @@ import pytest
 
 from polyseme.core.errors import InputError
 from polyseme.core.numbers import count, duration, interval, memory, percent, plain, short, signed
-from polyseme.core.records import DECIDED, STATUSES, Interval, MetricRecord, Status, Verdict
+from polyseme.core.records import DECIDED, STATUSES, Interval, MetricRecord, Status
 from polyseme.interpret.ranking import Candidate, most_telling
 from polyseme.report.headlines import headlines
 from polyseme.report.profiles import RULE_AXES, RULE_LINES, asked
@@ -25,8 +25,7 @@ def candidate(
     documents: int = 5,
     missing: str = "",
 ) -> Candidate:
-    verdict = Verdict(status=status, axes=(), frequency=frequency, missing=missing)
-    return Candidate(site, latent, verdict, 0.1, documents)
+    return Candidate(site, latent, status, missing, frequency, documents)
 
 
 def ids(found: tuple) -> list[int]:
@@ -127,7 +126,7 @@ def test_an_axis_says_what_it_was_compared_with_in_this_study():
     assert asked("network", other).endswith(
         "more than 0.1, than that from the dictionaries of spectrum_reinit, 5 draws"
     )
-    assert asked("beyond_tokens", other).endswith("and than that from the dictionaries of unigram_tokens, 1 draw")
+    assert asked("beyond_tokens", other).endswith("a table of token, previous token, bigram or position does")
 
 
 def test_a_site_where_most_latents_have_no_answer_is_named():

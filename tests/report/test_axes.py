@@ -14,8 +14,9 @@ DIFFERENCE = np.array([0.5, 0.4, 0.6, 0.0, -0.1, math.nan])
 
 
 def reports(**axes):
-    [judged] = judge({"a": site(**axes)}).values()
-    return judged, {report.axis: report for report in axis_reports(judged)}
+    evidence = site(**axes)
+    [judged] = judge({"a": evidence}).values()
+    return judged, {report.axis: report for report in axis_reports(evidence, judged)}
 
 
 def test_an_axis_counts_its_answers_and_names_what_is_missing():

@@ -34,13 +34,13 @@ class Run(StudyResult):
 
     @property
     def sites(self) -> tuple[str, ...]:
-        return tuple(self.answers)  # type: ignore[attr-defined]
+        return tuple(self.answers)
 
     def dictionary(self, site: str, seed: int | None = None) -> Any:
-        return SimpleNamespace(tensors=lambda: {"w": torch.tensor([self.weight, len(site)])})  # type: ignore[attr-defined]
+        return SimpleNamespace(tensors=lambda: {"w": torch.tensor([self.weight, len(site)])})
 
     def latents(self, site: str | None = None, *, status: Status | None = None) -> Any:
-        columns = self.answers[site]  # type: ignore[attr-defined]
+        columns = self.answers[site]
         return {name: np.array(values, dtype=object) for name, values in columns.items()}
 
 
@@ -72,7 +72,7 @@ def test_shares_and_sets_are_counted_by_hand() -> None:
     found = rows(ONE, OTHER)
 
     def at(*key: str) -> tuple[int, int, float, int]:
-        row = found[key]  # type: ignore[index]
+        row = found[key]
         return row.one, row.other, row.share, row.n
 
     assert at("a", "recurrent", "kept") == (3, 3, 2 / 3, 3)  # the fourth has no answer in either run
@@ -104,11 +104,11 @@ def test_a_run_agrees_with_itself_and_in_either_order() -> None:
 
 def test_runs_of_other_dictionaries_are_refused() -> None:
     with pytest.raises(InputError, match="judge no dictionary that is the same"):
-        rows(ONE, Run(ONE.answers, weight=1.0))  # type: ignore[attr-defined]
+        rows(ONE, Run(ONE.answers, weight=1.0))
 
 
 def test_a_single_site_stands_under_its_name_too() -> None:
-    one = Run({"a": ONE.answers["a"]})  # type: ignore[attr-defined]
+    one = Run({"a": ONE.answers["a"]})
     assert {site for site, _, _ in rows(one, one)} == {"all", "a"}
 
 

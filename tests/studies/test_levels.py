@@ -34,7 +34,7 @@ def test_each_level_rests_on_more_than_the_one_before() -> None:
 @pytest.mark.parametrize("level", list(LEVELS))
 def test_every_level_can_judge(level: str) -> None:
     config = made(evidence=level, controls=[{"kind": "gaussian_reinit"}])
-    row = LEVELS[level]  # type: ignore[index]
+    row = LEVELS[level]
     assert set_by_level(config) == (1 + row.partners, row.draws, row.n_samples, row.n_directions)
     assert config.missing == {}
 
@@ -141,7 +141,7 @@ WEIGHTS, TEXT = [{"kind": "gaussian_reinit"}], [{"kind": "shuffled_tokens"}]
 def test_a_study_says_which_axes_it_can_say_nothing_of(fields: dict[str, Any], missing: dict[str, str]) -> None:
     found = made(**fields).missing
     assert found.keys() == missing.keys()
-    assert all(text in found[axis] for axis, text in missing.items())  # type: ignore[index]
+    assert all(text in found[axis] for axis, text in missing.items())
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_a_part_of_the_table_is_asked_for_by_site_and_verdict(judged: polyseme.S
     with pytest.raises(InputError, match=r"blocks\.0\.resid_post"):
         judged.latents("blocks.0.resid_pots")
     with pytest.raises(Exception, match="undecided"):  # the tests' own checks of types come first
-        judged.latents(status="undecide")  # type: ignore[arg-type]
+        judged.latents(status="undecide")
     with pytest.raises(InputError, match="predicted_gaussian_reinit"):
         some["predicted_gaussian"]
 

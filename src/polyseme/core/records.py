@@ -97,7 +97,7 @@ class Evidence(Record):
     null_value: Number
     """The figure of the null."""
     interval: Interval | None = None
-    """Of the difference, value − null_value."""
+    """Interval of the difference, value − null_value."""
     least: Number = 0.0
     """The difference must exceed this."""
     p: Number = math.nan
@@ -113,12 +113,12 @@ class AxisResult(Record):
     hardest: str = ""
     """The null of the largest p-value, on which the answer rests."""
     p_corrected: Number = math.nan
-    """Of the hardest null, Benjamini–Hochberg corrected over the latents of all sites."""
+    """p-value against the hardest null, Benjamini–Hochberg corrected over the latents of all sites."""
     frequency: Number = math.nan
     """Expected share of repetitions of the study that answer `yes`: the same dictionary is judged, and everything else
     that is random is drawn again."""
     frequency_interval: Interval | None = None
-    """Of the share of repetitions itself, for true differences within their 95% intervals."""
+    """Range of that share, for true differences within their 95% intervals."""
     n: int = 0
     n_unit: str = "documents"
     missing: str = ""

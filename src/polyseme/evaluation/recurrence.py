@@ -263,8 +263,8 @@ def _floor(
 
 
 def _against_figure(value: Correlations, null: Float[np.ndarray, " latent"]) -> Contrast:
-    """What is claimed is about these partners, so that held-out documents alone make its error; others may differ,
-    which is in what a repetition gives."""
+    """The claim is about these partners, so that held-out documents alone make its error. Other partners may differ:
+    the spread over them is in what a repetition gives."""
     mean, documents = _mean(value), _over_documents(value.without.mean(axis=0))
     redrawn, _ = combined(_over_dictionaries(value), documents)
     return Contrast(mean, null.astype(np.float64), np.sqrt(documents[0]), documents[1], redrawn, reach=1.0)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from polyseme.core.records import STATUSES, Status, Verdict
+from polyseme.core.records import STATUSES, Status
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,17 @@ class Candidate:
     Attributes:
         site: name of its dictionary.
         latent: its index.
-        verdict: its profile and its word.
-        density: share of vectors where it fires.
+        status: its word.
+        missing: with `undecided`, what it lacks.
+        frequency: expected share of repetitions of the study that give it the same word.
         n_documents: documents in which it fires.
     """
 
     site: str
     latent: int
-    verdict: Verdict
-    density: float
+    status: Status
+    missing: str
+    frequency: float
     n_documents: int
 
 
@@ -44,7 +46,7 @@ def most_telling(candidates: Iterable[Candidate], n: int = 50) -> dict[Status, t
     """
     by: dict[Status, dict[str, list[Candidate]]] = {s: defaultdict(list) for s in STATUSES}
     for candidate in candidates:
-        by[candidate.verdict.status][candidate.site].append(candidate)
+        by[candidate.status][candidate.site].append(candidate)
     return {
         status: tuple(_in_turn([_ranked(status, group) for group in sites.values()])[:n])
         for status, sites in by.items()
@@ -56,13 +58,13 @@ def _ranked(status: Status, group: list[Candidate]) -> list[Telling]:
         return _told(group, _most_stable, "a repetition is most likely to give it the same word")
     lacking: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in group:
-        lacking[candidate.verdict.missing].append(candidate)
+        lacking[candidate.missing].append(candidate)
     why = "of those that lack the same, it fires in most documents"
     return _in_turn([_told(some, _most_documents, why) for some in lacking.values()])
 
 
 def _most_stable(candidate: Candidate) -> tuple[float, int]:
-    frequency = candidate.verdict.frequency
+    frequency = candidate.frequency
     return (math.inf if math.isnan(frequency) else -frequency, -candidate.n_documents)
 
 

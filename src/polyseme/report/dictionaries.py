@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from polyseme.core.binding import unnamed
-from polyseme.core.records import STATUSES, AxisResult, MetricRecord, Status
+from polyseme.core.records import STATUSES, MetricRecord, Status
 from polyseme.evaluation import density_histogram
 from polyseme.interpret.records import Histogram
 from polyseme.report.comparisons import record_of, telling
@@ -15,7 +15,8 @@ from polyseme.report.massive import massive_at
 from polyseme.report.schema import AxisReport, Chart, Curve, DictionaryReport, NullReport
 from polyseme.studies.findings import Findings
 from polyseme.training.jobs import HistoryPoint
-from polyseme.verdicts.axes import AxisOutcome
+from polyseme.verdicts.axes import AxisOutcome, against_hardest
+from polyseme.verdicts.evidence import AxisEvidence, SiteEvidence
 from polyseme.verdicts.judge import SiteVerdicts
 from polyseme.verdicts.requirements import AxisPower, power
 
@@ -28,7 +29,7 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
     real = findings.real
     dictionary = real.trained.dictionaries[site, seed]
     judged = findings.verdicts[site]
-    words = np.array([verdict.status for verdict in judged.verdicts], dtype=object)
+    words, missing = judged.status, judged.missing
     counts: dict[Status, int] = {status: int((words == status).sum()) for status in STATUSES}
     stable = findings.stability.get(site, [])
     return DictionaryReport(
@@ -46,8 +47,8 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
         ),
         verdict_counts=counts,
         verdicts_kept={status: float(judged.frequency[words == status].mean()) for status, n in counts.items() if n},
-        verdicts_missing=dict(Counter(v.missing for v in judged.verdicts if v.missing).most_common()),
-        axes=tuple(axis_reports(judged)),
+        verdicts_missing=dict(Counter(missing[missing != ""].tolist()).most_common()),
+        axes=tuple(axis_reports(findings.evidence[site], judged)),
         density=tuple(_densities(findings, site)),
         stability=_stability(stable),
         training=tuple(_training(findings, site)),
@@ -55,18 +56,15 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
     )
 
 
-def axis_reports(judged: SiteVerdicts) -> Iterator[AxisReport]:
+def axis_reports(evidence: SiteEvidence, judged: SiteVerdicts) -> Iterator[AxisReport]:
     """What each axis says of the latents of one dictionary."""
-    profiles = list(judged.verdicts)
     for could in power(judged):
-        yield _axis_report(could, [p.axis(could.axis) for p in profiles], judged.outcomes[could.axis])
+        yield _axis_report(could, evidence.axes[could.axis], judged.outcomes[could.axis])
 
 
-def _axis_report(could: AxisPower, results: Sequence[AxisResult], outcome: AxisOutcome) -> AxisReport:
+def _axis_report(could: AxisPower, evidence: AxisEvidence, outcome: AxisOutcome) -> AxisReport:
     made = outcome.made
-    hardest = [result.comparison for result in results]
-    value = np.array([math.nan if one is None else one.value for one in hardest])
-    null = np.array([math.nan if one is None else one.null_value for one in hardest])
+    hardest = against_hardest(evidence.contrasts, outcome)
     kept = np.where(outcome.yes, outcome.frequency, 1 - outcome.frequency)
     return AxisReport(
         axis=could.axis,
@@ -74,14 +72,14 @@ def _axis_report(could: AxisPower, results: Sequence[AxisResult], outcome: AxisO
         no=could.n_answered - could.n_yes,
         unknown=could.n_latents - could.n_answered,
         missing=dict(Counter(str(why) for why in outcome.missing[~made]).most_common()),
-        least=next((one.least for one in hardest if one is not None), 0.0),
-        value=_median(value[made]),
-        null_value=_median(null[made]),
+        least=evidence.least,
+        value=_median(hardest.value[made]),
+        null_value=_median(hardest.null[made]),
         detectable=could.detectable,
         kept=float(kept[made].mean()) if made.any() else math.nan,
-        nulls=tuple(_null_reports(results, outcome)),
+        nulls=tuple(_null_reports(evidence, outcome)),
         left_out=could.left_out,
-        differences=_histograms(value - null, outcome),
+        differences=_histograms(hardest.difference, outcome),
     )
 
 
@@ -90,13 +88,9 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(known)) if len(known) else math.nan
 
 
-def _null_reports(results: Sequence[AxisResult], outcome: AxisOutcome) -> Iterator[NullReport]:
-    differences: dict[str, list[float]] = {}
-    for result in results:
-        for one in result.evidence:
-            differences.setdefault(one.null, []).append(one.value - one.null_value)
-    for name, values in differences.items():
-        known = np.array(values)[np.isfinite(values)]
+def _null_reports(evidence: AxisEvidence, outcome: AxisOutcome) -> Iterator[NullReport]:
+    for name, contrast in evidence.contrasts.items():
+        known = contrast.difference[np.isfinite(contrast.difference)]
         yield NullReport(
             null=name,
             n_hardest=int((outcome.made & (outcome.hardest == name)).sum()),

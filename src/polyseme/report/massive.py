@@ -61,9 +61,9 @@ def _training(findings: Findings, site: str, *, trained_without: bool) -> list[s
 
 def _resting(findings: Findings, site: str) -> list[str]:
     """How many latents owe most of what they are judged by to these vectors."""
-    seed, verdicts = findings.config.seeds[0], findings.verdicts[site].verdicts
+    seed = findings.config.seeds[0]
     active, effective = latents_resting_on(findings, site, seed)
-    features = np.array([verdict.status == "network_feature" for verdict in verdicts])
+    features = findings.verdicts[site].status == "network_feature"
     said = f"{count(int(active.sum()))} latents have more than half of their squared activation there"
     if site in findings.effects:
         said += f", {count(int(effective.sum()))} more than half of their summed effect on predictions (KL)"

@@ -114,7 +114,7 @@ def asked(axis: Axis, judging: Judging) -> str:
                 "directions that fire as often"
             )
         case "network":
-            return f"{_predicted(judging)} than {_drawn(judging, 'weights') or 'dictionaries of null networks'}"
+            return f"{_predicted(judging)} than {_drawn(judging) or 'dictionaries of null networks'}"
         case "beyond_tokens":
             tables = f"a table of {_any(judging.tables)}" if judging.tables else "tables of tokens"
             return f"{_predicted(judging)} than {tables} does"
@@ -149,9 +149,9 @@ def _predicted(judging: Judging) -> str:
     )
 
 
-def _drawn(judging: Judging, targets: str) -> str:
-    """The best prediction from the dictionaries of the nulls of this target; nothing where there is none."""
-    nulls = [null for null in judging.nulls if null.targets == targets]
+def _drawn(judging: Judging) -> str:
+    """The best prediction from the dictionaries of the nulls of the weights; nothing where there is none."""
+    nulls = [null for null in judging.nulls if null.targets == "weights"]
     if not nulls:
         return ""
     draws = {null.draws for null in nulls}

@@ -56,7 +56,7 @@ class NullReport(Record):
 
     null: str
     n_hardest: int
-    """Of how many of the latents with an answer it is the hardest null."""
+    """Latents with an answer whose hardest null it is."""
     difference: tuple[Number, ...]
     """Quantiles 0.05, 0.25, 0.5, 0.75 and 0.95 of value − null over the latents it was measured of."""
 

@@ -15,7 +15,7 @@ from polyseme.corpora import CorpusConfig, SpecialTokens, StdlibCorpusConfig
 from polyseme.dictionaries import DictionaryConfig, TopKConfig
 from polyseme.networks import NetworkConfig
 from polyseme.nulls import NullConfig
-from polyseme.studies.levels import DEFAULT, LEVELS, Evidence, filled
+from polyseme.studies.levels import DEFAULT, LEVELS, LevelName, filled
 from polyseme.training import TrainingConfig
 from polyseme.verdicts.evidence import VerdictConfig
 
@@ -80,7 +80,7 @@ class StudyConfig(Config):
     dictionary: DictionaryConfig = TopKConfig()
     harvest: HarvestConfig = HarvestConfig()
     training: TrainingConfig = TrainingConfig()
-    evidence: Evidence = DEFAULT
+    evidence: LevelName = DEFAULT
     """How much the verdicts rest on: `quick`, `standard` or `paper` sets `seeds`, `draws`, `causal.n_samples` and
     `causal.n_directions`; a value that is given for one of them takes precedence."""
     seeds: tuple[Seed, ...] = Field(default=LEVELS[DEFAULT].seeds, max_length=100)

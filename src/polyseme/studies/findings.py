@@ -26,8 +26,8 @@ from polyseme.studies.stages.recurrence import RecurrenceStage
 from polyseme.studies.stages.stability import StabilityStage
 from polyseme.studies.stages.tokens import Tokens
 from polyseme.studies.subject import Subject
-from polyseme.verdicts.evidence import site_evidence
-from polyseme.verdicts.judge import SiteEvidence, SiteVerdicts, judge
+from polyseme.verdicts.evidence import SiteEvidence, site_evidence
+from polyseme.verdicts.judge import SiteVerdicts, judge
 from polyseme.verdicts.requirements import shortfalls, unused
 
 T = TypeVar("T")

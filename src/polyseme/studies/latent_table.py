@@ -13,7 +13,7 @@ from polyseme.core.records import AXES, STATUSES, Axis, Status
 from polyseme.core.table import Table
 from polyseme.evaluation.recurrence import Recurrence
 from polyseme.evaluation.tables import TABLES
-from polyseme.verdicts.axes import AxisOutcome
+from polyseme.verdicts.axes import AxisOutcome, against_hardest
 from polyseme.verdicts.evidence import AxisEvidence
 
 if TYPE_CHECKING:
@@ -122,16 +122,13 @@ def _of_site(findings: "Findings", site: str) -> dict[str, np.ndarray]:
 
 def _axis(axis: Axis, evidence: AxisEvidence, outcome: AxisOutcome) -> dict[str, np.ndarray]:
     """What one axis says, with the comparison with the hardest null."""
-    value, null, low, high = (np.full(len(outcome.p), math.nan) for _ in range(4))
-    for name, contrast in evidence.contrasts.items():
-        at, interval = outcome.hardest == name, contrast.interval()
-        value[at], null[at] = contrast.value[at], contrast.null[at]
-        low[at], high[at] = interval[0][at], interval[1][at]
+    hardest = against_hardest(evidence.contrasts, outcome)
+    low, high = hardest.interval()
     return {
         axis: outcome.answer,
         f"{axis}_hardest": outcome.hardest,
-        f"{axis}_value": value,
-        f"{axis}_null": null,
+        f"{axis}_value": hardest.value,
+        f"{axis}_null": hardest.null,
         f"{axis}_low": low,
         f"{axis}_high": high,
         f"{axis}_p": outcome.p,

@@ -1,7 +1,7 @@
 """The latents a report shows: the most telling of each word, each with everything known about it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -14,21 +14,21 @@ from polyseme.evaluation.recurrence import Recurrence
 from polyseme.interpret.contexts import LatentReader
 from polyseme.interpret.logit_effects import logit_effects
 from polyseme.interpret.neighbours import nearest_by_firing, nearest_by_writing
-from polyseme.interpret.ranking import Candidate, Telling, most_telling
+from polyseme.interpret.ranking import Candidate, most_telling
 from polyseme.interpret.records import LatentReport, Neighbour, Size, TokenWeight
 from polyseme.studies.findings import Findings
+from polyseme.verdicts.axes import Z
 
 
 def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport, ...]:
     """At most `shown` latents of each word over all sites, in the order of display."""
-    seed = findings.config.seeds[0]
     candidates = [
-        Candidate(
-            site, latent, verdict, float(findings.real.readings.firings[site, seed].densities[latent]), n_documents
-        )
+        Candidate(site, latent, *columns)
         for site, judged in findings.verdicts.items()
-        for latent, (verdict, n_documents) in enumerate(zip(judged.verdicts, judged.n_documents.tolist(), strict=True))
-        if n_documents > 0
+        for latent, columns in enumerate(
+            zip(judged.status, judged.missing, judged.frequency.tolist(), judged.n_documents.tolist(), strict=True)
+        )
+        if columns[-1] > 0
     ]
     chosen = most_telling(candidates, findings.config.shown)
     described: dict[tuple[str, int], LatentReport] = {}
@@ -37,7 +37,9 @@ def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport
         return ()
     progress = reporter.task("describe latents", n_chosen, "latents")
     for site in findings.verdicts:
-        of_site = [t for status in STATUSES for t in chosen.get(status, ()) if t.candidate.site == site]
+        of_site = {
+            t.candidate.latent: t.why for status in STATUSES for t in chosen.get(status, ()) if t.candidate.site == site
+        }
         for report in _describe(findings, site, of_site):
             described[site, report.latent] = report
             progress.update(len(described))
@@ -46,14 +48,11 @@ def latent_reports(findings: Findings, reporter: Reporter) -> tuple[LatentReport
 
 def describe(findings: Findings, site: str, latent: int) -> LatentReport:
     """One latent, whether it is among those shown or not."""
-    judged, firings = findings.verdicts[site], findings.real.readings.firings[site, findings.config.seeds[0]]
-    candidate = Candidate(
-        site, latent, judged.verdicts[latent], float(firings.densities[latent]), int(judged.n_documents[latent])
-    )
-    return next(_describe(findings, site, [Telling(candidate, "")]))
+    return next(_describe(findings, site, {latent: ""}))
 
 
-def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[LatentReport]:
+def _describe(findings: Findings, site: str, chosen: Mapping[int, str]) -> Iterator[LatentReport]:
+    """Latents, each with the sentence that says why it is shown."""
     if not chosen:
         return
     seed = findings.config.seeds[0]
@@ -62,23 +61,23 @@ def _describe(findings: Findings, site: str, chosen: list[Telling]) -> Iterator[
     network = real.subject.network
     texts = TokenTexts(network.tokenizer)
     reader = LatentReader(firings, real.subject.tokens.heldout, texts)
-    latents = [t.candidate.latent for t in chosen]
+    latents, judged = [*chosen], findings.verdicts[site]
     write, read = dictionary.write_directions().float().cpu(), dictionary.read_directions().float().cpu()
     logits = _logits(findings, write[latents], texts)
     near, together = nearest_by_writing(write, latents), nearest_by_firing(firings, latents)
     effects, recurrence = findings.effects.get(site), findings.recurrence.get(site)
     share = findings.shares[site]
-    for row, (telling, latent) in enumerate(zip(chosen, latents, strict=True)):
+    for row, (latent, why) in enumerate(chosen.items()):
         _, values = firings.of(latent)
         loss, kl = effects.at_tokens(latent) if effects else ({}, {})
         yield LatentReport(
             site=site,
             latent=latent,
-            verdict=telling.candidate.verdict,
-            why=telling.why,
-            density=telling.candidate.density,
+            verdict=judged.verdicts[latent],
+            why=why,
+            density=float(firings.densities[latent]),
             n_tokens=len(values),
-            n_documents=telling.candidate.n_documents,
+            n_documents=int(judged.n_documents[latent]),
             mean_activation=float(values.mean()) if len(values) else math.nan,
             max_activation=float(values.max()) if len(values) else math.nan,
             token_share=float(share.value[latent]),
@@ -114,7 +113,7 @@ def _logits(
 def _sizes(effects: CausalEffects, latent: int) -> tuple[Size, ...]:
     """What is shown of a latent's effects beside the answer."""
     beyond = effects.given_token
-    value, half = float(beyond.value[latent]), 1.96 * float(beyond.error[latent])
+    value, half = float(beyond.value[latent]), Z * float(beyond.error[latent])
     return (
         Size(
             name="given_token",

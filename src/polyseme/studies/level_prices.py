@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.levels import LEVELS, Evidence, at_level
+from polyseme.studies.levels import LEVELS, LevelName, at_level
 from polyseme.studies.plan import Plan
 from polyseme.studies.price import Sizes, price
 from polyseme.studies.rates import Rates
@@ -22,7 +22,7 @@ class LevelPrice:
         memory, disk: bytes.
     """
 
-    level: Evidence
+    level: LevelName
     dictionaries: int
     seconds: float
     memory: float

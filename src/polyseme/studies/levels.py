@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from polyseme.causal import CausalConfig
 
-Evidence = Literal["quick", "standard", "paper"]
+LevelName = Literal["quick", "standard", "paper"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Level:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the judged dictionary and of its partners."""
+        """Seeds of the judged dictionary and of its partners."""
         return tuple(range(1 + self.partners))
 
     @property
@@ -37,17 +37,17 @@ class Level:
         return {"n_samples": self.n_samples, "n_directions": self.n_directions}
 
 
-LEVELS: dict[Evidence, Level] = {
+LEVELS: dict[LevelName, Level] = {
     "quick": Level(partners=2, draws=2, n_samples=8, n_directions=6),
     "standard": Level(partners=5, draws=5, n_samples=16, n_directions=8),
     "paper": Level(partners=9, draws=10, n_samples=32, n_directions=16),
 }
-DEFAULT: Evidence = "standard"
+DEFAULT: LevelName = "standard"
 
 
 def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a study with those that its level sets; what is given takes precedence, field by field."""
-    level = LEVELS.get(cast(Evidence, named)) if isinstance(named := given.get("evidence", DEFAULT), str) else None
+    level = LEVELS.get(cast(LevelName, named)) if isinstance(named := given.get("evidence", DEFAULT), str) else None
     if level is None:  # no level: validation says so
         return dict(given)
     found: dict[str, Any] = {"seeds": level.seeds, "draws": level.draws, "causal": level.causal, **given}
@@ -60,7 +60,7 @@ def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def at_level(study: Mapping[str, Any], level: Evidence) -> dict[str, Any]:
+def at_level(study: Mapping[str, Any], level: LevelName) -> dict[str, Any]:
     """The fields of a study with what `level` sets in the place of its own; its judged seed stays the first."""
     own, of_level = {**study}, LEVELS[level]
     first = own["seeds"][0]

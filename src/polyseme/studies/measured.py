@@ -108,11 +108,11 @@ class Matching:
     artifact: Artifact
 
     def firings(self, site: str, seed: int) -> Firings:
-        """Of one dictionary."""
+        """Firings of one dictionary."""
         return Firings.load(self.artifact.path, dictionary_name(site, seed))
 
     def random(self, site: str) -> Sides:
-        """Of random latents on both sides; of the study itself only."""
+        """Firings of random latents on both sides; only the study itself has them."""
         return Sides(*(Firings.load(self.artifact.path, random_name(site, side)) for side in ("learn", "heldout")))
 
 

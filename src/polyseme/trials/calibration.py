@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from polyseme.causal import CausalConfig
 from polyseme.core.config import Config, Count, Width
 from polyseme.dictionaries import TopKConfig
-from polyseme.studies.levels import Evidence
+from polyseme.studies.levels import LevelName
 from polyseme.trials.kinds import Mode
 from polyseme.trials.planted import Planting
 from polyseme.verdicts.evidence import VerdictConfig
@@ -62,7 +62,7 @@ class CalibrationConfig(Config):
     """Width of the trained dictionaries. None: one and a half times the number of variables."""
     k: Width = 8
     """Active latents per token of the trained dictionaries."""
-    levels: tuple[Evidence, ...] = Field(default=("quick", "standard"), min_length=1, max_length=3)
+    levels: tuple[LevelName, ...] = Field(default=("quick", "standard"), min_length=1, max_length=3)
     """Levels of evidence, each as a study has it."""
     controls: tuple[ControlKind, ...] = Field(default=(*OF_WEIGHTS, *OF_TOKENS), min_length=1, max_length=6)
     """Kinds of control, made by the code that makes them for a study; each alone is judged, and some together."""

@@ -22,7 +22,7 @@ from polyseme.evaluation.recurrence import Recurrence, RecurrenceConfig, recurre
 from polyseme.networks import Network, load_network
 from polyseme.nulls import make_null
 from polyseme.nulls.random_latents import random_latents
-from polyseme.studies.levels import LEVELS, Evidence, Level
+from polyseme.studies.levels import LEVELS, Level, LevelName
 from polyseme.studies.stages.matching import SAMPLE, spread
 from polyseme.studies.stages.tokens import first_windows
 from polyseme.training import Job, TrainingConfig, fit
@@ -242,7 +242,7 @@ def _called(
     dictionary: Dictionary,
     variables: Float[np.ndarray, "token variable"],
     verdicts: Sequence[Verdict],
-    way: tuple[Evidence, Mode, tuple[ControlKind, ...]],
+    way: tuple[LevelName, Mode, tuple[ControlKind, ...]],
 ) -> Seen:
     """The words and answers of a dictionary's latents, each beside what it stands for.
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from polyseme.core.config import Record
 from polyseme.core.records import AXES, STATUSES, Answer, Axis, Interval, MetricRecord, Status
 from polyseme.core.stats import wilson_interval
-from polyseme.studies.levels import Evidence
+from polyseme.studies.levels import LevelName
 from polyseme.trials.kinds import FEATURES, MODES, NAMES, Kind, Mode
 
 LEAST_CORRELATION = 0.05
@@ -67,7 +67,7 @@ class Row(Record):
 class Procedure(Record):
     """The matrix of one way of judging."""
 
-    level: Evidence
+    level: LevelName
     mode: Mode
     controls: tuple[str, ...]
     """Kinds of null, in alphabetical order."""
@@ -81,11 +81,11 @@ class Procedure(Record):
 class Seen(Record):
     """What one network's latents were called, by one way of judging: the unit that a killed run resumes from."""
 
-    level: Evidence
+    level: LevelName
     mode: Mode
     controls: tuple[str, ...]
     kinds: tuple[Kind, ...]
-    """Of each variable or latent."""
+    """Kind of each variable or latent."""
     statuses: tuple[Status | None, ...]
     """Its word; None of a variable that no latent stands for."""
     answers: tuple[str, ...] = Field(default=())

@@ -5,7 +5,7 @@ from pathlib import Path
 from polyseme.core.config import Record, identity
 from polyseme.core.progress import Reporter, Silent
 from polyseme.kernels.shield import shielded
-from polyseme.studies.levels import Evidence
+from polyseme.studies.levels import LevelName
 from polyseme.trials.calibration import CalibrationConfig
 from polyseme.trials.judging import judged
 from polyseme.trials.kinds import Mode
@@ -23,7 +23,7 @@ class CalibrationReport(Record):
     config: CalibrationConfig
     procedures: tuple[Procedure, ...]
 
-    def of(self, level: Evidence, mode: Mode, *controls: str) -> Procedure | None:
+    def of(self, level: LevelName, mode: Mode, *controls: str) -> Procedure | None:
         """The matrix of one way of judging; None if it was not measured."""
         wanted = (level, mode, tuple(sorted(controls)))
         return next((p for p in self.procedures if (p.level, p.mode, p.controls) == wanted), None)

@@ -183,6 +183,15 @@ class Comparison:
         return found
 
 
+def against_hardest(contrasts: Mapping[str, Contrast], outcome: AxisOutcome) -> Contrast:
+    """The comparison of each latent with its hardest null, as one contrast; NaN where there is none."""
+    value, null, error, freedom, redrawn = columns = np.full((5, len(outcome.p)), np.nan)
+    for name, one in contrasts.items():
+        at = outcome.hardest == name
+        columns[:, at] = np.stack([one.value, one.null, one.error, one.freedom, one.redrawn])[:, at]
+    return Contrast(value, null, error, freedom, redrawn)
+
+
 def outcomes(
     axis: Axis, sites: Mapping[str, SiteEvidence], config: VerdictConfig
 ) -> tuple[dict[str, AxisOutcome], dict[str, Comparison]]:

@@ -174,7 +174,7 @@ def _frequencies(
 
 
 def _product(parts: Sequence[Frequency]) -> Frequency:
-    """Of independent parts; where one is unknown, none of them comes out."""
+    """Frequency that independent parts all come out; 0 where one is unknown."""
     return Frequency(
         *(np.nan_to_num(np.prod([getattr(p, name) for p in parts], axis=0)) for name in ("expected", "low", "high"))
     )

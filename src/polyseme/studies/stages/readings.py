@@ -96,6 +96,10 @@ class ReadingsStage(Stage[Readings]):
                 sums[key] = [_against_target(entry, target, names[key], self.role.label, at) for entry in sums[key]]
         return Readings(sums, firings, left_out, artifact)
 
+    def firings(self, at: Worker, site: str, seed: int) -> Firings:
+        """Firings of one dictionary, read without those of the others."""
+        return Firings.load(at.artifact(self).path, dictionary_name(site, seed))
+
     def _heldout(self, at: Worker) -> Windows:
         return self.text.subject(at).tokens.heldout
 

@@ -101,7 +101,7 @@ class RecurrenceStage(Finding[Recurrence]):
         """The dictionaries of a null's draws, one in memory at a time."""
         for matching, readings in self.draws[kind]:
             key = self.site, matching.role.seeds[0]
-            yield Sides(at.of(matching).firings(*key), at.of(readings).firings[key])
+            yield Sides(at.of(matching).firings(*key), readings.firings(at, *key))
             at.let_go(matching, readings, readings.dictionaries)
 
 
