@@ -9,7 +9,7 @@ from polyseme.core.errors import InputError
 from polyseme.core.numbers import count, duration, interval, memory, percent, plain, short, signed
 from polyseme.core.records import DECIDED, STATUSES, Interval, MetricRecord, Status
 from polyseme.interpret.ranking import Candidate, most_telling
-from polyseme.report.headlines import headlines
+from polyseme.report.headlines import headlines, reasons
 from polyseme.report.profiles import RULE_AXES, RULE_LINES, asked
 from polyseme.report.schema import StudyReport
 from polyseme.report.words import gap_of, metric_name, value_of
@@ -105,6 +105,12 @@ def test_headlines_say_what_was_found():
     assert "from 2.95 to 3.42 nats/token" in text
     assert "With every site patched the 3.9 M model predicts like a 0.6 M one." in text
     assert "nan" not in text.lower().replace("finan", "")
+
+
+def test_a_reason_stands_without_its_number_only_where_it_is_that_of_all():
+    assert reasons({"few": 3}) == reasons({"few": 3}, of=3) == " (few)"
+    assert reasons({"few": 1}, of=3) == " (1: few)"
+    assert reasons({}, of=3) == ""
 
 
 def test_an_axis_says_what_it_was_compared_with_in_this_study():

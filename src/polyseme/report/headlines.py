@@ -58,11 +58,18 @@ def _reasons(report: StudyReport) -> str:
     return reasons(sum((Counter(d.verdicts_missing) for d in report.dictionaries), Counter[str]()))
 
 
-def reasons(missing: Mapping[str, int]) -> str:
-    """What is missing, most often first, in brackets; nothing where nothing is."""
+def reasons(missing: Mapping[str, int], of: int | None = None) -> str:
+    """What is missing, most often first, in brackets; nothing where nothing is.
+
+    Args:
+        missing: to how many latents.
+        of: latents without an answer, where `missing` is not about all of them.
+    """
     ranked = Counter(missing).most_common()
-    if len(ranked) <= 1:
-        return f" ({ranked[0][0]})" if ranked else ""
+    if not ranked:
+        return ""
+    if len(ranked) == 1 and of in (None, ranked[0][1]):
+        return f" ({ranked[0][0]})"
     shown = [f"{count(n)}: {what}" for what, n in ranked[:MOST_REASONS]]
     rest = sum(n for _, n in ranked[MOST_REASONS:])
     return f" ({'; '.join([*shown, *([f'{count(rest)}: other reasons'] if rest else [])])})"
@@ -98,7 +105,7 @@ def _axes(report: StudyReport) -> Iterator[str]:
             yield f"{name}: no latent has an answer{reasons(part.missing)}."
             continue
         without = f", no answer for {count(part.unknown)}" if part.unknown else ""
-        without += reasons({why: n for why, n in part.missing.items() if why not in everywhere})
+        without += reasons({why: n for why, n in part.missing.items() if why not in everywhere}, of=part.unknown)
         yield (
             f"{name}: yes for {count(part.yes)}, not shown for {count(part.no)}{without}. "
             f"Yes means that {asked(part.axis, report.judging)}."
