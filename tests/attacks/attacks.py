@@ -47,7 +47,7 @@ NOTHING_LEARNED: Mapping[str, Mapping[str, Any]] = {
     "unigram text": {"null": {"kind": "unigram_tokens", "seed": 77}},
 }
 LESS: Mapping[str, Mapping[str, Any]] = {
-    "half the causal samples": {"causal": {"n_samples": 4}},
+    "half the causal samples": {"causal": {"n_samples": 3}},
     "half the held-out tokens": {"tokens": {**TOKENS, "heldout": 45_000}},
     "half the resamples": {"causal": {"n_resamples": 500}},
 }

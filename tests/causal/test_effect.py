@@ -6,13 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as for_any
+from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import nn
 
 from polyseme.causal import SIZES, CausalConfig, CausalEffects, array_names, causal_effects
 from polyseme.causal import config as causal_config
-from polyseme.causal.interventions import Interventions, intervene
-from polyseme.causal.sampling import has_target, n_followed, sample_firings, spread_out
+from polyseme.causal.interventions import Interventions, Lifts, intervene
+from polyseme.causal.sampling import has_target, inclusion_chances, n_followed, sample_firings, spread_out
 from polyseme.core.binding import Binding
 from polyseme.core.errors import InputError
 from polyseme.core.site import Site
@@ -100,7 +102,7 @@ def test_every_figure_is_that_of_its_interventions_one_by_one(small):
     followed = n_followed(windows, most=3)[firings.window[rows], firings.position[rows]]
     values = torch.from_numpy(firings.matrix.toarray()[rows, latent])
     own = dictionary.directions[latent]
-    q = torch.from_numpy(meanings.of([latent]))
+    lifts = Lifts(torch.from_numpy(meanings.in_units_of_lift([latent])), torch.from_numpy(meanings.overall))
 
     def one_by_one(direction):
         each = [
@@ -119,7 +121,7 @@ def test_every_figure_is_that_of_its_interventions_one_by_one(small):
                 ],
                 route="rows",
                 tokens_per_pass=1000,
-                meanings=q,
+                lifts=lifts,
             )[0]
             for i, (row, value) in enumerate(zip(rows, values, strict=True))
         ]
@@ -263,18 +265,18 @@ def test_latents_that_say_what_they_stand_for_are_near_the_largest_effect_and_ot
     meanings = meanings_of(firings, windows, n)
     config = CausalConfig(n_samples=12, n_directions=6, horizon=0)
     own = causal_effects(network, windows, AT_SITE, Directions(directions), firings, meanings, config=config)
-    # Of all Δ that are centred and of unit variance under p, Δ ∝ q / p − Σ q has the largest q · Δ.
-    clean = (network.module.embedding.weight[:n] @ network.module.readout.T).detach()
-    p = clean.double().softmax(-1).numpy()
-    q = meanings.of(np.arange(n))[:, 0].astype(np.float64)
-    largest = np.sqrt((q**2 / p).sum(axis=1) - q.sum(axis=1) ** 2)
-    assert (own.expected.value <= largest + 1e-6).all()
-    assert (own.expected.value > 0.6 * largest).all()
-    assert np.mean(own.expected.value / largest) > 0.8  # the rest is what counting 600 firings leaves of q
+    # Removing token i's direction from any context changes log p by readout · dᵢ and a constant.
+    written = (directions @ network.module.readout.detach().T).double().numpy()
+    lift = meanings.of(np.arange(n))[:, 0] / meanings.overall
+    for i in range(n):
+        covariance = np.cov(written[i], lift[i], aweights=meanings.overall, bias=True)
+        r = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+        assert math.isclose(own.expected.value[i], r, abs_tol=1e-5)
+    assert own.expected.value.min() > 0.6
     assert all((contrast.p() < 0.02).all() for contrast in own.used().values())
     other = Directions(torch.linalg.qr(normal(directions.shape[1], directions.shape[1], seed=7)).Q[:n])
     replaced = causal_effects(network, windows, AT_SITE, other, firings, meanings, config=config)
-    assert abs(np.mean(replaced.expected.value / largest)) < 0.15
+    assert abs(np.mean(replaced.expected.value)) < 0.15
     assert all((contrast.p() < 0.01).sum() <= 1 for contrast in replaced.used().values())
 
 
@@ -326,10 +328,12 @@ def test_a_linear_network_has_its_analytic_effect_and_an_unread_direction_has_no
     assert math.isclose(loss.value[0], float(change.gather(1, target[:, None]).mean()), abs_tol=1e-5)
     each = (clean.exp() * change).sum(-1)
     assert math.isclose(kl.value[0], float(each.mean()), abs_tol=1e-5)
-    centred = change - each[:, None]
-    spread = (clean.exp() * centred**2).sum(-1).sqrt()
-    q = torch.from_numpy(meanings.of([0]))[:, 0].double()
-    assert math.isclose(effects.expected.value[0], float(((q * centred).sum(-1) / spread).mean()), abs_tol=1e-5)
+    weights = torch.from_numpy(meanings.overall).double()
+    lift = (torch.from_numpy(meanings.of([0]))[0, 0].double() / weights).nan_to_num()
+    centred = change - (weights * change).sum(-1, keepdim=True)
+    covariance = (weights * centred * lift).sum(-1)
+    r = covariance / ((weights * centred**2).sum(-1) * (weights * lift**2).sum()).sqrt()
+    assert math.isclose(effects.expected.value[0], float(r.mean()), abs_tol=1e-5)
     assert kl.low[0] < kl.value[0] < kl.high[0]
     assert loss.value[1] == 0
     assert kl.value[1] < 1e-6
@@ -357,7 +361,7 @@ def test_a_dictionary_with_one_latent_that_fires_is_measured_without_others(smal
     assert np.isfinite(found.sizes["kl"].null["covariance"][0])
 
 
-def test_sampling_is_even_over_firing_tokens_and_keeps_to_eligible_ones():
+def test_sampling_is_by_activation_spread_over_documents_and_keeps_to_eligible_tokens():
     windows = random_windows(40, 16, vocabulary=9, n_documents=8)
     firings = random_firings(windows, 30, density=0.3)
     samples = sample_firings(firings, windows, n_samples=25, seed=1)
@@ -370,9 +374,39 @@ def test_sampling_is_even_over_firing_tokens_and_keeps_to_eligible_ones():
         mine = samples.row[samples.latent == latent]
         assert len(mine) == 25
         all_rows = np.flatnonzero((dense[:, latent] > 0) & eligible)
+        chances = inclusion_chances(dense[all_rows, latent], 25)
         for document in range(8):
-            share = 25 * np.mean(firings.document[all_rows] == document)
+            share = chances[firings.document[all_rows] == document].sum()
             assert abs(np.sum(firings.document[mine] == document) - share) < 1 + 1e-9
+
+
+@for_any(
+    st.lists(st.floats(2**-10, 1024, width=32), min_size=1, max_size=60),
+    st.integers(1, 40),
+    st.sampled_from([0.25, 1.0, 4.0]),
+)
+def test_chances_are_proportional_to_activation_as_far_as_a_firing_can_be_drawn_once(activations, n, unit):
+    f = np.array(activations, dtype=np.float32)
+    chances = inclusion_chances(f, n)
+    assert math.isclose(chances.sum(), min(n, len(f)), rel_tol=1e-9)
+    assert ((chances > 0) & (chances <= 1)).all()
+    certain, ratio = chances == 1, chances / f.astype(np.float64)
+    if not certain.all():
+        np.testing.assert_allclose(ratio[~certain], ratio.max(), rtol=1e-9)
+    np.testing.assert_array_equal(inclusion_chances(f * unit, n), chances)
+
+
+def test_over_many_draws_every_firing_is_taken_as_often_as_its_chance():
+    windows = random_windows(12, 16, vocabulary=9, n_documents=4)
+    firings = random_firings(windows, 1, density=0.3)
+    taken = np.zeros(firings.n_tokens)
+    for seed in range(2_000):
+        taken[sample_firings(firings, windows, n_samples=6, seed=seed).row] += 1
+    rows = np.flatnonzero(has_target(firings, windows) & (firings.matrix.toarray()[:, 0] > 0))
+    chances = inclusion_chances(firings.matrix.toarray()[rows, 0], 6)
+    assert taken.sum() == taken[rows].sum() == 12_000
+    error = np.sqrt(2_000 * chances * (1 - chances))
+    assert (np.abs(taken[rows] - 2_000 * chances) < 4.5 * error + 1e-6).all()
 
 
 def test_some_latents_alone_are_sampled_as_among_all():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyseme.causal.interventions import Interventions, intervene
+from polyseme.causal.interventions import Interventions, Lifts, intervene
 from polyseme.causal.sampling import n_followed
 from polyseme.core.site import Site
 from polyseme.networks import load_network
@@ -20,7 +20,7 @@ MODELS = {
 }
 
 
-def by_hand(module, path, tokens, position, vector, later, q):
+def by_hand(module, path, tokens, position, vector, later, q, weights):
     """ΔCE, KL, their sums over later positions, and the expected effect: two passes of the whole window in float64."""
 
     def hook(_module, _args, output):
@@ -38,8 +38,8 @@ def by_hand(module, path, tokens, position, vector, later, q):
     target = torch.from_numpy(tokens[position + 1 : position + later + 2].astype(np.int64))[:, None]
     p, change = clean[read].exp(), (clean - edited)[read]
     ce, kl = change.gather(1, target)[:, 0], (p * change).sum(-1)
-    centred = change[0] - kl[0]
-    expected = (q.double() * centred).sum(-1) / (p[0] * centred**2).sum().sqrt()
+    centred = change[0] - (weights.double() * change[0]).sum()
+    expected = (q.double() * centred).sum(-1) / (weights.double() * centred**2).sum().sqrt()
     return [float(x) for x in (ce[0], kl[0], ce[1:].sum(), kl[1:].sum(), *expected)]
 
 
@@ -66,10 +66,11 @@ def test_every_route_agrees_with_a_forward_pass_by_hand(family):
     ]
     q = torch.randn(3, 2, VOCABULARY, generator=generator)
     q = (q - q.mean(-1, keepdim=True)) / q.abs().sum(-1, keepdim=True)  # a difference of two distributions
+    weights = torch.rand(VOCABULARY, generator=generator).softmax(-1)
     expected = [
         np.array(
             [
-                by_hand(module, path, windows.tokens[one.window], p, v, later, q[row])
+                by_hand(module, path, windows.tokens[one.window], p, v, later, q[row], weights)
                 for p, v, later, row in zip(one.position, one.vectors, one.later, one.stands_for, strict=True)
             ]
         )
@@ -78,14 +79,16 @@ def test_every_route_agrees_with_a_forward_pass_by_hand(family):
     assert np.abs(expected[0][:, 0]).min() > 1e-3
     assert np.abs(expected[0][[0, 3, 5], 2]).min() > 1e-4  # what changes one token is felt at later ones
     for route in ["ghosts", "rows"] if masks else ["rows"]:
-        outcomes = intervene(network, windows, [Site(path=path)], todo, route=route, tokens_per_pass=70, meanings=q)
+        outcomes = intervene(
+            network, windows, [Site(path=path)], todo, route=route, tokens_per_pass=70, lifts=Lifts(q, weights)
+        )
         for outcome, truth in zip(outcomes, expected, strict=True):
             for column, name in enumerate(("ce", "kl", "ce_later", "kl_later")):
                 np.testing.assert_allclose(getattr(outcome, name), truth[:, column], atol=1e-5, err_msg=name)
             np.testing.assert_allclose(outcome.expected, truth[:, 4:], atol=1e-5)
 
 
-def test_without_meanings_there_is_no_expected_effect_and_nothing_changes_nothing():
+def test_without_lifts_there_is_no_expected_effect_and_nothing_changes_nothing():
     network = load_network(tiny_gpt2())
     windows = random_windows(2, CONTEXT, vocabulary=VOCABULARY, n_documents=2)
     one = Interventions(0, np.array([5, 9]), torch.zeros(2, WIDTH), np.array([3, 0]))

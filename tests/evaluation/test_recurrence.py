@@ -163,7 +163,7 @@ def test_neither_order_nor_scale_nor_chunks_matter(seed, scale):
         config=RecurrenceConfig(chunk_bytes=1),
     )
     for axis in ("recurrent", "network", "beyond_tokens"):
-        one, other = (getattr(found, axis)(*([0.7] if axis == "recurrent" else [])) for found in (first, second))
+        one, other = (getattr(found, axis)(*([0.7, 0.75] if axis == "recurrent" else [])) for found in (first, second))
         assert one.keys() == other.keys()
         for name, contrast in one.items():
             for field in ("value", "null", "error", "freedom"):
@@ -234,11 +234,40 @@ def test_random_directions_are_not_called_recurrent_and_their_own_floor_is_their
 
     judged, random = reading(400, 0.05), reading(400, 0.05)
     found = corpus.measure(judged, [reading(300, 0.05) for _ in range(3)], {}, random)
-    contrast = found.recurrent(0.0)["random directions"]
+    contrast = found.recurrent(0.0, 0.75)["random directions"]
     above = contrast.value > contrast.null
     assert 0.01 < above.mean() < 0.10
     assert (contrast.p() < 0.05).mean() <= 0.05
     assert found.floor.min() > 0.3
+
+
+def test_a_sum_of_two_latents_and_a_half_of_one_are_not_recurrent_where_the_latent_is():
+    """They match one latent of the partners by more than 0.7, and several explain far more of them."""
+    corpus = Corpus(14, learn=300, heldout=300)
+    one, two = corpus.noise(1), corpus.noise(1)
+    total = added(corpus, one, two, 0.9)
+    half = corpus.sides(
+        *(
+            dense(side) * (corpus.rng.random((n, 1)) < 0.6)
+            for side, n in zip((one.learn, one.heldout), corpus.n, strict=True)
+        )
+    )
+    rest = corpus.sides(*(dense(a) - dense(b) for a, b in ((one.learn, half.learn), (one.heldout, half.heldout))))
+    judged = beside(corpus, beside(corpus, one, total), beside(corpus, half, corpus.noise(1)))
+    whole = beside(corpus, beside(corpus, one, two), corpus.noise(6))
+    halves = beside(corpus, beside(corpus, half, rest), beside(corpus, two, corpus.noise(6)))
+    found = corpus.measure(judged, [added(corpus, p, corpus.noise(p.learn.n_latents), 0.1) for p in (whole, whole)])
+    together = found.recurrent(0.7, 0.75)["several latents together"]
+    assert found.match.value[:, 1].min() > 0.7
+    assert together.p()[0] < 1e-6
+    assert together.p()[1] > 0.99
+    split = corpus.measure(judged, [halves, halves])  # the latent itself is two in these partners
+    assert split.match.value[:, 0].min() > 0.7
+    assert split.recurrent(0.7, 0.75)["several latents together"].p()[0] > 0.99
+    for latent in range(4):
+        value = found.match.value[:, latent].mean() - np.sqrt(0.75) * found.predicted.value[:, latent].mean()
+        assert together.difference[latent] == pytest.approx(value, abs=1e-6)
+    assert (found.recurrent(0.7, 0.0)["several latents together"].null == 0).all()
 
 
 def test_partners_and_nulls_of_one_distribution_have_no_margin():
@@ -258,13 +287,11 @@ def test_what_was_found_is_read_again_as_it_was_written(tmp_path):
     assert list(found.network()) == ["net"]
     assert all(name.endswith("table") for name in found.beyond_tokens())  # null texts are shown, and decide nothing
     _, read = Store(tmp_path).stage("recurrence", {}, {}, found.save, Recurrence.load)
-    for axis in ("network", "beyond_tokens"):
-        for name, contrast in getattr(found, axis)().items():
+    axes = [(one.network(), one.beyond_tokens(), one.recurrent(0.7, 0.75)) for one in (found, read)]
+    for written, again in zip(*axes, strict=True):
+        for name, contrast in written.items():
             for field, array in vars(contrast).items():
-                np.testing.assert_array_equal(array, getattr(getattr(read, axis)()[name], field))
-    np.testing.assert_array_equal(
-        found.recurrent(0.7)["random directions"].error, read.recurrent(0.7)["random directions"].error
-    )
+                np.testing.assert_array_equal(array, getattr(again[name], field))
     np.testing.assert_array_equal(found.null_match["text"], read.null_match["text"])
     np.testing.assert_array_equal(found.matched, read.matched)
 
@@ -312,7 +339,7 @@ def test_the_floor_of_a_latent_is_that_of_random_latents_as_dense_as_it_is():
     densities = rng.permutation(np.minimum(0.01 * (1 + rng.pareto(2.0, 600)), 0.4))
     partners = [reading(np.geomspace(0.01, 0.4, 60)) for _ in range(2)]
     found = corpus.measure(reading(densities), partners, {}, reading(np.geomspace(0.01, 0.8, 600)))
-    contrast = found.recurrent(0.0)["random directions"]
+    contrast = found.recurrent(0.0, 0.75)["random directions"]
     dense_ones = densities > np.quantile(densities, 0.95)
     assert found.floor[dense_ones].mean() > found.floor[~dense_ones].mean() + 0.05
     assert (contrast.value > contrast.null)[dense_ones].mean() < 0.15

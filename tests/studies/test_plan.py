@@ -61,13 +61,12 @@ def test_nothing_is_compared_without_a_second_seed() -> None:
 
 def test_a_further_draw_goes_through_what_dictionaries_are_compared_by_and_no_more() -> None:
     once, thrice = names(plan(draws=1).stages), names(plan(draws=3).stages)
-    of_weights, of_text = "gaussian_reinit_seed{}", "shuffled_tokens_seed{}"
+    # No answer rests on a control of the text: one draw of it is shown.
     new = {
-        *(f"{stage} ({null.format(i)})" for stage in ("statistics", "dictionaries", "matching")
-          for null in (of_weights, of_text) for i in (1, 2)),
-        *(f"readings ({of_weights.format(i)})" for i in (1, 2)),
-        *(f"readings ({of_text.format(i)}, on the study's own held-out tokens)" for i in (1, 2)),
-    }  # fmt: skip
+        f"{stage} (gaussian_reinit_seed{i})"
+        for stage in ("statistics", "dictionaries", "readings", "matching")
+        for i in (1, 2)
+    }
     assert set(thrice) - set(once) == new
     assert set(once) <= set(thrice)
 

@@ -17,6 +17,11 @@ OF_DOCUMENTS, OF_ALL = 0.01, 0.01
 """Standard deviation of a correlation over held-out documents, and of what a partner or draw does to all latents."""
 
 
+CONFIG = VerdictConfig(in_one=0.5)
+"""Predictions are drawn beside matches here, so that one latent always has more than half of what all predict: that
+comparison is true of every latent."""
+
+
 @dataclass(frozen=True)
 class Level:
     """Partners, draws of each null, and directions of each class of null."""
@@ -26,7 +31,7 @@ class Level:
     directions: int
 
 
-QUICK, STANDARD, PAPER = Level(2, 2, 3), Level(5, 5, 4), Level(9, 10, 8)
+QUICK, STANDARD, PAPER = Level(2, 2, 8), Level(5, 5, 16), Level(9, 10, 32)
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def study(rng, latents, level, *, of_these=False):
         floor=np.full(n, 0.3),
         n_documents=everywhere,
     )
-    return site_evidence(everywhere, recurrence, _effects(rng, latents, level), config=VerdictConfig(), missing={})
+    return site_evidence(everywhere, recurrence, _effects(rng, latents, level), config=CONFIG, missing={})
 
 
 def _measured(rng, values) -> Correlations:

@@ -79,7 +79,7 @@ def test_a_second_study_says_what_the_first_expects(level):
     for axis, (frequency, yes) in axes.items():
         for low, high in ((0, 0.1), (0.1, 0.35), (0.35, 0.65), (0.65, 0.9), (0.9, 1.01)):
             mine = (frequency >= low) & (frequency < high)
-            assert frequency[mine].mean() == pytest.approx(yes[mine].mean(), abs=0.13), (axis, low)
+            assert frequency[mine].mean() == pytest.approx(yes[mine].mean(), abs=0.15), (axis, low)
         known = np.isfinite(frequency)
         assert frequency[known].mean() == pytest.approx(yes[known].mean(), abs=0.03)
     # Axes that share their partners agree more often than independent ones, and a word rests on the worst of several.

@@ -27,7 +27,7 @@ class CausalConfig(Config):
         "n_flips": "the directions of each null (`causal.n_directions`) are compared with by Student's t",
     }
 
-    n_samples: int = Field(default=16, ge=0, le=10**6)
+    n_samples: int = Field(default=8, ge=0, le=10**6)
     """Largest number of firing tokens sampled for each latent, spread over its documents; each costs an intervention
     for the latent and one for every direction of every null."""
     nulls: Annotated[tuple[OfLatents, ...], Field(min_length=1, max_length=16), AfterValidator(_distinct)] = get_args(
@@ -37,7 +37,7 @@ class CausalConfig(Config):
     uniformly random (`isotropic`), of the covariance of the site's vectors, those of other latents that fire, and those
     of other latents that fire about as often and write about as much (`alike_latent`). All are shown, and the answer
     rests on the hardest."""
-    n_directions: int = Field(default=8, ge=2, le=256)
+    n_directions: int = Field(default=16, ge=2, le=256)
     """Number of directions of each null for each latent, the same ones at all of its tokens."""
     horizon: int = Field(default=8, ge=0, le=4096)
     """Number of later tokens over which the effects of a change are summed."""
@@ -73,7 +73,7 @@ class CausalConfig(Config):
             vocabulary: tokens that the network predicts.
             width: of what the dictionary writes.
         """
-        return max(1, CHUNK_BYTES // (20 * vocabulary + 4 * width * (1 + len(self.nulls) * self.n_directions)))
+        return max(1, CHUNK_BYTES // (36 * vocabulary + 4 * width * (1 + len(self.nulls) * self.n_directions)))
 
     def held_bytes(self, n_latents: int, vocabulary: int, width: int, n_train: int, l0: float) -> float:
         """Most bytes held beside the passes: what a chunk of latents stands for, its directions, and the counts.
@@ -85,6 +85,6 @@ class CausalConfig(Config):
             l0: latents that fire at a token.
         """
         at_once = min(n_latents, self.latents_at_once(vocabulary, width))
-        chunk = at_once * (20.0 * vocabulary + 4.0 * width * (1 + len(self.nulls) * self.n_directions))
+        chunk = at_once * (36.0 * vocabulary + 4.0 * width * (1 + len(self.nulls) * self.n_directions))
         # Firings by row and by column, and two tables of counts that hold one entry a firing at most.
         return chunk + n_train * (l0 * 4 * 12.0 + 24)

@@ -13,7 +13,7 @@ from polyseme.activations.firings import Firings
 from polyseme.activations.reading import fitting_windows, read_windows
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, error_of_means
 from polyseme.causal.config import CausalConfig
-from polyseme.causal.interventions import Interventions, Outcome, Route, choose_route, intervene
+from polyseme.causal.interventions import Interventions, Lifts, Outcome, Route, choose_route, intervene
 from polyseme.causal.meaning import REFERENCES, Meanings
 from polyseme.causal.result import SIZES, CausalEffects, Expected, Size
 from polyseme.causal.sampling import Samples, n_followed, sample_firings, spread_out
@@ -66,7 +66,7 @@ def causal_effects(
     The size of an effect (KL, loss) says little: a direction that the site's vectors vary along has a large one,
     whatever it means. The expected effect (`CausalEffects.expected`) says whether predictions change towards what
     follows where the latent does not fire, and away from what follows its firings: the change Δ of log-probabilities is
-    taken in its own standard deviations and compared with what the latent stands for.
+    correlated with what the latent stands for.
 
     Args:
         network: a causal language model.
@@ -236,14 +236,15 @@ def _measure(
     most = max(1, min(most, config.logit_bytes // (4 * meanings.vocabulary)))
     latents, done = np.unique(samples.latent).astype(np.int64), 0
     at_once = config.latents_at_once(meanings.vocabulary, plan.written.directions.shape[1])
+    weights = torch.from_numpy(meanings.overall).to(network.device)
     for start in range(0, len(latents), at_once):
         some = latents[start : start + at_once]
-        q = torch.from_numpy(meanings.of(some)).to(network.device)
+        lifts = Lifts(torch.from_numpy(meanings.in_units_of_lift(some)).to(network.device), weights)
         directions = plan.directions(some)
         for chunks in _passes(_chunks(plan, some, most), windows.tokens.shape[1], config.tokens_per_pass):
             todo = [_interventions(plan, chunk, some, directions) for chunk in chunks]
             outcomes = intervene(
-                network, windows, sites, todo, route=route, tokens_per_pass=config.tokens_per_pass, meanings=q
+                network, windows, sites, todo, route=route, tokens_per_pass=config.tokens_per_pass, lifts=lifts
             )
             for chunk, outcome in zip(chunks, outcomes, strict=True):
                 _record(measured, plan, chunk, outcome)

@@ -13,6 +13,8 @@ from polyseme.causal.sampling import has_target
 from polyseme.core.errors import InputError
 from polyseme.corpora.pack import Windows
 
+LEAST_LIFT = 1e-3
+"""Standard deviation of a lift below which it is rounding: its q is divided by this."""
 REFERENCES = ("any token", "the same tokens")
 """What the next tokens at a latent's firings are compared with: those after any token, and those after the tokens at
 which it fires."""
@@ -22,24 +24,26 @@ which it fires."""
 class Meanings:
     """What each latent of a dictionary stands for, counted on train text.
 
-    qᵢ(v) = P(next token = v | i fires) − P(next token = v), and the same with another reference: P(next token = v | the
-    same current tokens), how often v follows the tokens at which latent i fires wherever they occur, in the shares in
-    which i fires at them. Both sum to 0. The second is 0 throughout for a latent that fires at every occurrence of its
-    tokens, so that it cannot show whether the network uses such a latent; the first can.
+    qᵢ(v) = Σₜ fᵢ(t) [next token of t is v] / Σₜ fᵢ(t) − P(next token = v), each firing counted by its activation. (A
+    dictionary that fills its k at every token has many weak firings where something else is on, and counted alike they
+    would speak for that.) The same with another reference: how often v follows the tokens at which latent i fires
+    wherever they occur, in the shares of its activation at them. Both sum to 0. The second is 0 throughout for a latent
+    that fires alike at every occurrence of its tokens, so that it cannot show whether the network uses such a latent;
+    the first can.
 
     Attributes:
-        following: how often each token follows the firings of each latent.
-        current: at which tokens each latent fires, and how often.
+        following: each latent's activation before each token, summed over its firings.
+        current: its activation at each token, summed likewise.
         bigrams: P(next token | current token).
         overall: P(next token).
-        counts: firings counted: those whose next token exists in the window and is not special.
+        totals: activation of all firings counted: those whose next token exists in the window and is not special.
     """
 
     following: csr_array
     current: csr_array
     bigrams: csr_array
     overall: Float[np.ndarray, " vocabulary"]
-    counts: Int[np.ndarray, " latent"]
+    totals: Float[np.ndarray, " latent"]
 
     @property
     def vocabulary(self) -> int:
@@ -49,7 +53,7 @@ class Meanings:
     @property
     def n_latents(self) -> int:
         """Latents of the dictionary."""
-        return len(self.counts)
+        return len(self.totals)
 
     @classmethod
     def learn(cls, firings: Firings, windows: Windows, vocabulary: int) -> "Meanings":
@@ -73,7 +77,7 @@ class Meanings:
                 where="meanings of latents",
                 fix="give the windows and the network's own number of predicted tokens",
             )
-        fired = (firings.matrix[rows] > 0).astype(np.float32).T.tocsr()
+        fired = firings.matrix[rows].maximum(0).T.tocsr()
         of_current, of_following = (_one_hot(tokens, vocabulary) for tokens in (current, following))
         pairs = csr_array(of_current.T @ of_following)
         occurrences = np.maximum(pairs.sum(axis=1), 1)
@@ -83,19 +87,32 @@ class Meanings:
             current=csr_array(fired @ of_current),
             bigrams=pairs,
             overall=np.bincount(following, minlength=vocabulary).astype(np.float32) / max(1, len(following)),
-            counts=np.diff(fired.indptr).astype(np.int64),
+            totals=np.asarray(fired.sum(axis=1, dtype=np.float64)).ravel(),
         )
 
     def of(self, latents: Sequence[int] | Int[np.ndarray, " some"]) -> Float[np.ndarray, "some reference vocabulary"]:
         """q of some latents with each of `REFERENCES`; NaN for a latent that never fired."""
         some = np.asarray(latents, dtype=np.int64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            each = (1 / np.where(self.counts[some] > 0, self.counts[some], np.nan)).astype(np.float32)[:, None]
+            each = (1 / np.where(self.totals[some] > 0, self.totals[some], np.nan)).astype(np.float32)[:, None]
         following = self.following[some].toarray() * each
         found = np.stack([following, following], axis=1)
         found[:, 0] -= self.overall
         found[:, 1] -= (self.bigrams.T @ self.current[some].T.toarray()).T * each
         return found
+
+    def in_units_of_lift(
+        self, latents: Sequence[int] | Int[np.ndarray, " some"]
+    ) -> Float[np.ndarray, "some reference vocabulary"]:
+        """q of some latents, each divided by the standard deviation of q / P under P, P(v) = P(next token = v).
+
+        For any Δ(v) the sum of this times Δ, divided by the standard deviation of Δ under P, is then the correlation of
+        Δ with the lift P(next token | i fires) / P(next token), or with how much that exceeds the reference's.
+        """
+        q = self.of(latents)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = np.sqrt((q**2 / np.where(self.overall > 0, self.overall, np.inf)).sum(axis=-1, keepdims=True))
+        return q / np.maximum(spread, np.float32(LEAST_LIFT))
 
 
 def _one_hot(tokens: Int[np.ndarray, " row"], vocabulary: int) -> csr_array:

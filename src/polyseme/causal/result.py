@@ -24,7 +24,7 @@ class Expected:
     """The expected effect of every latent, with that of null directions; NaN where it was not measured.
 
     Attributes:
-        value: aᵢ = mean over sampled firings s of qᵢ · Δₛ (`CausalEffects`).
+        value: aᵢ = mean over sampled firings s of the correlation of Δₛ with the lift of i (`CausalEffects`).
         error: standard error of aᵢ over the documents that its firings were sampled from.
         null: by null, the same for each of its directions, which stay the same at all tokens of a latent.
     """
@@ -48,7 +48,7 @@ class Expected:
             mean = null.mean(axis=0) if len(null) else np.full(len(self.value), np.nan)
             error = np.sqrt(spread.variance * (1 + 1 / n))
             redrawn = np.sqrt(self.error**2 + spread.variance / n)
-            found[name] = Contrast(self.value, mean, error, spread.freedom, redrawn)
+            found[name] = Contrast(self.value, mean, error, spread.freedom, redrawn, reach=1.0)
         return found
 
 
@@ -73,9 +73,10 @@ class CausalEffects:
     """What removing every latent of one dictionary does to predictions; NaN where it was not measured.
 
     Attributes:
-        expected: expected effect aᵢ = mean over sampled firings s of qᵢ · Δₛ. What the latent stands for is qᵢ(v) =
-            P(next token = v | i fires) − P(next token = v), counted on train text; what removing it does is Δₛ(v) =
-            log p(clean) − log p(ablated), centred under p(clean) and divided by its standard deviation under it.
+        expected: expected effect aᵢ = mean over sampled firings s of r(Δₛ, qᵢ / P), from −1 to 1. What the latent
+            stands for is qᵢ(v) = P(next token = v | i fires) − P(v), counted on train text with P(v) = P(next token =
+            v), each firing by its activation (`Meanings`); what removing it does is Δₛ(v) = log p(clean) − log
+            p(ablated). Each token v counts P(v) in the correlation.
         given_token: the same with qᵢ(v) = P(next token = v | i fires) − P(next token = v | the same current tokens),
             which only what a latent says beyond its token can raise; shown, and no answer rests on it.
         sizes: by name (`SIZES`), how large the effect is, whatever it does.

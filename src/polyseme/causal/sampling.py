@@ -42,13 +42,13 @@ def sample_firings(
     seed: int,
     wanted: Bool[np.ndarray, " latent"] | None = None,
 ) -> Samples:
-    """Draw up to `n_samples` eligible firing tokens of every latent, spread over its documents.
+    """Draw up to `n_samples` eligible firing tokens of every latent, by activation and spread over its documents.
 
-    Systematic sampling: a latent's firings are put in order, document after document (documents and the tokens of
-    each in random order), and every (M / n)-th of the M is taken from a random start. Every firing token has the
-    same chance n / M, so the plain mean over the sample estimates the mean over firing tokens without bias, and a
-    document's share of the sample is its share of the firings to within one token. (Taking the same number from
-    each document would reach a few more documents and estimate something else.)
+    Systematic sampling without replacement: a latent's firings are put in order, document after document (documents and
+    the tokens of each in random order), firing t takes min(1, c |fᵢ(t)|) of a line, c such that the line has length n,
+    and the firings at every unit from a random start are taken. So the chance of a firing is proportional to its
+    activation, as far as it can be taken only once, and a document's part of the sample is the sum of its chances, to
+    within one token. A latent with n firings or fewer is measured at each of them.
 
     Args:
         firings: the latents over held-out tokens.
@@ -62,20 +62,34 @@ def sample_firings(
     document_order = rng.permutation(int(firings.document.max(initial=-1)) + 1)
     shuffled = eligible[np.lexsort((rng.random(len(eligible)), document_order[firings.document[eligible]]))]
     columns = firings.matrix[shuffled].tocsc()
-    n_firings = np.diff(columns.indptr).astype(np.int64)
-    taken = np.minimum(n_firings, n_samples) * (1 if wanted is None else wanted)
-    latent = np.repeat(np.arange(firings.n_latents), taken)
-    nth = np.arange(len(latent)) - np.repeat(np.cumsum(taken) - taken, taken)
-    start = rng.random(firings.n_latents)[latent]
-    step = n_firings[latent] / np.maximum(taken[latent], 1)
-    # Rounding may reach the end of the column, never beyond its last entry.
-    offset = np.minimum(((start + nth) * step).astype(np.int64), n_firings[latent] - 1)
-    entry = columns.indptr[latent] + offset
+    starts = rng.random(firings.n_latents)
+    entries: list[Int[np.ndarray, " sample"]] = []
+    for i, start in enumerate(starts):
+        first, end = columns.indptr[i : i + 2]
+        if end > first and (wanted is None or wanted[i]):
+            chances = inclusion_chances(columns.data[first:end], n_samples)
+            units = start + np.arange(min(n_samples, end - first))
+            # Rounding may reach the end of the line, never beyond its last firing.
+            taken = np.minimum(np.searchsorted(np.cumsum(chances), units, side="right"), end - first - 1)
+            entries.append(first + taken)
+    entry = np.concatenate([*entries, np.empty(0, dtype=np.int64)]).astype(np.int64)
     return Samples(
-        latent=latent.astype(np.int32),
+        latent=(np.searchsorted(columns.indptr, entry, side="right") - 1).astype(np.int32),
         row=shuffled[columns.indices[entry]].astype(np.int64),
         value=columns.data[entry].astype(np.float32),
     )
+
+
+def inclusion_chances(activations: Float[np.ndarray, " firing"], n: int) -> Float[np.ndarray, " firing"]:
+    """min(1, c |f|) with c such that the chances sum to n; 1 for each of n firings or fewer."""
+    size = np.abs(activations).astype(np.float64)
+    if len(size) <= n:
+        return np.ones(len(size))
+    descending = -np.sort(-size)
+    # What remains of n, and of all activation, when the m largest are certain.
+    remaining, rest = n - np.arange(n), np.cumsum(descending[::-1])[::-1][:n]
+    certain = int(np.argmax(remaining * descending[:n] <= rest))
+    return np.minimum(1.0, remaining[certain] / rest[certain] * size)
 
 
 def spread_out(samples: Samples, n: int) -> Bool[np.ndarray, " sample"]:

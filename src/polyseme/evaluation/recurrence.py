@@ -68,15 +68,26 @@ class Recurrence:
     n_documents: Int[np.ndarray, " latent"]
     of_text: tuple[str, ...] = ()
 
-    def recurrent(self, least: float) -> dict[str, Contrast]:
-        """Axis `recurrent`: the mean match over these partners against the larger of `least` and the floor.
+    def recurrent(self, least: float, in_one: float) -> dict[str, Contrast]:
+        """Axis `recurrent`: the mean match over these partners against the larger of `least` and the floor, and against
+        that share of what all latents of a partner predict which leaves `in_one` of the variance to the match: r_match
+        against √`in_one` r_all. A sum of two features that a partner has apart, or a part of one that it has whole,
+        may match above `least`, and falls short of the second.
 
         Most latents recur in nearly all seeds or in nearly none, and some in about half of them: two partners cannot
         tell how often other seeds would have such a latent, and the mean over seeds at large would need many of them
         to be shown. So the claim is about the partners that there are, and how often others would bear it out is the
         frequency of the answer.
         """
-        return {"random directions": _against_figure(self.match, np.maximum(self.floor, least))}
+        floor, share = np.maximum(self.floor, least).astype(np.float64), np.sqrt(in_one)
+        together = _mean(self.predicted) * share
+        apart = Correlations(
+            self.match.value - share * self.predicted.value, self.match.without - share * self.predicted.without
+        )
+        return {
+            "random directions": _against_figure(self.match, floor, self.match),
+            "several latents together": _against_figure(self.match, together, apart),
+        }
 
     def network(self) -> dict[str, Contrast]:
         """Axis `network`: how much better other seeds predict it than the dictionaries of each kind of null network."""
@@ -262,12 +273,13 @@ def _floor(
     return np.where(densities > 0, high[np.clip(place, 0, len(high) - 1)], np.nan)
 
 
-def _against_figure(value: Correlations, null: Float[np.ndarray, " latent"]) -> Contrast:
+def _against_figure(value: Correlations, null: Float[np.ndarray, " latent"], varies: Correlations) -> Contrast:
     """The claim is about these partners, so that held-out documents alone make its error. Other partners may differ:
-    the spread over them is in what a repetition gives."""
-    mean, documents = _mean(value), _over_documents(value.without.mean(axis=0))
-    redrawn, _ = combined(_over_dictionaries(value), documents)
-    return Contrast(mean, null.astype(np.float64), np.sqrt(documents[0]), documents[1], redrawn, reach=1.0)
+    the spread over them is in what a repetition gives. Both errors are those of `varies`, the difference but for what
+    is the same in all partners."""
+    documents = _over_documents(varies.without.mean(axis=0))
+    redrawn, _ = combined(_over_dictionaries(varies), documents)
+    return Contrast(_mean(value), null, np.sqrt(documents[0]), documents[1], redrawn, reach=1.0)
 
 
 def _against_table(value: Correlations, table: Correlations) -> Contrast:

@@ -170,6 +170,7 @@ def _judging(findings: Findings) -> Judging:
         horizon=config.causal.horizon,
         alpha=config.verdicts.alpha,
         recurrence=config.verdicts.recurrence,
+        in_one=config.verdicts.in_one,
         margin=config.verdicts.margin,
         min_documents=config.verdicts.min_documents,
     )

@@ -54,7 +54,10 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Recurrent",
         "Value: the correlation of fᵢ with its best match in a partner, mean over the partners. Null: the larger of "
         "verdicts.recurrence (0.7 unless set) and a floor, the 95th percentile of the same for latents of random "
-        "directions that fire as often: f(x) = relu((x − mean)·w − θ), w ~ N(0, Cov of the site's vectors).",
+        "directions that fire as often: f(x) = relu((x − mean)·w − θ), w ~ N(0, Cov of the site's vectors). Second "
+        "null: √verdicts.in_one (√0.75 unless set) times the correlation with the best linear prediction from all "
+        "latents of the partner, which the match exceeds where one latent of the partner stands for fᵢ, and several "
+        "together do not.",
     ),
     (
         "The network's",
@@ -72,12 +75,13 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Used: expected effect",
-        "What the latent stands for in the text: q(v) = P(next = v | it fires) − P(next = v), counted on train text. "
-        "What removing it does: Δ(v) = log p(v) − log p(v with fᵢdᵢ removed) at a firing, centred under p and divided "
-        "by its standard deviation under p. Value: Σ q(v)·Δ(v), mean over sampled held-out firings. Null: the same "
-        "with null directions in its place, of the norm of what is removed, at the same tokens, each fixed over all "
-        "firings of the latent. Beside it stands the expected effect beyond the same tokens, with P(next = v | the "
-        "same current tokens) in the place of P(next = v); no answer rests on that.",
+        "What the latent stands for in the text: its lift P(next = v | it fires) / P(next = v), counted on train text, "
+        "each firing by its activation. What removing it does: Δ(v) = log p(v) − log p(v with fᵢdᵢ removed) at a "
+        "firing. Value: their correlation over tokens v, each of which counts P(next = v), mean over sampled held-out "
+        "firings; strong firings are sampled more often. Null: the same with null directions in its place, of the "
+        "norm of what is removed, at the same tokens, each fixed over all firings of the latent. Beside it stands the "
+        "expected effect beyond the same tokens, with P(next = v | it fires) − P(next = v | the same current tokens), "
+        "divided by P(next = v), in the place of the lift; no answer rests on that.",
     ),
     (
         "Null directions",

@@ -111,7 +111,8 @@ def asked(axis: Axis, judging: Judging) -> str:
             return (
                 f"its correlation with its best match in {_partners(judging)}, chosen on train text and measured on "
                 f"held-out text, is more than {plain(judging.recurrence)} and more than that of 95% of random "
-                "directions that fire as often"
+                f"directions that fire as often, and the match alone explains more than {plain(100 * judging.in_one)}% "
+                "of the variance of it that all latents of such a dictionary explain together"
             )
         case "network":
             return f"{_predicted(judging)} than {_drawn(judging) or 'dictionaries of null networks'}"

@@ -93,8 +93,8 @@ class StudyConfig(Config):
     No answer rests on the others: what dictionaries on null texts make of each latent is shown beside it, and those of
     the dictionary are compared by their scores."""
     draws: int = Field(default=LEVELS[DEFAULT].draws, ge=1, le=100)
-    """Draws of every control of the weights or the tokens, with the seeds from its own on. A control that is listed
-    with several seeds has these draws. Latents are compared with every draw; the scores are those of the first."""
+    """Draws of every control of the weights, with the seeds from its own on. A control that is listed with several
+    seeds has these draws. Latents are compared with every draw; the scores are those of the first."""
     draw_seed: Seed = 0
     """Seed of what is drawn when latents are judged: held-out documents out of their side, the firings that are
     sampled, and the directions that are compared. No dictionary rests on it."""
@@ -156,14 +156,14 @@ class StudyConfig(Config):
     @property
     def drawn(self) -> dict[str, tuple[NullConfig, ...]]:
         """Kind of a judging control, with its settings, to all its draws: those listed, or `draws` of them from the one
-        that is."""
+        that is. No answer rests on controls of the tokens, and the one that is listed is enough."""
         listed: dict[str, list[NullConfig]] = {}
         for control in self.judging:
             listed.setdefault(control.model_copy(update={"seed": 0}).name, []).append(control)
-        return {
-            kind: tuple(nulls) if len(nulls) > 1 else tuple(_draw(nulls[0], i) for i in range(self.draws))
-            for kind, nulls in listed.items()
-        }
+        for nulls in listed.values():
+            if len(nulls) == 1 and nulls[0].targets == "weights":
+                nulls += [_draw(nulls[0], i) for i in range(1, self.draws)]
+        return {kind: tuple(nulls) for kind, nulls in listed.items()}
 
     @property
     def missing(self) -> dict[Axis, str]:

@@ -16,7 +16,7 @@ class Level:
 
     Attributes:
         partners: dictionaries of other seeds beside the judged one.
-        draws: of every null of the weights or tokens.
+        draws: of every null of the weights.
         n_samples: firing tokens of each latent that it is removed from.
         n_directions: directions of every class of null that are removed in its place.
     """
@@ -38,9 +38,9 @@ class Level:
 
 
 LEVELS: dict[LevelName, Level] = {
-    "quick": Level(partners=2, draws=2, n_samples=8, n_directions=6),
-    "standard": Level(partners=5, draws=5, n_samples=16, n_directions=8),
-    "paper": Level(partners=9, draws=10, n_samples=32, n_directions=16),
+    "quick": Level(partners=2, draws=2, n_samples=6, n_directions=8),
+    "standard": Level(partners=5, draws=5, n_samples=8, n_directions=16),
+    "paper": Level(partners=9, draws=10, n_samples=16, n_directions=32),
 }
 DEFAULT: LevelName = "standard"
 

@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The stages that every draw of a null goes through whose dictionaries are compared with the study's.
+class Compared:
+    """The stages of dictionaries that are compared with the study's, or of the study itself.
 
     Attributes:
         role: whose they are.
@@ -36,6 +36,22 @@ class Drawn:
     shared: ReadingsStage
     matching: MatchingStage
 
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[Stage[Any], ...]:
+        """In the order in which they are run."""
+
+    @property
+    def matches(self) -> tuple[MatchingStage, ...]:
+        """The matching stage, unless the study has no partners or this is a null of the dictionary."""
+        null, study = self.role.null, self.matching.study
+        return () if len(study.seeds) < 2 or (null and null.targets == "dictionary") else (self.matching,)
+
+
+@dataclass(frozen=True)
+class Drawn(Compared):
+    """The stages that a further draw of a null goes through: its dictionaries are compared with the study's."""
+
     @classmethod
     def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Drawn":
         """The stages of `role`, in a study whose own role is `study`.
@@ -45,26 +61,15 @@ class Drawn:
             study: of the study itself.
             matched: the readings of the study itself, whose L0 the dictionaries must reach where it is steered.
         """
-        statistics = StatisticsStage(role.label, role)
-        dictionaries = DictionariesStage(role.label, role, statistics, matched)
-        shared = _shared(role, study, statistics, dictionaries)
-        matching = MatchingStage(role.label, role, statistics, dictionaries, study)
-        return cls(role, statistics, dictionaries, shared, matching)
+        return cls(*_compared(role, study, matched))
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
-        """In the order in which they are run."""
-        return (self.statistics, self.dictionaries, self.shared, *self._compared)
-
-    @property
-    def _compared(self) -> tuple[MatchingStage, ...]:
-        """The matching stage, unless the study has no partners or this is a null of the dictionary."""
-        null, study = self.role.null, self.matching.study
-        return () if len(study.seeds) < 2 or (null and null.targets == "dictionary") else (self.matching,)
+        return (self.statistics, self.dictionaries, self.shared, *self.matches)
 
 
 @dataclass(frozen=True)
-class Measures(Drawn):
+class Measures(Compared):
     """The stages that the study itself and each of its controls go through.
 
     Attributes:
@@ -77,16 +82,24 @@ class Measures(Drawn):
 
     @classmethod
     def of(cls, role: Role, study: Role, matched: ReadingsStage | None = None) -> "Measures":
-        drawn = Drawn.of(role, study, matched)
-        statistics, dictionaries, readings = drawn.statistics, drawn.dictionaries, drawn.shared
-        if readings.text is not role:
-            readings = ReadingsStage(role.label, role, statistics, dictionaries, role)
+        """The stages of `role`, in a study whose own role is `study`: as `Drawn.of`."""
+        _, statistics, dictionaries, shared, matching = _compared(role, study, matched)
+        readings = shared if shared.text is role else ReadingsStage(role.label, role, statistics, dictionaries, role)
         splice = SpliceStage(role.label, role, statistics, dictionaries)
-        return cls(role, statistics, dictionaries, drawn.shared, drawn.matching, readings, splice)
+        return cls(role, statistics, dictionaries, shared, matching, readings, splice)
 
     @property
     def stages(self) -> tuple[Stage[Any], ...]:
-        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice, *self._compared)
+        return (self.statistics, self.dictionaries, self.readings, self.shared, self.splice, *self.matches)
+
+
+def _compared(
+    role: Role, study: Role, matched: ReadingsStage | None
+) -> tuple[Role, StatisticsStage, DictionariesStage, ReadingsStage, MatchingStage]:
+    statistics = StatisticsStage(role.label, role)
+    dictionaries = DictionariesStage(role.label, role, statistics, matched)
+    shared = _shared(role, study, statistics, dictionaries)
+    return role, statistics, dictionaries, shared, MatchingStage(role.label, role, statistics, dictionaries, study)
 
 
 def _shared(role: Role, study: Role, statistics: StatisticsStage, dictionaries: DictionariesStage) -> ReadingsStage:
@@ -111,7 +124,7 @@ class Outline:
     config: StudyConfig
     real: Measures
     controls: Mapping[str, Measures]
-    draws: Mapping[str, tuple[Drawn, ...]]
+    draws: Mapping[str, tuple[Compared, ...]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from polyseme.core.validation import validate_config
 from polyseme.nulls import NullConfig
 from polyseme.store import Store, load_record, save_record
 from polyseme.studies.config import StudyConfig
-from polyseme.studies.measures import Drawn, Finding, Measures, Outline
+from polyseme.studies.measures import Compared, Drawn, Finding, Measures, Outline
 from polyseme.studies.stage import Stage
 from polyseme.studies.stages.baselines import BaselinesStage
 from polyseme.studies.stages.causal import CausalStage
@@ -56,7 +56,7 @@ class Plan:
     config: StudyConfig
     real: Measures
     controls: Mapping[str, Measures]
-    draws: Mapping[str, tuple[Drawn, ...]]
+    draws: Mapping[str, tuple[Compared, ...]]
     findings: tuple[Stage[Any], ...]
 
     @classmethod
@@ -79,7 +79,7 @@ class Plan:
         return cls(config, real, controls, draws, tuple(stage for kind in FINDINGS for stage in kind.among(outline)))
 
     @cached_property
-    def nulls(self) -> tuple[Drawn, ...]:
+    def nulls(self) -> tuple[Compared, ...]:
         """The controls, and every further draw of them, once."""
         further = (drawn for draws in self.draws.values() for drawn in draws)
         return tuple({drawn.role.label: drawn for drawn in (*self.controls.values(), *further)}.values())

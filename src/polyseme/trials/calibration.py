@@ -1,5 +1,6 @@
 """What is planted when verdicts are calibrated, and how they are judged there."""
 
+from itertools import combinations
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -12,19 +13,9 @@ from polyseme.trials.kinds import Mode
 from polyseme.trials.planted import Planting
 from polyseme.verdicts.evidence import VerdictConfig
 
-ControlKind = Literal[
-    "gaussian_reinit", "spectrum_reinit", "permuted_weights", "shuffled_tokens", "unigram_tokens", "uniform_tokens"
-]
+ControlKind = Literal["gaussian_reinit", "permuted_weights", "spectrum_reinit"]
 OF_WEIGHTS: tuple[ControlKind, ...] = ("gaussian_reinit", "permuted_weights", "spectrum_reinit")
-OF_TOKENS: tuple[ControlKind, ...] = ("shuffled_tokens", "unigram_tokens", "uniform_tokens")
-TOGETHER: tuple[tuple[ControlKind, ...], ...] = (
-    ("gaussian_reinit", "spectrum_reinit"),
-    ("gaussian_reinit", "shuffled_tokens"),
-    ("gaussian_reinit", "shuffled_tokens", "spectrum_reinit"),
-    OF_WEIGHTS,
-    tuple(sorted((*OF_WEIGHTS, *OF_TOKENS))),
-)
-"""Sets of controls that are judged together, beside each alone."""
+"""The nulls of the weights. Those of the text are left out: no answer rests on them."""
 Split = Literal["calibration", "test"]
 SIZES: dict[Split, Planting] = {
     "calibration": Planting(),
@@ -64,8 +55,8 @@ class CalibrationConfig(Config):
     """Active latents per token of the trained dictionaries."""
     levels: tuple[LevelName, ...] = Field(default=("quick", "standard"), min_length=1, max_length=3)
     """Levels of evidence, each as a study has it."""
-    controls: tuple[ControlKind, ...] = Field(default=(*OF_WEIGHTS, *OF_TOKENS), min_length=1, max_length=6)
-    """Kinds of control, made by the code that makes them for a study; each alone is judged, and some together."""
+    controls: tuple[ControlKind, ...] = Field(default=OF_WEIGHTS, min_length=1, max_length=3)
+    """Kinds of control, made by the code that makes them for a study; every set of them is judged."""
     modes: tuple[Mode, ...] = Field(
         default=("trained", "oracle", "altered", "frozen_decoder", "frozen_directions", "random_writes"),
         min_length=1,
@@ -94,5 +85,5 @@ class CalibrationConfig(Config):
     @property
     def combinations(self) -> tuple[tuple[ControlKind, ...], ...]:
         """The sets of controls that latents are compared with, each in alphabetical order."""
-        alone: list[tuple[ControlKind, ...]] = [(kind,) for kind in sorted(self.controls)]
-        return (*alone, *(some for some in TOGETHER if set(some) <= set(self.controls)))
+        kinds = sorted(set(self.controls))
+        return tuple(some for n in range(1, 1 + len(kinds)) for some in combinations(kinds, n))

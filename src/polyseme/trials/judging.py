@@ -13,7 +13,7 @@ from torch import Tensor
 from polyseme.activations import Firings, TensorSource, collect_firings
 from polyseme.causal import Meanings, causal_effects
 from polyseme.core.binding import Binding
-from polyseme.core.records import STATUSES, Axis, Verdict
+from polyseme.core.records import STATUSES, Verdict
 from polyseme.core.seeds import derive_seed
 from polyseme.corpora.pack import Windows
 from polyseme.dictionaries import SparseDictionary
@@ -26,7 +26,7 @@ from polyseme.studies.levels import LEVELS, Level, LevelName
 from polyseme.studies.stages.matching import SAMPLE, spread
 from polyseme.studies.stages.tokens import first_windows
 from polyseme.training import Job, TrainingConfig, fit
-from polyseme.trials.calibration import OF_TOKENS, OF_WEIGHTS, CalibrationConfig, ControlKind
+from polyseme.trials.calibration import CalibrationConfig, ControlKind
 from polyseme.trials.given import Dictionary, Text, altered, oracle, random_writes, truth
 from polyseme.trials.kinds import Kind, Mode
 from polyseme.trials.matrix import Seen, letters
@@ -97,13 +97,8 @@ def judged(config: CalibrationConfig, i: int) -> tuple[Seen, ...]:
                 seed=derive_seed(seed, "causal"),
             )
             for controls in config.combinations:
-                evidence = site_evidence(
-                    found.n_documents,
-                    _against(found, controls),
-                    effects,
-                    config=config.verdicts,
-                    missing=_missing(controls),
-                )
+                against = _against(found, controls)
+                evidence = site_evidence(found.n_documents, against, effects, config=config.verdicts, missing={})
                 verdicts = judge({"site": evidence}, config=config.verdicts)["site"].verdicts
                 seen.append(_called(planted, dictionary, variables, verdicts, (name, mode, controls)))
     return tuple(seen)
@@ -115,13 +110,7 @@ def _against(found: Recurrence, controls: Sequence[ControlKind]) -> Recurrence:
         found,
         nulls={kind: found.nulls[kind] for kind in controls},
         null_match={kind: found.null_match[kind] for kind in controls},
-        of_text=tuple(kind for kind in found.of_text if kind in controls),
     )
-
-
-def _missing(controls: Sequence[ControlKind]) -> dict[Axis, str]:
-    """What a study with these controls cannot say."""
-    return {} if set(controls) & set(OF_WEIGHTS) else {"network": "the study has no control of the weights"}
 
 
 @dataclass(frozen=True)
@@ -165,7 +154,7 @@ def _train(config: CalibrationConfig, planted: Planted) -> _Trained:
         for draw in range(draws):
             null = make_null(kind, draw)
             network = null.network(planted.network)
-            other = _vectors(network, null.windows(planted.text.train, config.planted.vocabulary))
+            other = _vectors(network, planted.text.train)
             nulls.setdefault(kind, []).append(_fit(config, planted, network, other, {kind: build(0)})[kind])
     return _Trained(judged, [own[name] for name in others], nulls, vectors)
 
@@ -219,7 +208,6 @@ def _recurrence(
         {kind: sides[: level.draws] for kind, sides in trained.nulls.items()},
         random,
         (planted.matched_on, planted.text.heldout),
-        of_text=OF_TOKENS,
         config=RecurrenceConfig(),
         seed=derive_seed(seed, "recurrence"),
     )
@@ -247,16 +235,20 @@ def _called(
     """The words and answers of a dictionary's latents, each beside what it stands for.
 
     A trained latent stands for the variable that it correlates with most, and a variable takes the most favourable
-    word of its latents; latents that fire and stand for none are `unmatched`. A given latent counts for itself.
+    word of its latents; latents that fire and stand for none are `unmatched`. A given latent counts for itself, and a
+    sum that stands for one of its features is `merged_unevenly`.
     """
-    fires = dictionary.sides.heldout.counts > 0
+    fires, stands = dictionary.sides.heldout.counts > 0, stands_for(dictionary.sides.heldout, variables)
     of: list[int | None]
     kinds: list[Kind]
     if dictionary.kinds is not None:
         of = list(np.flatnonzero(fires).tolist())
-        kinds = [kind for kind, fired in zip(dictionary.kinds, fires, strict=True) if fired]
+        uneven = [
+            "merged_unevenly" if kind == "merged" and v >= 0 else kind
+            for kind, v in zip(dictionary.kinds, stands, strict=True)
+        ]
+        kinds = [kind for kind, fired in zip(uneven, fires, strict=True) if fired]
     else:
-        stands = stands_for(dictionary.sides.heldout, variables)
         unmatched = np.flatnonzero((stands < 0) & fires).tolist()
         of = [*(_best(np.flatnonzero(stands == v), verdicts) for v in range(variables.shape[1])), *unmatched]
         mixed: list[Kind] = ["unmatched"]

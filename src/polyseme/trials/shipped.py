@@ -27,10 +27,10 @@ def shipped_calibration(config: StudyConfig) -> tuple[Calibration | None, str]:
     level, others = _level(config, report)
     others += _differing("causal", config.causal, report.config.causal, _DECISIVE)
     others += _differing("verdicts", config.verdicts, report.config.verdicts, tuple(type(config.verdicts).model_fields))
-    others += [f"control {null.name}" for null in config.judging if not _plain(null)]
+    others += [f"control {null.name}" for null in _of_weights(config) if not _plain(null)]
     if level is None or others:
         return None, f"it differs from the calibrated ones ({'; '.join(others)})"
-    controls = sorted({kind_of(null) for null in config.judging})
+    controls = sorted({kind_of(null) for null in _of_weights(config)})
     found = [p for mode in MODES if (p := report.of(level, mode, *controls)) is not None]
     if not found:
         return None, f"these controls were not calibrated together ({', '.join(controls) or 'none'})"
@@ -40,7 +40,7 @@ def shipped_calibration(config: StudyConfig) -> tuple[Calibration | None, str]:
 def _level(config: StudyConfig, report: CalibrationReport) -> tuple[LevelName | None, list[str]]:
     """The calibrated level that has a study's numbers of partners, draws, samples and directions; else, how it differs
     from the one that it names."""
-    drawn = {len(nulls) for nulls in config.drawn.values()}
+    drawn = {len(nulls) for nulls in config.drawn.values() if nulls[0].targets == "weights"}
     mine = {
         "seeds": {len(config.seeds)},
         "draws": drawn,
@@ -64,6 +64,11 @@ def _level(config: StudyConfig, report: CalibrationReport) -> tuple[LevelName | 
     if config.evidence not in report.config.levels:
         return None, [f"evidence {config.evidence}, calibrated with {' and '.join(report.config.levels)}"]
     return None, others(config.evidence)
+
+
+def _of_weights(config: StudyConfig) -> list[Null]:
+    """The controls that an answer rests on."""
+    return [null for null in config.judging if null.targets == "weights"]
 
 
 def _plain(null: Null) -> bool:

@@ -30,6 +30,9 @@ class VerdictConfig(Config):
     recurrence: float = Field(default=0.7, ge=0, lt=1)
     """A recurrent latent correlates with its best match in other seeds' dictionaries by more than this, and by more
     than 95% of random directions of the same density do."""
+    in_one: float = Field(default=0.75, ge=0, lt=1)
+    """A recurrent latent's best match alone explains more than this share of the variance of it that all latents of the
+    other dictionary explain together."""
     margin: float = Field(default=0.05, ge=0, lt=1)
     """Other seeds' dictionaries must predict a latent better, by this much correlation, than a null network's
     dictionaries (axis `network`) or a table of tokens (axis `beyond_tokens`) do."""
@@ -89,7 +92,7 @@ def site_evidence(
     """
     contrasts: dict[Axis, dict[str, Contrast]] = {axis: {} for axis in AXES}
     if recurrence is not None:
-        contrasts["recurrent"] = recurrence.recurrent(config.recurrence)
+        contrasts["recurrent"] = recurrence.recurrent(config.recurrence, config.in_one)
         contrasts["network"] = recurrence.network()
         contrasts["beyond_tokens"] = recurrence.beyond_tokens()
     if effects is not None:

@@ -31,7 +31,7 @@ class CausalStage(Finding[CausalEffects]):
     """
 
     name = "causal"
-    version = 6
+    version = 8
     """5 compared sizes of effects with a direction that was drawn again at every token."""
 
     role: Role

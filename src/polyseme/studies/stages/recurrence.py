@@ -10,7 +10,7 @@ from polyseme.core.seeds import derive_seed
 from polyseme.evaluation.matches import Sides
 from polyseme.evaluation.recurrence import Recurrence, RecurrenceConfig, recurrence
 from polyseme.store import Artifact
-from polyseme.studies.measures import Drawn, Finding, Outline
+from polyseme.studies.measures import Compared, Finding, Outline
 from polyseme.studies.rates import correlating_work
 from polyseme.studies.stage import Work, Worker
 from polyseme.studies.stages.matching import MatchingStage, matched_on
@@ -105,5 +105,5 @@ class RecurrenceStage(Finding[Recurrence]):
             at.let_go(matching, readings, readings.dictionaries)
 
 
-def _is_of_text(drawn: Drawn) -> bool:
+def _is_of_text(drawn: Compared) -> bool:
     return drawn.role.null is not None and drawn.role.null.targets == "tokens"
