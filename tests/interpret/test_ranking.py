@@ -117,7 +117,7 @@ def test_an_axis_says_what_it_was_compared_with_in_this_study():
     said = {axis: asked(axis, JUDGING) for axis in ("recurrent", "network", "beyond_tokens", "used")}
     assert "the dictionaries of 2 other seeds" in said["recurrent"]
     assert "more than 0.7 and more than that of 95% of random directions that fire as often" in said["recurrent"]
-    assert "explains more than 75% of the variance of it" in said["recurrent"]
+    assert "explains more than 70% of the variance of it" in said["recurrent"]
     assert said["network"].endswith(
         "by more than 0.05, than that from the dictionaries of spectrum_reinit or gaussian_reinit+embeddings, 2 draws "
         "each"

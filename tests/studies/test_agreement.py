@@ -27,7 +27,7 @@ SITE = "blocks.0.resid_post"
 class Run(StudyResult):
     """As much of a study as is compared: by site and column, what is said of its latents."""
 
-    def __init__(self, answers: dict[str, dict[str, list[str]]], weight: float = 0.0):
+    def __init__(self, answers: dict[str, dict[str, list[Any]]], weight: float = 0.0):
         object.__setattr__(self, "run", SimpleNamespace(id="a run"))
         object.__setattr__(self, "answers", answers)
         object.__setattr__(self, "weight", weight)
@@ -44,22 +44,27 @@ class Run(StudyResult):
         return {name: np.array(values, dtype=object) for name, values in columns.items()}
 
 
-def site(status: list[str], **answers: list[str]) -> dict[str, list[str]]:
-    return {"status": status, **{axis: answers.get(axis, ["yes"] * len(status)) for axis in AXES}}
+def site(status: list[str], frequency: list[float] | None = None, **answers: list[str]) -> dict[str, list[Any]]:
+    often = [0.5] * len(status) if frequency is None else frequency
+    return {
+        "status": status,
+        "frequency": often,
+        **{axis: answers.get(axis, ["yes"] * len(status)) for axis in AXES},
+    }
 
 
 F, T, N, U = "network_feature", "token_level", "not_recurrent", "undecided"
 ONE = Run(
     {
         "a": site([F, F, T, U], recurrent=["yes", "yes", "no", "unknown"], used=["unknown"] * 4),
-        "b": site([N, N, N, N]),
+        "b": site([N, N, N, N], frequency=[0.95, 0.9, 0.89, 1.0]),
     }
 )
 OTHER = Run(
     {
         "a": site([F, T, T, U], recurrent=["yes", "no", "no", "unknown"], used=["unknown"] * 4),
         "c": site([N, N, N, N]),
-        "b": site([F, N, N, U]),
+        "b": site([F, N, N, U], frequency=[0.5, 0.2, 0.97, math.nan]),
     }
 )
 
@@ -85,6 +90,8 @@ def test_shares_and_sets_are_counted_by_hand() -> None:
     assert at("b", "word", "kept") == (4, 3, 2 / 4, 4)  # a word of one run alone is not kept
     assert at("all", "word", "kept") == (7, 6, 4 / 7, 7)
     assert at("all", N, "Jaccard") == (4, 2, 1 / 2, 4)
+    assert at("b", N, "stable, kept") == (3, 1, 2 / 4, 4)  # stable in either run; two have the word in both
+    assert at("a", F, "stable, kept")[:2] == (0, 0)
     for key in (("a", "used", "kept"), ("a", "use_not_shown", "Jaccard")):
         assert at(*key)[:2] == (0, 0)
         assert math.isnan(found[key].share)

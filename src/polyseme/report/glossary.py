@@ -55,7 +55,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Value: the correlation of fᵢ with its best match in a partner, mean over the partners. Null: the larger of "
         "verdicts.recurrence (0.7 unless set) and a floor, the 95th percentile of the same for latents of random "
         "directions that fire as often: f(x) = relu((x − mean)·w − θ), w ~ N(0, Cov of the site's vectors). Second "
-        "null: √verdicts.in_one (√0.75 unless set) times the correlation with the best linear prediction from all "
+        "null: √verdicts.in_one (√0.7 unless set) times the correlation with the best linear prediction from all "
         "latents of the partner, which the match exceeds where one latent of the partner stands for fᵢ, and several "
         "together do not.",
     ),

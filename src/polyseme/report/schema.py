@@ -288,7 +288,7 @@ class Judging(Record):
     """Over how many of the next predictions the later effects are summed."""
     alpha: Number = 0.05
     recurrence: Number = 0.7
-    in_one: Number = 0.75
+    in_one: Number = 0.7
     margin: Number = 0.05
     min_documents: int = 20
 

@@ -17,8 +17,10 @@ from polyseme.studies.result import StudyResult
 
 EVERYWHERE = "all"
 """The `site` of the rows that are about the latents of all sites."""
+STABLE = 0.9
+"""A word that is expected in at least this share of repetitions is called stable."""
 _UNSAID = ("unknown", "undecided")
-_Measure = Literal["kept", "Jaccard"]
+_Measure = Literal["kept", "Jaccard", "stable, kept"]
 _Row = tuple[str, str, _Measure, int, int, float, float, float, int]
 _COLUMNS = ("site", "of", "measure", "one", "other", "share", "low", "high", "n")
 
@@ -31,7 +33,8 @@ class Agreement(Table):
     - `of`, `measure`: what agrees. `kept`, of an axis, of `every axis` or of the `word`: the share of latents with the
       same answer in both runs, out of those that either run answers (with `yes` or `no`, or with a word other than
       `undecided`). `Jaccard`, of an axis or of a word: the latents with `yes`, or with that word, in both runs, out of
-      those with it in either.
+      those with it in either. `stable, kept`, of a word: the latents that have it in both runs, out of those that have
+      it in either and are expected there to keep it in at least 90% of repetitions.
     - `one`, `other`: latents of either run with an answer, with `yes`, or with the word.
     - `share`, with its 95% Wilson interval `low`, `high`, and the `n` latents it is a share of. The interval takes the
       latents for independent: two runs share their luck over latents, so more pairs of runs say more.
@@ -89,10 +92,13 @@ def _rows(one: StudyResult, other: StudyResult, where: str, sites: Sequence[str]
         yield _kept(where, axis, [(first, second)])
         yield _jaccard(where, axis, first == "yes", second == "yes")
     yield _kept(where, "every axis", list(answers.values()))
-    words = column("status")
+    words, expected = column("status"), column("frequency")
     yield _kept(where, "word", [words])
     for word in DECIDED:
-        yield _jaccard(where, word, words[0] == word, words[1] == word)
+        first, second = has = [said == word for said in words]
+        yield _jaccard(where, word, first, second)
+        stable = [mine & (often >= STABLE) for mine, often in zip(has, expected, strict=True)]
+        yield _row(where, word, "stable, kept", stable, stable[0] | stable[1], first & second)
 
 
 def _kept(site: str, of: str, answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> _Row:

@@ -41,7 +41,9 @@ class CalibrationConfig(Config):
 
     split: Split = "test"
     """Which networks: the two sets share no seed and no size. Nothing was chosen by what `test` gave."""
-    n_networks: int = Field(default=8, ge=1, le=1_000)
+    first: int = Field(default=8, ge=0, le=10**6)
+    """The first of them. Networks 0 to 7 of either split were looked at while the rule was made."""
+    n_networks: int = Field(default=12, ge=1, le=1_000)
     """Number of planted networks, each with its own nulls, text and dictionaries."""
     planting: Planting | None = None
     """Number of variables of each kind, and the networks' size. None: those of the split."""

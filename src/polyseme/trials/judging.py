@@ -235,20 +235,16 @@ def _called(
     """The words and answers of a dictionary's latents, each beside what it stands for.
 
     A trained latent stands for the variable that it correlates with most, and a variable takes the most favourable
-    word of its latents; latents that fire and stand for none are `unmatched`. A given latent counts for itself, and a
-    sum that stands for one of its features is `merged_unevenly`.
+    word of its latents; latents that fire and stand for none are `unmatched`. A given latent counts for itself.
     """
-    fires, stands = dictionary.sides.heldout.counts > 0, stands_for(dictionary.sides.heldout, variables)
+    fires = dictionary.sides.heldout.counts > 0
     of: list[int | None]
     kinds: list[Kind]
     if dictionary.kinds is not None:
         of = list(np.flatnonzero(fires).tolist())
-        uneven = [
-            "merged_unevenly" if kind == "merged" and v >= 0 else kind
-            for kind, v in zip(dictionary.kinds, stands, strict=True)
-        ]
-        kinds = [kind for kind, fired in zip(uneven, fires, strict=True) if fired]
+        kinds = [kind for kind, fired in zip(dictionary.kinds, fires, strict=True) if fired]
     else:
+        stands = stands_for(dictionary.sides.heldout, variables)
         unmatched = np.flatnonzero((stands < 0) & fires).tolist()
         of = [*(_best(np.flatnonzero(stands == v), verdicts) for v in range(variables.shape[1])), *unmatched]
         mixed: list[Kind] = ["unmatched"]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from polyseme.trials.planted import Variable
 
-Given = Literal["split_by_rule", "split_by_chance", "merged", "merged_unevenly", "absorbed", "artefact"]
+Given = Literal["split_by_rule", "split_by_chance", "merged", "absorbed", "artefact"]
 Kind = Variable | Given | Literal["unmatched"]
 Mode = Literal["trained", "oracle", "altered", "frozen_decoder", "frozen_directions", "random_writes"]
 MODES: dict[Mode, str] = {
@@ -28,8 +28,7 @@ NAMES: dict[Kind, str] = {
     "built_in_unread": "what networks of random weights compute too, not read out",
     "split_by_rule": "half of a feature's firings, by a rule of the site's vector",
     "split_by_chance": "half of a feature's firings, by chance",
-    "merged": "the sum of two features, alike to neither",
-    "merged_unevenly": "the sum of two features, much like one of them",
+    "merged": "the sum of two features",
     "absorbed": "a feature without its firings at one token",
     "artefact": "latents with random directions",
     "unmatched": "latents that stand for no single variable",
@@ -37,6 +36,5 @@ NAMES: dict[Kind, str] = {
 """In words, in the order in which they are shown."""
 FEATURES: tuple[Kind, ...] = ("feature",)
 """Kinds of which `network_feature` is the right word."""
-EITHER: tuple[Kind, ...] = ("split_by_rule", "merged_unevenly", "absorbed", "unmatched")
-"""Kinds of which it is neither right nor wrong: parts of a feature, a feature with some of another, and mixtures whose
-truth is not known. A trained latent that follows a feature as closely as an uneven sum counts as that feature."""
+EITHER: tuple[Kind, ...] = ("split_by_rule", "absorbed", "unmatched")
+"""Kinds of which it is neither right nor wrong: parts of a feature, and mixtures whose truth is not known."""

@@ -46,18 +46,18 @@ def calibrate(
     config, reporter = config or CalibrationConfig(), reporter or Silent()
     progress = reporter.task("calibration", config.n_networks, "networks")
     seen: list[Seen] = []
-    for i in range(config.n_networks):
+    for done, i in enumerate(range(config.first, config.first + config.n_networks), start=1):
         seen += kept(
             root,
             "calibration",
-            {"network": i, **identity(config, exclude=("n_networks",))},
+            {"network": i, **identity(config, exclude=("first", "n_networks"))},
             lambda _, i=i: judged(config, i),
             tuple[Seen, ...],
             "seen.json",
             version=VERSION,
             reporter=reporter,
         )
-        progress.update(i + 1)
+        progress.update(done)
     ways = dict.fromkeys((one.level, one.mode, one.controls) for one in seen)
     return CalibrationReport(
         config=config,

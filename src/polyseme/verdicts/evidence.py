@@ -30,7 +30,7 @@ class VerdictConfig(Config):
     recurrence: float = Field(default=0.7, ge=0, lt=1)
     """A recurrent latent correlates with its best match in other seeds' dictionaries by more than this, and by more
     than 95% of random directions of the same density do."""
-    in_one: float = Field(default=0.75, ge=0, lt=1)
+    in_one: float = Field(default=0.7, ge=0, lt=1)
     """A recurrent latent's best match alone explains more than this share of the variance of it that all latents of the
     other dictionary explain together."""
     margin: float = Field(default=0.05, ge=0, lt=1)
