@@ -41,7 +41,7 @@ class Run(StudyResult):
 
     def latents(self, site: str | None = None, *, status: Status | None = None) -> Any:
         columns = self.answers[site]
-        return {name: np.array(values, dtype=object) for name, values in columns.items()}
+        return {name: np.array(x, dtype=float if name == "frequency" else object) for name, x in columns.items()}
 
 
 def site(status: list[str], frequency: list[float] | None = None, **answers: list[str]) -> dict[str, list[Any]]:
