@@ -41,11 +41,14 @@ BASE: dict[str, Any] = {
     "training": {"n_tokens": 500_000, "batch_size": 2048},
     "controls": [{"kind": kind} for kind in WEIGHTS],
 }
+_RANDOM = "tests.attacks.networks:"
 NOTHING_LEARNED: Mapping[str, Mapping[str, Any]] = {
-    "a re-initialised network (gaussian)": {"null": {"kind": "gaussian_reinit", "seed": 77}},
-    "a re-initialised network (spectrum)": {"null": {"kind": "spectrum_reinit", "seed": 77}},
+    "a re-initialised network (gaussian)": {"network": {"source": f"{_RANDOM}gaussian"}},
+    "a re-initialised network (spectrum)": {"network": {"source": f"{_RANDOM}spectrum"}},
+    "random blocks between trained embeddings": {"network": {"source": f"{_RANDOM}blocks"}},
     "unigram text": {"null": {"kind": "unigram_tokens", "seed": 77}},
 }
+"""Networks of random weights stand for the study's own, and have other draws for controls."""
 LESS: Mapping[str, Mapping[str, Any]] = {
     "half the causal samples": {"causal": {"n_samples": 3}},
     "half the held-out tokens": {"tokens": {**TOKENS, "heldout": 45_000}},
