@@ -15,7 +15,8 @@ pytestmark = pytest.mark.attack
 def test_where_nothing_was_learned_no_latent_is_a_network_feature(what: str) -> None:
     table = attacks.study(what).latents()
     assert attacks.shares(table)["network_feature"] <= 0.01
-    assert attacks.answered(table)["used"] <= 0.05  # the share of false discoveries that is allowed
+    assert attacks.answered(table)["used"] <= 0.05
+    assert (table["used"] != "unknown").mean() > 0.4, "it must have been asked"
 
 
 def test_random_write_directions_are_not_used() -> None:
@@ -25,10 +26,12 @@ def test_random_write_directions_are_not_used() -> None:
 
 
 def test_another_draw_of_everything_keeps_the_answers() -> None:
+    """Each answer is kept; a set of few latents that are cut out of many is not the same (docs/verdicts.md)."""
     found = attacks.redrawn()
     for axis in AXES:
         assert attacks.one(found, axis, "kept") >= 0.9, axis
-    assert attacks.one(found, "network_feature", "Jaccard") >= 0.85
+    assert attacks.one(found, "network_feature", "stable, kept") >= 0.85
+    assert attacks.one(found, "network_feature", "Jaccard") >= 0.5
 
 
 @pytest.mark.parametrize("less", attacks.LESS)
