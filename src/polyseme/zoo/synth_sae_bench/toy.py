@@ -51,6 +51,8 @@ class SynthSaeBenchToy(Toy):
     """Number of generations under each root."""
     exclusive: Share = 0.5
     """Share of the parents whose children exclude each other."""
+    compensated: bool = True
+    """Whether children are chosen more often to make up for the rows without their parents."""
     scaled: bool = True
     """Whether a child's size follows its parent's."""
     rank: int = Field(default=25, ge=1, le=2**12)

@@ -7,7 +7,7 @@ and ends where it should.
 
     p̃_c = min(1, p_c / p_q × (1 + Σ p_s / p_q over its siblings s, where they exclude each other))
 
-which makes up for the rows without q, and approximately for those that a sibling wins.
+which makes up for the rows without q, and approximately for those that a sibling wins (with p_c, if not compensated).
 
 *Copula.* Feature i is chosen where uᵢ·ε + √(1 − ‖uᵢ‖²) ηᵢ < Φ⁻¹(p̃ᵢ), with loadings uᵢ ~ N(0, scale²) on a few factors ε
 that all features of a row share (a longer uᵢ is cut to ‖uᵢ‖² = 0.99), and ηᵢ of its own.
@@ -175,7 +175,7 @@ class World:
             bias=BIAS * torch.nn.functional.normalize(normal("bias", d), dim=0),
             frequency=p,
             forest=forest,
-            chosen=forest.chosen(p),
+            chosen=forest.chosen(p) if config.compensated else p,
             mean=torch.linspace(*MEANS, n),
             spread=(SPREAD[0] + SPREAD[1] * normal("spread", n)).abs(),
             loadings=loadings,
