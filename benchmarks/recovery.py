@@ -74,7 +74,7 @@ def beside_sae_lens(config: SynthSaeBenchToy, jobs: Sequence[Job], args: argpars
     batches = heldout(world, args, seed)
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
-        start = torch.randn(min(512, config.n_features), config.d, generator=make_generator(seed, "start"))
+        start = torch.randn(min(2 * config.d, config.n_features), config.d, generator=make_generator(seed, "start"))
         forest = world.forest
         arrays: dict[str, Any] = {
             name: getattr(world, name).numpy()

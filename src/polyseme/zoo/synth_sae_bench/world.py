@@ -183,29 +183,24 @@ class World:
         )
 
     @cached_property
-    def _gain(self) -> Float[Tensor, "feature factor"]:
-        return self.loadings / self._own
+    def _reach(self) -> Float[Tensor, "feature factor_plus_1"]:
+        """What (ε, 1) is multiplied with: feature i is chosen where a normal number is below the product."""
+        own = (1 - self.loadings.square().sum(1, keepdim=True)).sqrt()
+        level = torch.special.ndtri(self.chosen).float()
+        return torch.cat([self.loadings, level[:, None]], 1) / own
 
     @cached_property
-    def _level(self) -> Float[Tensor, " feature"]:
-        return torch.special.ndtri(self.chosen).float() / self._own[:, 0]
+    def _parentless(self) -> tuple[Int[Tensor, " free"], Tensor, Tensor]:
+        """Features without a parent, frequent ones first, and what gives the reaches of the frequent and of the rare.
 
-    @cached_property
-    def _own(self) -> Float[Tensor, "feature 1"]:
-        return (1 - self.loadings.square().sum(1, keepdim=True)).sqrt()
-
-    @cached_property
-    def _parentless(self) -> tuple[int, Int[Tensor, " free"], Float[Tensor, "factor padded"], Float[Tensor, " padded"]]:
-        """Features without a parent, frequent ones first; how many of them are frequent; their gains and levels.
-
-        They are filled up to whole blocks with ones that are never chosen.
+        The rare are filled up to whole blocks with ones that are never chosen.
         """
         free = (self.forest.parents < 0).nonzero().view(-1)
-        frequent = int((self.chosen[free] >= RARE).sum())
-        missing = -(len(free) - frequent) % BLOCK
-        gain = torch.nn.functional.pad(self._gain[free], (0, 0, 0, missing))
-        level = torch.nn.functional.pad(self._level[free], (0, missing), value=-torch.inf)
-        return frequent, free, gain.T.contiguous(), level
+        rare = self.chosen[free] < RARE
+        never = torch.zeros(-int(rare.sum()) % BLOCK, self._reach.shape[1])
+        never[:, -1] = -torch.inf
+        frequent, rest = self._reach[free[~rare]], torch.cat([self._reach[free[rare]], never])
+        return torch.cat([free[~rare], free[rare]]), frequent.T.contiguous(), rest.T.contiguous()
 
     def draw(self, n: int, generator: torch.Generator) -> Latents:
         """The sizes of the features that are on, in `n` rows."""
@@ -226,7 +221,8 @@ class World:
         return tiles.bag_sum(self.directions, values.indices, values.offsets, values.values).add_(self.bias)
 
     def _rows(self, n: int, generator: torch.Generator) -> Latents:
-        factors = torch.randn(n, self.loadings.shape[1], generator=generator)
+        factors = torch.ones(n, self.loadings.shape[1] + 1)
+        factors[:, :-1] = torch.randn(n, self.loadings.shape[1], generator=generator)
         row, feature = self._free(factors, generator)
         size = self._sizes(feature, generator)
         row, feature, size = (part[size > 0] for part in (row, feature, size))
@@ -241,7 +237,7 @@ class World:
         return Latents(size[order], feature[order].to(torch.int32), offsets, len(self.directions))
 
     def _free(
-        self, factors: Float[Tensor, "row factor"], generator: torch.Generator
+        self, factors: Float[Tensor, "row factor_plus_1"], generator: torch.Generator
     ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
         """Chosen features among those without a parent: their rows and numbers.
 
@@ -249,13 +245,12 @@ class World:
         often as a Poisson process of rate λᵢ = −log(1 − qᵢ) has a point. A rare one seldom has, so the points of a
         process of the largest rate of each block are drawn, and those that are above a feature's own rate dropped.
         """
-        frequent, free, gain, level = self._parentless
-        n = len(factors)
-        reach = torch.addmm(level[:frequent], factors, gain[:, :frequent])
+        free, frequent, rare = self._parentless
+        reach = factors @ frequent
         row, feature = (torch.randn(reach.shape, generator=generator) < reach).nonzero(as_tuple=True)
-        if frequent == len(free):
+        if not rare.numel():
             return row, free[feature]
-        reach = torch.addmm(level[frequent:], factors, gain[:, frequent:]).view(-1)
+        reach = (factors @ rare).view(-1)
         most = _rate(reach.view(-1, BLOCK).amax(1)).double()
         ends = (most * BLOCK).cumsum(0)
         points = _points(float(ends[-1]), generator)
@@ -266,13 +261,12 @@ class World:
         entry = block * BLOCK + within.long()
         entry = entry[(place - within) * highest < _rate(reach.index_select(0, entry))]
         entry = torch.unique_consecutive(entry)
-        width = len(reach) // n
-        rows = torch.div(entry, width, rounding_mode="floor")
-        return torch.cat([row, rows]), free[torch.cat([feature, frequent + entry - rows * width])]
+        rows = torch.div(entry, rare.shape[1], rounding_mode="floor")
+        return torch.cat([row, rows]), free[torch.cat([feature, frequent.shape[1] + entry - rows * rare.shape[1]])]
 
     def _children(
         self,
-        factors: Float[Tensor, "row factor"],
+        factors: Float[Tensor, "row factor_plus_1"],
         row: Int[Tensor, " entry"],
         feature: Int[Tensor, " entry"],
         size: Float[Tensor, " entry"],
@@ -282,8 +276,8 @@ class World:
         parent = feature < self.forest.n_parents
         row, feature, size = row[parent], feature[parent], size[parent]
         children = self.forest.children(feature)
-        gain = self._gain.index_select(0, children.view(-1)).view(*children.shape, factors.shape[1])
-        reach = torch.bmm(gain, factors.index_select(0, row)[:, :, None]).squeeze(2) + self._level[children]
+        weights = self._reach.index_select(0, children.view(-1)).view(*children.shape, factors.shape[1])
+        reach = torch.bmm(weights, factors.index_select(0, row)[:, :, None]).squeeze(2)
         own = self._sizes(children, generator)
         on = (torch.randn(children.shape, generator=generator) < reach) & (own > 0)
         lot = torch.rand(children.shape, generator=generator).masked_fill_(~on, -1)
