@@ -65,6 +65,7 @@ bench: $(SITE_DEV) $(PEERS)/.installed
 	$(BIN)/python benchmarks/harvest.py --peers $(PEERS)/bin/python --out benchmarks/results/harvest.json
 	$(BIN)/python benchmarks/toy_sweep.py --out benchmarks/results/toys.json
 	$(BIN)/python benchmarks/quality.py --peers $(PEERS)/bin/python --out benchmarks/results/quality.json
+	$(BIN)/python benchmarks/recovery.py --peers $(PEERS)/bin/python --out benchmarks/results/recovery.json
 	$(BIN)/python benchmarks/scaling.py --out benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/study.py --out benchmarks/results/study.json
 	$(BIN)/python benchmarks/report.py

@@ -31,6 +31,8 @@ def main() -> None:
         lines += toys_table(found["toys"])
     if "quality" in found:
         lines += quality_table(found["quality"])
+    if "recovery" in found:
+        lines += recovery_table(found["recovery"])
     if "scaling" in found:
         lines += scaling_page.section(found["scaling"])
         scaling_page.picture(found["scaling"], DOCS / "images" / "scaling.svg")
@@ -40,6 +42,42 @@ def main() -> None:
     steps = {name: result for name, result in found.items() if name.startswith("step-")}
     if steps:
         picture(next(iter(steps.values())), DOCS / "images" / "benchmarks.svg")
+
+
+RECOVERY = {
+    "mcc": "MCC",
+    "nearest_f1": "F1",
+    "nearest_precision": "precision",
+    "nearest_recall": "recall",
+    "unique_features": "unique",
+    "fvu": "FVU",
+    "dead_latents": "dead",
+    "l0": "L0",
+    "absorption": "absorption",
+}
+"""Column of the table of recovery for each metric."""
+
+
+def recovery_table(result: dict[str, Any]) -> list[str]:
+    """Recovery beside reconstruction, in SynthSAEBench's setting."""
+    about, rows = result["about"], result["rows"]
+    world = about["world"]
+    cells = [[row["architecture"], *(f"{row[name]['value']:.3f}" for name in RECOVERY)] for row in rows]
+    chance = ", ".join(
+        f"{title} {rows[0][name]['chance']:.3f}" for name, title in RECOVERY.items() if rows[0][name]["chance"]
+    )
+    lines = [
+        f"## Recovery, {world['n_features']:,} features in {world['d']} dimensions, {about['latents']:,} latents, "
+        f"L0 {about['l0']:g}, {about['samples']:,} vectors, {len(world['seeds'])} seeds",
+        "",
+        *table(["", *RECOVERY.values()], cells),
+        f"A vector has {rows[0]['true_l0']:.2f} features. MCC counts dead latents as misses; F1, precision and",
+        f"recall are those of each latent for its nearest feature. By chance, for {rows[0]['architecture']}: {chance}.",
+    ]
+    if "sae_lens" in about:
+        worst = about["sae_lens"]["largest difference of a score"]
+        lines[-1] += f" Computed by sae-lens, no score differs by more than {worst:.0e}."
+    return [*lines, ""]
 
 
 def machine() -> str:

@@ -2,6 +2,7 @@
 
 from polyseme.activations.config import HarvestConfig
 from polyseme.activations.disk import harvest_to_disk
+from polyseme.activations.drawn import DrawnSource
 from polyseme.activations.firings import Firings, FiringsCollector, collect_firings
 from polyseme.activations.live import LiveSource
 from polyseme.activations.memory import TensorSource
@@ -10,6 +11,7 @@ from polyseme.activations.statistics import SiteStatistics, site_means, site_sta
 
 __all__ = [
     "ActivationSource",
+    "DrawnSource",
     "Firings",
     "FiringsCollector",
     "HarvestConfig",

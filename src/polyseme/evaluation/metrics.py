@@ -302,6 +302,31 @@ _TABLE = (
         better="higher",
     ),
     _recovery(
+        "unique_features",
+        "Unique features",
+        "Distinct features among those of largest |cosine| with each latent, over the number of latents.",
+        is_share=True,
+        better="higher",
+    ),
+    _recovery(
+        "nearest_precision",
+        "Precision, nearest feature",
+        "P(the feature of largest |cosine| on | latent active), mean over latents, 0 for a dead one.",
+        better="higher",
+    ),
+    _recovery(
+        "nearest_recall",
+        "Recall, nearest feature",
+        "P(latent active | the feature of largest |cosine| on), mean over latents, 0 for a dead one.",
+        better="higher",
+    ),
+    _recovery(
+        "nearest_f1",
+        "F1, nearest feature",
+        "F1 of each latent as the detector of the feature of largest |cosine|, mean over latents, 0 for a dead one.",
+        better="higher",
+    ),
+    _recovery(
         "absorption",
         "Absorption",
         "Share of a child feature's rows on which its latent stands in for the parent's, beyond the rows that the "

@@ -17,7 +17,8 @@ from polyseme.evaluation.metrics import METRICS
 from polyseme.kernels.shield import shielded
 
 EXACT = 4096
-"""Up to this many directions a side the matching is exact (Hungarian); above, greedy."""
+"""Up to this many directions on the smaller side, and four times as many on the larger, the matching is exact
+(Hungarian); above, greedy."""
 CANDIDATES = 32
 """Nearest directions of each direction that the greedy matching considers."""
 SHARED = 0.7
@@ -35,8 +36,8 @@ def matched_cosines(
 ) -> tuple[Float[np.ndarray, " pair"], str]:
     """Cosines of the one-to-one matching that maximises their sum, min(n, m) of them, and the matching's name.
 
-    Dead latents take part with cosine 0, so that each unit without a living partner counts as a miss. With more than
-    `EXACT` directions on a side the matching is greedy: pairs are taken from the highest cosine down among each
+    Dead latents take part with cosine 0, so that each unit without a living partner counts as a miss. With more
+    directions than `EXACT` the matching is greedy: pairs are taken from the highest cosine down among each
     direction's `CANDIDATES` nearest, and what is left unmatched counts 0, so that agreement is never overstated.
 
     Args:
@@ -56,7 +57,7 @@ def matched_cosines(
             fix="compare dictionaries that write to the same site",
         )
     a, b = _units(a, alive_a), _units(b, alive_b)
-    if max(len(a), len(b)) > EXACT:
+    if min(len(a), len(b)) > EXACT or max(len(a), len(b)) > 4 * EXACT:
         return _greedy(a, b, absolute), f"greedy over the {CANDIDATES} nearest"
     from scipy.optimize import linear_sum_assignment
 
@@ -130,8 +131,9 @@ def mcc(
 ) -> MetricRecord:
     """Mean |cosine| of the best one-to-one matching to the true directions, dead latents counted as misses.
 
-    The mean is over min(n_latents, n_features) pairs. `details.chance` is what random directions reach of which as many
-    are alive: with many latents in few dimensions that is far above 0, and no MCC means anything without it.
+    The mean is over min(n_latents, n_features) pairs. `details.of_weights` is the same with the dead counted by their
+    directions, as SynthSAEBench has it (arXiv 2602.14687). `details.chance` is what random directions reach of which as
+    many are alive: with many latents in few dimensions that is far above 0, and no MCC means anything without it.
 
     Args:
         directions: directions of the latents.
@@ -145,9 +147,13 @@ def mcc(
     n_alive = _count(alive, len(directions))
     random = random_directions(len(directions), truth.shape[1], seed=seed).to(truth.device)
     chance, _ = matched_cosines(random, truth, alive_a=np.arange(len(random)) < n_alive, absolute=True)
+    all_of_them = cosines
+    if n_alive < len(directions):
+        all_of_them, _ = matched_cosines(directions, truth, absolute=True)
     details = {
         "matching": matching,
         "chance": float(chance.mean()),
+        "of_weights": float(all_of_them.mean()),
         "n_latents": len(directions),
         "n_features": len(truth),
         "alive": n_alive,

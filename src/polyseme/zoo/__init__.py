@@ -18,6 +18,7 @@ from polyseme.zoo import (
     scaling,
     skip_trigram,
     superposition,
+    synth_sae_bench,
     universal_and,
     wrong_l0,
 )
@@ -43,6 +44,7 @@ TOYS: dict[str, Entry] = {
     "product": product.ENTRY,
     "scaling": scaling.ENTRY,
     "skip_trigram": skip_trigram.ENTRY,
+    "synth_sae_bench": synth_sae_bench.ENTRY,
     "wrong_l0": wrong_l0.ENTRY,
 }
 """One line a toy."""

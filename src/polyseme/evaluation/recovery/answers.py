@@ -13,6 +13,9 @@ from torch import Tensor
 from polyseme.core.batch import Latents
 from polyseme.core.errors import InputError
 
+Values = Latents | Float[Tensor, "_ _"]
+"""What latents or features did on some rows, `[row, unit]`; features, too, have a sparse form in `Latents`."""
+
 
 @dataclass(frozen=True)
 class FeatureTruth:
@@ -76,8 +79,8 @@ class Answers:
     features: sparse.csr_array
 
     @classmethod
-    def of(cls, batches: Iterable[tuple[Latents | Float[Tensor, "_ latent"], Float[Tensor, "_ feature"]]]) -> "Answers":
-        """Join batches of (latent activations, feature values).
+    def of(cls, batches: Iterable[tuple[Values, Values]]) -> "Answers":
+        """Join batches of (latent activations, feature values), each dense or sparse.
 
         Raises:
             InputError: no rows, rows that do not pair up, or values that are not finite.
@@ -85,8 +88,8 @@ class Answers:
         z: list[sparse.csr_array] = []
         f: list[sparse.csr_array] = []
         for latents, values in batches:
-            z.append(_of_latents(latents) if isinstance(latents, Latents) else _of_dense(latents))
-            f.append(_of_dense(values))
+            z.append(_matrix(latents))
+            f.append(_matrix(values))
             if _rows(z[-1]) != _rows(f[-1]):
                 raise InputError(f"{_rows(z[-1])} rows of latents beside {_rows(f[-1])} of features")
         if not sum(map(_rows, z)):
@@ -115,6 +118,10 @@ class Answers:
     def joint(self) -> Int[np.ndarray, "feature latent"]:
         """Rows on which feature and latent are on together."""
         return (self._feature_on.T @ self._latent_on).toarray()
+
+    def joint_with(self, feature: Int[np.ndarray, " latent"]) -> Int[np.ndarray, " latent"]:
+        """Rows on which each latent and the feature that is named for it are on together."""
+        return np.asarray(self._latent_on.multiply(self._feature_on[:, feature]).sum(axis=0))
 
     @cached_property
     def products(self) -> Float[np.ndarray, "feature latent"]:
@@ -189,6 +196,10 @@ def _rows(matrix: sparse.csr_array) -> int:
 
 def _mask(matrix: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(matrix.data), np.int64), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _matrix(values: Values) -> sparse.csr_array:
+    return _of_latents(values) if isinstance(values, Latents) else _of_dense(values)
 
 
 def _of_latents(latents: Latents) -> sparse.csr_array:

@@ -82,10 +82,11 @@ def absorption(answers: Answers, truth: FeatureTruth) -> Absorptions:
     baseline and no entry.
     """
     parents, own = list(truth.parents or []), answers.own_latent
-    with_child = {
-        parent: np.max([answers.feature_on(c) for c, p in enumerate(parents) if p == parent], axis=0)
-        for parent in sorted({p for p in parents if p >= 0})
-    }
+    children: dict[int, list[int]] = {}
+    for child, parent in enumerate(parents):
+        if parent >= 0:
+            children.setdefault(parent, []).append(child)
+    with_child = {parent: np.max([answers.feature_on(c) for c in of], axis=0) for parent, of in children.items()}
     rows: list[tuple[int, float, float]] = []
     for child, parent in enumerate(parents):
         if parent < 0 or own[child] < 0 or own[parent] < 0:

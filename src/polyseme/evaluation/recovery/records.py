@@ -15,8 +15,9 @@ from polyseme.evaluation.intervals import mean_interval
 from polyseme.evaluation.metrics import METRICS
 from polyseme.evaluation.recovery import directions as by_direction
 from polyseme.evaluation.recovery import firing as by_firing
+from polyseme.evaluation.recovery import nearest as by_nearest
 from polyseme.evaluation.recovery.answers import Answers, FeatureTruth
-from polyseme.evaluation.stability import mcc
+from polyseme.evaluation.stability import mcc, random_directions
 
 Scope = Mapping[str, str | int]
 
@@ -29,6 +30,7 @@ def recovery(
     read: Float[Tensor, "n_latents d"] | None = None,
     seed: int = 0,
     scope: Scope | None = None,
+    hedging: bool = True,
 ) -> list[MetricRecord]:
     """Every metric of one dictionary against truth, in the order of `polyseme.evaluation.METRICS`.
 
@@ -42,6 +44,7 @@ def recovery(
         read: directions that latents read, for an MCC of their own.
         seed: seed of the random directions that give chance levels.
         scope: scope of the records.
+        hedging: whether to measure hedging, which takes a few numbers for every pair of features.
 
     Raises:
         InputError: shapes that do not fit.
@@ -64,8 +67,9 @@ def recovery(
         records.append(of_read)
     return [
         *records,
-        *_direction_records(write, truth, answers, seed, make),
+        *_direction_records(write, truth, answers, seed, make, hedging=hedging),
         *_firing_records(answers, make),
+        *_nearest_records(write, truth, answers, seed, make),
         *_absorption_records(answers, truth, make),
         *_size_records(write, truth, answers, make),
     ]
@@ -94,7 +98,7 @@ class _Records:
 
 
 def _direction_records(
-    write: Tensor, truth: FeatureTruth, answers: Answers, seed: int, make: _Records
+    write: Tensor, truth: FeatureTruth, answers: Answers, seed: int, make: _Records, *, hedging: bool
 ) -> list[MetricRecord]:
     cosines = by_direction.cosines(write, truth.directions, alive=answers.fired > 0)
     random = by_direction.random_cosines(len(write), truth.directions, seed=seed)
@@ -105,8 +109,7 @@ def _direction_records(
     squares = answers.squares[None]
     slopes = np.where(squares > 0, answers.products.T / np.where(squares > 0, squares, 1), np.nan)
     ratio = by_direction.length_ratio(cosines, slopes * norms[:, None], truth.lengths)
-    hedges = by_direction.hedging(cosines, truth.directions, answers.correlation)
-    return [
+    records = [
         make("mmcs", nearest, details={"chance": float(chance.mean())}),
         make("ml2r", ratio),
         make(
@@ -122,8 +125,11 @@ def _direction_records(
             np.where(n_copies > 0, n_copies, np.nan),
             details={"threshold": by_direction.OWN, "split": float((n_copies > 1).mean())},
         ),
-        make("hedging", hedges, over="latents", details={"chance": 0.0}),
     ]
+    if hedging:
+        hedges = by_direction.hedging(cosines, truth.directions, answers.correlation)
+        records.append(make("hedging", hedges, over="latents", details={"chance": 0.0}))
+    return records
 
 
 def _firing_records(answers: Answers, make: _Records) -> list[MetricRecord]:
@@ -136,6 +142,24 @@ def _firing_records(answers: Answers, make: _Records) -> list[MetricRecord]:
             make(f"{unit}_recall", scores.recall, over=over),
             make(f"{unit}_f1", scores.f1, over=over, details={"chance": by_firing.chance_f1(answers, axis)}),
         ]
+    return records
+
+
+def _nearest_records(
+    write: Tensor, truth: FeatureTruth, answers: Answers, seed: int, make: _Records
+) -> list[MetricRecord]:
+    nearest = by_nearest.nearest_feature(write, truth.directions)
+    of_random = by_nearest.nearest_feature(
+        random_directions(len(write), write.shape[1], seed=seed), truth.directions.detach().cpu()
+    )
+    unique = by_nearest.first_of_its_feature(nearest).astype(np.float64)
+    chance = float(by_nearest.first_of_its_feature(of_random).mean())
+    records = [make("unique_features", unique, over="latents", details={"chance": chance})]
+    scores = by_nearest.nearest_scores(answers, nearest)
+    permuted = by_nearest.nearest_scores(answers, nearest, chance=True)
+    for name in ("precision", "recall", "f1"):
+        details = {"chance": float(getattr(permuted, name).mean())}
+        records.append(make(f"nearest_{name}", getattr(scores, name), over="latents", details=details))
     return records
 
 

@@ -22,7 +22,7 @@ from polyseme.zoo.planted_sparse.sweep import (
     recovery_sweep,
 )
 from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
-from polyseme.zoo.tools.checks import Check, Line, Value, mean, share
+from polyseme.zoo.tools.checks import Check, Line, Value, least_p, mean, share
 from polyseme.zoo.tools.figures import panels
 
 EXACT = "the sampled distribution's own definition"
@@ -96,14 +96,6 @@ def joint_probabilities(config: PlantedSparseToy, seed: int) -> Float[np.ndarray
         joint[i, j] = joint[j, i] = normal.cdf((bound[i], bound[j]), cov=((1, rho), (rho, 1)))
     np.fill_diagonal(joint, p)
     return joint
-
-
-def least_p(counts: Int[np.ndarray, " test"], n: int, p: Float[np.ndarray, " test"]) -> float:
-    """The smallest two-sided binomial p-value of counts out of `n` against exact probabilities, times their number."""
-    from scipy import stats
-
-    tails = np.minimum(stats.binom.cdf(counts, n, p), stats.binom.sf(counts - 1, n, p))
-    return float(min(1.0, 2 * tails.min() * len(counts))) if len(counts) else math.nan
 
 
 def distribution(config: PlantedSparseToy, reporter: Reporter) -> Sequence[Check]:  # noqa: ARG001  nothing is trained

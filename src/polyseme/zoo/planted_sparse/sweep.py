@@ -27,7 +27,7 @@ from polyseme.dictionaries import ARCHITECTURES, Dictionary
 from polyseme.dictionaries.base import DictionaryBase
 from polyseme.evaluation.intervals import mean_interval
 from polyseme.evaluation.metrics import METRICS
-from polyseme.evaluation.recovery import Answers, FeatureTruth, over_seeds, recovery
+from polyseme.evaluation.recovery import FeatureTruth, over_seeds, scored
 from polyseme.evaluation.stability import matched_cosines
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
@@ -313,14 +313,7 @@ def score(
     seed: int = 0,
 ) -> list[MetricRecord]:
     """FVU and every metric of recovery of one dictionary on the same rows."""
-    z = dictionary.encode(x)
-    wide = x.double()
-    error = float((dictionary.decode(z).double() - wide).square().sum())
-    fvu = error / float((wide - wide.mean(0)).square().sum())
-    record = METRICS["fvu"].record(fvu, None, n=len(x), n_unit="rows", scope={"seed": seed})
-    answers = Answers.of([(z, values)])
-    write, read = dictionary.write_directions(), dictionary.read_directions()
-    return [record, *recovery(write, truth, answers, read=read, seed=seed, scope={"seed": seed})]
+    return scored(dictionary, truth, [(x, values)], seed=seed, scope={"seed": seed})
 
 
 def _differs(a: RecoveryPoint, b: RecoveryPoint, metric: str) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from polyseme.core.config import Record
 from polyseme.core.records import Interval, Number
@@ -155,6 +156,17 @@ def share(hits: Any, n: int | None = None, note: str = "") -> Value:
 def share_interval(hits: int, n: int) -> tuple[float, Interval]:
     """A share of networks with its Wilson interval; NaN of none."""
     return hits / n if n else math.nan, wilson_interval(hits, n)
+
+
+def least_p(counts: Int[np.ndarray, " test"], n: Any, p: Float[np.ndarray, " test"]) -> float:
+    """The smallest two-sided binomial p-value of counts out of `n` against exact probabilities, times their number.
+
+    `n` is one number, or one a test.
+    """
+    from scipy import stats
+
+    tails = np.minimum(stats.binom.cdf(counts, n, p), stats.binom.sf(counts - 1, n, p))
+    return float(min(1.0, 2 * tails.min() * len(counts))) if len(counts) else math.nan
 
 
 @dataclass(frozen=True)

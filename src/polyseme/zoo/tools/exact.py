@@ -25,19 +25,22 @@ Start = Literal["at the truth", "at random", "at random, b_dec at the mean"]
 
 
 class Mixture(nn.Module):
-    """x = v F, carried by the module `mixture`, so that planted data are read as any network's activations are.
+    """x = v F + b, carried by the module `mixture`, so that planted data are read as any network's activations are.
 
     Args:
         directions: F `[feature, d]`.
+        bias: b; None for 0.
     """
 
-    def __init__(self, directions: Float[Tensor, "feature d"]):
+    def __init__(self, directions: Float[Tensor, "feature d"], bias: Float[Tensor, " d"] | None = None):
         super().__init__()
         self.directions = nn.Parameter(directions.clone(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.clone(), requires_grad=False)
         self.mixture = nn.Identity()
 
     def forward(self, values: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch d"]:
-        return self.mixture(values @ self.directions)
+        x = values @ self.directions
+        return self.mixture(x if self.bias is None else x + self.bias)
 
 
 class ShortTraining(Config):
