@@ -156,13 +156,15 @@ class StudyConfig(Config):
     @property
     def drawn(self) -> dict[str, tuple[NullConfig, ...]]:
         """Kind of a judging control, with its settings, to all its draws: those listed, or `draws` of them from the one
-        that is. No answer rests on controls of the tokens, and the one that is listed is enough."""
+        that is. No answer rests on controls of the tokens: two draws of each are enough, the first for its scores and
+        the other to compare latents with."""
         listed: dict[str, list[NullConfig]] = {}
         for control in self.judging:
             listed.setdefault(control.model_copy(update={"seed": 0}).name, []).append(control)
         for nulls in listed.values():
-            if len(nulls) == 1 and nulls[0].targets == "weights":
-                nulls += [_draw(nulls[0], i) for i in range(1, self.draws)]
+            if len(nulls) == 1:
+                n = self.draws if nulls[0].targets == "weights" else 2
+                nulls += [_draw(nulls[0], i) for i in range(1, n)]
         return {kind: tuple(nulls) for kind, nulls in listed.items()}
 
     @property

@@ -47,6 +47,9 @@ class RecurrenceStage(Finding[Recurrence]):
         real = study.real
         draws = {kind: tuple((one.matching, one.shared) for one in drawn) for kind, drawn in study.draws.items()}
         of_text = tuple(kind for kind, drawn in study.draws.items() if _is_of_text(drawn[0]))
+        # The first draw starts from the weights of the judged dictionary. Trained on the same network, a third of its
+        # latents stay like those at their places (decision 33); trained on null networks, none.
+        draws |= {kind: draws[kind][1:] for kind in of_text}
         several = len(study.config.bindings) > 1
         for site in study.config.bindings:
             yield cls(site if several else "", site, real.role, real.matching, real.readings, draws, of_text)
