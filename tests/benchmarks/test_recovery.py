@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -11,18 +10,6 @@ import pytest
 
 from polyseme.core.seeds import make_generator
 from polyseme.zoo.synth_sae_bench.toy import SynthSaeBenchToy
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def _at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    known = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in set(sys.modules) - known:
-        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__ or "").parent == FOLDER:
-            del sys.modules[name]
 
 
 def test_a_small_run_is_scored_and_written(

@@ -2,11 +2,9 @@
 
 import itertools
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,18 +15,7 @@ from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.kernels.int8 import candidates
 from polyseme.kernels.tuning import DEFAULT
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 PER_SECOND = {"flops": 1e9, "copied": 1e8, "selected": 1e7, "ordered": 1e6}
-
-
-@pytest.fixture(autouse=True)
-def _at_hand(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    known = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in set(sys.modules) - known:
-        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__ or "").parent == FOLDER:
-            del sys.modules[name]
 
 
 def test_the_model_counts_what_the_engine_has() -> None:
