@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import nn
 
+from polyseme.activations.massive import Ordinary
 from polyseme.causal import SIZES, CausalConfig, CausalEffects, array_names, causal_effects
 from polyseme.causal import config as causal_config
+from polyseme.causal.effect import _vectors
 from polyseme.causal.interventions import Interventions, Lifts, intervene
 from polyseme.causal.sampling import has_target, inclusion_chances, n_followed, sample_firings, spread_out
 from polyseme.core.binding import Binding
@@ -421,6 +423,19 @@ def test_some_latents_alone_are_sampled_as_among_all():
         chosen = spread_out(every, n)
         assert np.bincount(every.latent[chosen], minlength=6).tolist() == [min(n, 10)] * 6
     assert np.diff(np.flatnonzero(spread_out(every, 3)[:10])).min() >= 3
+
+
+def test_null_directions_have_the_covariance_of_ordinary_vectors():
+    d, vocabulary = 6, 40
+    vectors = normal(vocabulary, d)
+    vectors[7] = 1000 * torch.eye(d)[0]
+    windows = random_windows(30, 12, vocabulary=vocabulary, n_documents=10)
+    network, (place,) = toy(Linear(vectors, normal(vocabulary, d))), AT_SITE.writes
+    every = _vectors(network, windows, [place], {})
+    kept = _vectors(network, windows, [place], {place: Ordinary(torch.zeros(d), 50.0)})
+    assert len(every) == windows.n_tokens
+    assert len(kept) == windows.n_tokens - int((windows.tokens[~windows.special] == 7).sum()) < len(every)
+    assert kept.norm(dim=1).max() < 50 < every.norm(dim=1).max()
 
 
 def test_bad_input_is_refused_before_any_work():

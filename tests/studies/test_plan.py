@@ -82,6 +82,13 @@ def test_what_compares_a_site_needs_every_partner_and_every_draw_of_every_null()
     assert not [n for n in names(found.stages) if n.startswith("matching (frozen")]
 
 
+def test_latents_are_compared_with_null_texts_whose_dictionaries_start_from_other_weights() -> None:
+    controls = [{"kind": "gaussian_reinit"}, *({"kind": "shuffled_tokens", "seed": seed} for seed in (3, 0))]
+    for stage in plan(controls=controls).kind(RecurrenceStage):
+        (drawn,) = stage.draws["shuffled_tokens"]
+        assert drawn[0].shown == "matching (shuffled_tokens_seed3)"
+
+
 def test_what_no_null_is_needed_for_is_a_unit_beside_each_draw() -> None:
     found = plan(draws=2)
     first, *others = units(found)

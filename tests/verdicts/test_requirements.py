@@ -13,10 +13,23 @@ from polyseme.verdicts.requirements import power, shortfalls, unused
 from tests.verdicts.fakes import contrast, site
 
 
-def said(missing=None, *, n_samples=32, n_documents=200, predicts=True):
+def said(missing=None, *, n_samples=32, n_documents=200, predicts=True, n_latents=15_000):
     return shortfalls(
-        missing or {}, CausalConfig(n_samples=n_samples), VerdictConfig(), n_documents=n_documents, predicts=predicts
+        missing or {},
+        CausalConfig(n_samples=n_samples),
+        VerdictConfig(),
+        n_documents=n_documents,
+        predicts=predicts,
+        n_latents=n_latents,
+        match_tokens=60_000,
     )
+
+
+def test_predictions_that_are_over_fitted_are_named_with_what_is_enough():
+    (one,) = said(n_latents=16_384)
+    assert "16,384 latents are learned on 60,000 train tokens" in one
+    assert "65,536 are enough" in one
+    assert said({"recurrent": "there is one seed"}, n_latents=16_384) == said({"recurrent": "there is one seed"})
 
 
 def test_a_study_that_lacks_nothing_is_told_nothing():

@@ -11,7 +11,9 @@ from scipy.stats import norm
 
 from polyseme.core.errors import InputError
 from polyseme.core.records import AXES, STATUSES, Verdict
-from polyseme.verdicts.evidence import VerdictConfig
+from polyseme.evaluation.matches import Correlations
+from polyseme.evaluation.recurrence import Recurrence
+from polyseme.verdicts.evidence import VerdictConfig, site_evidence
 from polyseme.verdicts.judge import NOT_TOGETHER, judge
 from polyseme.verdicts.words import CHAIN, words
 from tests.verdicts.fakes import contrast, site
@@ -184,6 +186,30 @@ def test_axes_that_pass_one_by_one_and_not_together_make_no_word():
     assert 20 < both.sum() < 120
     assert (found.status != "network_feature").all()
     assert set(found.missing[both]) == {NOT_TOGETHER}
+
+
+def test_a_frequency_that_is_not_known_is_no_frequency_of_zero():
+    sure = {"redrawn": [math.nan, 0.01], "error": 0.01}
+    found = judge({"s": site(used={"a": contrast([0.9, 0.9], **sure)})})["s"]
+    assert list(found.status) == ["network_feature"] * 2
+    assert math.isnan(found.frequencies.expected[0])
+    (share,) = (r for r in found.records if r.name == "share_network_feature")
+    assert share.details["expected_to_keep_the_word"] == found.frequencies.expected[1] > 0.9
+
+
+def test_nothing_is_compared_on_an_axis_that_the_study_says_nothing_of():
+    many = Correlations(np.full((1, 3), 0.9), np.full((1, 20, 3), 0.9))
+    found = Recurrence(many, np.zeros((1, 3), int), many, {"null": many}, {}, {}, {}, np.full(3, 0.1), np.full(3, 40))
+    few = dict.fromkeys(("recurrent", "network", "beyond_tokens"), "there is one partner")
+    evidence = site_evidence(np.full(3, 40), found, None, config=VerdictConfig(), missing=few)
+    judged = judge({"s": evidence})["s"]
+    assert (judged.status == "undecided").all()
+    assert set(judged.outcomes["recurrent"].missing) == {"there is one partner"}
+    assert (
+        judge({"s": site_evidence(np.full(3, 40), found, None, config=VerdictConfig(), missing={})})["s"]
+        .outcomes["recurrent"]
+        .made.all()
+    )
 
 
 def test_evidence_about_other_latents_is_refused():

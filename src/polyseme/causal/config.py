@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
+from polyseme.causal.result import EXPECTED, SIZES
 from polyseme.core.config import Config, Resamples, Width
 from polyseme.nulls import OfLatents
 
@@ -76,7 +77,8 @@ class CausalConfig(Config):
         return max(1, CHUNK_BYTES // (36 * vocabulary + 4 * width * (1 + len(self.nulls) * self.n_directions)))
 
     def held_bytes(self, n_latents: int, vocabulary: int, width: int, n_train: int, l0: float) -> float:
-        """Most bytes held beside the passes: what a chunk of latents stands for, its directions, and the counts.
+        """Most bytes held beside the passes: what a chunk of latents stands for, its directions, the sums of effects by
+        latent and direction, and the counts.
 
         Args:
             n_latents: of the dictionary.
@@ -86,5 +88,6 @@ class CausalConfig(Config):
         """
         at_once = min(n_latents, self.latents_at_once(vocabulary, width))
         chunk = at_once * (36.0 * vocabulary + 4.0 * width * (1 + len(self.nulls) * self.n_directions))
+        totals = n_latents * (1 + len(self.nulls) * self.n_directions) * (len(EXPECTED) + len(SIZES)) * 8.0
         # Firings by row and by column, and two tables of counts that hold one entry a firing at most.
-        return chunk + n_train * (l0 * 4 * 12.0 + 24)
+        return chunk + totals + n_train * (l0 * 4 * 12.0 + 24)

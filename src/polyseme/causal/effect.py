@@ -1,6 +1,6 @@
 """Does the network use a latent? Remove it from single tokens and see what happens to the predictions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.activations.firings import Firings
+from polyseme.activations.massive import Ordinary
 from polyseme.activations.reading import fitting_windows, read_windows
 from polyseme.causal.clusters import bootstrap_means, cluster_by_document, error_of_means
 from polyseme.causal.config import CausalConfig
@@ -55,6 +56,7 @@ def causal_effects(
     config: CausalConfig | None = None,
     min_documents: int = 1,
     seed: int = 0,
+    ordinary: Mapping[Site, Ordinary] | None = None,
     reporter: Reporter | None = None,
 ) -> CausalEffects:
     """What removing every latent does to predictions, exactly, with the same of other directions of equal norm.
@@ -79,6 +81,8 @@ def causal_effects(
         config: how many samples and directions, which route, memory bounds.
         min_documents: latents that fire in fewer documents are not measured.
         seed: seed of sampling, null directions and resampling; every result is a pure function of it.
+        ordinary: which vectors of a site are not massive; all by default. The covariance of null directions is of
+            ordinary ones: massive ones point in one direction, and would be most of it.
         reporter: receives how many interventions are done.
 
     Raises:
@@ -114,7 +118,8 @@ def causal_effects(
     )
     nulls = [null_of_latents(kind, seed) for kind in config.nulls]
     reads_vectors = any(null.needs_vectors for null in nulls)
-    vectors = _vectors(network, windows, at.writes) if reads_vectors else directions.new_zeros(0, width)
+    none = directions.new_zeros(0, width)
+    vectors = _vectors(network, windows, at.writes, ordinary or {}) if reads_vectors else none
     plan = _Plan.of(windows, firings, samples, _written(directions, firings, vectors), nulls, config)
     measured = _measure(network, windows, at.writes, plan, meanings, config, route, reporter or Silent())
     return _result(measured, plan, config, seed)
@@ -128,12 +133,15 @@ def n_predicted(network: Network, windows: Windows) -> int:
     return network.run(tokens, logits_at=last).logits.shape[-1]
 
 
-def _vectors(network: Network, windows: Windows, sites: Sequence[Site]) -> Float[Tensor, "sample d"]:
-    """What the network has at some sites, side by side, at the first held-out tokens."""
+def _vectors(
+    network: Network, windows: Windows, sites: Sequence[Site], ordinary: Mapping[Site, Ordinary]
+) -> Float[Tensor, "sample d"]:
+    """What the network has at some sites, side by side, at the first held-out tokens with ordinary vectors."""
     at_once = min(16, fitting_windows(network, windows, sites))
     found: list[Tensor] = []
     for reading in read_windows(network, windows, sites, batch_windows=at_once):
-        found.append(reading.at(sites).float().cpu())
+        kept, vectors = reading.ordinary(sites, ordinary), reading.at(sites).float().cpu()
+        found.append(vectors if kept is None else vectors[kept.cpu()])
         if sum(map(len, found)) >= VECTORS:
             break
     return torch.cat(found)[:VECTORS]
@@ -197,8 +205,11 @@ class _Plan:
     def directions(self, latents: Int[np.ndarray, " latent"]) -> Float[Tensor, "column latent d"]:
         """Unit vectors that are removed in the place of some latents, their own first."""
         own = self.written.directions[torch.from_numpy(latents)]
-        others = [null.directions(latents, self.written, draw) for null, draw in self.kinds]
-        return torch.stack([torch.nn.functional.normalize(own, dim=1), *others])
+        found = own.new_empty(self.width, *own.shape)
+        found[0] = torch.nn.functional.normalize(own, dim=1)
+        for column, (null, draw) in enumerate(self.kinds, start=1):
+            found[column] = null.directions(latents, self.written, draw)
+        return found
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def _judging(findings: Findings) -> Judging:
 def _limits(findings: Findings) -> Iterator[str]:
     config = findings.config
     judged = config.seeds[0]
-    yield from shortfalls_of(config, findings.real.subject.network, findings.real.subject.tokens)
+    yield from shortfalls_of(findings.at, findings.real.subject.tokens)
     if config.controls:
         yield f"Scores are compared on one draw of each control and one seed ({judged}): their spread is not measured."
     if config.evaluation.n_continuations and findings.real.subject.network.predicts_tokens:

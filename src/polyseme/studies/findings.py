@@ -13,7 +13,6 @@ from polyseme.core.seeds import derive_seed
 from polyseme.evaluation import Continuation, DocumentSums
 from polyseme.evaluation.recurrence import Recurrence
 from polyseme.evaluation.token_share import TokenShare, token_share
-from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.measured import Readings, Spliced, Trained
 from polyseme.studies.measures import Measures, Recording
@@ -181,12 +180,15 @@ def heldout_documents(tokens: Tokens) -> int:
     return len(np.unique(tokens.heldout.document[~tokens.heldout.special]))
 
 
-def shortfalls_of(config: StudyConfig, network: Network, tokens: Tokens) -> list[str]:
+def shortfalls_of(at: Worker, tokens: Tokens) -> list[str]:
     """What keeps the study's verdicts from saying anything, as far as it is known before anything is trained."""
+    config = at.config
     return shortfalls(
         config.missing,
         config.causal,
         config.verdicts,
         n_documents=heldout_documents(tokens),
-        predicts=network.predicts_tokens,
+        predicts=at.network.predicts_tokens,
+        n_latents=max(at.latents.values()),
+        match_tokens=min(config.evaluation.match_tokens, tokens.train.n_tokens),
     )

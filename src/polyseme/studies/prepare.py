@@ -43,7 +43,7 @@ def prepare(plan: Plan, worker: Worker) -> None:
     config, reporter = plan.config, worker.reporter
     tokens = plan.real.role.subject(worker).tokens
     _check_documents(config, tokens)
-    for line in shortfalls_of(config, worker.network, tokens):
+    for line in shortfalls_of(worker, tokens):
         reporter.message(line)
     found = sizes.found(
         n_train=tokens.train.n_tokens, n_heldout=tokens.heldout.n_tokens, n_documents=heldout_documents(tokens)

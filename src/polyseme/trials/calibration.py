@@ -14,6 +14,8 @@ from polyseme.trials.planted import Planting
 from polyseme.verdicts.evidence import VerdictConfig
 
 ControlKind = Literal["gaussian_reinit", "permuted_weights", "spectrum_reinit"]
+MATCH_TOKENS = 60_000
+"""Train tokens that matches are chosen on, as in a study (`evaluation.match_tokens`)."""
 OF_WEIGHTS: tuple[ControlKind, ...] = ("gaussian_reinit", "permuted_weights", "spectrum_reinit")
 """The nulls of the weights. Those of the text are left out: no answer rests on them."""
 Split = Literal["calibration", "test"]
@@ -33,14 +35,15 @@ SIZES: dict[Split, Planting] = {
         zipf=0.7,
     ),
 }
-"""The networks that the trial was built on, and those behind the figures that come with the package."""
+"""The networks that the trial was built on, and those behind the figures that come with the package, 8 to 19 of
+`test`. They share their sizes with 0 to 7, which the rule was last changed on."""
 
 
 class CalibrationConfig(Config):
     """What is planted, and how the dictionaries that look for it are made and judged."""
 
     split: Split = "test"
-    """Which networks: the two sets share no seed and no size. Nothing was chosen by what `test` gave."""
+    """Which networks: the two sets share no seed and no size."""
     first: int = Field(default=8, ge=0, le=10**6)
     """The first of them. Networks 0 to 7 of either split were looked at while the rule was made."""
     n_networks: int = Field(default=12, ge=1, le=1_000)

@@ -26,7 +26,7 @@ from polyseme.studies.levels import LEVELS, Level, LevelName
 from polyseme.studies.stages.matching import SAMPLE, spread
 from polyseme.studies.stages.tokens import first_windows
 from polyseme.training import Job, TrainingConfig, fit
-from polyseme.trials.calibration import CalibrationConfig, ControlKind
+from polyseme.trials.calibration import MATCH_TOKENS, CalibrationConfig, ControlKind
 from polyseme.trials.given import Dictionary, Text, altered, oracle, random_writes, truth
 from polyseme.trials.kinds import Kind, Mode
 from polyseme.trials.matrix import Seen, letters
@@ -36,8 +36,6 @@ from polyseme.verdicts.judge import judge
 from polyseme.zoo.tools.exact import Directions
 
 CONTEXT, TOPIC, WINDOWS_EACH = 32, 0.5, 12
-MATCH_TOKENS = 60_000
-"""Train tokens that matches are chosen on, as in a study (`evaluation.match_tokens`)."""
 STANDS_FOR = 0.7
 """A latent stands for the planted variable that it correlates with most, if by at least this much."""
 

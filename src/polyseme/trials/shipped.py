@@ -6,6 +6,7 @@ from polyseme.core.config import Config
 from polyseme.nulls import Null, kind_of, make_null
 from polyseme.studies.config import StudyConfig
 from polyseme.studies.levels import LEVELS, LevelName
+from polyseme.trials.calibration import MATCH_TOKENS
 from polyseme.trials.kinds import EITHER, FEATURES, MODES, NAMES
 from polyseme.trials.matrix import Procedure, Row
 from polyseme.trials.verdicts import CalibrationReport
@@ -25,6 +26,17 @@ def shipped_calibration(config: StudyConfig) -> tuple[Calibration | None, str]:
     """The error rates measured with a study's way of judging; if there are none, None and why."""
     report = shipped_report()
     level, others = _level(config, report)
+    others += _differing("dictionary", config.dictionary, report.config.dictionary, ("architecture",))
+    others += [
+        f"{name} is no autoencoder of one site"
+        for name, of in config.bindings.items()
+        if not of.is_autoencoder or len(of.reads) > 1
+    ]
+    others += [
+        f"evaluation.{field} {mine:,}, calibrated with {its:,}"
+        for field, its in (("match_tokens", MATCH_TOKENS), ("lookup_tokens", report.config.n_train_tokens))
+        if (mine := getattr(config.evaluation, field)) != its
+    ]
     others += _differing("causal", config.causal, report.config.causal, _DECISIVE)
     others += _differing("verdicts", config.verdicts, report.config.verdicts, tuple(type(config.verdicts).model_fields))
     others += [f"control {null.name}" for null in _of_weights(config) if not _plain(null)]
@@ -85,8 +97,9 @@ def _shown(report: CalibrationReport, level: LevelName, found: list[Procedure]) 
     n = report.config.n_networks
     return Calibration(
         description=f"{n} small networks with planted variables, none of them this study's, judged with the controls "
-        f"and the numbers of seeds, draws and samples of this study (evidence {level}): their dictionaries as this "
-        "study trains them, and dictionaries that were given, with latents that are no features. How often a latent "
+        f"and the numbers of seeds, draws and samples of this study (evidence {level}): dictionaries of this study's "
+        f"architecture that were trained there ({report.config.dictionary.n_latents:,} latents, k = "
+        f"{report.config.k}), and dictionaries that were given, with latents that are no features. How often a latent "
         "of this network is judged wrongly may differ.",
         controls=found[0].controls,
         n_networks=n,

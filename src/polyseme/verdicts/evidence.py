@@ -85,7 +85,8 @@ def site_evidence(
         recurrence: what other dictionaries make of each latent; None where that was not measured.
         effects: what removing each latent does; None where that was not measured.
         config: the least correlation of `recurrent`, and the margin of `network` and `beyond_tokens`.
-        missing: why an axis cannot compare any latent, one clause each, where the study knows that.
+        missing: why an axis cannot compare any latent, one clause each, where the study knows that; nothing that was
+            measured is compared there.
 
     Raises:
         InputError: the parts are not about the same latents.
@@ -97,6 +98,7 @@ def site_evidence(
         contrasts["beyond_tokens"] = recurrence.beyond_tokens()
     if effects is not None:
         contrasts["used"] = effects.used()
+    contrasts |= {axis: {} for axis, why in missing.items() if why}
     least: dict[Axis, float] = {"network": config.margin, "beyond_tokens": config.margin}
     return SiteEvidence(
         n_documents,

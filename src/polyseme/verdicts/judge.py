@@ -160,7 +160,7 @@ def _frequencies(
         words[word] = _product([claimed[k], Frequency(1 - yes.expected, 1 - yes.high, 1 - yes.low)])
     words["undecided"] = Frequency(
         *(
-            np.clip(1 - np.sum([getattr(word, part) for word in words.values()], axis=0), 0, 1)
+            np.clip(1 - np.nansum([getattr(word, part) for word in words.values()], axis=0), 0, 1)
             for part in ("expected", "high", "low")
         )
     )
@@ -174,10 +174,8 @@ def _frequencies(
 
 
 def _product(parts: Sequence[Frequency]) -> Frequency:
-    """Frequency that independent parts all come out; 0 where one is unknown."""
-    return Frequency(
-        *(np.nan_to_num(np.prod([getattr(p, name) for p in parts], axis=0)) for name in ("expected", "low", "high"))
-    )
+    """Frequency that independent parts all come out; NaN where one is unknown."""
+    return Frequency(*(np.prod([getattr(p, name) for p in parts], axis=0) for name in ("expected", "low", "high")))
 
 
 def _shares(
@@ -187,7 +185,7 @@ def _shares(
     n, records = len(status), list[MetricRecord]()
     for word in STATUSES:
         mine = status == word
-        count = int(mine.sum())
+        count, known = int(mine.sum()), mine & np.isfinite(frequency)
         records.append(
             MetricRecord(
                 name=f"share_{word}",
@@ -198,7 +196,7 @@ def _shares(
                 scope=dict(scope),
                 details={
                     "count": count,
-                    "expected_to_keep_the_word": float(frequency[mine].mean()) if count else math.nan,
+                    "expected_to_keep_the_word": float(frequency[known].mean()) if known.any() else math.nan,
                 },
             )
         )

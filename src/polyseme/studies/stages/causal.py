@@ -51,11 +51,14 @@ class CausalStage(Finding[CausalEffects]):
         return "" if at.network.predicts_tokens else "the network does not predict the next token"
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
+        statistics = at.of(self.dictionaries.statistics)
+        ordinary = statistics.ordinary
         return {
             "network": at.base,
             "train": self._train(at).fingerprint,
             "heldout": self.role.subject(at).tokens.heldout_key,
             "readings": at.artifact(self.readings).key,
+            **({} if all(of.keeps_all for of in ordinary.values()) else {"ordinary": statistics.ordinary_key}),
         }
 
     def identity(self, at: Worker) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class CausalStage(Finding[CausalEffects]):
             config=at.config.causal,
             min_documents=at.config.verdicts.min_documents,
             seed=derive_seed(at.seed(seed), "causal", self.site),
+            ordinary=at.of(self.dictionaries.statistics).ordinary,
             reporter=at.reporter,
         )
         for name, array in effects.arrays().items():

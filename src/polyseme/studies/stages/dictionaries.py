@@ -143,6 +143,11 @@ class DictionariesStage(Stage[Trained]):
         return next((n for n in (self.role.null, at.config.null) if n and n.targets == "dictionary"), None)
 
     @property
+    def starts_as_judged(self) -> bool:
+        """Whether its dictionaries start from the weights that those of the study start from."""
+        return not self._draw
+
+    @property
     def _draw(self) -> tuple[int, ...]:
         """What tells further draws of a null from its first, so that nothing random is the same in two of them."""
         null = self.role.null

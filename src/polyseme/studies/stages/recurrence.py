@@ -1,6 +1,6 @@
 """The recurrence stage: what dictionaries of other seeds, those on nulls, and tables make of every latent of a site."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,9 @@ class RecurrenceStage(Finding[Recurrence]):
         real = study.real
         draws = {kind: tuple((one.matching, one.shared) for one in drawn) for kind, drawn in study.draws.items()}
         of_text = tuple(kind for kind, drawn in study.draws.items() if _is_of_text(drawn[0]))
-        # The first draw starts from the weights of the judged dictionary. Trained on the same network, a third of its
-        # latents stay like those at their places (decision 33); trained on null networks, none.
-        draws |= {kind: draws[kind][1:] for kind in of_text}
+        # A draw of seed 0 starts from the weights of the judged dictionary. Trained on the same network, a third of its
+        # latents stay like those at their places (decision 33).
+        draws |= {kind: _from_other_weights(study.draws[kind]) for kind in of_text}
         several = len(study.config.bindings) > 1
         for site in study.config.bindings:
             yield cls(site if several else "", site, real.role, real.matching, real.readings, draws, of_text)
@@ -106,6 +106,12 @@ class RecurrenceStage(Finding[Recurrence]):
             key = self.site, matching.role.seeds[0]
             yield Sides(at.of(matching).firings(*key), readings.firings(at, *key))
             at.let_go(matching, readings, readings.dictionaries)
+
+
+def _from_other_weights(drawn: Sequence[Compared]) -> tuple[tuple[MatchingStage, ReadingsStage], ...]:
+    """The draws whose dictionaries start from other weights than the study's own."""
+    others = [one for one in drawn if not one.dictionaries.starts_as_judged]
+    return tuple((one.matching, one.shared) for one in others)
 
 
 def _is_of_text(drawn: Compared) -> bool:
