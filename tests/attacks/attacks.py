@@ -65,13 +65,17 @@ REDRAWN: Mapping[str, Any] = {
     "controls": [{"kind": kind, "seed": 5} for kind in WEIGHTS],
     "draw_seed": 1,
 }
-"""The same judged dictionaries; other partners, draws of nulls, held-out documents, samples and directions."""
+"""The same judged dictionaries; other partners, draws of nulls, samples and directions."""
+FEWER = {"tokens": {**TOKENS, "heldout": 22_400}}
+"""Half of the held-out tokens that there are: half of the documents that another `draw_seed` draws are others."""
 TEXT_NULLS: Mapping[str, Any] = {
     "controls": [*BASE["controls"], {"kind": "shuffled_tokens"}, {"kind": "unigram_tokens"}]
 }
 _STUDIES: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "redrawn": REDRAWN,
+    "some documents": FEWER,
+    "redrawn with other documents": {**REDRAWN, **FEWER},
     "text nulls": TEXT_NULLS,
     **NOTHING_LEARNED,
     **LESS,
@@ -95,9 +99,17 @@ def answered(table: LatentTable) -> dict[Axis, float]:
     return {axis: float((table[axis] == "yes").sum() / max(1, (table[axis] != "unknown").sum())) for axis in AXES}
 
 
-def redrawn() -> Agreement:
-    """How two studies of the same dictionaries agree that share nothing else that is random."""
-    return agreement(study("as it is", "standard"), study("redrawn", "standard"))
+PAIRS = {
+    "all documents": ("as it is", "redrawn"),
+    "other documents": ("some documents", "redrawn with other documents"),
+}
+"""Two studies of the same dictionaries with other partners, draws of nulls, samples and directions."""
+
+
+def redrawn(pair: str) -> Agreement:
+    """How two studies of the same dictionaries agree."""
+    one, other = PAIRS[pair]
+    return agreement(study(one, "standard"), study(other, "standard"))
 
 
 def random_write_directions() -> dict[str, tuple[int, int]]:

@@ -25,9 +25,10 @@ def test_random_write_directions_are_not_used() -> None:
         assert replaced <= 0.05 * own
 
 
-def test_another_draw_of_everything_keeps_the_answers() -> None:
+@pytest.mark.parametrize("pair", attacks.PAIRS)
+def test_another_draw_of_everything_keeps_the_answers(pair: str) -> None:
     """Each answer is kept; a set of few latents that are cut out of many is not the same (docs/verdicts.md)."""
-    found = attacks.redrawn()
+    found = attacks.redrawn(pair)
     for axis in AXES:
         assert attacks.one(found, axis, "kept") >= 0.9, axis
     assert attacks.one(found, "network_feature", "stable, kept") >= 0.85
