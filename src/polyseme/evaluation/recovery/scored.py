@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polyseme.core.precision import wide
 from polyseme.core.records import MetricRecord
 from polyseme.dictionaries import Dictionary
 from polyseme.evaluation.metrics import METRICS
@@ -42,10 +43,10 @@ def scored(
     total = torch.zeros(truth.directions.shape[1], dtype=torch.float64)
     answers: list[tuple[Values, Values]] = []
     for x, values in batches:
-        z, wide = dictionary.encode(x), x.double()
-        error += float((dictionary.decode(z).double() - wide).square().sum())
-        squares += float(wide.square().sum())
-        total += wide.sum(0).cpu()
+        z, exact = dictionary.encode(x), wide(x)
+        error += float((wide(dictionary.decode(z)) - exact).square().sum())
+        squares += float(exact.square().sum())
+        total += exact.sum(0).cpu()
         n += len(x)
         answers.append((z, values))
     joined = Answers.of(answers)

@@ -51,14 +51,12 @@ class CausalStage(Finding[CausalEffects]):
         return "" if at.network.predicts_tokens else "the network does not predict the next token"
 
     def inputs(self, at: Worker) -> Mapping[str, str]:
-        statistics = at.of(self.dictionaries.statistics)
-        ordinary = statistics.ordinary
         return {
             "network": at.base,
             "train": self._train(at).fingerprint,
             "heldout": self.role.subject(at).tokens.heldout_key,
             "readings": at.artifact(self.readings).key,
-            **({} if all(of.keeps_all for of in ordinary.values()) else {"ordinary": statistics.ordinary_key}),
+            "ordinary": at.of(self.dictionaries.statistics).ordinary_key,
         }
 
     def identity(self, at: Worker) -> dict[str, Any]:
