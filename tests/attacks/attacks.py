@@ -49,9 +49,11 @@ NOTHING_LEARNED: Mapping[str, Mapping[str, Any]] = {
     "unigram text": {"null": {"kind": "unigram_tokens", "seed": 77}},
 }
 """Networks of random weights stand for the study's own, and have other draws for controls."""
+FEWER = {"tokens": {**TOKENS, "heldout": 22_400}}
+"""Half of the held-out tokens that there are: half of the documents that another `draw_seed` draws are others."""
 LESS: Mapping[str, Mapping[str, Any]] = {
     "half the causal samples": {"causal": {"n_samples": 3}},
-    "half the held-out tokens": {"tokens": {**TOKENS, "heldout": 22_400}},
+    "half the held-out tokens": FEWER,
     "half the resamples": {"causal": {"n_resamples": 500}},
 }
 """What is halved, of the quick level."""
@@ -66,8 +68,6 @@ REDRAWN: Mapping[str, Any] = {
     "draw_seed": 1,
 }
 """The same judged dictionaries; other partners, draws of nulls, samples and directions."""
-FEWER = {"tokens": {**TOKENS, "heldout": 22_400}}
-"""Half of the held-out tokens that there are: half of the documents that another `draw_seed` draws are others."""
 TEXT_NULLS: Mapping[str, Any] = {
     "controls": [*BASE["controls"], {"kind": "shuffled_tokens"}, {"kind": "unigram_tokens"}]
 }

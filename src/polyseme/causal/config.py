@@ -58,9 +58,14 @@ class CausalConfig(Config):
     """Largest size, in bytes, of the logits of one pass; with a large vocabulary fewer interventions share a pass."""
 
     @property
+    def columns(self) -> int:
+        """Most directions that are removed at a sampled token: the latent's own and those of its nulls."""
+        return 1 + len(self.nulls) * self.n_directions
+
+    @property
     def interventions(self) -> int:
         """Most interventions a latent: its own and those of its nulls, at every sampled token."""
-        return self.n_samples * (1 + len(self.nulls) * self.n_directions)
+        return self.n_samples * self.columns
 
     @property
     def edited(self) -> int:
@@ -74,7 +79,7 @@ class CausalConfig(Config):
             vocabulary: tokens that the network predicts.
             width: of what the dictionary writes.
         """
-        return max(1, CHUNK_BYTES // (36 * vocabulary + 4 * width * (1 + len(self.nulls) * self.n_directions)))
+        return max(1, CHUNK_BYTES // self._bytes_a_latent(vocabulary, width))
 
     def held_bytes(self, n_latents: int, vocabulary: int, width: int, n_train: int, l0: float) -> float:
         """Most bytes held beside the passes: what a chunk of latents stands for, its directions, the sums of effects by
@@ -87,7 +92,11 @@ class CausalConfig(Config):
             l0: latents that fire at a token.
         """
         at_once = min(n_latents, self.latents_at_once(vocabulary, width))
-        chunk = at_once * (36.0 * vocabulary + 4.0 * width * (1 + len(self.nulls) * self.n_directions))
-        totals = n_latents * (1 + len(self.nulls) * self.n_directions) * (len(EXPECTED) + len(SIZES)) * 8.0
+        chunk = float(at_once * self._bytes_a_latent(vocabulary, width))
+        totals = n_latents * self.columns * (len(EXPECTED) + len(SIZES)) * 8.0
         # Firings by row and by column, and two tables of counts that hold one entry a firing at most.
         return chunk + totals + n_train * (l0 * 4 * 12.0 + 24)
+
+    def _bytes_a_latent(self, vocabulary: int, width: int) -> int:
+        """What one latent of a chunk stands for, and its directions."""
+        return 36 * vocabulary + 4 * width * self.columns
