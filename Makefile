@@ -44,8 +44,7 @@ check: $(SITE_DEV)
 # The networks with known answers whose checks take one to ten minutes each, and the attacks on the verdicts; a killed run
 # goes on where it was.
 check-slow: $(SITE_DEV)
-	$(BIN)/polyseme zoo check --all --cost slow
-	$(BIN)/python -m pytest -m attack tests/attacks
+	$(BIN)/python -m pytest -m long tests/zoo tests/attacks
 
 # Beside the other libraries, in an environment of their own (.venv-peers); about an hour, on a machine that does nothing else.
 PEERS := .venv-peers

@@ -8,7 +8,7 @@ import pytest
 from polyseme.core.records import AXES
 from tests.attacks import attacks
 
-pytestmark = pytest.mark.attack
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("what", attacks.NOTHING_LEARNED)
