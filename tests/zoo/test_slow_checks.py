@@ -1,6 +1,6 @@
 """Every toy's slow checks, and what `docs/zoo.md` says of each: the ones that hold, and the ones found not to.
 
-Finished experiments are kept in `.attacks`, or in the folder that `POLYSEME_ATTACKS` names, so that a killed run goes on.
+Finished experiments are kept in `.attacks`, or in the folder that `POLYSEME_ATTACKS` names: a killed run goes on.
 """
 
 import re
