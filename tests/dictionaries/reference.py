@@ -11,6 +11,7 @@ from polyseme.core.batch import Batch
 from polyseme.dictionaries import (
     ARCHITECTURES,
     GatedConfig,
+    ISTAConfig,
     JumpReLUConfig,
     MatryoshkaConfig,
     ReLUConfig,
@@ -18,6 +19,7 @@ from polyseme.dictionaries import (
     TopKConfig,
 )
 from polyseme.dictionaries.base import DictionaryBase, RevivedBase
+from polyseme.dictionaries.engine.activation import Scheduled
 
 
 def make_batch(x: Tensor, y: Tensor | None = None) -> Batch:
@@ -32,9 +34,13 @@ SMALL: dict[str, Callable[[int, int], DictionaryBase]] = {
     "batch_topk": lambda n, k: ARCHITECTURES["batch_topk"].model_validate({"n_latents": n, "k": k, "k_aux": 3}),
     "jumprelu": lambda n, k: JumpReLUConfig(n_latents=n, k_aux=3),
     "gated": lambda n, k: GatedConfig(n_latents=n),
+    "ista": lambda n, k: ISTAConfig(n_latents=n, k=k, k_aux=3, k_start=1.5),
     "matryoshka": lambda n, k: MatryoshkaConfig(n_latents=n, k=k, k_aux=3, prefixes=(0.25, 0.5, 1.0)),
 }
 """A small config of every architecture from (n_latents, k); the suites run over its keys."""
+
+AUTOENCODERS = ("relu tied", "ista")
+"""Those that cannot be transcoders."""
 
 
 def scramble(dictionary: SparseDictionary, seed: int) -> None:
@@ -48,16 +54,18 @@ def scramble(dictionary: SparseDictionary, seed: int) -> None:
     dictionary.after_step()
 
 
-def chosen_in_training(dictionary: SparseDictionary, batch: Batch) -> Tensor:
+def chosen_in_training(dictionary: SparseDictionary, batch: Batch, progress: float = 0.0) -> Tensor:
     """[B, n], true where a training step lets a latent be active; nothing for the architectures without a k.
 
     Inference is another matter: of equal pre-activations it may choose others, and BatchTopK chooses over the batch in
     training alone.
     """
     chosen = torch.zeros(len(batch.x), dictionary.n_latents, dtype=torch.bool, device=batch.x.device)
+    if isinstance(dictionary._activation, Scheduled):
+        dictionary._activation.at(progress)
     if not dictionary.config.has_coefficient:
         encoder = dictionary._encoder(dictionary._normalisation.apply(batch.x, "in"))
-        found = dictionary._activation.select(encoder, training=True)
+        found = dictionary._activation.select(dictionary._looking_again(encoder, training=True), training=True)
         chosen[found.bags.long(), found.indices.long()] = True
     return chosen
 
@@ -117,6 +125,12 @@ def codes(dictionary: SparseDictionary, p: Mapping[str, Tensor], pre: Tensor, ch
     return pre.relu() if config.has_coefficient else pre.relu() * chosen
 
 
+def looked_again(config: ISTAConfig, p: Mapping[str, Tensor], u: Tensor, first: Tensor) -> Tensor:
+    """[B, d] what the second pass reads, from the entries of the first."""
+    z = (u @ p["W_enc"].T + p["b_enc"]).relu() * first
+    return u + (config.eta * (u - z @ p["W_dec"])).detach()
+
+
 def reference(
     dictionary: SparseDictionary,
     batch: Batch,
@@ -149,7 +163,14 @@ def reference(
     v = (taken(batch.y) - state["centre_out"]) / state["scale_out"]
     W_enc = p.get("W_enc", p["W_dec"])
     u = x if dictionary.is_transcoder else x - p["b_dec"]
-    pre = u @ W_enc.T + p["b_enc"]
+    read = u
+    if isinstance(config, ISTAConfig):
+        encoder = dictionary._encoder(dictionary._normalisation.apply(batch.x, "in"))
+        found = dictionary._activation.first(encoder, training=True)
+        first = torch.zeros(len(u), dictionary.n_latents, dtype=torch.bool)
+        first[found.bags.long(), found.indices.long()] = True
+        read = looked_again(config, p, u, first)
+    pre = read @ W_enc.T + p["b_enc"]
     norms = p["W_dec"].norm(dim=1)
 
     def per_vector(error: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from polyseme.dictionaries.base import DictionaryBase
 from polyseme.dictionaries.batch_topk import BatchTopKConfig
 from polyseme.dictionaries.engine.engine import SparseDictionary
 from polyseme.dictionaries.gated import GatedConfig
+from polyseme.dictionaries.ista import ISTAConfig
 from polyseme.dictionaries.jumprelu import JumpReLUConfig
 from polyseme.dictionaries.matryoshka import MatryoshkaConfig
 from polyseme.dictionaries.protocol import Dictionary, Direction, LatentEncoder, Reconstructor, StepStats, Trainable
@@ -24,7 +25,7 @@ from polyseme.dictionaries.relu import ReLUConfig
 from polyseme.dictionaries.topk import TopKConfig
 
 DictionaryConfig = Annotated[
-    ReLUConfig | TopKConfig | BatchTopKConfig | JumpReLUConfig | GatedConfig | MatryoshkaConfig,
+    ReLUConfig | TopKConfig | BatchTopKConfig | JumpReLUConfig | GatedConfig | MatryoshkaConfig | ISTAConfig,
     Field(discriminator="architecture"),
 ]
 """The family's table: a config's `architecture` says which it is."""
@@ -73,6 +74,7 @@ __all__ = [
     "DictionaryConfig",
     "Direction",
     "GatedConfig",
+    "ISTAConfig",
     "JumpReLUConfig",
     "LatentEncoder",
     "MatryoshkaConfig",

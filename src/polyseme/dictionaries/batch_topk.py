@@ -29,59 +29,84 @@ class BatchTopKConfig(CountedBase):
         return self.k
 
     def activation(self, zeros: Float[Tensor, " n_latents"], _spread: float, /) -> "BatchTopK":
-        return BatchTopK(self.k, zeros.new_tensor(-1.0), k_aux=self.k_aux, aux_coefficient=self.aux_coefficient)
+        return BatchTopK(self, zeros)
 
 
 @final
+class Bar:
+    """The k × rows largest entries of a batch in training; outside it, where a vector's code must not depend on its
+    neighbours, every entry above t, the running mean of the smallest value that each batch kept (decay 0.95: about
+    twenty batches, to keep up with moving weights). While t is unset (−1, before the first step) each vector's own k
+    largest are taken.
+
+    Args:
+        zeros: of the device and dtype that it is to have.
+    """
+
+    decay = 0.95
+
+    def __init__(self, zeros: Float[Tensor, " n_latents"]):
+        self.threshold = zeros.new_tensor(-1.0)
+        # The smallest value that the last step kept: it saves work and changes no choice, but which products make the
+        # values depends on it, and so do their last bits.
+        self.guess = torch.zeros_like(self.threshold)
+        self._smallest: Tensor | None = None  # of a step that may still be taken
+
+    def largest(self, encoder: Encoder, k: float) -> SparseEntries:
+        """The selection of training; `stepped` takes in what it found."""
+        entries = select_batch_top_k(encoder, k, float(self.guess))
+        self._smallest = entries.pre.min() if len(entries.pre) else None
+        return entries
+
+    def above(self, encoder: Encoder, k: float) -> SparseEntries:
+        """The selection of inference, ascending in each row."""
+        if float(self.threshold) >= 0:
+            return exact_above(encoder, self.threshold)
+        return exact_top_k(encoder, min(encoder.n_latents, max(1, round(k))))
+
+    def stepped(self) -> None:
+        """Take in the last step's smallest value, if `largest` was asked since the step before."""
+        smallest, self._smallest = self._smallest, None
+        if smallest is None:
+            return
+        self.guess.copy_(smallest)
+        if float(self.threshold) < 0:
+            self.threshold.copy_(smallest)
+        else:
+            self.threshold.lerp_(smallest, 1 - self.decay)
+
+    def fold(self, gain: Float[Tensor, " n_latents"]) -> None:
+        """Rescale t; decoder rows of norm 1 have one gain."""
+        if float(self.threshold) >= 0:
+            self.threshold.copy_(wide(self.threshold) * gain[0])
+
+
 class BatchTopK(Activation):
     """f = ReLU(pre) on the batch's k × rows largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
 
-    Outside training a vector's code must not depend on its neighbours: f = pre where pre > t, with t the running mean
-    of the smallest value each batch kept (decay 0.95: some twenty batches, to keep up with moving weights). While t is
-    unset (−1, before the first step) the batch's own top k × rows are taken. Bussmann, Leask & Nanda 2024, BatchTopK
-    sparse autoencoders.
+    Outside training f = pre above a threshold (`Bar`). Bussmann, Leask & Nanda 2024, BatchTopK sparse autoencoders.
 
     Args:
-        k: active latents per vector, on average.
-        threshold: t, a buffer.
-        k_aux, aux_coefficient: of AuxK.
+        config: k, the average number of active latents per vector, and AuxK's settings.
+        zeros: of the size, device and dtype that it is to have.
         prefixes: ends of nested dictionaries, for Matryoshka.
     """
 
     unit_norm = True
     by_threshold = False
-    decay = 0.95
 
-    def __init__(
-        self, k: float, threshold: Tensor, *, k_aux: int | None, aux_coefficient: float, prefixes: Tensor | None = None
-    ):
-        self._k, self.k_aux, self.aux_coefficient, self.prefixes = k, k_aux, aux_coefficient, prefixes
-        self._threshold = threshold
-        # The smallest value that the last step kept: it saves work and changes no choice, but which products make the
-        # values depends on it, and so do their last bits.
-        self._guess = torch.zeros_like(threshold)
-        self._smallest: Tensor | None = None  # of a step that may still be taken
-        self.buffers = {"threshold": threshold}
-        self.carried = {"guess": self._guess}
+    def __init__(self, config: CountedBase, zeros: Float[Tensor, " n_latents"], *, prefixes: Tensor | None = None):
+        assert config.active_latents is not None
+        self.k, self.k_aux, self.aux_coefficient = config.active_latents, config.k_aux, config.aux_coefficient
+        self.prefixes, self.bar = prefixes, Bar(zeros)
+        self.buffers = {"threshold": self.bar.threshold}
+        self.carried = {"guess": self.bar.guess}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        if not training and float(self._threshold) >= 0:
-            return exact_above(encoder, self._threshold)
-        if not training:
-            return exact_top_k(encoder, min(encoder.n_latents, max(1, round(self._k))))
-        entries = select_batch_top_k(encoder, self._k, float(self._guess))
-        self._smallest = entries.pre.min() if len(entries.pre) else None
-        return entries
+        return self.bar.largest(encoder, self.k) if training else self.bar.above(encoder, self.k)
 
     def stepped(self) -> None:
-        smallest, self._smallest = self._smallest, None
-        if smallest is None:
-            return
-        self._guess.copy_(smallest)
-        if float(self._threshold) < 0:
-            self._threshold.copy_(smallest)
-        else:
-            self._threshold.lerp_(smallest, 1 - self.decay)
+        self.bar.stepped()
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre
@@ -90,5 +115,4 @@ class BatchTopK(Activation):
         return d_values
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
-        if float(self._threshold) >= 0:
-            self._threshold.copy_(wide(self._threshold) * gain[0])  # unit decoder norms: one gain for all
+        self.bar.fold(gain)

@@ -45,10 +45,4 @@ class MatryoshkaConfig(CountedBase):
         eq. 5; the mean instead of the sum, so that the loss compares with other architectures'.
         """
         ends = sorted({max(1, round(share * len(zeros))) for share in self.prefixes})
-        return BatchTopK(
-            self.k,
-            zeros.new_tensor(-1.0),
-            k_aux=self.k_aux,
-            aux_coefficient=self.aux_coefficient,
-            prefixes=torch.tensor(ends, dtype=torch.int32, device=zeros.device),
-        )
+        return BatchTopK(self, zeros, prefixes=torch.tensor(ends, dtype=torch.int32, device=zeros.device))

@@ -133,6 +133,27 @@ class Remembers(Protocol):
         ...
 
 
+@runtime_checkable
+class Scheduled(Protocol):
+    """An activation that selects otherwise early in training than late (ISTA)."""
+
+    def at(self, progress: float, /) -> None:
+        """Select as it does at this share of the training; 1 when it is built."""
+        ...
+
+
+@runtime_checkable
+class LooksTwice(Protocol):
+    """An activation that encodes x + eta × (x − what its first code of x gives), for autoencoders (ISTA)."""
+
+    eta: float
+    """0: it encodes x alone."""
+
+    def first(self, encoder: Encoder, /, *, training: bool) -> SparseEntries:
+        """The entries of the first code, whose values are the pre-activations."""
+        ...
+
+
 class Architecture(Config):
     """What the engine asks of a config; `DictionaryBase` adds `build`."""
 

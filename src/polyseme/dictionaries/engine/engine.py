@@ -17,6 +17,7 @@ An architecture is an `Activation`: what it selects, its values, and the way bac
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -29,7 +30,15 @@ from polyseme.core.errors import InputError
 from polyseme.core.precision import wide
 from polyseme.core.records import Backend
 from polyseme.core.seeds import make_generator
-from polyseme.dictionaries.engine.activation import Activation, Architecture, Finishes, Remembers, Step
+from polyseme.dictionaries.engine.activation import (
+    Activation,
+    Architecture,
+    Finishes,
+    LooksTwice,
+    Remembers,
+    Scheduled,
+    Step,
+)
 from polyseme.dictionaries.engine.auxk import auxk
 from polyseme.dictionaries.engine.entries import Gradients
 from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
@@ -90,6 +99,12 @@ class SparseDictionary:
                 "a transcoder cannot be tied",
                 where="dictionary.tie_weights",
                 fix="set it to false, or train an autoencoder",
+            )
+        if isinstance(self._activation, LooksTwice) and self._activation.eta and self.is_transcoder:
+            raise InputError(
+                "a transcoder's residual is not where it reads, so it cannot be encoded again",
+                where="dictionary.eta",
+                fix="set it to 0, or train an autoencoder",
             )
         if self._activation.tied:
             check_tied(frozen)
@@ -193,7 +208,7 @@ class SparseDictionary:
                     where="encode",
                     fix="leave those vectors out, x[x.isfinite().all(-1)], or read the network in float32",
                 )
-        encoder = self._encoder(u)
+        encoder = self._looking_again(self._encoder(u), training=False)
         entries = self._activation.select(encoder, training=False)
         assert entries is not None, "an inference selection is always sparse"
         values, indices, offsets = self._activation.values(entries, encoder.bias), entries.indices, entries.offsets
@@ -272,7 +287,7 @@ class SparseDictionary:
         self,
         batch: Batch,
         *,
-        progress: float,  # noqa: ARG002  part of Trainable; no architecture here has a schedule of its own
+        progress: float,
         dead: Bool[Tensor, " n_latents"] | None,
         coefficient: float,
     ) -> StepStats:
@@ -287,11 +302,14 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
+        if isinstance(self._activation, Scheduled):
+            self._activation.at(progress)
         encoder = self._encoder(self._normalisation.apply(batch.x, "in"))
         if self.is_transcoder or batch.y is not batch.x:
             goal = self._normalisation.apply(batch.y, "out").sub_(self._parameters["b_dec"])
         else:
             goal = encoder.x
+        encoder = self._looking_again(encoder, training=True)
         grads = Gradients(self._attached_gradients())
         fired = torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
         step = Step(
@@ -395,6 +413,21 @@ class SparseDictionary:
             self.config.selection,
             tuning=self.tuning,
         )
+
+    def _looking_again(self, encoder: Encoder, *, training: bool) -> Encoder:
+        """The encoder of what the second pass of an activation that has one reads."""
+        activation = self._activation
+        if not isinstance(activation, LooksTwice) or not activation.eta:
+            return encoder
+        entries = activation.first(encoder, training=training)
+        encoder.clear_cache()
+        again = torch.empty_like(encoder.x) if not training else scratch("again", encoder.x, encoder.x.dtype)
+        W_dec, eta = self._parameters["W_dec"], activation.eta
+        for rows in self.tuning.tiles_of(encoder.x, 8):
+            some, at = entries.rows(rows)
+            torch.mul(encoder.x[rows], 1 + eta, out=again[rows])
+            again[rows] -= some.decode(entries.pre[at] * eta, W_dec)
+        return replace(encoder, x=again)
 
     def _tensor(self, x: object) -> Tensor:
         """What is to be encoded, as a tensor."""
