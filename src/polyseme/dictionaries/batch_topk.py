@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -88,6 +88,9 @@ class BatchTopK(Activation):
 
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
+
+    def bar(self, least: Float[Tensor, " row"], _live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
+        return self._threshold.clamp(min=0).expand_as(least)
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         if float(self._threshold) >= 0:
