@@ -148,7 +148,7 @@ OTHER = {
     "training": {
         "n_tokens": 77, "batch_size": 77, "lr": 0.077, "warmup": 0.07, "decay": 0.07, "beta1": 0.7, "beta2": 0.7,
         "clip": 0.7, "target_l0": 7.0, "sparsity_warmup": 0.07, "dead_after": 77, "checkpoint_seconds": 7.0,
-        "leave_out": LeaveOutConfig(positions=3),
+        "revive": 0.07, "leave_out": LeaveOutConfig(positions=3),
     },
     "harvest": {
         "block_tokens": 77, "batch_windows": 7, "cache": "disk", "shard_dtype": "float16", "prefetch": True, "seed": 7,

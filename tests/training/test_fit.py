@@ -140,7 +140,7 @@ def test_the_history_tells_what_happened():
 def test_dead_latents_are_those_that_have_not_fired_for_long():
     dictionary = job(config=TOPK(n_latents=32, k=4, k_aux=0))
     dictionary.dictionary.parameters()["b_enc"][:8] = -1e3
-    (trained,) = fit([dictionary], Planted(), SHORT)
+    (trained,) = fit([dictionary], Planted(), SHORT.model_copy(update={"revive": 0.0}))
     dead_at = {point.step: point.dead for point in trained.history}
     assert dead_at[4] == 0  # 3 × 64 < 200 tokens before the batch
     assert dead_at[5] >= 0.25

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class BatchTopKConfig(CountedBase):
 
 
 @final
-class Bar:
+class Cutoff:
     """The k × rows largest entries of a batch in training; outside it, where a vector's code must not depend on its
     neighbours, every entry above t, the running mean of the smallest value that each batch kept (decay 0.95: about
     twenty batches, to keep up with moving weights). While t is unset (−1, before the first step) each vector's own k
@@ -84,7 +84,7 @@ class Bar:
 class BatchTopK(Activation):
     """f = ReLU(pre) on the batch's k × rows largest entries, 0 elsewhere; ∂pre = ∂f where f > 0.
 
-    Outside training f = pre above a threshold (`Bar`). Bussmann, Leask & Nanda 2024, BatchTopK sparse autoencoders.
+    Outside training f = pre above a threshold (`Cutoff`). Bussmann, Leask & Nanda 2024, BatchTopK sparse autoencoders.
 
     Args:
         config: k, the average number of active latents per vector, and AuxK's settings.
@@ -98,15 +98,15 @@ class BatchTopK(Activation):
     def __init__(self, config: CountedBase, zeros: Float[Tensor, " n_latents"], *, prefixes: Tensor | None = None):
         assert config.active_latents is not None
         self.k, self.k_aux, self.aux_coefficient = config.active_latents, config.k_aux, config.aux_coefficient
-        self.prefixes, self.bar = prefixes, Bar(zeros)
-        self.buffers = {"threshold": self.bar.threshold}
-        self.carried = {"guess": self.bar.guess}
+        self.prefixes, self.cutoff = prefixes, Cutoff(zeros)
+        self.buffers = {"threshold": self.cutoff.threshold}
+        self.carried = {"guess": self.cutoff.guess}
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return self.bar.largest(encoder, self.k) if training else self.bar.above(encoder, self.k)
+        return self.cutoff.largest(encoder, self.k) if training else self.cutoff.above(encoder, self.k)
 
     def stepped(self) -> None:
-        self.bar.stepped()
+        self.cutoff.stepped()
 
     def values(self, codes: Codes, _b_enc: Float[Tensor, " n_latents"], /) -> Tensor:
         return codes.pre
@@ -114,5 +114,8 @@ class BatchTopK(Activation):
     def pull_back(self, _codes: Codes, _values: Tensor, d_values: Tensor, _step: Step, /) -> Tensor:
         return d_values
 
+    def bar(self, least: Float[Tensor, " row"], _live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
+        return self.cutoff.threshold.clamp(min=0).expand_as(least)
+
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
-        self.bar.fold(gain)
+        self.cutoff.fold(gain)

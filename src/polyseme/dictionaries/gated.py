@@ -3,7 +3,7 @@
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from polyseme.core.precision import wide
@@ -73,6 +73,11 @@ class Gated(Activation):
         step.grads.add("r_mag", codes.by_latent(shared.mul_(d_shared)))
         step.grads.add("b_enc", -magnitude_part)  # the magnitude does not see the gate's bias, which the sum below adds
         return d_shared
+
+    def revive(
+        self, latents: Int[Tensor, " some"], _bar: Float[Tensor, " some"], bias: Float[Tensor, " some"], /
+    ) -> None:
+        self._r_mag[latents], self._b_mag[latents] = 0.0, bias  # the magnitude is the gate's pre-activation
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         self._b_mag.copy_((wide(self._b_mag) + wide(self._r_mag).exp() * shift) * gain)

@@ -2,14 +2,13 @@
 
 from typing import Annotated, Literal, final
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
 from polyseme.core.config import Share, Width
 from polyseme.dictionaries.base import CountedBase
-from polyseme.dictionaries.batch_topk import Bar, BatchTopK
+from polyseme.dictionaries.batch_topk import BatchTopK, Cutoff
 from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_top_k
 
@@ -47,7 +46,7 @@ class ISTA(BatchTopK):
 
     that is, pre = x W_encᵀ + b_enc + η (x − f¹ W_dec) W_encᵀ: an iteration of ISTA with the encoder in place of the
     decoder's transpose. It takes the latents that were found first out of the others' pre-activations, where they are
-    noise. Each pass has its own bar. x′ − x is held fixed in a step: with its gradient recovery was the same.
+    noise. Each pass has its own threshold. x′ − x is held fixed in a step: with its gradient recovery was the same.
 
     Training begins as TopK with `k_start` × k latents: in BatchTopK from the start the vectors and latents that are
     large at first take all of the batch's entries, and the others never learn (`docs/decisions/0037-recovery.md`).
@@ -62,7 +61,7 @@ class ISTA(BatchTopK):
 
     def __init__(self, config: ISTAConfig, zeros: Float[Tensor, " n_latents"]):
         super().__init__(config, zeros)
-        self.eta, self._schedule, self._first = config.eta, config, Bar(zeros)
+        self.eta, self._schedule, self._first = config.eta, config, Cutoff(zeros)
         self.at(1.0)
         if self.eta:
             self.buffers = {**self.buffers, "first_threshold": self._first.threshold}
@@ -76,20 +75,23 @@ class ISTA(BatchTopK):
 
     def first(self, encoder: Encoder, *, training: bool) -> SparseEntries:
         """The entries of f¹."""
-        return self._selected(encoder, self._first) if training else self._first.above(encoder, self.k)
+        return self._selected(encoder, self._first) if training else self._first.above(encoder, self._k_now)
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return self._selected(encoder, self.bar) if training else self.bar.above(encoder, self.k)
+        return self._selected(encoder, self.cutoff) if training else self.cutoff.above(encoder, self._k_now)
 
     def stepped(self) -> None:
         super().stepped()
         self._first.stepped()
 
+    def bar(self, least: Float[Tensor, " row"], live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
+        return least if self._alone else super().bar(least, live)
+
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         super().fold(gain, shift)
         self._first.fold(gain)
 
-    def _selected(self, encoder: Encoder, bar: Bar) -> SparseEntries:
+    def _selected(self, encoder: Encoder, cutoff: Cutoff) -> SparseEntries:
         if self._alone:
             return select_top_k(encoder, max(1, round(self._k_now)), ascending=False)
-        return bar.largest(encoder, min(self._k_now, encoder.n_latents))
+        return cutoff.largest(encoder, min(self._k_now, encoder.n_latents))

@@ -4,7 +4,7 @@ import math
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -77,6 +77,15 @@ class JumpReLU(Activation):
         d_threshold = (threshold * by_value + weight * by_count).mul_(-1 / self._bandwidth)
         step.grads.add("log_threshold", threshold * d_threshold)
         return where_positive(d_values, values, out=d_values)
+
+    def bar(self, least: Float[Tensor, " row"], live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
+        known = self._log_threshold[live] if bool(live.any()) else self._log_threshold
+        return known.median().exp().expand_as(least)
+
+    def revive(
+        self, latents: Int[Tensor, " some"], bar: Float[Tensor, " some"], _bias: Float[Tensor, " some"], /
+    ) -> None:
+        self._log_threshold[latents] = bar.log()
 
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         self._log_threshold.copy_(wide(self._log_threshold) + gain.log())

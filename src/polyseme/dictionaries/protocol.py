@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -139,6 +140,17 @@ class Trainable(Dictionary, Protocol):
 
     def after_step(self) -> None:
         """Restore the constraints that the optimiser's step has broken (unit decoder norms)."""
+        ...
+
+    def revive(
+        self,
+        batch: Batch,
+        latents: Int[Tensor, " some"],
+        *,
+        live: Bool[Tensor, " n_latents"],
+        generator: torch.Generator,
+    ) -> Int[Tensor, " revived"]:
+        """Make dead latents again from vectors that are reconstructed badly; which of them were."""
         ...
 
     def folded(self) -> "Trainable":

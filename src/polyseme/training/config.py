@@ -46,6 +46,10 @@ class TrainingConfig(Config):
     dead_after: Count | None = None
     """Number of tokens without firing after which a latent counts as dead. None: a twentieth of the training's tokens,
     at most 10 million."""
+    revive: Share = 0.02
+    """Largest share of the latents, where they are dead, that is revived at a time, each latent from a vector that is
+    reconstructed badly; every tenth step, after the warm-ups and before the last half of the learning rate's decay.
+    0: none is."""
     leave_out: LeaveOutConfig = LeaveOutConfig()
     """Vectors that are not trained on."""
     checkpoint_seconds: float = Field(default=60.0, ge=0, le=1e9)

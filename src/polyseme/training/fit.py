@@ -33,8 +33,8 @@ from polyseme.training.leaving_out import LeavingOut, leaving_out, massive_messa
 from polyseme.training.preflight import plan_of, target_of
 from polyseme.training.schedules import auto_learning_rate
 
-_STATE_VERSION = 3
-"""2 left out what BatchTopK takes from one step to the next."""
+_STATE_VERSION = 4
+"""2 left out what BatchTopK takes from one step to the next; 3 revived no latents."""
 _SECONDS_BETWEEN_UPDATES = 0.2
 
 

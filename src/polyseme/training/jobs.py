@@ -13,6 +13,7 @@ from polyseme.core.binding import Binding, BindingLike, bound
 from polyseme.core.config import Record
 from polyseme.core.precision import wide
 from polyseme.core.records import Number
+from polyseme.core.seeds import make_generator
 from polyseme.dictionaries.protocol import Trainable
 from polyseme.training.controller import L0Controller
 from polyseme.training.schedules import learning_rate, ramp
@@ -20,6 +21,8 @@ from polyseme.training.schedules import learning_rate, ramp
 # A dictionary this many times worse than predicting the mean, or than it began, has diverged.
 _HOPELESS_FVU = 10.0
 _FVU_MEMORY = 0.95
+_REVIVED_EVERY = 10
+"""Steps from one revival to the next."""
 
 
 @dataclass(init=False)
@@ -61,7 +64,7 @@ class HistoryPoint(Record):
     l0: Number
     """Running over two or three batches."""
     dead: Number
-    """Share of latents that have not fired for `dead_after` tokens."""
+    """Share of latents that have not fired for `dead_after` tokens, nor were revived since."""
     lr: Number
     coefficient: Number
     """Coefficient of the sparsity penalty, warm-up included; 0 for architectures without one."""
@@ -105,6 +108,8 @@ class Plan:
         dead_after: in tokens.
         lr: None: the job's own default.
         betas, clip: Adam's memories; the largest gradient norm.
+        revive: largest share of the latents that are revived at a time.
+        revived: the first step after which latents may be, and the step before which they no longer are.
     """
 
     n_steps: int
@@ -115,6 +120,13 @@ class Plan:
     dead_after: int
     betas: tuple[float, float]
     clip: float | None
+    revive: float
+    revived: tuple[int, int]
+
+    def revives(self, step: int) -> bool:
+        """True at steps after which dead latents are revived."""
+        first, end = self.revived
+        return self.revive > 0 and first <= step < end and (step + 1) % _REVIVED_EVERY == 0
 
     def samples(self, step: int) -> bool:
         """True at about a hundred steps and the last."""
@@ -137,7 +149,7 @@ class Trainee:
     controller: L0Controller
     optimiser: torch.optim.Adam = field(init=False)
     idle: Tensor = field(init=False)
-    """Tokens since each latent last fired, int64."""
+    """Tokens since each latent last fired or was revived, int64."""
     history: list[HistoryPoint] = field(default_factory=list[HistoryPoint])
     sse: float = 0.0
     total: float = 0.0
@@ -210,8 +222,33 @@ class Trainee:
         dictionary.after_step()
         self.idle += stats.n_rows
         self.idle[stats.fired > 0] = 0
+        if plan.revives(step):
+            self._revive(batch, step)
         self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup, lr=lr)
         self._sample(step, loss, n_dead, lr, coefficient)
+
+    def _revive(self, batch: Batch, step: int) -> None:
+        """Make some of the dead latents again, those that are dead longest first.
+
+        They begin without momentum and with the mean squared gradient of the live ones: Adam's bias correction is long
+        past, so that from a squared gradient of zero their first steps would be several times too long.
+        """
+        dictionary, live = self.job.dictionary, self.idle < self.plan.dead_after
+        most = max(1, int(self.plan.revive * dictionary.n_latents))
+        n = min(most, len(live) - int(live.sum()))
+        if n == 0:
+            return
+        latents = self.idle.sort(descending=True, stable=True).indices[:n]
+        generator = make_generator(self.job.seed, "revive", step)
+        revived = dictionary.revive(batch, latents, live=live, generator=generator)
+        self.idle[revived] = 0
+        weights = live / live.sum().clamp(min=1)
+        for name, parameter in dictionary.parameters().items():
+            if name != "b_dec":
+                moments = self.optimiser.state[parameter]
+                squares = moments["exp_avg_sq"]
+                moments["exp_avg"][revived] = 0
+                squares[revived] = (weights.to(squares) @ squares).mean()
 
     def skip(self, step: int) -> None:
         """The step of a batch of which nothing is trained on: nothing changes."""

@@ -33,15 +33,20 @@ def plan_of(jobs: Sequence[Job], source: ActivationSource, config: TrainingConfi
         )
     n_steps = n_tokens // config.batch_size
     dead_after = config.dead_after or min(_MOST_DEAD_TOKENS, max(_FEWEST_DEAD_TOKENS, n_tokens // 20))
+    warmup, decay = round(config.warmup * n_steps), round(config.decay * n_steps)
+    sparsity_warmup = round(config.sparsity_warmup * n_steps)
     return Plan(
         n_steps=n_steps,
         batch_size=config.batch_size,
-        warmup=round(config.warmup * n_steps),
-        decay=round(config.decay * n_steps),
-        sparsity_warmup=round(config.sparsity_warmup * n_steps),
+        warmup=warmup,
+        decay=decay,
+        sparsity_warmup=sparsity_warmup,
         dead_after=dead_after,
         betas=(config.beta1, config.beta2),
         clip=config.clip,
+        revive=config.revive,
+        # A latent needs time to learn, and to show that it lives.
+        revived=(max(warmup, sparsity_warmup), n_steps - max(decay // 2, -(-dead_after // config.batch_size))),
     )
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -99,6 +99,16 @@ class Activation(ABC):
     @abstractmethod
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         """Rescale own tensors in place: of u W_encᵀ + b_enc, the product grows by −shift, then all `gain` times."""
+
+    def bar(self, least: Float[Tensor, " row"], _live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
+        """What a revived latent's pre-activation must exceed to be active, given the smallest active value of each
+        vector."""
+        return torch.zeros_like(least)
+
+    def revive(  # noqa: B027  most have no tensors of their own
+        self, latents: Int[Tensor, " some"], bar: Float[Tensor, " some"], bias: Float[Tensor, " some"], /
+    ) -> None:
+        """Give latents such own tensors that they are active above the bar; `bias` is theirs in the encoder by now."""
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.core.batch import Batch, Latents
@@ -44,6 +44,7 @@ from polyseme.dictionaries.engine.entries import Gradients
 from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
 from polyseme.dictionaries.engine.normalisation import Normalisation
 from polyseme.dictionaries.engine.pieces import pieces
+from polyseme.dictionaries.engine.revive import revive
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.dictionaries.protocol import Direction, StepStats
 from polyseme.kernels.backend import backend_in_use
@@ -91,7 +92,7 @@ class SparseDictionary:
         self.is_transcoder = d_out is not None
         # So scaled, the encoder makes W_decᵀ ReLU(W_enc u) ≈ u, where unit rows would make it n_latents / 2 d_in times
         # as large. It also learns faster: Adam's steps are of one size whatever the weights'.
-        spread = min(1.0, 2 * d_in / self.n_latents)
+        self._spread = spread = min(1.0, 2 * d_in / self.n_latents)
         zeros = torch.zeros(self.n_latents, device=device, dtype=dtype)
         self._activation: Activation = config.activation(zeros, spread)
         if self._activation.tied and self.is_transcoder:
@@ -304,12 +305,7 @@ class SparseDictionary:
         """
         if isinstance(self._activation, Scheduled):
             self._activation.at(progress)
-        encoder = self._encoder(self._normalisation.apply(batch.x, "in"))
-        if self.is_transcoder or batch.y is not batch.x:
-            goal = self._normalisation.apply(batch.y, "out").sub_(self._parameters["b_dec"])
-        else:
-            goal = encoder.x
-        encoder = self._looking_again(encoder, training=True)
+        encoder, goal = self._encoder_and_goal(batch.x, batch.y, training=True)
         grads = Gradients(self._attached_gradients())
         fired = torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
         step = Step(
@@ -362,6 +358,47 @@ class SparseDictionary:
         if self._activation.unit_norm and "W_dec" not in self.frozen:
             W_dec = self._parameters["W_dec"]
             W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_(min=torch.finfo(W_dec.dtype).tiny))
+
+    @shielded
+    @torch.no_grad()
+    def revive(
+        self,
+        batch: Batch,
+        latents: Int[Tensor, " some"],
+        *,
+        live: Bool[Tensor, " n_latents"],
+        generator: torch.Generator,
+    ) -> Int[Tensor, " revived"]:
+        """Make dead latents again, each from the error of a vector that it will be active on (`engine.revive`).
+
+        Args:
+            batch: raw activations, of which the first quarter is looked at, or eight vectors a latent.
+            latents: to be made again, in order of precedence.
+            live: latents that are not dead.
+            generator: on the CPU, decides which vectors are taken.
+
+        Returns:
+            Those that were: fewer where too few vectors are reconstructed badly enough.
+
+        Raises:
+            InputError: when the vectors are not as wide as the dictionary.
+        """
+        n = max(-(-len(batch.x) // 4), 8 * len(latents))
+        x = batch.x[:n]
+        encoder, goal = self._encoder_and_goal(x, x if batch.y is batch.x else batch.y[:n], training=False)
+        return revive(
+            encoder,
+            goal,
+            self._activation,
+            self._parameters,
+            self._encoder_name,
+            latents,
+            live=live,
+            frozen=self.frozen,
+            reads_target=not self.is_transcoder,
+            spread=self._spread,
+            generator=generator,
+        )
 
     @shielded
     @torch.no_grad()
@@ -428,6 +465,16 @@ class SparseDictionary:
             torch.mul(encoder.x[rows], 1 + eta, out=again[rows])
             again[rows] -= some.decode(entries.pre[at] * eta, W_dec)
         return replace(encoder, x=again)
+
+    def _encoder_and_goal(
+        self, x: Tensor, y: Tensor, *, training: bool
+    ) -> tuple[Encoder, Float[Tensor, "batch d_out"]]:
+        """The encoder over raw inputs, and what its codes are to add up to: v − b_dec."""
+        encoder = self._encoder(self._normalisation.apply(x, "in"))
+        goal = encoder.x
+        if self.is_transcoder or y is not x:
+            goal = self._normalisation.apply(y, "out").sub_(self._parameters["b_dec"])
+        return self._looking_again(encoder, training=training), goal
 
     def _tensor(self, x: object) -> Tensor:
         """What is to be encoded, as a tensor."""
