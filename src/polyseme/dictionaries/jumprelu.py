@@ -78,6 +78,9 @@ class JumpReLU(Activation):
         step.grads.add("log_threshold", threshold * d_threshold)
         return where_positive(d_values, values, out=d_values)
 
+    def raise_thresholds(self, share: Float[Tensor, " n_latents"], /) -> None:
+        self._log_threshold.add_(share)
+
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         self._log_threshold.copy_(wide(self._log_threshold) + gain.log())
 

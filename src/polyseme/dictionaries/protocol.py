@@ -141,6 +141,10 @@ class Trainable(Dictionary, Protocol):
         """Restore the constraints that the optimiser's step has broken (unit decoder norms)."""
         ...
 
+    def move_thresholds(self, share: float, stats: StepStats) -> None:
+        """Raise or lower what a latent must exceed to be active, where a penalty decides how many are."""
+        ...
+
     def folded(self) -> "Trainable":
         """A copy whose weights take raw activations themselves: what is saved."""
         ...

@@ -210,7 +210,9 @@ class Trainee:
         dictionary.after_step()
         self.idle += stats.n_rows
         self.idle[stats.fired > 0] = 0
-        self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup, lr=lr)
+        share = self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup)
+        if share:
+            dictionary.move_thresholds(share, stats)
         self._sample(step, loss, n_dead, lr, coefficient)
 
     def skip(self, step: int) -> None:
