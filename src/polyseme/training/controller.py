@@ -13,14 +13,15 @@ class L0Controller:
     With r_t a reference that falls from the first L0 it acts on to the target, log-linearly in `approach` steps, and
     e_t = log(L0_t / r_t), L0_t running over a few batches,
 
-        thresholds rise by the share s_t = `gain` × e_t, at most ±`most` (`SparseDictionary.move_thresholds`)
-        log c_{t+1} = log c_t + `coefficient_gain` × s_t / pace                  at most ±`coefficient_gain`
+        thresholds rise by the share s_t = `gain` × √(lr_t / peak lr) × e_t      at most ±`most`
+        log c_{t+1} = log c_t + `coefficient_gain` × s_t / pace            at most ±`coefficient_gain`
 
-    L0 follows a coefficient only after the weights do, tens of steps later; a loop over the coefficient alone has
-    overshot by then, and latents that a coefficient far above its final value has silenced stay silent. L0 follows a
-    threshold at once. The coefficient takes over what the thresholds would have to be moved by again and again: it
-    rests where the penalty and the reconstruction hold L0 by themselves. Where the data give it no such value (more
-    latents are asked for than they have features), or the learning rate has fallen to zero, the thresholds still do.
+    `SparseDictionary.move_thresholds` says what rises. L0 follows a coefficient only after the weights do, tens of
+    steps later; a loop over the coefficient alone has overshot by then, and latents that a coefficient far above its
+    final value has silenced stay silent. L0 follows a threshold at once. The coefficient takes over what the thresholds
+    would have to be moved by again and again: it rests where the penalty and the reconstruction hold L0 by themselves.
+    Where the data give it no such value (more latents are asked for than they have features), or the learning rate has
+    fallen to zero, the thresholds still do.
 
     Args:
         coefficient: to start with.
@@ -46,12 +47,14 @@ class L0Controller:
     memory = 0.6
     """Share of the running L0 that each batch keeps; more of it is more delay."""
 
-    def observe(self, l0: float, *, act: bool) -> float:
+    def observe(self, l0: float, *, act: bool, rate: float = 1.0) -> float:
         """Take in one batch's mean L0; when `act`, move the coefficient.
 
         Args:
             l0: mean active latents per vector of the batch.
             act: False while the coefficient is being warmed up.
+            rate: this step's learning rate over the peak. While it falls the weights move less, and the thresholds come
+                to average over more batches.
 
         Returns:
             The share by which the thresholds are to rise; 0 where there is nothing to do.
@@ -66,7 +69,7 @@ class L0Controller:
         left = max(0.0, 1 - self.acted / self.approach)
         error = math.log(now / self.target) - left * math.log(self.first / self.target)
         self.acted += 1
-        share = min(self.most, max(-self.most, self.gain * error))
+        share = min(self.most, max(-self.most, self.gain * math.sqrt(rate) * error))
         self.coefficient *= math.exp(self.coefficient_gain * min(1.0, max(-1.0, share / self.pace)))
         return share
 

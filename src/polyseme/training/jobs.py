@@ -210,7 +210,8 @@ class Trainee:
         dictionary.after_step()
         self.idle += stats.n_rows
         self.idle[stats.fired > 0] = 0
-        share = self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup)
+        acts = dictionary.has_coefficient and step >= plan.sparsity_warmup
+        share = self.controller.observe(l0, act=acts, rate=lr / self.peak_lr)
         if share:
             dictionary.move_thresholds(share, stats)
         self._sample(step, loss, n_dead, lr, coefficient)
