@@ -121,7 +121,8 @@ def test_step_equals_dense_autograd(architecture, case):
 def test_step_equals_dense_autograd_in_single_precision(architecture, layout, loops):
     case = {
         "architecture": architecture, "d_in": 24, "d_out": None, "n": 96, "k": 5, "rows": 64, "seed": 3,
-        "coefficient": 0.4, "progress": 0.6, "dead_share": 0.3, "b_enc": -0.5, "twins": False, "zeros": True, "normalised": True,
+        "coefficient": 0.4, "progress": 0.6, "dead_share": 0.3, "b_enc": -0.5, "twins": False, "zeros": True,
+        "normalised": True,
     }  # fmt: skip
     tuning = Tuning(max_density=layout, max_dead_density=layout, loops=loops == "compiled")
     check(*run(case, torch.float32, tuning)[:3], 1e-5, {})

@@ -37,45 +37,59 @@ def test_the_default_rate_follows_width_and_length():
     assert auto_learning_rate(32, 400) == 5e-3
 
 
-@pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("lag", [1, 30, 100])
+@pytest.mark.parametrize("slope", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("authority", [0.1, 0.3, 1.0])
 @pytest.mark.parametrize("start", [0.1, 1.0, 10.0])
-def test_the_controller_settles_on_a_plant_with_a_lag(slope, lag, start):
-    """log L0 follows −slope × log coefficient through a first-order lag: an idealised dictionary."""
-    controller = L0Controller(start, target=24.0, approach=200)
-    log_l0 = math.log(500.0)
-    for _ in range(1500):
-        log_l0 += (math.log(60.0) - slope * math.log(controller.coefficient) - log_l0) / lag
-        controller.observe(math.exp(log_l0), act=True)
-    assert math.exp(log_l0) == pytest.approx(24.0, rel=0.03)
+def test_the_controller_settles_with_the_coefficient_that_holds_l0_by_itself(slope, authority, start):
+    """log L0 = log 500 − slope × log threshold; beside the shares, the coefficient c drives log threshold by at most
+    `authority` × pace a step, up where c > 2 and down where c < 2: Adam."""
+    controller, threshold, lowest = L0Controller(start, target=24.0, approach=200), 0.0, math.inf
+    for _ in range(3000):
+        l0 = 500.0 * math.exp(-slope * threshold)
+        lowest = min(lowest, l0)
+        share = controller.observe(l0, act=True)
+        threshold += share + controller.pace * authority * math.tanh(math.log(controller.coefficient / 2.0))
+    assert l0 == pytest.approx(24.0, rel=0.02)
+    assert lowest > 0.8 * 24.0
+    assert controller.coefficient == pytest.approx(2.0, rel=0.05)
 
 
-def test_the_controller_does_not_wind_up_on_a_plant_that_moves_at_its_own_pace():
-    """log L0 moves by at most 0.01 a step, whatever the coefficient: Adam."""
-    controller = L0Controller(1.0, target=24.0, approach=200)
-    log_l0, lowest, highest = math.log(500.0), math.inf, 0.0
-    for _ in range(1500):
-        pull = math.log(60.0) - math.log(controller.coefficient) - log_l0
-        log_l0 += max(-0.01, min(0.01, pull / 10))
-        lowest, highest = min(lowest, log_l0), max(highest, controller.coefficient)
-        controller.observe(math.exp(log_l0), act=True)
-    assert math.exp(log_l0) == pytest.approx(24.0, rel=0.03)
-    assert math.exp(lowest) > 0.5 * 24.0
-    assert highest < 100 * 60.0 / 24.0
+def test_thresholds_hold_l0_where_the_coefficient_cannot():
+    """Nothing that the coefficient does reaches L0, which falls by itself."""
+    controller, threshold = L0Controller(1.0, target=24.0, approach=200), 0.0
+    for step in range(1500):
+        rate = min(1.0, (1500 - step) / 300)
+        l0 = 500.0 * math.exp(-threshold)
+        threshold += controller.observe(l0, act=True, rate=rate) + 0.01 * rate
+    assert l0 == pytest.approx(24.0, rel=0.02)
+
+
+def test_a_share_by_hand():
+    controller = L0Controller(2.0, target=10.0, pace=0.1)
+    assert controller.observe(20.0, act=True) == 0.0  # the reference starts where L0 is
+    running = 0.6 * 20.0 + 0.4 * 15.0
+    share = controller.observe(15.0, act=True, rate=0.25)
+    assert share == pytest.approx(0.2 * 0.5 * math.log(running / 10.0))
+    assert controller.coefficient == pytest.approx(2.0 * math.exp(0.05 * share / 0.1))
+    assert controller.observe(1e9, act=True) == 0.1
+    assert controller.misses
+    assert not L0Controller(2.0, target=10.0, l0=10.5).misses
+    assert L0Controller(2.0, target=10.0).misses
+    assert not L0Controller(2.0, target=None).misses
 
 
 def test_the_controller_leaves_the_coefficient_alone_without_a_target_or_when_held():
     free, held = L0Controller(2.0, target=None), L0Controller(2.0, target=5.0)
     for l0 in (1.0, 100.0, 0.0):
-        free.observe(l0, act=True)
-        held.observe(l0, act=False)
+        assert free.observe(l0, act=True) == held.observe(l0, act=False) == 0.0
     assert free.coefficient == held.coefficient == 2.0
 
 
 def test_an_l0_of_zero_lowers_the_coefficient_without_breaking_it():
     controller = L0Controller(2.0, target=5.0)
     for _ in range(10):
-        controller.observe(0.0, act=True)
+        share = controller.observe(0.0, act=True)
+    assert share <= 0
     assert 0 < controller.coefficient < 2.0
 
 

@@ -87,6 +87,9 @@ class JumpReLU(Activation):
     ) -> None:
         self._log_threshold[latents] = bar.log()
 
+    def raise_thresholds(self, share: Float[Tensor, " n_latents"], /) -> None:
+        self._log_threshold.add_(share)
+
     def fold(self, gain: Float[Tensor, " n_latents"], _shift: Float[Tensor, " n_latents"], /) -> None:
         self._log_threshold.copy_(wide(self._log_threshold) + gain.log())
 

@@ -153,6 +153,10 @@ class Trainable(Dictionary, Protocol):
         """Make dead latents again from vectors that are reconstructed badly; which of them were."""
         ...
 
+    def move_thresholds(self, share: float, stats: StepStats) -> None:
+        """Raise or lower what a latent must exceed to be active, where a penalty decides how many are."""
+        ...
+
     def folded(self) -> "Trainable":
         """A copy whose weights take raw activations themselves: what is saved."""
         ...

@@ -15,7 +15,11 @@ from polyseme.kernels.tiles import where_positive
 
 
 class ReLUConfig(PenalisedBase):
-    """Every positive latent, with an L1 penalty weighted by decoder norm; tied: one matrix of unit rows."""
+    """Every positive latent, with an L1 penalty weighted by decoder norm; tied: one matrix of unit rows.
+
+    The penalty shrinks what is reconstructed, the more the fewer latents may be active, and no more training undoes it:
+    at an equal L0 the FVU is far above that of the other architectures (`docs/decisions/0034-l0.md`).
+    """
 
     architecture: Literal["relu"] = "relu"
     """Architecture of the dictionary."""

@@ -38,8 +38,8 @@ class TrainingConfig(Config):
     clip: float | None = Field(default=1.0, gt=0, le=1e6)
     """Largest norm of a dictionary's whole gradient; larger ones are scaled down. None: no clipping."""
     target_l0: float | None = Field(default=None, gt=0, le=2**24)
-    """Target for the mean number of active latents per vector: the coefficient of relu, jumprelu and gated is adjusted
-    to reach it; for other architectures it must equal k."""
+    """Target for the mean number of active latents per vector: thresholds and coefficient of relu, jumprelu and gated
+    are adjusted to hold it; for other architectures it must equal k."""
     sparsity_warmup: Share = 0.1
     """Share of the steps over which the sparsity coefficient rises from zero; a target L0 is approached over twice as
     many."""

@@ -34,7 +34,8 @@ from polyseme.training.preflight import plan_of, target_of
 from polyseme.training.schedules import auto_learning_rate
 
 _STATE_VERSION = 4
-"""2 left out what BatchTopK takes from one step to the next; 3 revived no latents."""
+"""2 left out what BatchTopK takes from one step to the next; 3 revived no latents, and steered L0 by the coefficient
+alone."""
 _SECONDS_BETWEEN_UPDATES = 0.2
 
 
@@ -87,6 +88,13 @@ def fit(
     if start < plan.n_steps:
         with reuse_buffers():
             run.train(source, start, config.checkpoint_seconds, reporter)
+    for trainee in run.trainees:
+        if trainee.controller.misses:
+            target, l0 = trainee.controller.target, trainee.controller.l0
+            reporter.message(
+                f"job {trainee.job.name}: L0 is {l0:.3g} at the end of the training, and the target is {target:.3g}: "
+                "train longer, or set another target"
+            )
     return [TrainedJob(t.job, tuple(t.history), plan.n_steps * plan.batch_size) for t in run.trainees]
 
 
@@ -106,8 +114,9 @@ def _trainee(job: Job, plan: Plan, config: TrainingConfig) -> Trainee:
     # In a dictionary's own units (mean squared norm = width) a coefficient near 1 is in range for any data.
     coefficient = 1.0 if job.dictionary.penalty is None else job.dictionary.penalty
     peak = config.lr or auto_learning_rate(job.dictionary.n_latents, plan.n_steps)
-    approach = max(1, 2 * plan.sparsity_warmup)
-    return Trainee(job, plan, peak, L0Controller(coefficient, target, lr=peak, approach=approach))
+    # Thresholds are learned at √d_in times the rate of the weights (`Trainee`).
+    pace, approach = peak * job.dictionary.d_in**0.5, max(1, 2 * plan.sparsity_warmup)
+    return Trainee(job, plan, peak, L0Controller(coefficient, target, pace=pace, approach=approach))
 
 
 def _identity(

@@ -222,9 +222,12 @@ class Trainee:
         dictionary.after_step()
         self.idle += stats.n_rows
         self.idle[stats.fired > 0] = 0
+        acts = dictionary.has_coefficient and step >= plan.sparsity_warmup
+        share = self.controller.observe(l0, act=acts, rate=lr / self.peak_lr)
+        if share:
+            dictionary.move_thresholds(share, stats)
         if plan.revives(step):
             self._revive(batch, step)
-        self.controller.observe(l0, act=dictionary.has_coefficient and step >= plan.sparsity_warmup, lr=lr)
         self._sample(step, loss, n_dead, lr, coefficient)
 
     def _revive(self, batch: Batch, step: int) -> None:

@@ -164,6 +164,15 @@ class LooksTwice(Protocol):
         ...
 
 
+@runtime_checkable
+class HasThresholds(Protocol):
+    """An activation with thresholds of its own; without it, a latent's threshold is what `b_enc` leaves over 0."""
+
+    def raise_thresholds(self, share: Float[Tensor, " n_latents"], /) -> None:
+        """Each by a share of its own."""
+        ...
+
+
 class Architecture(Config):
     """What the engine asks of a config; `DictionaryBase` adds `build`."""
 

@@ -34,6 +34,7 @@ from polyseme.dictionaries.engine.activation import (
     Activation,
     Architecture,
     Finishes,
+    HasThresholds,
     LooksTwice,
     Remembers,
     Scheduled,
@@ -399,6 +400,30 @@ class SparseDictionary:
             spread=self._spread,
             generator=generator,
         )
+
+    @shielded
+    @torch.no_grad()
+    def move_thresholds(self, share: float, stats: StepStats) -> None:
+        """Raise the thresholds of the latents that were active in a step by a share, or lower those of all latents.
+
+        A threshold θ becomes θ exp(share). Where latents are active above 0, b_enc falls by share × ½ √(d_out / L0) /
+        ‖W_dec_j‖: L0 latents that write a vector of mean squared norm d_out write about √(d_out / L0) each, and an L1
+        penalty shrinks them.
+
+        Silent latents take no part in a rise. L0 does not need it, and they would fall farther behind at each step in
+        which the others' gradients pull the other way; taking part in a fall is what brings them back.
+
+        Args:
+            share: below 0: lower.
+            stats: of the step.
+        """
+        b_enc = self._parameters["b_enc"]
+        shares = (stats.fired > 0).to(b_enc.dtype) * share if share > 0 else torch.full_like(b_enc, share)
+        if isinstance(self._activation, HasThresholds):
+            self._activation.raise_thresholds(shares)
+        else:
+            size = (self.d_out / wide(stats.l0).clamp(min=1e-3)).sqrt().to(b_enc.dtype) / 2
+            b_enc.sub_(shares * size / self._norms())
 
     @shielded
     @torch.no_grad()
