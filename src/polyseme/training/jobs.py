@@ -20,6 +20,8 @@ from polyseme.training.schedules import learning_rate, ramp
 # A dictionary this many times worse than predicting the mean, or than it began, has diverged.
 _HOPELESS_FVU = 10.0
 _FVU_MEMORY = 0.95
+MOMENTS = 3
+"""Of a training at which its dictionaries are looked at: `Plan.doublings`."""
 
 
 @dataclass(init=False)
@@ -115,6 +117,17 @@ class Plan:
     dead_after: int
     betas: tuple[float, float]
     clip: float | None
+
+    @property
+    def doublings(self) -> tuple[int, ...]:
+        """A quarter, half and all of the steps before the learning rate falls, of those that are on its plateau.
+
+        Two states of these differ in how long they were trained and in nothing else of the schedule. Empty where fewer
+        than two are on the plateau: the rate falls or rises for too long.
+        """
+        end, start = self.n_steps - self.decay, max(1, self.warmup, self.sparsity_warmup)
+        steps = tuple(step for step in (end // 2**i for i in reversed(range(MOMENTS))) if step >= start)
+        return steps if len(steps) > 1 else ()
 
     def samples(self, step: int) -> bool:
         """True at about a hundred steps and the last."""
