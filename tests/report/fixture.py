@@ -146,6 +146,32 @@ def record(name: str, value: float, spread: float = 0.02, **kwargs: Any) -> Metr
     return MetricRecord(name=name, value=value, interval=bounds, n=20_480, **kwargs)
 
 
+LEARNED = (("rising", 0.10, 0.18, 0.243), ("flat", 0.41, 0.44, 0.44), ("open", 0.2, 0.31, 0.33))
+"""By site, what the last doubling says and the shares that recurred."""
+
+
+def learning(i: int) -> tuple[MetricRecord, ...]:
+    """Learning curves of a site."""
+    outcome, *shares = LEARNED[i % len(LEARNED)]
+    found: list[MetricRecord] = []
+    for name, values in (("recurring", shares), ("recurring_match", [0.2 + share for share in shares])):
+        for k, value in enumerate(values):
+            found.append(record(name, value, 0.08, scope={"site": SITES[i], "tokens": 240_000 * 2**k}))
+        spread = {"rising": 0.01, "flat": 0.008, "open": 0.05}[outcome]
+        change = values[-1] - values[-2]
+        found.append(
+            MetricRecord(
+                name=f"{name}_change",
+                value=change,
+                interval=Interval(low=change - spread, high=change + spread),
+                n=2048,
+                scope={"site": SITES[i]},
+                details={"outcome": outcome, "from": 480_000, "to": 960_000},
+            )
+        )
+    return tuple(found)
+
+
 def axis_result(rng: np.random.Generator, axis: Axis, answer: Answer) -> AxisResult:
     """One axis with every comparison that it rests on; none where there is no answer."""
     if answer == "unknown":
@@ -374,6 +400,7 @@ def _dictionary(rng: np.random.Generator, site: str, i: int, fvu: float) -> Dict
             ),
             note="Hungarian matching of write directions.",
         ),
+        learning=learning(i),
         training=(
             Chart(
                 title="Reconstruction loss",
@@ -539,6 +566,7 @@ def bare_report(**changes: object) -> StudyReport:
             "verdict_counts": {},
             "density": (("trained", Histogram(edges=(-7.0, 0.0), counts=(0.0,))),),
             "stability": None,
+            "learning": (),
             "training": (),
             "verdicts_kept": {},
             "verdicts_missing": {},

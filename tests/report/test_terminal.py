@@ -36,6 +36,7 @@ def test_the_summary_fits_80_columns_and_says_it_all():
             "+0.0242 [+0.0142, +0.0342]",
             "+43.3 pp [+42.3, +44.3]",
             "Seed stability (cosine > 0.7) value 95% interval by chance blocks.0.resid_post 38.0%",
+            "blocks.0.resid_post 10.0% 18.0% 24.3% +6.30 pp [+5.30, +7.30] rising",
         ),
         *("Report: runs/demo/artifacts/report.html", "5 min 18 s"),
     ):

@@ -98,8 +98,16 @@ def test_a_transcoder_is_priced_by_both_its_widths() -> None:
     assert replace(SIZES, widths={"a": Widths(30, 70, 100)}).latents(wide) == {"a": 240}
 
 
+def test_copies_along_the_training_are_priced() -> None:
+    two, three, four = (price(_study(seeds=list(range(n))), SIZES, CausalConfig()) for n in (2, 3, 4))
+    assert two.stages["learning"] < three.stages["learning"]
+    # Each of three seeds has three copies, and no further seed has any.
+    assert three.disk - two.disk == four.disk - three.disk + 9 * 4 * (1000 * (99 + 99 + 2) + 99)
+
+
 def test_each_stage_has_a_price_of_its_own() -> None:
-    config = StudyConfig.model_validate({**_study().model_dump(), "controls": [{"kind": "gaussian_reinit"}]})
+    changes = {"controls": [{"kind": "gaussian_reinit"}], "seeds": [0, 1, 2]}
+    config = StudyConfig.model_validate({**_study().model_dump(), **changes})
     whole = price(config, replace(SIZES, vocabulary=5000), CausalConfig())
     assert set(whole.stages) == {stage.name for stage in Plan.of(config).stages}
     assert all(0 < needed <= whole.memory + whole.kept for needed in whole.stages.values())

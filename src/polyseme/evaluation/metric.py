@@ -7,7 +7,7 @@ from typing import Any, Literal
 from polyseme.core.records import Better, Interval, MetricRecord
 from polyseme.evaluation.finishes import RATIO, Finish
 
-Pass = Literal["reconstruction", "lookup", "splice", "ladder", "stability", "recovery"]
+Pass = Literal["reconstruction", "lookup", "splice", "ladder", "stability", "learning", "recovery"]
 Vectors = Literal["counted", "ordinary", "all"]
 Change = Literal["batches", "documents", "scale", "shift", "latents"]
 Weights = Mapping[str, float]

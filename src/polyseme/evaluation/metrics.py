@@ -16,6 +16,7 @@ _lookup = partial(Metric, measured="lookup", finish=FVU)
 _loss = partial(Metric, measured="splice", unit="nats/token")
 _ladder = partial(Metric, measured="ladder", finish=None)
 _stability = partial(Metric, measured="stability", finish=None, better="higher")
+_learning = partial(Metric, measured="learning", finish=None)
 _recovery = partial(Metric, measured="recovery", finish=None)
 
 _TABLE = (
@@ -246,6 +247,31 @@ _TABLE = (
         "above 0.7.",
         is_share=True,
         in_terminal=True,
+    ),
+    _learning(
+        "recurring",
+        "Latents that recur",
+        "Share of a dictionary's latents whose best match in that of another seed correlates by more than "
+        "verdicts.recurrence, mean over pairs of seeds, at a moment of the training before the learning rate falls.",
+        is_share=True,
+        better="higher",
+    ),
+    _learning(
+        "recurring_match",
+        "Mean best match",
+        "The mean of these correlations over all latents, at such a moment.",
+        better="higher",
+    ),
+    _learning(
+        "recurring_change",
+        "Latents that recur, change over the last doubling",
+        "How much more of the latents recur than after half the tokens, both before the learning rate falls.",
+        is_share=True,
+    ),
+    _learning(
+        "recurring_match_change",
+        "Mean best match, change over the last doubling",
+        "How much higher the mean best match is than after half the tokens, both before the learning rate falls.",
     ),
     _recovery("mcc", "MCC", "Mean |cosine| of the best one-to-one matching to the true directions.", better="higher"),
     _recovery(

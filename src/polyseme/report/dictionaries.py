@@ -51,6 +51,7 @@ def dictionary_report(findings: Findings, site: str) -> DictionaryReport:
         axes=tuple(axis_reports(findings.evidence[site], judged)),
         density=tuple(_densities(findings, site)),
         stability=_stability(stable),
+        learning=tuple(findings.learning[site].records({"site": site})) if site in findings.learning else (),
         training=tuple(_training(findings, site)),
         massive=massive_at(findings, site),
     )

@@ -2,7 +2,7 @@
 
 from polyseme.evaluation.metrics import METRICS
 
-_IN_STUDIES = ("reconstruction", "lookup", "splice", "ladder", "stability")
+_IN_STUDIES = ("reconstruction", "lookup", "splice", "ladder", "stability", "learning")
 """The passes whose metrics a study has."""
 GLOSSARY: tuple[tuple[str, str], ...] = (
     (

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from polyseme.core.numbers import count, interval, percent, short, signed
 from polyseme.core.records import DECIDED, STATUSES
+from polyseme.report import learning
 from polyseme.report.profiles import AXIS_NAMES, STATUS_NAMES, asked, correction
 from polyseme.report.schema import Comparison, ControlValue, SpliceRow, StudyReport
 from polyseme.report.words import metric_name
@@ -23,6 +24,7 @@ def headlines(report: StudyReport) -> tuple[str, ...]:
         _repetition(report),
         *_axes(report),
         *_unanswered(report),
+        learning.headline(report),
         _calibration(report),
         _faithfulness(report),
         _single_sites(report),

@@ -127,6 +127,9 @@ class DictionaryReport(Record):
     """Histograms of log10 density: (`trained` or the control's name, histogram), trained first, edges shared."""
     stability: Chart | None = None
     """Share of latents matched in another seed at each threshold, with the random-direction null."""
+    learning: tuple[MetricRecord, ...] = ()
+    """How many latents recurred at moments of the training, and what the last doubling changed; empty where no copies
+    were kept."""
     training: tuple[Chart, ...] = ()
     """Loss parts, L0, dead latents against tokens."""
     massive: str = ""

@@ -12,10 +12,11 @@ from polyseme.core.records import STATUSES, Status
 from polyseme.core.text import visible
 from polyseme.evaluation.metric import Metric
 from polyseme.evaluation.metrics import METRICS
+from polyseme.report import learning
 from polyseme.report.headlines import headlines
 from polyseme.report.profiles import ANSWER_NAMES, AXIS_NAMES, STATUS_HEADS, STATUS_SIGNS
 from polyseme.report.schema import AxisReport, Comparison, StudyReport
-from polyseme.report.words import bounds_of, gap_bounds, gap_of, value_of
+from polyseme.report.words import bounds_of, gap_bounds, gap_of, metric_name, value_of
 
 _COLOURS: dict[Status, str] = {
     "network_feature": "blue",
@@ -63,6 +64,7 @@ def print_summary(report: StudyReport, *, report_path: Path | None = None, conso
             write.line()
             write.line(f"{dictionary.name}: {dictionary.massive}")
     _stability(write, report)
+    _learning(write, report)
     if report_path is not None:
         write.line()
         write.line(f"Report: {report_path}", style="bold", wrap=False)
@@ -245,6 +247,21 @@ def _stability(write: _Writer, report: StudyReport) -> None:
                     rows.append((dictionary.name, [value_of(record), bounds_of(record), known], ""))
         if rows:
             write.table(metric.title, _plain("value", "95% interval", "by chance"), rows)
+
+
+def _learning(write: _Writer, report: StudyReport) -> None:
+    """What recurred at each moment of the training, and what the last doubling changed."""
+    known = [dictionary for dictionary in report.dictionaries if dictionary.learning]
+    for name in (learning.SHARE, learning.MATCH) if known else ():
+        heads = [f"{short(float(record.scope['tokens']))}\ntokens" for record in learning.moments(known[0], name)]
+        rows: list[_Row] = []
+        for dictionary in known:
+            change = learning.change(dictionary, name)
+            cells = [value_of(record) for record in learning.moments(dictionary, name)]
+            cells += [gap_of(change.value, change), gap_bounds(change.interval, change), change.details["outcome"]]
+            rows.append((dictionary.name, cells, ""))
+        title = f"{metric_name(name)}, before the learning rate falls"
+        write.table(title, _plain(*heads, "last\ndoubling", "95% interval", ""), rows)
 
 
 def _shown_metrics(*, compared: bool) -> Iterator[Metric]:

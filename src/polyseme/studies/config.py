@@ -147,6 +147,12 @@ class StudyConfig(Config):
         return {str(binding): binding for binding in map(bound, self.sites)}
 
     @property
+    def copied(self) -> tuple[int, ...]:
+        """The seeds of whose dictionaries copies are kept along the training: the judged one and as many partners as
+        its axes need; none where there are fewer."""
+        return self.seeds[: LEAST_REPLICATES + 1] if len(self.seeds) > LEAST_REPLICATES else ()
+
+    @property
     def judging(self) -> tuple[NullConfig, ...]:
         """The controls whose dictionaries each latent is compared with: those of the weights, on which the axis
         `network` rests, and those of the tokens, which are shown. A null of the dictionary has the real network and

@@ -11,6 +11,7 @@ from polyseme.causal import CausalEffects
 from polyseme.core.records import Axis, MetricRecord
 from polyseme.core.seeds import derive_seed
 from polyseme.evaluation import Continuation, DocumentSums
+from polyseme.evaluation.learning import LearningCurve
 from polyseme.evaluation.recurrence import Recurrence
 from polyseme.evaluation.token_share import TokenShare, token_share
 from polyseme.studies.config import StudyConfig
@@ -21,6 +22,7 @@ from polyseme.studies.stage import Stage, Worker
 from polyseme.studies.stages.baselines import BaselinesStage
 from polyseme.studies.stages.causal import CausalStage
 from polyseme.studies.stages.continuations import ContinuationsStage
+from polyseme.studies.stages.learning import LearningStage
 from polyseme.studies.stages.recurrence import RecurrenceStage
 from polyseme.studies.stages.stability import StabilityStage
 from polyseme.studies.stages.tokens import Tokens
@@ -113,6 +115,11 @@ class Findings:
     def stability(self) -> dict[str, list[MetricRecord]]:
         """By site, between the first two seeds."""
         return self._one(StabilityStage) or {}
+
+    @property
+    def learning(self) -> dict[str, LearningCurve]:
+        """By site, how many latents recurred at moments of the training; empty with fewer than three seeds."""
+        return self._one(LearningStage) or {}
 
     @property
     def continuations(self) -> list[Continuation]:

@@ -11,12 +11,15 @@ from polyseme.activations.firings import Firings
 from polyseme.activations.massive import Ordinary, Spread
 from polyseme.core.config import fingerprint
 from polyseme.core.site import Site
-from polyseme.dictionaries import Dictionary
+from polyseme.dictionaries import Dictionary, load_dictionary
 from polyseme.evaluation import DocumentSums
 from polyseme.evaluation.matches import Sides
 from polyseme.store import Artifact
 from polyseme.studies.subject import dictionary_name, file_name
 from polyseme.training import HistoryPoint
+
+COPIES = "copies"
+"""Folder of the copies of dictionaries along their training."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Trained:
         statistics: of the train vectors.
         artifact: where they are kept.
         target_l0: (site name, seed) to the L0 its coefficient was steered to, where it was.
+        copied_at: the numbers of tokens after which copies were kept.
     """
 
     dictionaries: dict[tuple[str, int], Dictionary]
@@ -70,6 +74,11 @@ class Trained:
     statistics: Statistics
     artifact: Artifact
     target_l0: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
+    copied_at: tuple[int, ...] = ()
+
+    def copy(self, n_tokens: int, site: str, seed: int) -> Dictionary:
+        """One of the copies, read from its file."""
+        return load_dictionary(self.artifact.file(f"{copy_name(n_tokens, site, seed)}/dictionary.json").parent)
 
     def of_seed(self, seed: int) -> dict[str, Dictionary]:
         """Site name to dictionary."""
@@ -114,6 +123,11 @@ class Matching:
     def random(self, site: str) -> Sides:
         """Firings of random latents on both sides; only the study itself has them."""
         return Sides(*(Firings.load(self.artifact.path, random_name(site, side)) for side in ("learn", "heldout")))
+
+
+def copy_name(n_tokens: int, site: str, seed: int) -> str:
+    """Where the copy of a dictionary after a number of tokens is kept."""
+    return f"{COPIES}/{n_tokens}/{dictionary_name(site, seed)}"
 
 
 def random_name(site: str, side: Literal["learn", "heldout"]) -> str:

@@ -18,6 +18,7 @@ from polyseme.studies.stage import Stage
 from polyseme.studies.stages.baselines import BaselinesStage
 from polyseme.studies.stages.causal import CausalStage
 from polyseme.studies.stages.continuations import ContinuationsStage
+from polyseme.studies.stages.learning import LearningStage
 from polyseme.studies.stages.recurrence import RecurrenceStage
 from polyseme.studies.stages.stability import StabilityStage
 from polyseme.studies.stages.tokens import TokensStage
@@ -37,6 +38,7 @@ FINDINGS: tuple[type[Finding[Any]], ...] = (
     CausalStage,
     RecurrenceStage,
     StabilityStage,
+    LearningStage,
 )
 """The kinds of stage that a study has beside what its controls go through too, in the order in which they are run."""
 

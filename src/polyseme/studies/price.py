@@ -26,6 +26,7 @@ from polyseme.evaluation.stability import CANDIDATES, EXACT
 from polyseme.evaluation.tables import TABLES
 from polyseme.networks import Network
 from polyseme.studies.config import StudyConfig, TokensConfig
+from polyseme.training.jobs import MOMENTS
 
 _FLOAT = 4
 _GIGABYTE = 1e9
@@ -162,6 +163,8 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
     read = _pass(sizes, _read_at_once(study, sizes))
     counted = min(sizes.n_train, study.evaluation.lookup_tokens)
     meant = max(causal.held_bytes(latents[n], sizes.vocabulary, w.writes, counted, l0) for n, w in sizes.widths.items())
+    own, fired, learning = windows + weights * seeds, 24 * entries, 24 * learned
+    copies, sites = len(study.copied), len(sizes.widths)
     arrays = {
         "tokens": 0.0,
         "statistics": read,
@@ -174,8 +177,8 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
         "matching": read,
         "recurrence": max(map(_recurring, latents.values())) if seeds > 1 else 0.0,
         "stability": max(map(_matched, latents.values())) if seeds > 1 else 0.0,
+        "learning": read + copies * _copied(weights, fired + learning, sites, n_latents) if copies else 0.0,
     }
-    own, fired, learning = windows + weights * seeds, 24 * entries, 24 * learned
     # A further draw; at one site the judged latents, those of another dictionary and random ones, on both sides.
     compared = own + fired * (seeds + 1) + weights + 3 * (fired + learning) / len(sizes.widths)
     held = {
@@ -190,13 +193,20 @@ def price(study: StudyConfig, sizes: Sizes, causal: CausalConfig) -> Price:
         "causal": own + fired * seeds,
         "recurrence": compared,
         "stability": weights * seeds + fired * seeds,
+        "learning": own,
     }
     return Price(
         kept=compared + (weights + fired) * sizes.n_controls,
         training=arrays["dictionaries"],
         passes=max(arrays[name] for name in ("readings", "splice", "causal")) + sizes.network * sizes.second_network,
-        tables=max(arrays["baselines"], arrays["causal"] + meant, arrays["recurrence"], arrays["stability"]),
-        disk=weights * (n_dictionaries + 3 * seeds) + 8 * (entries + learned) * n_dictionaries + ids + windows + cache,
+        tables=max(
+            arrays["baselines"], arrays["causal"] + meant, arrays["recurrence"], arrays["stability"], arrays["learning"]
+        ),
+        disk=weights * (n_dictionaries + 3 * seeds + MOMENTS * copies)
+        + 8 * (entries + learned) * n_dictionaries
+        + ids
+        + windows
+        + cache,
         tokens=study.training.n_tokens or sizes.n_train,
         stages={name: held[name] + needed + meant * (name == "causal") for name, needed in arrays.items()},
     )
@@ -271,6 +281,12 @@ def _recurring(n: int) -> float:
     config = RecurrenceConfig()
     cells = config.n_groups * 2.0 ** len(TABLES)
     return 5.0 * _FLOAT * n**2 + 8 * 5 * cells * n + 1.5 * config.chunk_bytes
+
+
+def _copied(weights: float, fired: float, sites: int, n: int) -> float:
+    """The copy of one seed's dictionaries, their firings at all sites as they are collected, and those of the site that
+    is matched by row, by column and in float64; products of n latents with n others."""
+    return weights + 0.5 * fired + 1.5 * fired / sites + _FLOAT * n**2
 
 
 def check_price(

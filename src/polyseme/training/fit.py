@@ -47,6 +47,7 @@ def fit(
     *,
     checkpoints: Path | None = None,
     spreads: Mapping[str, Spread] | None = None,
+    at_doubling: Callable[[int], object] | None = None,
     reporter: Reporter | None = None,
 ) -> list[TrainedJob]:
     """Train every job's dictionary in place, in one pass over the source.
@@ -59,6 +60,8 @@ def fit(
             a finished training may be deleted.
         spreads: of each site's vectors, which say what `config.leave_out` leaves out. None: measured first, on the
             first vectors of the training, and massive ones are reported (as a warning where there is no reporter).
+        at_doubling: called with the number of tokens after each of `Plan.doublings`, to keep a copy of the dictionaries
+            then. What it did is there whenever a training is resumed later than that; it may be called twice for one.
         reporter: receives progress, and a message when training resumes.
 
     Returns:
@@ -81,7 +84,7 @@ def fit(
     leaving = leaving_out(jobs, config, spreads)
     reporter = reporter or Silent()
     identity = _identity(jobs, source, config, plan, leaving)
-    run = _Fit([_trainee(job, plan, config) for job in jobs], plan, checkpoints, identity, leaving)
+    run = _Fit([_trainee(job, plan, config) for job in jobs], plan, checkpoints, identity, leaving, at_doubling)
     start = run.resume(reporter)
     if start == 0:
         _check_untrained(jobs)
@@ -158,10 +161,16 @@ class _Fit:
     """
 
     def __init__(
-        self, trainees: list[Trainee], plan: Plan, checkpoints: Path | None, identity: str, leaving: LeavingOut
+        self,
+        trainees: list[Trainee],
+        plan: Plan,
+        checkpoints: Path | None,
+        identity: str,
+        leaving: LeavingOut,
+        at_doubling: Callable[[int], object] | None,
     ):
         self.trainees, self.plan, self.checkpoints, self.identity = trainees, plan, checkpoints, identity
-        self.leaving = leaving
+        self.leaving, self.at_doubling = leaving, at_doubling
         self.done: int | None = 0
         self.saved: Path | None = None
 
@@ -233,10 +242,12 @@ class _Fit:
         progress.update(start * plan.batch_size)
         saved_at = shown_at = time.monotonic()
         done = start
+        self._mark(start)  # a checkpoint of this very step may have been saved on the way out of the call
         for batch in source.batches(plan.batch_size, start=start, stop=plan.n_steps):
             # A signal falls between steps, never between the jobs of one.
             with signals.held():
                 done = self._step(batch)
+                self._mark(done)
             del batch  # before the source makes the next
             now = time.monotonic()
             if now - shown_at >= _SECONDS_BETWEEN_UPDATES or done == plan.n_steps:
@@ -247,6 +258,10 @@ class _Fit:
                 saved_at = time.monotonic()
         assert done == plan.n_steps, f"the source gave {done - start} batches, not {plan.n_steps - start}"
         self.save()
+
+    def _mark(self, done: int) -> None:
+        if self.at_doubling is not None and done in self.plan.doublings:
+            self.at_doubling(done * self.plan.batch_size)
 
     def _leave(self, error: BaseException, reporter: Reporter) -> None:
         """On the way out, whatever the reason: keep what was done, where that is a whole number of steps."""

@@ -23,6 +23,8 @@ _HOPELESS_FVU = 10.0
 _FVU_MEMORY = 0.95
 _REVIVED_EVERY = 10
 """Steps from one revival to the next."""
+MOMENTS = 3
+"""Of a training at which its dictionaries are looked at: `Plan.doublings`."""
 
 
 @dataclass(init=False)
@@ -127,6 +129,17 @@ class Plan:
         """True at steps after which dead latents are revived."""
         first, end = self.revived
         return self.revive > 0 and first <= step < end and (step + 1) % _REVIVED_EVERY == 0
+
+    @property
+    def doublings(self) -> tuple[int, ...]:
+        """A quarter, half and all of the steps before the learning rate falls, of those that are on its plateau.
+
+        Two states of these differ in how long they were trained and in nothing else of the schedule. Empty where fewer
+        than two are on the plateau: the rate falls or rises for too long.
+        """
+        end, start = self.n_steps - self.decay, max(1, self.warmup, self.sparsity_warmup)
+        steps = tuple(step for step in (end // 2**i for i in reversed(range(MOMENTS))) if step >= start)
+        return steps if len(steps) > 1 else ()
 
     def samples(self, step: int) -> bool:
         """True at about a hundred steps and the last."""

@@ -15,7 +15,7 @@ from polyseme.core.records import AXES, STATUSES, Axis, AxisResult, Evidence, In
 from polyseme.core.text import visible
 from polyseme.core.version import __version__
 from polyseme.interpret.records import EFFECTS, LatentReport
-from polyseme.report import profiles, words
+from polyseme.report import learning, profiles, words
 from polyseme.report.glossary import GLOSSARY, LIMITS
 from polyseme.report.headlines import headlines, reasons
 from polyseme.report.html import charts, svg
@@ -204,6 +204,16 @@ def _stability(dictionary: DictionaryReport) -> Markup | None:
     return None if dictionary.stability is None else charts.lines(dictionary.stability)
 
 
+def _learning(dictionary: DictionaryReport) -> Markup | None:
+    data = learning.chart(dictionary)
+    return None if data is None else charts.lines(data)
+
+
+def _learning_legend(dictionaries: Iterable[DictionaryReport]) -> Markup:
+    data = next(filter(None, map(learning.chart, dictionaries)), None)
+    return Markup("") if data is None else charts.lines_legend(data)
+
+
 def _comparison_title(record: MetricRecord) -> str:
     ablation = record.scope.get("ablation")
     return words.metric_name(record.name) + (f" over {ablation}-ablation" if ablation else "")
@@ -280,6 +290,9 @@ def _environment() -> Environment:
         "plain": numbers.plain,
         "panels": _panels,
         "stability": _stability,
+        "learning": _learning,
+        "learning_legend": _learning_legend,
+        "learning_note": learning.sentence,
         "differences_of": _differences,
         "stability_note": _stability_note,
         "firing_contexts": _firing_contexts,

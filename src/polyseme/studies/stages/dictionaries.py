@@ -1,5 +1,6 @@
 """The dictionaries stage: every site and seed of a subject, trained in one pass over its activations."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,25 @@ from polyseme.core.seeds import derive_seed
 from polyseme.dictionaries import Dictionary, load_dictionary, save_dictionary
 from polyseme.nulls import Null
 from polyseme.store import Artifact, save_json, save_tensors
-from polyseme.studies.measured import Readings, Trained
+from polyseme.studies.measured import COPIES, Readings, Trained, copy_name
 from polyseme.studies.stage import Stage, Work, Worker
 from polyseme.studies.stages.statistics import StatisticsStage, sample
 from polyseme.studies.subject import Role, dictionary_name
 from polyseme.training import HistoryPoint, Job, fit
+from polyseme.training.jobs import MOMENTS
 
 _HISTORY = TypeAdapter(dict[str, tuple[HistoryPoint, ...]])
+_COPIED_AT = TypeAdapter(tuple[int, ...])
+_COPIED = "copies.json"
+_SO_FAR = "so-far"
+"""The copies of a training that is not finished."""
 
 
 @dataclass(frozen=True, eq=False)
 class DictionariesStage(Stage[Trained]):
-    """A dictionary for every site and seed.
+    """A dictionary for every site and seed; of the first few seeds of several, copies along the training too.
+
+    Copies change nothing in what is trained, and are in no key: an older artifact has none.
 
     Attributes:
         role: on whose vectors.
@@ -39,7 +47,7 @@ class DictionariesStage(Stage[Trained]):
     version = 4
     """1 steered L0 more slowly, and reached fewer targets; 2 rested on held-out tokens, too; 3 was keyed with its
     defaults."""
-    scratch = ("checkpoints", "activations")
+    scratch = ("checkpoints", "activations", _SO_FAR)
 
     role: Role
     statistics: StatisticsStage
@@ -71,7 +79,8 @@ class DictionariesStage(Stage[Trained]):
     def work(self, at: Worker) -> Work:
         config, seeds = at.config, len(self.role.seeds)
         n_tokens = config.training.n_tokens or config.tokens.train
-        return Work(read=n_tokens, trained=n_tokens * seeds * at.multiply_adds, disk=8.0 * seeds * at.multiply_adds)
+        disk = 8.0 * (seeds + MOMENTS * len(self.role.subject(at).study.copied)) * at.multiply_adds
+        return Work(read=n_tokens, trained=n_tokens * seeds * at.multiply_adds, disk=disk)
 
     def make(self, folder: Path, at: Worker) -> None:
         subject, statistics, targets = self.role.subject(at), at.of(self.statistics), self._matched_l0(at)
@@ -95,12 +104,20 @@ class DictionariesStage(Stage[Trained]):
             Job(dictionary_name(site, seed), dictionary, study.bindings[site], seed, targets.get((site, seed)))
             for (site, seed), dictionary in dictionaries.items()
         ]
+
+        def copy(n_tokens: int) -> None:
+            for (site, seed), dictionary in dictionaries.items():
+                if seed in study.copied:
+                    path = folder / _SO_FAR / copy_name(n_tokens, site, seed)
+                    save_dictionary(path, dictionary, {"site": site, "seed": seed, "n_tokens": n_tokens})
+
         trained = fit(
             jobs,
             source,
             study.training,
             checkpoints=folder / "checkpoints",
             spreads=statistics.spreads,
+            at_doubling=copy if study.copied else None,
             reporter=at.reporter,
         )
         means = statistics.means
@@ -109,6 +126,9 @@ class DictionariesStage(Stage[Trained]):
             means = site_means(network, sample(self.role, at), subject.sites, ordinary=kept, reporter=at.reporter)
         save_tensors(folder / "means.safetensors", means)
         save_json(folder / "history.json", {t.name: t.history for t in trained})
+        if (so_far := folder / _SO_FAR / COPIES).is_dir():
+            shutil.copytree(so_far, folder / COPIES, ignore=shutil.ignore_patterns(".*"))
+            save_json(folder / _COPIED, sorted(int(path.name) for path in (folder / COPIES).iterdir()))
         for ((site, seed), dictionary), job in zip(dictionaries.items(), trained, strict=True):
             where = {"site": site, "module": unnamed(subject.bindings[site]), "seed": seed, "n_tokens": job.n_tokens}
             metadata = {**where, "study": subject.label, "network": subject.base, "tokens": subject.tokens.train_key}
@@ -133,6 +153,7 @@ class DictionariesStage(Stage[Trained]):
                 for key, target in wanted.items()
                 if target is not None and dictionaries[key].has_coefficient
             },
+            copied_at=artifact.parsed(_COPIED, _COPIED_AT.validate_python) if _COPIED in artifact.records else (),
         )
 
     def _keys(self, at: Worker) -> list[tuple[str, int]]:
