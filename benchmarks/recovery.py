@@ -2,9 +2,10 @@
 
     python benchmarks/recovery.py --out results/recovery.json
     python benchmarks/recovery.py --published --latents 4096 --l0 25 --samples 5_000_000
+    python benchmarks/recovery.py --ablate
     python benchmarks/recovery.py --peers .venv-peers/bin/python
 
-The second is SynthSAEBench-16k's world (dictionaries are trained on 200 M vectors there). The third also computes every
+The second is SynthSAEBench-16k's world (dictionaries are trained on 200 M vectors there). The last also computes every
 score by sae-lens's own calculators, and draws from sae-lens's generator what ours is compared with.
 """
 
@@ -36,6 +37,19 @@ from polyseme.zoo.synth_sae_bench.world import World, frequencies, moved_apart
 
 COLUMNS = ("mcc", "nearest_f1", "nearest_precision", "nearest_recall", "unique_features", "fvu", "dead_latents", "l0")
 """Metrics of the table; absorption, which has records of several depths, follows."""
+NESTED = (1 / 32, 1 / 8, 1 / 2, 1.0)
+ABLATION: dict[str, dict[str, Any]] = {
+    "ista": {},
+    "one pass": {"eta": 0.0},
+    "k throughout": {"k_start": 1.0},
+    "the batch's k throughout": {"per_vector": 0.0},
+    "both throughout": {"k_start": 1.0, "per_vector": 0.0},
+    "batch_topk": {"eta": 0.0, "k_start": 1.0, "per_vector": 0.0},
+    "nested": {"prefixes": NESTED},
+    "nested, not detached": {"prefixes": NESTED, "detached": False},
+    "nested by index": {"prefixes": NESTED, "by_frequency": False},
+}
+"""What `--ablate` trains instead of the architectures: `ista` with each idea left out or put in."""
 CHUNK = 4096
 """Held-out rows that are encoded at a time."""
 
@@ -44,9 +58,10 @@ def jobs_of(config: SynthSaeBenchToy, args: argparse.Namespace, seed: int, site:
     """A dictionary of each architecture, at the L0 asked for."""
     jobs: list[Job] = []
     for name in args.only:
-        kind = ARCHITECTURES[name]
+        kind = ARCHITECTURES["ista" if args.ablate else name]
         has_k = "k" in kind.model_fields
-        of = TypeAdapter(kind).validate_python({"n_latents": args.latents, **({"k": args.l0} if has_k else {})})
+        settings = {"n_latents": args.latents, **({"k": args.l0} if has_k else {})}
+        of = TypeAdapter(kind).validate_python(settings | (ABLATION[name] if args.ablate else {}))
         dictionary = of.build(config.d, seed=derive_seed(seed, "recovery", name))
         jobs.append(Job(name, dictionary, Binding.at(site), seed, None if has_k else args.l0))
     return jobs
@@ -188,12 +203,14 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=60_000)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--lr", type=float, help="by default as training chooses it")
-    parser.add_argument("--only", nargs="*", default=list(ARCHITECTURES), choices=list(ARCHITECTURES))
+    parser.add_argument("--ablate", action="store_true", help="variants of ista instead of the architectures")
+    parser.add_argument("--only", nargs="*", choices=[*ARCHITECTURES, *ABLATION])
     parser.add_argument("--peers", help="an interpreter that has sae-lens; without it polyseme alone")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     args = parser.parse_args()
 
+    args.only = args.only or list(ABLATION if args.ablate else ARCHITECTURES)
     torch.set_num_threads(args.threads)
     base = PUBLISHED if args.published else SynthSaeBenchToy()
     sizes = {"n_features": args.features, "d": args.d, "zipf": args.zipf, "frequencies": args.frequencies}

@@ -35,11 +35,12 @@ SMALL: dict[str, Callable[[int, int], DictionaryBase]] = {
     "jumprelu": lambda n, k: JumpReLUConfig(n_latents=n, k_aux=3),
     "gated": lambda n, k: GatedConfig(n_latents=n),
     "ista": lambda n, k: ISTAConfig(n_latents=n, k=k, k_aux=3, k_start=1.5),
+    "ista nested": lambda n, k: ISTAConfig(n_latents=n, k=k, k_aux=3, k_start=1.5, prefixes=(0.25, 0.5, 1.0)),
     "matryoshka": lambda n, k: MatryoshkaConfig(n_latents=n, k=k, k_aux=3, prefixes=(0.25, 0.5, 1.0)),
 }
 """A small config of every architecture from (n_latents, k); the suites run over its keys."""
 
-AUTOENCODERS = ("relu tied", "ista")
+AUTOENCODERS = ("relu tied", "ista", "ista nested")
 """Those that cannot be transcoders."""
 
 
@@ -52,6 +53,8 @@ def scramble(dictionary: SparseDictionary, seed: int) -> None:
         if name == "log_threshold":
             tensor.clamp_(max=0.5)
     dictionary.after_step()
+    if "frequency" in dictionary.tensors():
+        dictionary.tensors()["frequency"].uniform_(generator=generator)
 
 
 def chosen_in_training(dictionary: SparseDictionary, batch: Batch, progress: float = 0.0) -> Tensor:
@@ -192,11 +195,19 @@ def reference(
     elif isinstance(config, GatedConfig):
         sparsity = coefficient * pre.relu().sum(1).mean() / dictionary.d_out
         aux = per_vector(pre.relu() @ p["W_dec"].detach() + p["b_dec"].detach() - v)
-    ends = [dictionary.n_latents]
-    if isinstance(config, MatryoshkaConfig):
+    ends, inside = [dictionary.n_latents], torch.arange(dictionary.n_latents)
+    if isinstance(config, MatryoshkaConfig | ISTAConfig):
         ends = sorted({max(1, round(share * dictionary.n_latents)) for share in config.prefixes})
-    inside = torch.arange(dictionary.n_latents)
-    mse = torch.stack([per_vector(decode(f * (inside < end)) - v) for end in ends]).mean()
+    if isinstance(config, ISTAConfig) and "frequency" in state:
+        inside = (-state["frequency"]).argsort(stable=True).argsort()
+    parts: list[Tensor] = []
+    for i, end in enumerate(ends):
+        given = decode(f * (inside < end))
+        if isinstance(config, ISTAConfig) and 0 < i < len(ends) - 1:
+            own = (f * (inside >= ends[i - 1]) * (inside < end)) @ p["W_dec"]
+            given = decode(f * (inside < ends[i - 1])).detach() + own
+        parts.append(per_vector(given - v))
+    mse = torch.stack(parts).mean()
 
     if isinstance(config, RevivedBase) and dead is not None and bool(dead.any()):
         k_aux = dictionary.d_out // 2 if config.k_aux is None else config.k_aux

@@ -10,7 +10,7 @@ from torch import Tensor
 from polyseme.core.config import Width
 from polyseme.core.precision import wide
 from polyseme.dictionaries.base import CountedBase
-from polyseme.dictionaries.engine.activation import Activation, Step
+from polyseme.dictionaries.engine.activation import Activation, Nesting, Step
 from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_above, exact_top_k
 from polyseme.dictionaries.engine.selection import Encoder, select_batch_top_k
@@ -89,16 +89,16 @@ class BatchTopK(Activation):
     Args:
         config: k, the average number of active latents per vector, and AuxK's settings.
         zeros: of the size, device and dtype that it is to have.
-        prefixes: ends of nested dictionaries, for Matryoshka.
+        nesting: of its dictionaries, for Matryoshka.
     """
 
     unit_norm = True
     by_threshold = False
 
-    def __init__(self, config: CountedBase, zeros: Float[Tensor, " n_latents"], *, prefixes: Tensor | None = None):
+    def __init__(self, config: CountedBase, zeros: Float[Tensor, " n_latents"], *, nesting: Nesting | None = None):
         assert config.active_latents is not None
         self.k, self.k_aux, self.aux_coefficient = config.active_latents, config.k_aux, config.aux_coefficient
-        self.prefixes, self.cutoff = prefixes, Cutoff(zeros)
+        self.nesting, self.cutoff = nesting, Cutoff(zeros)
         self.buffers = {"threshold": self.cutoff.threshold}
         self.carried = {"guess": self.cutoff.guess}
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal, final
 
+import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
@@ -9,8 +10,10 @@ from torch import Tensor
 from polyseme.core.config import Share, Width
 from polyseme.dictionaries.base import CountedBase
 from polyseme.dictionaries.batch_topk import BatchTopK, Cutoff
+from polyseme.dictionaries.engine.activation import Nesting
 from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_top_k
+from polyseme.dictionaries.matryoshka import Prefixes, ends_of
 
 
 class ISTAConfig(CountedBase):
@@ -29,6 +32,14 @@ class ISTAConfig(CountedBase):
     per_vector: float = Field(default=0.5, ge=0, le=1)
     """Share of the training, at the start, in which each vector has its own k largest latents (TopK) rather than a part
     of the batch's."""
+    prefixes: Prefixes = (1.0,)
+    """Share of the latents that each nested dictionary has; the shares ascend, and the last is 1. Only 1: none is
+    nested."""
+    by_frequency: bool = True
+    """The smaller dictionaries have the latents that are active most often; False: those of the lowest index."""
+    detached: bool = True
+    """A latent learns from the smallest dictionary that has it, the rest of which is held fixed, and from the largest;
+    False: from all that have it."""
 
     @property
     def active_latents(self) -> float:
@@ -59,10 +70,18 @@ class ISTA(BatchTopK):
         zeros: of the size, device and dtype that it is to have.
     """
 
+    memory = 0.99
+
     def __init__(self, config: ISTAConfig, zeros: Float[Tensor, " n_latents"]):
         super().__init__(config, zeros)
         self.eta, self._schedule, self._first = config.eta, config, Cutoff(zeros)
+        self._ends = ends_of(config.prefixes, len(zeros))
+        self._frequency, self._found = torch.zeros_like(zeros), None
         self.at(1.0)
+        if len(self._ends) > 1:
+            self._nest()
+            if config.by_frequency:
+                self.carried = {**self.carried, "frequency": self._frequency}
         if self.eta:
             self.buffers = {**self.buffers, "first_threshold": self._first.threshold}
             self.carried = {**self.carried, "first_guess": self._first.guess}
@@ -75,14 +94,32 @@ class ISTA(BatchTopK):
 
     def first(self, encoder: Encoder, *, training: bool) -> SparseEntries:
         """The entries of f¹."""
-        return self._selected(encoder, self._first) if training else self._first.above(encoder, self._k_now)
+        return self._selected(encoder, self._first) if training else self._first.above(encoder, self.k)
 
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
-        return self._selected(encoder, self.cutoff) if training else self.cutoff.above(encoder, self._k_now)
+        if not training:
+            return self.cutoff.above(encoder, self.k)
+        if len(self._ends) > 1:
+            self._nest()  # a resumed training has read the frequencies since the step before
+        entries = self._selected(encoder, self.cutoff)
+        self._found = torch.bincount(entries.indices, minlength=encoder.n_latents) / len(encoder.x)
+        return entries
 
     def stepped(self) -> None:
         super().stepped()
         self._first.stepped()
+        if self._found is not None:
+            self._frequency.lerp_(self._found.to(self._frequency), 1 - self.memory)
+            self._found = None
+
+    def _nest(self) -> None:
+        """Number the latents by how often they are active, running over about a hundred batches."""
+        rank: Tensor | None = None
+        if self._schedule.by_frequency:
+            order = self._frequency.sort(descending=True, stable=True).indices
+            rank = torch.empty_like(order)
+            rank[order] = torch.arange(len(order), device=order.device)
+        self.nesting = Nesting(self._ends, rank, detached=self._schedule.detached)
 
     def bar(self, least: Float[Tensor, " row"], live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
         return least if self._alone else super().bar(least, live)

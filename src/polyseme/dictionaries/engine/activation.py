@@ -59,6 +59,22 @@ class Step:
         return torch.linalg.vector_norm(self.W_dec, dim=1)
 
 
+@dataclass(frozen=True)
+class Nesting:
+    """Dictionaries of which each has all latents of the next smaller one.
+
+    Attributes:
+        ends: how many latents each has, ascending; the last has all.
+        rank: position of each latent among all, int64: dictionary m has those of a rank below ends[m]. None: its index.
+        detached: a latent learns from the smallest dictionary that has it and from the largest; otherwise from all that
+            have it.
+    """
+
+    ends: tuple[int, ...]
+    rank: Int[Tensor, " n_latents"] | None = None
+    detached: bool = False
+
+
 class Activation(ABC):
     """One architecture: how pre-activations become values, and the way back."""
 
@@ -72,8 +88,8 @@ class Activation(ABC):
     """AuxK's weight."""
     tied: bool = False
     """The encoder is the decoder's transpose."""
-    prefixes: Tensor | None = None
-    """Ends of the nested dictionaries (Matryoshka), int32; None for one dictionary."""
+    nesting: "Nesting | None" = None
+    """Which latents the nested dictionaries have (Matryoshka); None for one dictionary."""
     parameters: Mapping[str, Tensor] = MappingProxyType({})
     """Trained tensors beyond weights and biases."""
     buffers: Mapping[str, Tensor] = MappingProxyType({})

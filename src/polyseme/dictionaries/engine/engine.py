@@ -17,7 +17,6 @@ An architecture is an `Activation`: what it selects, its values, and the way bac
 """
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -47,6 +46,7 @@ from polyseme.dictionaries.engine.normalisation import Normalisation
 from polyseme.dictionaries.engine.pieces import pieces
 from polyseme.dictionaries.engine.revive import revive
 from polyseme.dictionaries.engine.selection import Encoder
+from polyseme.dictionaries.engine.twice import look_again
 from polyseme.dictionaries.protocol import Direction, StepStats
 from polyseme.kernels.backend import backend_in_use
 from polyseme.kernels.loops import check_offsets, check_places
@@ -481,15 +481,7 @@ class SparseDictionary:
         activation = self._activation
         if not isinstance(activation, LooksTwice) or not activation.eta:
             return encoder
-        entries = activation.first(encoder, training=training)
-        encoder.clear_cache()
-        again = torch.empty_like(encoder.x) if not training else scratch("again", encoder.x, encoder.x.dtype)
-        W_dec, eta = self._parameters["W_dec"], activation.eta
-        for rows in self.tuning.tiles_of(encoder.x, 8):
-            some, at = entries.rows(rows)
-            torch.mul(encoder.x[rows], 1 + eta, out=again[rows])
-            again[rows] -= some.decode(entries.pre[at] * eta, W_dec)
-        return replace(encoder, x=again)
+        return look_again(encoder, activation, self._parameters["W_dec"], training=training)
 
     def _encoder_and_goal(
         self, x: Tensor, y: Tensor, *, training: bool

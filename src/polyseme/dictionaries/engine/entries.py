@@ -163,10 +163,13 @@ class SparseEntries:
 
     def between(self, first: int, end: int) -> tuple["SparseEntries", Int[Tensor, " kept"]]:
         """The entries of latents `first` to `end`, which are numbered from 0 again; and which of all they are."""
-        inside = (self.indices >= first) & (self.indices < end)
+        own, kept = self.of((self.indices >= first) & (self.indices < end))
+        return own.like(own.pre, own.indices - first, own.offsets, end - first), kept
+
+    def of(self, inside: Bool[Tensor, " entry"]) -> tuple["SparseEntries", Int[Tensor, " kept"]]:
+        """Some of the entries, and which of all they are."""
         kept, offsets = nonzero(inside.to(self.pre), self.offsets, self.tuning)
-        own = self.indices[kept] - first
-        return self.like(self.pre[kept], own, offsets, end - first), kept
+        return self.like(self.pre[kept], self.indices[kept], offsets), kept
 
     def where(self, kept: Bool[Tensor, " entry"], pre: Float[Tensor, " entry"]) -> "SparseEntries":
         """Some of the entries, with other pre-activations."""

@@ -31,12 +31,12 @@ def from_entries(
         residual: v̂ − v is written here.
     """
     values = activation.values(codes, step.b_enc)
-    if activation.prefixes is None:
+    if activation.nesting is None:
         d_values = codes.residual_and_dot(values, step.goal, step.W_dec, residual).mul_(2 * step.per_row)
         _decoder_learns(codes, values, residual, step)
         _add_error(residual, step)
     else:
-        d_values = nested(codes, values, step, activation.prefixes.tolist(), residual)
+        d_values = nested(codes, values, step, activation.nesting, residual)
     d_pre = activation.pull_back(codes, values, d_values, step)
     if isinstance(activation, HasGate):
         d_pre += _from_gate(codes, activation.gate(codes), activation, step)
