@@ -15,7 +15,16 @@ from polyseme.training.schedules import learning_rate
 from tests.training.planted import Planted, same_weights
 
 PLAN = Plan(
-    n_steps=100, batch_size=8, warmup=5, decay=20, sparsity_warmup=10, dead_after=100, betas=(0.9, 0.999), clip=None
+    n_steps=100,
+    batch_size=8,
+    warmup=5,
+    decay=20,
+    sparsity_warmup=10,
+    dead_after=100,
+    betas=(0.9, 0.999),
+    clip=None,
+    revive=0.0,
+    revived=(0, 0),
 )
 CONFIG = TrainingConfig(n_tokens=64 * 40, batch_size=64, checkpoint_seconds=0.0)
 
