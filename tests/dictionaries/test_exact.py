@@ -20,7 +20,7 @@ def dictionary_and_vectors(name, n, d, k, rows, seed, *, trained=True, loops=Tru
     dictionary.initialise(make_batch(x))
     scramble(dictionary, seed)
     if not dictionary.has_coefficient and trained:
-        dictionary.accumulate(make_batch(x), progress=0.0, dead=None, coefficient=0.1)
+        dictionary.accumulate(make_batch(x), progress=1.0, dead=None, coefficient=0.1)
         dictionary.after_step()
     elif dictionary.has_coefficient:
         p = dictionary.parameters()

@@ -168,6 +168,7 @@ class SparseDictionary:
         leading, x = tuple(x.shape[:-1]), x.reshape(-1, self.d_in) if x.shape[-1:] == (self.d_in,) else x
         u = self._normalisation.apply(x, "in")
         check_finite(u)
+        self._schedule(1.0)  # what a vector is encoded to depends on the tensors alone
         encoder = self._looking_again(self._encoder(u), training=False)
         entries = self._activation.select(encoder, training=False)
         assert entries is not None, "an inference selection is always sparse"
@@ -248,8 +249,7 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
-        if isinstance(self._activation, Scheduled):
-            self._activation.at(progress)
+        self._schedule(progress)
         encoder, goal = self._encoder_and_goal(batch.x, batch.y, training=True)
         return loss_and_gradients(
             encoder,
@@ -281,6 +281,7 @@ class SparseDictionary:
         latents: Int[Tensor, " some"],
         *,
         live: Bool[Tensor, " n_latents"],
+        progress: float,
         generator: torch.Generator,
     ) -> Int[Tensor, " revived"]:
         """Make dead latents again, each from the error of a vector that it will be active on (`engine.revive`).
@@ -289,6 +290,7 @@ class SparseDictionary:
             batch: raw activations, of which the first quarter is looked at, or eight vectors a latent.
             latents: to be made again, in order of precedence.
             live: latents that are not dead.
+            progress: share of the training done, 0 to 1.
             generator: on the CPU, decides which vectors are taken.
 
         Returns:
@@ -297,6 +299,7 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
+        self._schedule(progress)
         n = max(-(-len(batch.x) // 4), 8 * len(latents))
         x = batch.x[:n]
         encoder, goal = self._encoder_and_goal(x, x if batch.y is batch.x else batch.y[:n], training=False)
@@ -360,6 +363,11 @@ class SparseDictionary:
             self.config.selection,
             tuning=self.tuning,
         )
+
+    def _schedule(self, progress: float) -> None:
+        """Select as at this share of the training."""
+        if isinstance(self._activation, Scheduled):
+            self._activation.at(progress)
 
     def _looking_again(self, encoder: Encoder, *, training: bool) -> Encoder:
         """The encoder of what the second pass reads, where there is one."""
