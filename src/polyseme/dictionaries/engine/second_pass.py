@@ -16,6 +16,9 @@ def looking_again(
 ) -> Encoder:
     """The encoder of x + η (x − f¹ W_dec), f¹ the first code of x; of x itself where there is no second pass.
 
+    What is read depends on the vector alone, as the selections of inference do; but its last bits are those of
+    `bag_sum`, which adds in another order in C than in torch.
+
     Args:
         encoder: of x, normalised and less the bias.
         activation: whose η and first code they are.
