@@ -151,7 +151,8 @@ def trained(folder: Path, n_tokens: int) -> list[MetricRecord]:
         for job in jobs:
             save_dictionary(folder / str(done) / job.name, job.dictionary, {})
 
-    fit(jobs, source, TrainingConfig(n_tokens=n_tokens, batch_size=512), at_doubling=copy)
+    # A revived latent for which no feature is left stands for other noise than before, and its match moves.
+    fit(jobs, source, TrainingConfig(n_tokens=n_tokens, batch_size=512, revive=0.0), at_doubling=copy)
     sides = [torch.cat([source.batch(500, 10**6 + 20 * i + j).acts["a"] for j in range(20)]) for i in range(2)]
     windows = [text(np.zeros((500, 20), dtype=np.int64), windows_of_a_document=5) for _ in range(2)]
 
