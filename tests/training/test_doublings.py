@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import TopKConfig, load_dictionary, save_dictionary
+from polyseme.dictionaries import SparseDictionary, TopKConfig, load_dictionary, save_dictionary
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.training.jobs import Plan
 from polyseme.training.schedules import learning_rate
@@ -62,6 +62,7 @@ class Kept:
     def __call__(self, n_tokens: int) -> None:
         self.moments.append(n_tokens)
         for job in self.jobs:
+            assert isinstance(job.dictionary, SparseDictionary)
             save_dictionary(self.folder / str(n_tokens) / job.name, job.dictionary, {})
 
     def fit(self, source: Planted, checkpoints: Path | None = None) -> None:
@@ -94,6 +95,7 @@ def test_a_copy_is_the_dictionary_of_a_training_that_stopped_there(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         fit(stopped, Stopping(), CONFIG, spreads={})
     for job in stopped:
+        assert isinstance(job.dictionary, SparseDictionary)
         save_dictionary(tmp_path / "stopped" / job.name, job.dictionary, {})
         assert same(tmp_path / "kept" / str(16 * 64) / job.name, tmp_path / "stopped" / job.name)
 
