@@ -82,7 +82,8 @@ def test_bits_do_not_depend_on_how_latents_are_looked_for(name):
         assert torch.equal(z.indices, want.indices)
         assert torch.equal(z.offsets, want.offsets)
         if isinstance(config, ISTAConfig) and not loops:  # its second pass reads what the first is decoded to
-            torch.testing.assert_close(z.values, want.values, rtol=1e-5, atol=1e-5)
+            rounding = 1e-6 * float(x.norm(dim=1).max())
+            torch.testing.assert_close(z.values, want.values, rtol=0, atol=rounding)
         else:
             assert torch.equal(z.values, want.values)
 
