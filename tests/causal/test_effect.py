@@ -384,18 +384,29 @@ def test_sampling_is_by_activation_spread_over_documents_and_keeps_to_eligible_t
 
 @for_any(
     st.lists(st.floats(2**-10, 1024, width=32), min_size=1, max_size=60),
-    st.integers(1, 40),
+    st.integers(0, 40),
     st.sampled_from([0.25, 1.0, 4.0]),
 )
 def test_chances_are_proportional_to_activation_as_far_as_a_firing_can_be_drawn_once(activations, n, unit):
     f = np.array(activations, dtype=np.float32)
     chances = inclusion_chances(f, n)
     assert math.isclose(chances.sum(), min(n, len(f)), rel_tol=1e-9)
-    assert ((chances > 0) & (chances <= 1)).all()
+    assert ((chances > 0) & (chances <= 1)).all() or n == 0
     certain, ratio = chances == 1, chances / f.astype(np.float64)
-    if not certain.all():
+    if n and not certain.all():
         np.testing.assert_allclose(ratio[~certain], ratio.max(), rtol=1e-9)
     np.testing.assert_array_equal(inclusion_chances(f * unit, n), chances)
+
+
+def test_without_samples_nothing_is_said_of_any_latent(small):
+    found = measured(small, n_samples=0)
+    assert found.n_tokens.tolist() == found.n_later.tolist() == found.n_documents.tolist() == [0] * 5
+    assert len(found.sample_row) == 0
+    for values in (found.expected.value, found.given_token.value, *(size.value for size in found.sizes.values())):
+        assert np.isnan(values).all()
+    for nulls in (found.expected.null, *(size.null for size in found.sizes.values())):
+        assert all(np.isnan(null).all() for null in nulls.values())
+    assert all(np.isnan(compared.p()).all() for compared in found.used().values())
 
 
 def test_over_many_draws_every_firing_is_taken_as_often_as_its_chance():

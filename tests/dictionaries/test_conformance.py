@@ -332,8 +332,8 @@ def test_data_without_a_scale_is_refused():
     with pytest.raises(InputError, match="tied"):
         ReLUConfig(tie_weights=True).build(3, 4, seed=0)
     with pytest.raises(InputError, match="encoded again"):
-        ISTAConfig().build(3, 4, seed=0)
-    assert ISTAConfig(eta=0).build(3, 4, seed=0).is_transcoder
+        ISTAConfig(n_latents=8, k=2).build(3, 4, seed=0)
+    assert ISTAConfig(n_latents=8, k=2, eta=0).build(3, 4, seed=0).is_transcoder
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -350,6 +350,15 @@ def test_the_same_seed_and_data_give_the_same_bits_also_after_restoring_tensors(
         for key, parameter in first.parameters().items():
             assert torch.equal(parameter.grad, other.parameters()[key].grad), key
     assert not torch.equal(first.tensors()["W_dec"], SMALL[name](32, 4).build(12, seed=99).tensors()["W_dec"])
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_what_a_vector_is_encoded_to_does_not_depend_on_how_far_the_training_is(name):
+    """A copy that is read back knows its tensors and nothing of the training."""
+    dictionary, batch = build(name, "autoencoder", steps=0)
+    want = dictionary.encode(batch.x).dense()
+    dictionary.accumulate(batch, progress=0.0, dead=None, coefficient=0.1)
+    assert torch.equal(dictionary.encode(batch.x).dense(), want)
 
 
 @settings(max_examples=15, deadline=None)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme.dictionaries import ReLUConfig, TopKConfig
-from polyseme.dictionaries.engine import engine, pieces, selection
+from polyseme.dictionaries.engine import pieces, selection, step
 from polyseme.dictionaries.engine.entries import DenseTile, Gradients, SparseEntries, concatenated
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.kernels import compiled
@@ -210,8 +210,8 @@ def test_steps_whose_room_is_kept_are_bit_for_bit_those_without():
 
 
 def test_a_step_with_many_entries_holds_few_at_a_time(monkeypatch):
-    seen, real = [], engine.from_entries
-    monkeypatch.setattr(engine, "from_entries", lambda codes, *rest: seen.append(len(codes.pre)) or real(codes, *rest))
+    seen, real = [], step.from_entries
+    monkeypatch.setattr(step, "from_entries", lambda codes, *rest: seen.append(len(codes.pre)) or real(codes, *rest))
     dictionary = TopKConfig(n_latents=64, k=20).build(8, seed=0, tuning=Tuning(most_entries=500))
     dictionary.accumulate(make_batch(torch.randn(200, 8)), progress=0.0, dead=None, coefficient=0.0)
     assert sum(seen) > 3000

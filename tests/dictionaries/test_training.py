@@ -11,6 +11,7 @@ from polyseme.dictionaries import (
     ARCHITECTURES,
     BatchTopKConfig,
     GatedConfig,
+    ISTAConfig,
     JumpReLUConfig,
     MatryoshkaConfig,
     ReLUConfig,
@@ -60,6 +61,7 @@ TINY = {
     "batch_topk": (BatchTopKConfig(n_latents=N, k=3), 0.0),
     "jumprelu": (JumpReLUConfig(n_latents=N), 1.0),
     "gated": (GatedConfig(n_latents=N), 1.0),
+    "ista": (ISTAConfig(n_latents=N, k=3), 0.0),
     "matryoshka": (MatryoshkaConfig(n_latents=N, k=3), 0.0),
 }
 
@@ -73,7 +75,7 @@ def test_planted_data_is_learned(name):
     assert fvu < 0.7 * untrained
 
 
-@pytest.mark.parametrize("name", ["topk", "batch_topk", "matryoshka"])
+@pytest.mark.parametrize("name", ["topk", "batch_topk", "ista", "matryoshka"])
 def test_l0_outside_training_follows_k(name):
     found = [trained(ARCHITECTURES[name](n_latents=N, k=k))[2] for k in (1, 3, 6)]
     assert found == pytest.approx([1, 3, 6], rel=0.15)

@@ -121,6 +121,18 @@ def test_text_that_was_asked_for_and_not_continued_is_said(
     assert not [line for line in report_in(judged).limits if "continued" in line]
 
 
+def test_a_study_without_causal_samples_judges_by_the_other_axes(
+    result: polyseme.StudyResult, small_network: Path, small_corpus: Path
+) -> None:
+    changes = {"sites": ["blocks.1.resid_post"], "causal": {"n_samples": 0}}
+    config = small_config(small_network, small_corpus, **JUDGED, **changes)
+    table = polyseme.study(config, root=result.run.path.parent).latents()
+    assert set(table["used"]) == {"unknown"}
+    assert set(table["n_samples"]) == {0}
+    assert np.isnan(table["expected"]).all()
+    assert "yes" in {*table["recurrent"], *table["beyond_tokens"]}
+
+
 def test_one_held_out_document_is_refused_before_anything_is_trained(
     small_network: Path, small_corpus: Path, tmp_path: Path
 ) -> None:

@@ -8,14 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyseme.dictionaries import TopKConfig, load_dictionary, save_dictionary
+from polyseme.dictionaries import SparseDictionary, TopKConfig, load_dictionary, save_dictionary
 from polyseme.training import Job, TrainingConfig, fit
 from polyseme.training.jobs import Plan
 from polyseme.training.schedules import learning_rate
 from tests.training.planted import Planted, same_weights
 
 PLAN = Plan(
-    n_steps=100, batch_size=8, warmup=5, decay=20, sparsity_warmup=10, dead_after=100, betas=(0.9, 0.999), clip=None
+    n_steps=100,
+    batch_size=8,
+    warmup=5,
+    decay=20,
+    sparsity_warmup=10,
+    dead_after=100,
+    betas=(0.9, 0.999),
+    clip=None,
+    revive=0.0,
+    revived=(0, 0),
 )
 CONFIG = TrainingConfig(n_tokens=64 * 40, batch_size=64, checkpoint_seconds=0.0)
 
@@ -53,6 +62,7 @@ class Kept:
     def __call__(self, n_tokens: int) -> None:
         self.moments.append(n_tokens)
         for job in self.jobs:
+            assert isinstance(job.dictionary, SparseDictionary)
             save_dictionary(self.folder / str(n_tokens) / job.name, job.dictionary, {})
 
     def fit(self, source: Planted, checkpoints: Path | None = None) -> None:
@@ -85,6 +95,7 @@ def test_a_copy_is_the_dictionary_of_a_training_that_stopped_there(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         fit(stopped, Stopping(), CONFIG, spreads={})
     for job in stopped:
+        assert isinstance(job.dictionary, SparseDictionary)
         save_dictionary(tmp_path / "stopped" / job.name, job.dictionary, {})
         assert same(tmp_path / "kept" / str(16 * 64) / job.name, tmp_path / "stopped" / job.name)
 

@@ -257,7 +257,7 @@ def snapshot(trainee: Trainee):
 
 def trainee_of(name, steps=4):
     (trained,) = [Job(name, SMALL[name](32, 4).build(16, seed=0), Binding.at("a"), 0)]
-    plan = jobs.Plan(20, 64, 1, 4, 2, 200, (0.9, 0.999), 1.0)
+    plan = jobs.Plan(20, 64, 1, 4, 2, 200, (0.9, 0.999), 1.0, revive=0.01, revived=(2, 18))
     trainee = Trainee(trained, plan, 1e-3, L0Controller(1.0, 4.0))
     for i, batch in enumerate(Planted().batches(64, stop=steps)):
         if i == 0:

@@ -16,13 +16,15 @@ from polyseme.dictionaries import (
     ARCHITECTURES,
     BatchTopKConfig,
     GatedConfig,
+    ISTAConfig,
     JumpReLUConfig,
     MatryoshkaConfig,
     ReLUConfig,
     TopKConfig,
+    ista,
 )
 from polyseme.dictionaries.base import DictionaryBase
-from polyseme.dictionaries.engine import auxk, engine, pieces, selection
+from polyseme.dictionaries.engine import auxk, engine, pieces, selection, step
 from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.kernels import library as native
 from polyseme.kernels.tuning import Tuning
@@ -82,6 +84,8 @@ CASES = {
     "matryoshka": case(MatryoshkaConfig, "bytes", "guess kept", "auxk by entries", k=8),
     "matryoshka, uneven": case(MatryoshkaConfig, "guess too high", "guess too low", k=8, scales=UNEVEN),
     "matryoshka, in pieces": case(MatryoshkaConfig, "pieces", k=8, most_entries=1000),
+    "ista": case(ISTAConfig, "bytes", "second pass", "each vector's own", "guess kept", "auxk by entries", k=8),
+    "ista, without loops": case(ISTAConfig, "tiles", "second pass", "guess kept", k=8, compiled=False),
     "relu": case(ReLUConfig, "dense"),
     "relu, sparse": case(ReLUConfig, "bytes", "by entries", shift=-2.2),
     "relu, tied": case(ReLUConfig, "dense", tie_weights=True),
@@ -98,6 +102,7 @@ CASES = {
 WAYS = {
     *("bytes", "unproven row", "bytes given up", "streamed", "tiles", "dense", "by entries", "pieces"),
     *("auxk by entries", "auxk dense", "guess kept", "guess too high", "guess too low"),
+    *("second pass", "each vector's own"),
 }
 OF_BYTES = {"bytes", "unproven row", "bytes given up"}
 
@@ -138,8 +143,10 @@ def watch(monkeypatch) -> set[str]:
     around(selection.compiled.Above, "finish", lambda *_: {"streamed"})
     around(selection, "top_k", lambda *_: {"tiles"})
     around(selection, "above", lambda *_: {"tiles"})
-    around(engine, "from_blocks", lambda *_: {"dense"})
-    around(engine, "from_entries", lambda *_: {"by entries"})
+    around(step, "from_blocks", lambda *_: {"dense"})
+    around(step, "from_entries", lambda *_: {"by entries"})
+    around(engine, "looking_again", lambda result, encoder, *_: {"second pass"} if result is not encoder else set())
+    around(ista, "select_top_k", lambda *_: {"each vector's own"})
     around(
         auxk, "_learn", lambda _, codes, *__: {"auxk by entries" if isinstance(codes, SparseEntries) else "auxk dense"}
     )
@@ -150,7 +157,7 @@ def watch(monkeypatch) -> set[str]:
             taken.update({"pieces"} if i else set())
             yield piece
 
-    monkeypatch.setattr(engine, "pieces", counted)
+    monkeypatch.setattr(step, "pieces", counted)
     whole = selection.select_batch_top_k
     monkeypatch.setattr(
         "polyseme.dictionaries.batch_topk.select_batch_top_k",

@@ -85,6 +85,8 @@ def inclusion_chances(activations: Float[np.ndarray, " firing"], n: int) -> Floa
     size = np.abs(activations).astype(np.float64)
     if len(size) <= n:
         return np.ones(len(size))
+    if n == 0:
+        return np.zeros(len(size))
     descending = -np.sort(-size)
     # What remains of n, and of all activation, when the m largest are certain.
     remaining, rest = n - np.arange(n), np.cumsum(descending[::-1])[::-1][:n]

@@ -23,7 +23,7 @@ class ISTAConfig(CountedBase):
     """Architecture of the dictionary."""
     k: Width | Annotated[float, Field(gt=0, le=2**24)] = 32
     """Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
-    eta: float = Field(default=0.3, ge=0, le=1)
+    eta: float = Field(default=0.3, ge=0, le=0.9)
     """Share of the first pass's residual that is added to the vector before the second pass. 0: one pass."""
     k_start: float = Field(default=4.0, ge=1, le=64)
     """Training begins with this multiple of k, which falls linearly to k. 1: k throughout."""
@@ -122,7 +122,8 @@ class ISTA(BatchTopK):
         self.nesting = Nesting(self._ends, rank, detached=self._schedule.detached)
 
     def bar(self, least: Float[Tensor, " row"], live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
-        return least if self._alone else super().bar(least, live)
+        # What a latent is worth in the first pass is taken from it in the second, η times.
+        return (least if self._alone else super().bar(least, live)) / (1 - self.eta)
 
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         super().fold(gain, shift)

@@ -148,6 +148,7 @@ class Trainable(Dictionary, Protocol):
         latents: Int[Tensor, " some"],
         *,
         live: Bool[Tensor, " n_latents"],
+        progress: float,
         generator: torch.Generator,
     ) -> Int[Tensor, " revived"]:
         """Make dead latents again from vectors that are reconstructed badly; which of them were."""

@@ -4,7 +4,7 @@ import torch
 
 from polyseme.core.errors import InputError
 from polyseme.core.progress import Reporter, Silent
-from polyseme.dictionaries.engine.engine import check_tied
+from polyseme.dictionaries.engine.start import check_tied
 from polyseme.nulls.dictionaries import DictionaryNull
 from polyseme.studies.check import check_network, tell_predictions
 from polyseme.studies.config import StudyConfig

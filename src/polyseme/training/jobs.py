@@ -256,7 +256,7 @@ class Trainee:
             return
         latents = self.idle.sort(descending=True, stable=True).indices[:n]
         generator = make_generator(self.job.seed, "revive", step)
-        revived = dictionary.revive(batch, latents, live=live, generator=generator)
+        revived = dictionary.revive(batch, latents, live=live, progress=step / self.plan.n_steps, generator=generator)
         self.idle[revived] = 0
         weights = live / live.sum().clamp(min=1)
         for name, parameter in dictionary.parameters().items():

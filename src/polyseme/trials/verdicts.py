@@ -12,7 +12,7 @@ from polyseme.trials.kinds import Mode
 from polyseme.trials.matrix import Procedure, Seen, procedure
 from polyseme.zoo.tools.kept import kept
 
-VERSION = 2
+VERSION = 3
 """Raised when the code, or a default, changes what a network gives; kept networks are then judged again."""
 
 

@@ -116,6 +116,12 @@ class Activation(ABC):
     def fold(self, gain: Float[Tensor, " n_latents"], shift: Float[Tensor, " n_latents"], /) -> None:
         """Rescale own tensors in place: of u W_encᵀ + b_enc, the product grows by −shift, then all `gain` times."""
 
+    def decoder_norms(self, W_dec: Float[Tensor, "n_latents d_out"], /) -> Float[Tensor, " n_latents"]:
+        """Norms of the decoder's rows where they are free (never zero), ones where they are constrained."""
+        if self.unit_norm:
+            return W_dec.new_ones(len(W_dec))
+        return torch.linalg.vector_norm(W_dec, dim=1).clamp_(min=1e-30)
+
     def bar(self, least: Float[Tensor, " row"], _live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
         """What a revived latent's pre-activation must exceed to be active, given the smallest active value of each
         vector."""

@@ -25,35 +25,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from polyseme.core.batch import Batch, Latents
-from polyseme.core.errors import InputError
-from polyseme.core.precision import wide
 from polyseme.core.records import Backend
-from polyseme.core.seeds import make_generator
-from polyseme.dictionaries.engine.activation import (
-    Activation,
-    Architecture,
-    Finishes,
-    HasThresholds,
-    LooksTwice,
-    Remembers,
-    Scheduled,
-    Step,
-)
-from polyseme.dictionaries.engine.auxk import auxk
-from polyseme.dictionaries.engine.entries import Gradients
-from polyseme.dictionaries.engine.gradients import from_blocks, from_entries
+from polyseme.dictionaries.engine.activation import Activation, Architecture, Remembers, Scheduled
+from polyseme.dictionaries.engine.folding import fold
+from polyseme.dictionaries.engine.given import check_finite, latents_given, vectors_given
 from polyseme.dictionaries.engine.normalisation import Normalisation
-from polyseme.dictionaries.engine.pieces import pieces
 from polyseme.dictionaries.engine.revive import revive
+from polyseme.dictionaries.engine.second_pass import looking_again
 from polyseme.dictionaries.engine.selection import Encoder
-from polyseme.dictionaries.engine.twice import look_again
+from polyseme.dictionaries.engine.start import check_buildable, first_parameters
+from polyseme.dictionaries.engine.step import loss_and_gradients
+from polyseme.dictionaries.engine.thresholds import move
 from polyseme.dictionaries.protocol import Direction, StepStats
 from polyseme.kernels.backend import backend_in_use
-from polyseme.kernels.loops import check_offsets, check_places
 from polyseme.kernels.shield import shielded
-from polyseme.kernels.tiles import bag_sum, sum_of_squares
+from polyseme.kernels.tiles import bag_sum
 from polyseme.kernels.tuning import DEFAULT, Tuning
-from polyseme.kernels.workspace import scratch
 
 
 @final
@@ -71,8 +58,8 @@ class SparseDictionary:
         frozen: directions that training leaves as they are drawn.
 
     Raises:
-        InputError: for a tied transcoder, a tied dictionary of which one direction is frozen, or a k above the number
-            of latents.
+        InputError: for a transcoder that is tied or encodes twice, a tied dictionary of which one direction is frozen,
+            or a k above the number of latents.
     """
 
     @shielded
@@ -96,39 +83,19 @@ class SparseDictionary:
         self._spread = spread = min(1.0, 2 * d_in / self.n_latents)
         zeros = torch.zeros(self.n_latents, device=device, dtype=dtype)
         self._activation: Activation = config.activation(zeros, spread)
-        if self._activation.tied and self.is_transcoder:
-            raise InputError(
-                "a transcoder cannot be tied",
-                where="dictionary.tie_weights",
-                fix="set it to false, or train an autoencoder",
-            )
-        if isinstance(self._activation, LooksTwice) and self._activation.eta and self.is_transcoder:
-            raise InputError(
-                "a transcoder's residual is not where it reads, so it cannot be encoded again",
-                where="dictionary.eta",
-                fix="set it to 0, or train an autoencoder",
-            )
-        if self._activation.tied:
-            check_tied(frozen)
+        check_buildable(self._activation, is_transcoder=self.is_transcoder, frozen=frozen)
         self._encoder_name = "W_dec" if self._activation.tied else "W_enc"
         self.frozen = frozenset({"read": self._encoder_name, "write": "W_dec"}[direction] for direction in frozen)
-
-        def unit_rows(name: str, width: int) -> Tensor:
-            if seed is None:
-                return torch.zeros(self.n_latents, width, device=device, dtype=dtype)
-            rows = torch.randn(self.n_latents, width, generator=make_generator(seed, name), dtype=torch.float32)
-            return torch.nn.functional.normalize(rows, dim=1).to(device, dtype)
-
-        W_dec = unit_rows("W_dec", self.d_out)
-        self._parameters = {
-            "W_dec": W_dec,
-            "b_enc": W_dec.new_zeros(self.n_latents),
-            "b_dec": W_dec.new_zeros(self.d_out),
-            **self._activation.parameters,
-        }
-        if not self._activation.tied:
-            self._parameters["W_enc"] = (unit_rows("W_enc", d_in) if self.is_transcoder else W_dec) * spread
-        self._normalisation = Normalisation(d_in, self.d_out, W_dec, tuning)
+        self._parameters = first_parameters(
+            self._activation,
+            d_in,
+            self.d_out,
+            is_transcoder=self.is_transcoder,
+            like=zeros,
+            spread=spread,
+            seed=seed,
+        )
+        self._normalisation = Normalisation(d_in, self.d_out, zeros, tuning)
         self._gradients: dict[str, Tensor] = {}
 
     def __repr__(self) -> str:
@@ -197,19 +164,11 @@ class SparseDictionary:
             InputError: when the vectors are not as wide as the dictionary, or one of them is not finite: none of its
                 latents is active or inactive, so it is named instead.
         """
-        x = self._tensor(x)
+        x = vectors_given(x, self.d_in)
         leading, x = tuple(x.shape[:-1]), x.reshape(-1, self.d_in) if x.shape[-1:] == (self.d_in,) else x
         u = self._normalisation.apply(x, "in")
-        # A sum is finite only where all its terms are; finite terms whose sum overflows are looked at one by one.
-        if not bool(torch.isfinite(u.sum())):
-            bad = (~torch.isfinite(u)).any(dim=1).nonzero().view(-1)
-            if len(bad):
-                which = f"{len(bad)} of {len(x)} vectors, row {int(bad[0])} the first"
-                raise InputError(
-                    f"{which}, hold NaN, infinities or numbers too large",
-                    where="encode",
-                    fix="leave those vectors out, x[x.isfinite().all(-1)], or read the network in float32",
-                )
+        check_finite(u)
+        self._schedule(1.0)  # what a vector is encoded to depends on the tensors alone
         encoder = self._looking_again(self._encoder(u), training=False)
         entries = self._activation.select(encoder, training=False)
         assert entries is not None, "an inference selection is always sparse"
@@ -230,21 +189,7 @@ class SparseDictionary:
         Raises:
             InputError: when the latents are another dictionary's, or no latents.
         """
-        z = Latents.from_dense(z) if isinstance(z, Tensor) else z
-        if z.n_latents != self.n_latents:
-            raise InputError(
-                f"latents of a dictionary with {z.n_latents}, given to one with {self.n_latents}",
-                where="decode",
-                fix="decode latents with the dictionary that encoded them",
-            )
-        if z.values.shape != z.indices.shape or z.values.dim() != 1 or z.offsets.dim() != 1:
-            raise InputError(
-                f"{list(z.values.shape)} values for {list(z.indices.shape)} indices",
-                where="decode",
-                fix="give each entry a value and a latent",
-            )
-        check_places("decode, latents", z.indices, self.n_latents)
-        check_offsets("decode, offsets", z.offsets, len(z.indices))
+        z = latents_given(z, self.n_latents)
         W_dec, indices = self._parameters["W_dec"], z.indices.to(torch.int32).contiguous()
         values = z.values.to(W_dec.dtype).contiguous()
         if not self._activation.unit_norm:
@@ -304,51 +249,19 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
-        if isinstance(self._activation, Scheduled):
-            self._activation.at(progress)
+        self._schedule(progress)
         encoder, goal = self._encoder_and_goal(batch.x, batch.y, training=True)
-        grads = Gradients(self._attached_gradients())
-        fired = torch.zeros(self.n_latents, dtype=torch.int64, device=goal.device)
-        step = Step(
+        return loss_and_gradients(
+            encoder,
             goal,
-            encoder.bias,
+            self._activation,
             self._parameters["W_dec"],
-            grads,
+            self._attached_gradients(),
             self._encoder_name,
-            per_row=1 / goal.numel(),
+            is_transcoder=self.is_transcoder,
+            dead=dead,
             coefficient=coefficient,
-            d_bias=goal.new_zeros(self.n_latents),
-            fired=fired,
-            tuning=self.tuning,
         )
-        residual = scratch("residual", goal, goal.dtype)
-        for rows, codes in pieces(encoder, self._activation):
-            step.goal = goal[rows]
-            if isinstance(codes, Encoder):
-                from_blocks(codes, self._activation, step, residual[rows])
-            else:
-                from_entries(codes, encoder.x[rows], self._activation, step, residual[rows])
-            del codes  # and what it has worked out, before the next are looked for
-        if isinstance(self._activation, Finishes):
-            self._activation.finish(step)
-
-        k_aux = self.d_out // 2 if self._activation.k_aux is None else self._activation.k_aux
-        if dead is not None and k_aux > 0:
-            weight = self._activation.aux_coefficient * step.per_row
-            step.aux = step.aux + auxk(encoder, residual, step, dead, k_aux, weight)
-        if not self.is_transcoder:
-            grads.add("b_dec", -(encoder.weight.t() @ step.d_bias))
-        grads.finish()
-        if self._activation.unit_norm:
-            self._project(grads["W_dec"])
-
-        # About centred, so float32 is exact enough for a mean; a sum in float64 converts all of it first.
-        mean = wide(torch.mv(goal.t(), goal.new_ones(len(goal)))) / len(goal)
-        total = wide(sum_of_squares(goal)) - len(goal) * mean.square().sum()
-        sse = wide(sum_of_squares(residual))
-        mse, sparsity, aux = (goal.new_zeros(()) + part for part in (step.mse, step.sparsity, step.aux))
-        l0 = fired.sum().to(goal.dtype) / len(goal)
-        return StepStats(mse + sparsity + aux, mse, sparsity, aux, l0, fired, sse, total, len(goal))
 
     @shielded
     @torch.no_grad()
@@ -368,6 +281,7 @@ class SparseDictionary:
         latents: Int[Tensor, " some"],
         *,
         live: Bool[Tensor, " n_latents"],
+        progress: float,
         generator: torch.Generator,
     ) -> Int[Tensor, " revived"]:
         """Make dead latents again, each from the error of a vector that it will be active on (`engine.revive`).
@@ -376,6 +290,7 @@ class SparseDictionary:
             batch: raw activations, of which the first quarter is looked at, or eight vectors a latent.
             latents: to be made again, in order of precedence.
             live: latents that are not dead.
+            progress: share of the training done, 0 to 1.
             generator: on the CPU, decides which vectors are taken.
 
         Returns:
@@ -384,6 +299,7 @@ class SparseDictionary:
         Raises:
             InputError: when the vectors are not as wide as the dictionary.
         """
+        self._schedule(progress)
         n = max(-(-len(batch.x) // 4), 8 * len(latents))
         x = batch.x[:n]
         encoder, goal = self._encoder_and_goal(x, x if batch.y is batch.x else batch.y[:n], training=False)
@@ -404,61 +320,33 @@ class SparseDictionary:
     @shielded
     @torch.no_grad()
     def move_thresholds(self, share: float, stats: StepStats) -> None:
-        """Raise the thresholds of the latents that were active in a step by a share, or lower those of all latents.
-
-        A threshold θ becomes θ exp(share). Where latents are active above 0, b_enc falls by share × ½ √(d_out / L0) /
-        ‖W_dec_j‖: L0 latents that write a vector of mean squared norm d_out write about √(d_out / L0) each, and an L1
-        penalty shrinks them.
-
-        Silent latents take no part in a rise. L0 does not need it, and they would fall farther behind at each step in
-        which the others' gradients pull the other way; taking part in a fall is what brings them back.
+        """Raise the thresholds of the latents that were active in a step by a share, or lower those of all latents
+        (`engine.thresholds`).
 
         Args:
             share: below 0: lower.
             stats: of the step.
         """
-        b_enc = self._parameters["b_enc"]
-        shares = (stats.fired > 0).to(b_enc.dtype) * share if share > 0 else torch.full_like(b_enc, share)
-        if isinstance(self._activation, HasThresholds):
-            self._activation.raise_thresholds(shares)
-        else:
-            size = (self.d_out / wide(stats.l0).clamp(min=1e-3)).sqrt().to(b_enc.dtype) / 2
-            b_enc.sub_(shares * size / self._norms())
+        move(share, self._activation, self._parameters, fired=stats.fired, l0=stats.l0)
 
     @shielded
     @torch.no_grad()
     def folded(self) -> "SparseDictionary":
-        """A copy that takes raw activations with no normalisation of its own, and whose decoder rows have norm 1.
-
-        With gain_j = s_y‖W_dec_j‖: W_enc′_j = gain_j W_enc_j / s_x, b_enc′ = gain b_enc (a transcoder: less
-        gain W_enc c_x / s_x), b_dec′ = s_y b_dec + c_y, thresholds × gain; computed in float64.
-        """
-        own = {name: wide(tensor) for name, tensor in self.tensors().items()}
-        norms = wide(self._norms())
-        gain = norms * own["scale_out"]
+        """A copy that takes raw activations with no normalisation of its own, and whose decoder rows have norm 1
+        (`engine.folding`)."""
         new = self.untrained(seed=None)
-        for name, tensor in new._activation.parameters.items():
-            tensor.copy_(self._parameters[name])
-        for name, tensor in new._activation.buffers.items():
-            tensor.copy_(self._activation.buffers[name])
-        W_enc = own[self._encoder_name]
-        shift = torch.zeros_like(own["b_enc"])
-        if self.is_transcoder:
-            shift -= W_enc @ (own["centre_in"] / own["scale_in"])
-        new._activation.fold(gain, shift)
-        new._parameters["W_dec"].copy_(own["W_dec"] / norms[:, None])
-        if self._encoder_name == "W_enc":
-            new._parameters["W_enc"].copy_(W_enc * (gain / own["scale_in"])[:, None])
-        new._parameters["b_enc"].copy_((own["b_enc"] + shift) * gain)
-        new._parameters["b_dec"].copy_(own["b_dec"] * own["scale_out"] + own["centre_out"])
+        fold(
+            self.tensors(),
+            self._encoder_name,
+            is_transcoder=self.is_transcoder,
+            into=new.weights(),
+            activation=new._activation,
+        )
         return new
 
     def _norms(self) -> Float[Tensor, " n_latents"]:
         """Decoder norms where they are free (never zero), ones where they are constrained."""
-        W_dec = self._parameters["W_dec"]
-        if self._activation.unit_norm:
-            return W_dec.new_ones(self.n_latents)
-        return torch.linalg.vector_norm(W_dec, dim=1).clamp_(min=1e-30)
+        return self._activation.decoder_norms(self._parameters["W_dec"])
 
     def _gain(self) -> Float[Tensor, " n_latents"]:
         """Raw units per unit of a normalised activation."""
@@ -476,12 +364,14 @@ class SparseDictionary:
             tuning=self.tuning,
         )
 
+    def _schedule(self, progress: float) -> None:
+        """Select as at this share of the training."""
+        if isinstance(self._activation, Scheduled):
+            self._activation.at(progress)
+
     def _looking_again(self, encoder: Encoder, *, training: bool) -> Encoder:
-        """The encoder of what the second pass of an activation that has one reads."""
-        activation = self._activation
-        if not isinstance(activation, LooksTwice) or not activation.eta:
-            return encoder
-        return look_again(encoder, activation, self._parameters["W_dec"], training=training)
+        """The encoder of what the second pass reads, where there is one."""
+        return looking_again(encoder, self._activation, self._parameters["W_dec"], training=training)
 
     def _encoder_and_goal(
         self, x: Tensor, y: Tensor, *, training: bool
@@ -493,15 +383,6 @@ class SparseDictionary:
             goal = self._normalisation.apply(y, "out").sub_(self._parameters["b_dec"])
         return self._looking_again(encoder, training=training), goal
 
-    def _tensor(self, x: object) -> Tensor:
-        """What is to be encoded, as a tensor."""
-        if isinstance(x, np.ndarray):
-            return torch.from_numpy(x.copy())
-        if not isinstance(x, Tensor):
-            fix = "give the tensor of one site's vectors"
-            raise InputError(f"expected vectors [..., {self.d_in}], got a {type(x).__name__}", where="encode", fix=fix)
-        return x
-
     def _attached_gradients(self) -> dict[str, Tensor]:
         """Every parameter's `.grad`, to be overwritten; where there is none (an optimiser's zero_grad may have dropped
         it) the one of before is put back."""
@@ -511,25 +392,3 @@ class SparseDictionary:
                 parameter.grad = torch.empty_like(parameter) if kept is None else kept
             self._gradients[name] = parameter.grad
         return self._gradients
-
-    def _project(self, gradient: Float[Tensor, "n_latents d_out"]) -> None:
-        """Remove from each decoder row's gradient its part along the row."""
-        W_dec = self._parameters["W_dec"]
-        for part in self.tuning.tiles_of(W_dec, 16):
-            along = torch.linalg.vecdot(gradient[part], W_dec[part])
-            gradient[part].addcmul_(along[:, None], W_dec[part], value=-1)
-
-
-def check_tied(frozen: Collection[Direction]) -> None:
-    """Refuse to freeze one direction of a tied dictionary and train the other.
-
-    Raises:
-        InputError: one direction is frozen.
-    """
-    if len(frozen) == 1:
-        raise InputError(
-            f"a tied dictionary reads and writes along the same directions, so its {next(iter(frozen))} directions "
-            "cannot be frozen alone",
-            where="dictionary.tie_weights",
-            fix="set it to false, or freeze both",
-        )

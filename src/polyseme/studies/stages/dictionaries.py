@@ -44,9 +44,9 @@ class DictionariesStage(Stage[Trained]):
     """
 
     name = "dictionaries"
-    version = 4
+    version = 5
     """1 steered L0 more slowly, and reached fewer targets; 2 rested on held-out tokens, too; 3 was keyed with its
-    defaults."""
+    defaults; 4 revived no dead latents, and steered L0 by the coefficient alone."""
     scratch = ("checkpoints", "activations", _SO_FAR)
 
     role: Role

@@ -16,7 +16,12 @@ ENTRY = Entry(
         ),
         Experiment("chance", "fast", "MCC of random directions", checks.chance),
         Experiment(
-            "order", "slow", "L1 < BatchTopK ≈ JumpReLU on recovery and reconstruction", checks.order, resumable=True
+            "order",
+            "slow",
+            "L1 < BatchTopK ≈ JumpReLU on recovery and reconstruction",
+            checks.order,
+            resumable=True,
+            version=2,
         ),
     ),
     {"distribution": checks.sampled_and_exact, "fronts": checks.fronts},

@@ -39,7 +39,7 @@ NAMES = {name: METRICS[name].title for name in ("fvu", *RECOVERY)}
 """The titles of metrics with a front."""
 COLUMNS = {name: METRICS[name].title for name in (*NAMES, "absorption")}
 """The titles of the metrics in the table."""
-VERSION = 1
+VERSION = 2
 """Raised when the code, or a default, changes a seed's scores; kept scores are then computed again."""
 AGREED = "Reconstruction and recovery agree wherever the seeds can decide."
 

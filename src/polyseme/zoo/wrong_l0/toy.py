@@ -264,7 +264,9 @@ def decoders(config: WrongL0Toy, reporter: Reporter) -> Any:
 ENTRY = Entry(
     WrongL0Toy,
     (
-        Experiment("k", "slow", "too small a k mixes correlated features, even from the truth", right_and_low),
+        Experiment(
+            "k", "slow", "too small a k mixes correlated features, even from the truth", right_and_low, version=2
+        ),
         Experiment("bias", "fast", "b_dec started at 0 finds features, at the mean their absences", bias_start),
     ),
     {"decoders": decoders},
