@@ -38,16 +38,17 @@ from polyseme.zoo.synth_sae_bench.world import World, frequencies, moved_apart
 COLUMNS = ("mcc", "nearest_f1", "nearest_precision", "nearest_recall", "unique_features", "fvu", "dead_latents", "l0")
 """Metrics of the table; absorption, which has records of several depths, follows."""
 NESTED = (1 / 32, 1 / 8, 1 / 2, 1.0)
+EASY = {"k_start": 4.0}
 ABLATION: dict[str, dict[str, Any]] = {
     "ista": {},
-    "one pass": {"eta": 0.0},
-    "k throughout": {"k_start": 1.0},
+    "k falls from 4 k": EASY,
+    "and one pass": {"eta": 0.0} | EASY,
+    "and the batch's k throughout": {"per_vector": 0.0} | EASY,
+    "and nested by index": {"prefixes": NESTED, "by_frequency": False} | EASY,
+    "and nested by frequency": {"prefixes": NESTED} | EASY,
+    "and not detached": {"prefixes": NESTED, "detached": False} | EASY,
     "the batch's k throughout": {"per_vector": 0.0},
-    "both throughout": {"k_start": 1.0, "per_vector": 0.0},
-    "batch_topk": {"eta": 0.0, "k_start": 1.0, "per_vector": 0.0},
-    "nested": {"prefixes": NESTED},
-    "nested, not detached": {"prefixes": NESTED, "detached": False},
-    "nested by index": {"prefixes": NESTED, "by_frequency": False},
+    "batch_topk": {"eta": 0.0, "per_vector": 0.0},
 }
 """What `--ablate` trains instead of the architectures: `ista` with each idea left out or put in."""
 CHUNK = 4096
