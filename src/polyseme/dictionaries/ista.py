@@ -26,8 +26,8 @@ class ISTAConfig(CountedBase):
     eta: float = Field(default=0.3, ge=0, le=0.9)
     """Share of the first pass's residual that is added to the vector before the second pass. 0: one pass."""
     k_start: float = Field(default=1.0, ge=1, le=64)
-    """Training begins with this multiple of k, which falls linearly to k. 4 finds more planted features; on the real site
-    that was tried it finds fewer that another seed finds too. 1: k throughout."""
+    """Training begins with this multiple of k, which falls linearly to k. 4 finds more planted features; on the real
+    site that was tried it finds fewer that another seed finds too. 1: k throughout."""
     anneal: Share = 0.7
     """Share of the training after which k is what it stays."""
     per_vector: float = Field(default=0.5, ge=0, le=1)
