@@ -51,18 +51,18 @@ def headline(report: StudyReport) -> str:
     for found in _SAYS:
         of_outcome = [dictionary for dictionary in known if outcome(dictionary) == found]
         if of_outcome:
-            said.append(f"at {_listed(of_outcome)} recurrence is {_SAYS[found]}.")
-    return f"By the last doubling of the training, {' '.join([said[0], *(f'A{one[1:]}' for one in said[1:])])}"
+            said.append(f"{_SAYS[found]} ({_listed(of_outcome)}).")
+    return f"Over the last doubling of the training tokens recurrence is {' It is '.join(said)}"
 
 
 def _listed(dictionaries: Sequence[DictionaryReport]) -> str:
     """The first sites with what the last doubling changed."""
     shown = [
-        f"{d.name} (latents that recur {_by(change(d, SHARE))}, mean best match {_by(change(d, MATCH))})"
+        f"{d.name}: latents that recur {_by(change(d, SHARE))}, mean best match {_by(change(d, MATCH))}"
         for d in dictionaries[:_MOST_SITES]
     ]
     more = len(dictionaries) - len(shown)
-    return ", ".join([*shown, *([f"{more} other site{'s' if more > 1 else ''}"] if more else [])])
+    return "; ".join([*shown, *([f"{more} other site{'s' if more > 1 else ''}"] if more else [])])
 
 
 def chart(dictionary: DictionaryReport) -> Chart | None:
