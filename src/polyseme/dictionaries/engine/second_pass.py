@@ -12,6 +12,9 @@ from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder
 from polyseme.kernels.workspace import scratch
 
+_ROOM = 2**27
+"""Bytes that the decoder in float64 may take."""
+
 
 def looking_again(
     encoder: Encoder, activation: Activation, W_dec: Float[Tensor, "n_latents d_out"], *, training: bool
@@ -42,11 +45,13 @@ def _exact(
 ) -> Float[Tensor, "batch d"]:
     """What is read at inference, whose bits depend on a row alone: a sum in float64 over the entries in ascending
     order, in which the products of float32 are exact, rounded once."""
-    again = torch.empty_like(x)
-    for rows, some in entries.pieces(max(1, n_bytes // (16 * x.shape[1]))):
+    again, d = torch.empty_like(x), x.shape[1]
+    # In float64 all rows of the decoder at once, if there is room; else the entries' own, some at a time.
+    whole = wide(W_dec) if len(W_dec) <= min(len(entries.indices), _ROOM // (8 * d)) else None
+    for rows, some in entries.pieces(max(1, n_bytes // (16 * d))):
         decoded = torch.nn.functional.embedding_bag(
-            torch.arange(len(some.indices), device=x.device),
-            wide(W_dec[some.indices]),
+            some.indices.long() if whole is not None else torch.arange(len(some.indices), device=x.device),
+            wide(W_dec[some.indices]) if whole is None else whole,
             some.offsets.long(),
             mode="sum",
             per_sample_weights=wide(some.pre),
