@@ -44,9 +44,9 @@ ABLATION: dict[str, dict[str, Any]] = {
     "k falls from 4 k": EASY,
     "and one pass": {"eta": 0.0} | EASY,
     "and the batch's k throughout": {"per_vector": 0.0} | EASY,
-    "and nested by index": {"prefixes": NESTED, "by_frequency": False} | EASY,
-    "and nested by frequency": {"prefixes": NESTED} | EASY,
-    "and not detached": {"prefixes": NESTED, "detached": False} | EASY,
+    "and nested by index": {"prefixes": NESTED} | EASY,
+    "and nested by frequency": {"prefixes": NESTED, "nesting": "detached_by_frequency"} | EASY,
+    "and not detached": {"prefixes": NESTED, "nesting": "by_frequency"} | EASY,
     "the batch's k throughout": {"per_vector": 0.0},
     "batch_topk": {"eta": 0.0, "per_vector": 0.0},
 }

@@ -35,7 +35,9 @@ SMALL: dict[str, Callable[[int, int], DictionaryBase]] = {
     "jumprelu": lambda n, k: JumpReLUConfig(n_latents=n, k_aux=3),
     "gated": lambda n, k: GatedConfig(n_latents=n),
     "ista": lambda n, k: ISTAConfig(n_latents=n, k=k, k_aux=3, k_start=1.5),
-    "ista nested": lambda n, k: ISTAConfig(n_latents=n, k=k, k_aux=3, k_start=1.5, prefixes=(0.25, 0.5, 1.0)),
+    "ista nested": lambda n, k: ISTAConfig(
+        n_latents=n, k=k, k_aux=3, k_start=1.5, prefixes=(0.25, 0.5, 1.0), nesting="detached_by_frequency"
+    ),
     "matryoshka": lambda n, k: MatryoshkaConfig(n_latents=n, k=k, k_aux=3, prefixes=(0.25, 0.5, 1.0)),
 }
 """A small config of every architecture from (n_latents, k); the suites run over its keys."""

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Share, Width
+from polyseme.core.config import Width
 from polyseme.dictionaries.base import CountedBase
 from polyseme.dictionaries.batch_topk import BatchTopK, Cutoff
 from polyseme.dictionaries.engine.activation import Nesting
@@ -26,21 +26,18 @@ class ISTAConfig(CountedBase):
     eta: float = Field(default=0.3, ge=0, le=0.9)
     """Share of the first pass's residual that is added to the vector before the second pass. 0: one pass."""
     k_start: float = Field(default=1.0, ge=1, le=64)
-    """Training begins with this multiple of k, which falls linearly to k. 4 finds more planted features; on the real
-    site that was tried it finds fewer that another seed finds too. 1: k throughout."""
-    anneal: Share = 0.7
-    """Share of the training after which k is what it stays."""
+    """Training begins with this multiple of k, which falls linearly to k over 70% of it. 4 finds more planted features;
+    on the real site that was tried it finds fewer that another seed finds too. 1: k throughout."""
     per_vector: float = Field(default=0.5, ge=0, le=1)
     """Share of the training, at the start, in which each vector has its own k largest latents (TopK) rather than a part
     of the batch's."""
     prefixes: Prefixes = (1.0,)
     """Share of the latents that each nested dictionary has; the shares ascend, and the last is 1. Only 1: none is
     nested."""
-    by_frequency: bool = True
-    """The smaller dictionaries have the latents that are active most often; False: those of the lowest index."""
-    detached: bool = True
-    """A latent learns from the smallest dictionary that has it, the rest of which is held fixed, and from the largest;
-    False: from all that have it."""
+    nesting: Literal["plain", "detached", "by_frequency", "detached_by_frequency"] = "detached"
+    """`detached`: a latent learns from the smallest dictionary that has it, the rest of which is held fixed, and from
+    the largest, instead of from all that have it. `by_frequency`: the smaller dictionaries have the latents that are
+    active most often, instead of those of the lowest index."""
 
     @property
     def active_latents(self) -> float:
@@ -71,7 +68,8 @@ class ISTA(BatchTopK):
         zeros: of the size, device and dtype that it is to have.
     """
 
-    memory = 0.99
+    annealed, memory = 0.7, 0.99
+    """Share of the training after which k is what it stays; share of the running frequencies that each batch keeps."""
 
     def __init__(self, config: ISTAConfig, zeros: Float[Tensor, " n_latents"]):
         super().__init__(config, zeros)
@@ -81,7 +79,7 @@ class ISTA(BatchTopK):
         self.at(1.0)
         if len(self._ends) > 1:
             self._nest()
-            if config.by_frequency:
+            if "by_frequency" in config.nesting:
                 self.carried = {**self.carried, "frequency": self._frequency}
         if self.eta:
             self.buffers = {**self.buffers, "first_threshold": self._first.threshold}
@@ -90,7 +88,7 @@ class ISTA(BatchTopK):
     def at(self, progress: float, /) -> None:
         """Select as this share of the training has it."""
         of = self._schedule
-        left = max(0.0, 1 - progress / of.anneal) if of.anneal else 0.0
+        left = max(0.0, 1 - progress / self.annealed)
         self._k_now, self._alone = of.k * (1 + (of.k_start - 1) * left), progress < of.per_vector
 
     def first(self, encoder: Encoder, *, training: bool) -> SparseEntries:
@@ -116,11 +114,11 @@ class ISTA(BatchTopK):
     def _nest(self) -> None:
         """Number the latents by how often they are active, running over about a hundred batches."""
         rank: Tensor | None = None
-        if self._schedule.by_frequency:
+        if "by_frequency" in self._schedule.nesting:
             order = self._frequency.sort(descending=True, stable=True).indices
             rank = torch.empty_like(order)
             rank[order] = torch.arange(len(order), device=order.device)
-        self.nesting = Nesting(self._ends, rank, detached=self._schedule.detached)
+        self.nesting = Nesting(self._ends, rank, detached="detached" in self._schedule.nesting)
 
     def bar(self, least: Float[Tensor, " row"], live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
         # What a latent is worth in the first pass is taken from it in the second, η times.
