@@ -13,7 +13,7 @@ from polyseme.core.progress import Silent
 from polyseme.dictionaries import BatchTopKConfig
 from polyseme.evaluation.recovery import FeatureTruth
 from polyseme.training import Job, TrainingConfig, fit
-from polyseme.zoo.planted_sparse.sweep import RecoverySweep, recovery_sweep, score
+from polyseme.zoo.planted_sparse.sweep import VERSION, RecoverySweep, recovery_sweep, score
 from polyseme.zoo.planted_sparse.toy import PlantedSparseToy
 
 DATA = PlantedSparseToy(n_features=12, d=8, l0=2, trees=1, branching=2, depth=1, n_factors=2, seeds=(3, 4, 5))
@@ -72,7 +72,7 @@ def test_a_sweep_that_was_killed_between_seeds_goes_on(tmp_path, monkeypatch):
     assert resumed.model_dump_json() == whole.model_dump_json()
     assert scores(cut).items() > first.items()
 
-    monkeypatch.setattr("polyseme.zoo.planted_sparse.sweep.VERSION", 2)
+    monkeypatch.setattr("polyseme.zoo.planted_sparse.sweep.VERSION", VERSION + 1)
     recovery_sweep(SWEEP, root=cut)
     assert trained == [4, 5, 3, 4, 5]
 
