@@ -15,13 +15,16 @@ from polyseme.dictionaries.engine.entries import Codes, SparseEntries
 from polyseme.dictionaries.engine.exact import exact_above, exact_top_k
 from polyseme.dictionaries.engine.selection import Encoder, select_batch_top_k
 
+AverageL0 = Width | Annotated[float, Field(gt=0, le=2**24)]
+"""Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
+
 
 class BatchTopKConfig(CountedBase):
     """On average k latents per vector, shared out over the batch; a learned threshold outside training."""
 
     architecture: Literal["batch_topk"] = "batch_topk"
     """Architecture of the dictionary."""
-    k: Width | Annotated[float, Field(gt=0, le=2**24)] = 32
+    k: AverageL0 = 32
     """Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
 
     @property

@@ -1,15 +1,15 @@
 """BatchTopK with a second look: encoded in two passes, and trained as TopK first."""
 
-from typing import Annotated, Literal, final
+from dataclasses import replace
+from typing import Literal, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from polyseme.core.config import Width
 from polyseme.dictionaries.base import CountedBase
-from polyseme.dictionaries.batch_topk import BatchTopK, Cutoff
+from polyseme.dictionaries.batch_topk import AverageL0, BatchTopK, Cutoff
 from polyseme.dictionaries.engine.activation import Nesting
 from polyseme.dictionaries.engine.entries import SparseEntries
 from polyseme.dictionaries.engine.selection import Encoder, select_top_k
@@ -21,7 +21,7 @@ class ISTAConfig(CountedBase):
 
     architecture: Literal["ista"] = "ista"
     """Architecture of the dictionary."""
-    k: Width | Annotated[float, Field(gt=0, le=2**24)] = 32
+    k: AverageL0 = 32
     """Active latents per vector, on average: a fraction is shared out over the batch like a whole number."""
     eta: float = Field(default=0.3, ge=0, le=0.9)
     """Share of the first pass's residual that is added to the vector before the second pass. 0: one pass."""
@@ -73,13 +73,15 @@ class ISTA(BatchTopK):
 
     def __init__(self, config: ISTAConfig, zeros: Float[Tensor, " n_latents"]):
         super().__init__(config, zeros)
-        self.eta, self._schedule, self._first = config.eta, config, Cutoff(zeros)
-        self._ends = ends_of(config.prefixes, len(zeros))
-        self._frequency, self._found = torch.zeros_like(zeros), None
+        self.eta, self._config, self._first = config.eta, config, Cutoff(zeros)
         self.at(1.0)
-        if len(self._ends) > 1:
-            self._nest()
+        self._frequency: Tensor | None = None
+        self._found: Tensor | None = None  # shares of a step that may still be taken
+        ends = ends_of(config.prefixes, len(zeros))
+        if len(ends) > 1:
+            self.nesting = Nesting(ends, detached="detached" in config.nesting)
             if "by_frequency" in config.nesting:
+                self._frequency = torch.zeros_like(zeros)
                 self.carried = {**self.carried, "frequency": self._frequency}
         if self.eta:
             self.buffers = {**self.buffers, "first_threshold": self._first.threshold}
@@ -87,7 +89,7 @@ class ISTA(BatchTopK):
 
     def at(self, progress: float, /) -> None:
         """Select as this share of the training has it."""
-        of = self._schedule
+        of = self._config
         left = max(0.0, 1 - progress / self.annealed)
         self._k_now, self._alone = of.k * (1 + (of.k_start - 1) * left), progress < of.per_vector
 
@@ -98,27 +100,19 @@ class ISTA(BatchTopK):
     def select(self, encoder: Encoder, *, training: bool) -> SparseEntries | None:
         if not training:
             return self.cutoff.above(encoder, self.k)
-        if len(self._ends) > 1:
-            self._nest()  # a resumed training has read the frequencies since the step before
         entries = self._selected(encoder, self.cutoff)
-        self._found = torch.bincount(entries.indices, minlength=encoder.n_latents) / len(encoder.x)
+        if self._frequency is not None and self.nesting is not None:
+            # Numbered here, since a resumed training reads the frequencies after it was built.
+            self.nesting = replace(self.nesting, rank=_ranks(self._frequency))
+            self._found = torch.bincount(entries.indices, minlength=encoder.n_latents) / len(encoder.x)
         return entries
 
     def stepped(self) -> None:
         super().stepped()
         self._first.stepped()
-        if self._found is not None:
+        if self._found is not None and self._frequency is not None:
             self._frequency.lerp_(self._found.to(self._frequency), 1 - self.memory)
             self._found = None
-
-    def _nest(self) -> None:
-        """Number the latents by how often they are active, running over about a hundred batches."""
-        rank: Tensor | None = None
-        if "by_frequency" in self._schedule.nesting:
-            order = self._frequency.sort(descending=True, stable=True).indices
-            rank = torch.empty_like(order)
-            rank[order] = torch.arange(len(order), device=order.device)
-        self.nesting = Nesting(self._ends, rank, detached="detached" in self._schedule.nesting)
 
     def bar(self, least: Float[Tensor, " row"], live: Bool[Tensor, " n_latents"], /) -> Float[Tensor, " row"]:
         # What a latent is worth in the first pass is taken from it in the second, η times.
@@ -132,3 +126,11 @@ class ISTA(BatchTopK):
         if self._alone:
             return select_top_k(encoder, max(1, round(self._k_now)), ascending=False)
         return cutoff.largest(encoder, min(self._k_now, encoder.n_latents))
+
+
+def _ranks(frequency: Float[Tensor, " n_latents"]) -> Int[Tensor, " n_latents"]:
+    """The position of each latent among all, the most frequent first."""
+    order = frequency.sort(descending=True, stable=True).indices
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    return rank

@@ -26,7 +26,7 @@ from polyseme.store import Artifact, save_array, save_json
 
 Outcome = Literal["rising", "falling", "open", "flat"]
 LEAST_CHANGE = 0.02
-"""Of a share of latents or of a mean correlation: what is shown to be smaller, either way, is no change."""
+"""A change of a share of latents, or of a mean correlation, that is shown to be smaller than this counts as none."""
 _N_GROUPS = 20
 """Groups of held-out documents, each of which is left out once for the errors (jackknife)."""
 _CHUNK_BYTES = 100 * 2**20

@@ -24,7 +24,7 @@ _FVU_MEMORY = 0.95
 _REVIVED_EVERY = 10
 """Steps from one revival to the next."""
 MOMENTS = 3
-"""Of a training at which its dictionaries are looked at: `Plan.doublings`."""
+"""Number of moments of a training at which its dictionaries are looked at (`Plan.doublings`)."""
 
 
 @dataclass(init=False)

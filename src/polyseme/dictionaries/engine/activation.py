@@ -88,7 +88,7 @@ class Activation(ABC):
     """AuxK's weight."""
     tied: bool = False
     """The encoder is the decoder's transpose."""
-    nesting: "Nesting | None" = None
+    nesting: Nesting | None = None
     """Which latents the nested dictionaries have (Matryoshka); None for one dictionary."""
     parameters: Mapping[str, Tensor] = MappingProxyType({})
     """Trained tensors beyond weights and biases."""
@@ -167,10 +167,10 @@ class Remembers(Protocol):
 
 @runtime_checkable
 class Scheduled(Protocol):
-    """An activation that selects otherwise early in training than late (ISTA)."""
+    """An activation that selects otherwise early in training than late (ISTA), and always alike outside it."""
 
     def at(self, progress: float, /) -> None:
-        """Select as it does at this share of the training; 1 when it is built."""
+        """Select in training as it does at this share of it; 1 when it is built."""
         ...
 
 

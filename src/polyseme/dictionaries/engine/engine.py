@@ -168,7 +168,6 @@ class SparseDictionary:
         leading, x = tuple(x.shape[:-1]), x.reshape(-1, self.d_in) if x.shape[-1:] == (self.d_in,) else x
         u = self._normalisation.apply(x, "in")
         check_finite(u)
-        self._schedule(1.0)  # what a vector is encoded to depends on the tensors alone
         encoder = self._looking_again(self._encoder(u), training=False)
         entries = self._activation.select(encoder, training=False)
         assert entries is not None, "an inference selection is always sparse"

@@ -49,9 +49,12 @@ def _exact(
     # In float64 all rows of the decoder at once, if there is room; else the entries' own, some at a time.
     whole = wide(W_dec) if len(W_dec) <= min(len(entries.indices), _ROOM // (8 * d)) else None
     for rows, some in entries.pieces(max(1, n_bytes // (16 * d))):
+        places, vectors = some.indices.long(), whole
+        if vectors is None:
+            places, vectors = torch.arange(len(places), device=x.device), wide(W_dec[places])
         decoded = torch.nn.functional.embedding_bag(
-            some.indices.long() if whole is not None else torch.arange(len(some.indices), device=x.device),
-            wide(W_dec[some.indices]) if whole is None else whole,
+            places,
+            vectors,
             some.offsets.long(),
             mode="sum",
             per_sample_weights=wide(some.pre),
