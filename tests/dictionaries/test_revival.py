@@ -81,13 +81,10 @@ def test_a_frozen_direction_stays(name, port, frozen):
     assert len(latents)
     for key, tensor in before.items():
         assert torch.equal(dictionary._parameters[key], tensor), key
-    silent = 0
     for latent, bias in zip(latents.tolist(), dictionary._parameters["b_enc"][latents].tolist(), strict=True):
         dictionary._parameters["b_enc"][latents] = -1e3  # one at a time, as above
         dictionary._parameters["b_enc"][latent] = bias
-        silent += not (dictionary.encode(batch.x).of(latent) > 0).any()
-    # Where the first of two passes finds the latent already, the second reads a vector that it is partly taken from.
-    assert silent <= (len(latents) // 10 if name.startswith("ista") else 0)
+        assert (dictionary.encode(batch.x).of(latent) > 0).any()
 
 
 def test_which_vectors_are_drawn_is_decided_by_the_generator_alone():
